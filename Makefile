@@ -1,0 +1,35 @@
+# Every target makes what it needs; options go through ARGS, for example: make demo ARGS="--quick".
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install test lint types demo clean
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
+
+install: $(VENV)/installed  ## .venv with the package and everything to develop it
+
+$(VENV)/installed: pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable ".[demo]" --group dev
+	@touch $@
+
+lint: install  ## ruff and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install  ## mypy, strict
+	$(BIN)/mypy
+
+test: lint types  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest $(ARGS)
+
+demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of policies
+	$(BIN)/lodestar-extproc demo $(ARGS)
+
+clean:  ## remove what was made
+	rm -rf $(VENV) lodestar_extproc/generated

@@ -1,0 +1,64 @@
+"""FirstToken and Completion: what the edge learned of an answer, from whichever source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    SERVED = "served"
+    """A whole answer came from an engine, whatever its status below 500."""
+    CLIENT_GONE = "client_gone"
+    """The client left first: its TTFT is a lower bound."""
+    FAILED = "failed"
+    """Connect failure, reset, timeout, 5xx, or an error event in the stream."""
+    EXPIRED = "expired"
+    """Nothing was heard of it for longer than the pool's request timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    """The first token of an answer passed the edge.
+
+    Attributes:
+        at_s: monotonic seconds.
+        served: address of the endpoint that answered; None where the edge was not told.
+    """
+
+    decision_id: str
+    at_s: float
+    served: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The end of an answer.
+
+    Attributes:
+        decision_id: empty where Envoy served without our decision (it came too late).
+        request_id: Envoy's x-request-id, joins such an answer to the decision nobody used.
+        served: address of the endpoint that answered last; None where unknown.
+        attempts: upstream attempts, 1 without a retry; None where unknown.
+        ttft_s: of the last attempt, from the upstream request's first byte to the body's first,
+            as Envoy measured it; None where it never came or Envoy cannot tell.
+        duration_s: from the upstream request's first byte to the end; None where unknown.
+        flags: Envoy's response flags ("UF", "UC", "DC" ...).
+        output_tokens, cached_tokens, prompt_tokens: from the usage, where the stream was watched.
+    """
+
+    at_s: float
+    outcome: Outcome
+    decision_id: str = ""
+    request_id: str = ""
+    served: str | None = None
+    attempts: int | None = None
+    ttft_s: float | None = None
+    duration_s: float | None = None
+    response_code: int | None = None
+    flags: tuple[str, ...] = ()
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    prompt_tokens: int | None = None

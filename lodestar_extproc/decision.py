@@ -1,0 +1,104 @@
+"""Candidates: what a policy sees. Ranking: what it answers. Decision: what goes out and is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
+from lodestar_extproc.features import FeatureMatrix
+from lodestar_extproc.request import InferenceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """One request beside every endpoint that could serve it.
+
+    Attributes:
+        matched_tokens: [n_endpoints], prompt tokens each cache probably holds.
+        matched_ratio: [n_endpoints], full blocks matched over full blocks, 0 to 1.
+    """
+
+    request: InferenceRequest
+    snapshot: FleetSnapshot
+    matched_tokens: FloatArray
+    matched_ratio: FloatArray
+    features: FeatureMatrix
+
+    def __len__(self) -> int:
+        return len(self.snapshot)
+
+
+class Reason(StrEnum):
+    """Why this ranking: reported with every decision."""
+
+    POLICY = "policy"
+    """A fixed rule decided."""
+    MODEL = "model"
+    """The learned model decided."""
+    BURN_IN = "burn_in"
+    """Too few samples yet: the fallback decided."""
+    UNTRUSTED = "untrusted"
+    """The model's live error is too high: the fallback decided."""
+    OUT_OF_RANGE = "out_of_range"
+    """A candidate lies outside all that was learned: the fallback decided."""
+    EXPLORATION = "exploration"
+    """An under-sampled endpoint was tried on purpose."""
+    ONLY_ENDPOINT = "only_endpoint"
+    UNPARSED = "unparsed"
+    """The body could not be read: no prompt to predict from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A policy's answer: endpoints from best to worst.
+
+    Attributes:
+        order: indices into the snapshot's endpoints, each once.
+        predicted_ttft_s: [n_endpoints]; None where the policy predicts nothing.
+        propensity: probability with which the first was chosen, given the candidates.
+        service_s: [n_endpoints], seconds of service the request would add; None without a model.
+    """
+
+    order: tuple[int, ...]
+    reason: Reason = Reason.POLICY
+    predicted_ttft_s: FloatArray | None = None
+    propensity: float = 1.0
+    service_s: FloatArray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where one request was sent and all that is needed to learn from what followed.
+
+    Attributes:
+        decision_id: opaque, unguessable; joins first token and access log to this decision.
+        at_s: monotonic seconds.
+        policy: the name of the policy in force (the reason says who decided).
+    """
+
+    decision_id: str
+    request_id: str
+    at_s: float
+    pool: str
+    policy: str
+    candidates: Candidates
+    ranking: Ranking
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every candidate's address, best first."""
+        endpoints = self.candidates.snapshot.endpoints
+        return tuple(endpoints[i].address for i in self.ranking.order)
+
+    @property
+    def chosen(self) -> int:
+        """Index of the best endpoint in the snapshot."""
+        return self.ranking.order[0]
+
+    def index_of(self, address: str) -> int | None:
+        """Where *address* stands in the snapshot; None if it was no candidate."""
+        for i, endpoint in enumerate(self.candidates.snapshot.endpoints):
+            if endpoint.address == address:
+                return i
+        return None

@@ -1,0 +1,1 @@
+"""The gRPC edge: protobuf messages in, events and replies between, protobuf messages out."""

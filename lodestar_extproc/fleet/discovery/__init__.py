@@ -1,0 +1,1 @@
+"""Where endpoints come from: the Envoy configuration, DNS, watched files."""

@@ -1,0 +1,1 @@
+"""What is learned from each first token: models of TTFT, and how far to trust them."""
