@@ -1,4 +1,4 @@
-"""Compiles proto/ into lodestar_extproc/generated when the package is built or installed for editing."""
+"""Compiles proto/ into lodestar_extproc/generated when the package is built or installed."""
 
 from __future__ import annotations
 

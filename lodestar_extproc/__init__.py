@@ -1,1 +1,1 @@
-"""Lodestar: an Envoy external processor that learns where a request gets its first token soonest."""
+"""Lodestar: an Envoy external processor that learns where a request gets its first token."""

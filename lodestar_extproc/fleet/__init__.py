@@ -1,1 +1,1 @@
-"""The endpoints and their load: what is counted here, what is scraped, what their caches probably hold."""
+"""The endpoints and their load: what is counted, what is scraped, what caches probably hold."""

@@ -1,0 +1,258 @@
+"""Fleet: the one owner of what is known about every endpoint's load, cache and health.
+
+It counts, estimates and answers; it neither scrapes nor decides. One thread, no locks.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot, FloatArray
+from lodestar_extproc.fleet.health import Health, HealthState
+from lodestar_extproc.fleet.load import Flight, LoadTable
+from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
+from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
+
+DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
+"""Until an engine reports its own: the index must be bounded before the first scrape."""
+FROZEN_S_PER_TOKEN = 1e-3
+"""Patience for a long prompt, four times slower than the slowest accelerator calibrated."""
+
+
+class Fleet:
+    """Load, cache contents and health of the endpoints of one pool.
+
+    Args:
+        endpoints: the fleet at start.
+        health: judges failures and probes.
+        bytes_per_token: converts an engine's KV capacity into blocks of prompt bytes.
+        scrape_stale_s: a scraped value older than this is unknown.
+        frozen_after_s: an endpoint that holds a prompt this long without any first token, while
+            others do not, is frozen.
+    """
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint] = (),
+        *,
+        health: Health | None = None,
+        bytes_per_token: float = 4.0,
+        scrape_stale_s: float = 2.0,
+        frozen_after_s: float = 10.0,
+    ) -> None:
+        self._health = Health() if health is None else health
+        self._bytes_per_token = bytes_per_token
+        self._scrape_stale_s = scrape_stale_s
+        self._frozen_after_s = frozen_after_s
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._indexes: dict[str, PrefixIndex | None] = {}
+        self._load = LoadTable()
+        self._flights: dict[str, Flight] = {}
+        self._expected: list[tuple[float, str]] = []
+        self.set_endpoints(endpoints)
+
+    # -- membership -----------------------------------------------------------------------------
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All members, routable or not."""
+        return self._endpoints
+
+    @property
+    def health(self) -> Health:
+        """Who may be chosen."""
+        return self._health
+
+    def set_endpoints(self, endpoints: Iterable[Endpoint]) -> tuple[list[Endpoint], list[str]]:
+        """Adopt a new membership; returns who joined and which addresses left.
+
+        A member that stays keeps its counters, cache and health. One that leaves takes its
+        in-flight requests out of the count with it.
+        """
+        wanted = {e.address: e for e in endpoints}
+        left = [a for a in self._indexes if a not in wanted]
+        joined = [e for a, e in wanted.items() if a not in self._indexes]
+        for address in left:
+            self._health.remove(address)
+            del self._indexes[address]
+        for endpoint in joined:
+            self._health.add(endpoint.address)
+            self._indexes[endpoint.address] = self._new_index(endpoint)
+        self._flights = {k: f for k, f in self._flights.items() if f.address in wanted}
+        self._endpoints = tuple(wanted.values())
+        self._load.adopt(self._endpoints)
+        return joined, left
+
+    def _new_index(self, endpoint: Endpoint) -> PrefixIndex | None:
+        if not endpoint.prefix_caching:
+            return None
+        capacity = endpoint.kv_capacity_tokens or DEFAULT_KV_CAPACITY_TOKENS
+        return PrefixIndex(self._blocks(capacity))
+
+    def _blocks(self, kv_capacity_tokens: float) -> int:
+        return max(1, int(kv_capacity_tokens * self._bytes_per_token / BLOCK_BYTES))
+
+    # -- what a decision reads ------------------------------------------------------------------
+
+    def snapshot(self, at_s: float) -> FleetSnapshot:
+        """The routable endpoints now; all of them if none is routable, none if there are none."""
+        self._pass_expected_first_tokens(at_s)
+        self._judge_silence(at_s)
+        columns = self._routable(at_s)
+        endpoints = (
+            self._endpoints if columns is None else tuple(self._endpoints[i] for i in columns)
+        )
+        return self._load.view(endpoints, columns, at_s, self._scrape_stale_s)
+
+    def everything(self, at_s: float) -> FleetSnapshot:
+        """All endpoints, routable or not, for those who watch."""
+        return self._load.view(self._endpoints, None, at_s, self._scrape_stale_s)
+
+    def match(
+        self, request: InferenceRequest, endpoints: Sequence[Endpoint]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Prompt tokens each cache probably holds, and the share of full blocks, both [n]."""
+        n_blocks = len(request.block_hashes)
+        if n_blocks == 0:
+            return np.zeros(len(endpoints)), np.zeros(len(endpoints))
+        indexes = [self._indexes[e.address] for e in endpoints]
+        matched = matched_blocks(indexes, request.block_hashes)
+        # An engine always computes at least the last prompt token.
+        tokens = np.minimum(matched * request.tokens_per_block, request.prompt_tokens - 1)
+        return np.maximum(tokens, 0.0), matched / n_blocks
+
+    def _routable(self, at_s: float) -> list[int] | None:
+        """Columns that may be chosen; None for all."""
+        if self._health.all_healthy:
+            return None
+        in_flight = self._load.in_flight()
+        chosen = []
+        for column, endpoint in enumerate(self._endpoints):
+            state = self._health.state(endpoint.address, at_s)
+            idle = in_flight[column] == 0
+            if state is HealthState.HEALTHY or (state is HealthState.PROBATION and idle):
+                chosen.append(column)
+        return chosen or None
+
+    def _judge_silence(self, at_s: float) -> None:
+        silent_s = self._load.silent_s(at_s)
+        if len(silent_s) == 0 or silent_s.max() <= self._frozen_after_s:
+            return
+        patience_s = self._frozen_after_s + FROZEN_S_PER_TOKEN * self._load.head_uncached_tokens()
+        silent = silent_s > patience_s
+        # When every endpoint is silent the cause lies elsewhere: keep them all.
+        if not silent.all():
+            for column in np.flatnonzero(silent):
+                self._health.froze(self._endpoints[column].address)
+
+    # -- requests in flight ---------------------------------------------------------------------
+
+    @property
+    def n_in_flight(self) -> int:
+        """Requests dispatched and not yet released."""
+        return len(self._flights)
+
+    def dispatch(
+        self,
+        decision_id: str,
+        request: InferenceRequest,
+        address: str,
+        *,
+        uncached_tokens: float,
+        at_s: float,
+        expected_first_token_at_s: float | None = None,
+    ) -> None:
+        """Count *request* as in prefill at *address*, and its blocks as cached there.
+
+        Args:
+            expected_first_token_at_s: when to take the first token as given, for a request whose
+                first token nobody will see; None where it is seen.
+        """
+        if address not in self._indexes or decision_id in self._flights:
+            return
+        flight = Flight(address, request, uncached_tokens, at_s)
+        self._flights[decision_id] = flight
+        self._load.start_prefill(decision_id, flight)
+        self._remember_prompt(address, request)
+        if expected_first_token_at_s is not None:
+            heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
+
+    def first_token(self, decision_id: str, at_s: float, served: str | None = None) -> None:
+        """The first token came from *served* (None: from where it was sent). Idempotent."""
+        flight = self._flights.get(decision_id)
+        if flight is None:
+            return
+        if flight.first_token_at_s is None:
+            self._load.end_prefill(decision_id, flight)
+            self._move(flight, served)
+            self._load.start_decode(flight, at_s)
+        self._load.saw_first_token(flight.address, at_s)
+        self._health.succeeded(flight.address)
+
+    def _move(self, flight: Flight, served: str | None) -> None:
+        """A retry was served elsewhere: count it, and its prompt, there."""
+        if served is not None and served != flight.address and served in self._indexes:
+            flight.address = served
+            self._remember_prompt(served, flight.request)
+
+    def _pass_expected_first_tokens(self, at_s: float) -> None:
+        while self._expected and self._expected[0][0] <= at_s:
+            expected_at_s, decision_id = heapq.heappop(self._expected)
+            flight = self._flights.get(decision_id)
+            if flight is not None and flight.first_token_at_s is None:
+                self._load.end_prefill(decision_id, flight)
+                self._load.start_decode(flight, expected_at_s)
+
+    def release(self, decision_id: str, at_s: float, *, prompt_computed: bool = True) -> None:
+        """Give back all that `dispatch` took. Idempotent.
+
+        Args:
+            prompt_computed: False when the prompt never reached the engine's cache.
+        """
+        flight = self._flights.pop(decision_id, None)
+        if flight is None:
+            return
+        if flight.first_token_at_s is None:
+            self._load.end_prefill(decision_id, flight)
+        else:
+            self._load.end_decode(flight)
+        if not self._load.waits(flight.address):
+            self._health.gave_up(flight.address, at_s)
+        index = self._indexes[flight.address]
+        if index is not None and not prompt_computed:
+            index.remove(flight.request.block_hashes)
+
+    def _remember_prompt(self, address: str, request: InferenceRequest) -> None:
+        index = self._indexes[address]
+        if index is not None:
+            index.insert(request.block_hashes)
+
+    # -- what is observed of endpoints -------------------------------------------------------------
+
+    def record_metrics(self, address: str, metrics: EndpointMetrics, at_s: float) -> None:
+        """A scrape of *address* succeeded."""
+        if address not in self._indexes:
+            return
+        restarted = self._load.scraped(address, metrics, at_s)
+        index = self._indexes[address]
+        if index is None:
+            return
+        if restarted:
+            index.clear()
+        if metrics.kv_capacity_tokens is not None:
+            index.resize(self._blocks(metrics.kv_capacity_tokens))
+
+    def record_probe(self, address: str, healthy: bool, at_s: float) -> None:  # noqa: FBT001
+        """An active probe of *address* ended."""
+        was_down = self._health.state(address, at_s) is HealthState.DOWN
+        self._health.probed(address, healthy=healthy)
+        index = self._indexes.get(address)
+        if was_down and healthy and index is not None:
+            index.clear()  # an engine that was away has lost its cache
+
+    def record_failure(self, address: str, at_s: float) -> None:
+        """A request to *address* failed."""
+        self._health.failed(address, at_s)

@@ -1,0 +1,114 @@
+"""Health: which endpoints may be chosen. It knows probes and failures, not load or prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+FIRST_EJECTION_S = 1.0
+LONGEST_EJECTION_S = 30.0
+
+
+class HealthState(StrEnum):
+    """What an endpoint may be given."""
+
+    HEALTHY = "healthy"
+    EJECTED = "ejected"
+    """Requests to it failed: nothing until the ejection ends."""
+    PROBATION = "probation"
+    """Back after an ejection: one request at a time until one succeeds."""
+    DOWN = "down"
+    """Active probes fail: nothing until they succeed."""
+    FROZEN = "frozen"
+    """It holds prompts and gives no first token: nothing until it does."""
+
+
+@dataclass(slots=True)
+class _Record:
+    probe_failures: int = 0
+    probe_successes: int = 0
+    probe_down: bool = False
+    frozen: bool = False
+    ejected_until_s: float = float("-inf")
+    ejections: int = 0
+
+
+class Health:
+    """The state of every endpoint; each event is one call.
+
+    Failures eject for 1 s, doubling to 30 s, so that a dead endpoint is left at the first failure
+    and a healthy one that failed once is back at once.
+    """
+
+    def __init__(self, *, unhealthy_threshold: int = 2, healthy_threshold: int = 1) -> None:
+        self._unhealthy_threshold = unhealthy_threshold
+        self._healthy_threshold = healthy_threshold
+        self._records: dict[str, _Record] = {}
+
+    def add(self, address: str) -> None:
+        """A new endpoint is healthy until it shows otherwise."""
+        self._records.setdefault(address, _Record())
+
+    def remove(self, address: str) -> None:
+        """Forget an endpoint that left."""
+        self._records.pop(address, None)
+
+    def probed(self, address: str, *, healthy: bool) -> None:
+        """An active probe answered, or did not."""
+        record = self._records.get(address)
+        if record is None:
+            return
+        if healthy:
+            record.probe_failures, record.probe_successes = 0, record.probe_successes + 1
+            if record.probe_down and record.probe_successes >= self._healthy_threshold:
+                record.probe_down = False
+                record.ejections = max(record.ejections, 1)  # re-admitted through probation
+        else:
+            record.probe_failures, record.probe_successes = record.probe_failures + 1, 0
+            record.probe_down |= record.probe_failures >= self._unhealthy_threshold
+
+    def failed(self, address: str, at_s: float) -> None:
+        """A request could not be served: connect failure, reset, 5xx, an error event."""
+        record = self._records.get(address)
+        if record is None or at_s < record.ejected_until_s:
+            return
+        ejection_s = min(LONGEST_EJECTION_S, FIRST_EJECTION_S * 2**record.ejections)
+        record.ejected_until_s = at_s + ejection_s
+        record.ejections = min(record.ejections + 1, 10)
+
+    def succeeded(self, address: str) -> None:
+        """A first token or a whole answer came."""
+        record = self._records.get(address)
+        if record is not None:
+            record.ejections = 0
+            record.frozen = False
+
+    def froze(self, address: str) -> None:
+        """It holds prompts for long without a first token, while others progress."""
+        record = self._records.get(address)
+        if record is not None and not record.frozen:
+            record.frozen = True
+            record.ejections = max(record.ejections, 1)
+
+    def gave_up(self, address: str, at_s: float) -> None:
+        """Nothing waits on it any more: if it was frozen it may be tried again, but not soon."""
+        record = self._records.get(address)
+        if record is not None and record.frozen:
+            record.frozen = False
+            self.failed(address, at_s)
+
+    def state(self, address: str, at_s: float) -> HealthState:
+        """What *address* may be given now; an unknown address is down."""
+        record = self._records.get(address)
+        if record is None or record.probe_down:
+            return HealthState.DOWN
+        if record.frozen:
+            return HealthState.FROZEN
+        if at_s < record.ejected_until_s:
+            return HealthState.EJECTED
+        return HealthState.PROBATION if record.ejections else HealthState.HEALTHY
+
+    @property
+    def all_healthy(self) -> bool:
+        """True when no endpoint has anything against it; the common case, kept cheap."""
+        return not any(r.probe_down or r.frozen or r.ejections for r in self._records.values())
