@@ -1,0 +1,168 @@
+"""PoolSettings and EndpointSettings: every setting, declared once.
+
+Validation, error messages and docs/settings.md come from these lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lodestar_extproc.config.setting import SettingError, check, setting
+
+FIXED_POLICIES = (
+    "random",
+    "round_robin",
+    "least_request",
+    "power_of_two",
+    "prefix_cache",
+    "prefix_affinity_token_load",
+    "lmetric",
+)
+POLICIES = (*FIXED_POLICIES, "learned")
+OBJECTIVES = ("externality", "ttft")
+MODELS = ("engine", "bayesian_linear", "mlp")
+ENGINES = ("vllm", "sglang", "trtllm", "triton")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How one pool decides, learns and watches its endpoints.
+
+    Raises:
+        SettingError: a value is out of bounds, or two contradict each other.
+    """
+
+    policy: str = setting("learned", "What chooses the endpoint.", choices=POLICIES)
+    fallback_policy: str = setting(
+        "prefix_affinity_token_load",
+        "What chooses while the model is not trusted, and for bodies that cannot be read.",
+        choices=FIXED_POLICIES,
+    )
+    shadow_policies: tuple[str, ...] = setting(
+        (), "Policies that are scored beside the active one and never decide.", choices=POLICIES
+    )
+    objective: str = setting(
+        "externality",
+        "What the learned policy minimises: the request's own TTFT (`ttft`), or that and the "
+        "delay it causes to others (`externality`).",
+        choices=OBJECTIVES,
+    )
+    externality_weight: float = setting(
+        2.0, "Weight of the delay caused to others against the request's own TTFT.", at_least=0
+    )
+    model: str = setting("engine", "What predicts TTFT.", choices=MODELS)
+    fallback_candidates: int = setting(
+        3,
+        "How many endpoints go out, best first; a retry takes the next.",
+        at_least=2,
+        at_most=16,
+    )
+    exploration_ratio: float = setting(
+        0.01,
+        "Share of requests sent on purpose to an endpoint about which little is known.",
+        at_least=0,
+        at_most=1,
+    )
+    burn_in_samples: int = setting(
+        50, "First tokens to learn from before the model may decide.", at_least=0
+    )
+    trust_max_error_ratio: float = setting(
+        0.5,
+        "The fallback decides while the model's live error, relative to TTFT, is above this.",
+        above=0,
+    )
+    mlp_retrain_samples: int = setting(
+        1000, "New samples between two trainings of the model `mlp`.", at_least=1
+    )
+    ttft_slo_s: float | None = setting(
+        None, "Bound on TTFT for requests that name none of their own.", above=0
+    )
+    request_timeout_s: float = setting(
+        600.0, "A request of which nothing is heard for this long is counted as gone.", above=0
+    )
+    strict: bool = setting(
+        default=False,
+        text="Answer 400 to a body that cannot be read, instead of leaving it to the engine.",
+    )
+    observed_ratio: float = setting(
+        0.02,
+        "Share of answers watched to their end, for their usage.",
+        at_least=0,
+        at_most=1,
+    )
+    bytes_per_token: float = setting(
+        4.0, "Prompt bytes a token stands for until it is learned from usage.", above=0
+    )
+    metrics_path: str = setting("/metrics", "Where an engine's metrics are read.", begins_with="/")
+    scrape_interval_s: float = setting(
+        0.2, "Time between two reads of an engine's metrics.", at_least=0.01
+    )
+    scrape_timeout_s: float = setting(1.0, "How long one read may take.", above=0)
+    scrape_stale_s: float = setting(
+        2.0, "A metric older than this is unknown; at least the scrape interval.", above=0
+    )
+    health_path: str = setting("/health", "Where an engine's health is asked.", begins_with="/")
+    health_interval_s: float = setting(
+        1.0, "Time between two health checks of an endpoint.", at_least=0.05
+    )
+    health_timeout_s: float = setting(1.0, "How long one health check may take.", above=0)
+    unhealthy_threshold: int = setting(
+        2, "Failed health checks in a row that take an endpoint out.", at_least=1
+    )
+    healthy_threshold: int = setting(
+        1, "Passed health checks in a row that bring it back.", at_least=1
+    )
+    frozen_after_s: float = setting(
+        10.0,
+        "An endpoint that owes first tokens for this long, while others deliver, is taken out.",
+        above=0,
+    )
+    checkpoint_path: str | None = setting(
+        None, "File in which what was learned survives a restart; null keeps it in memory only."
+    )
+    checkpoint_interval_s: float = setting(30.0, "Time between two checkpoints.", above=0)
+    journal_path: str | None = setting(
+        None, "File to which decisions and outcomes are appended, without prompt text."
+    )
+    seed: int | None = setting(None, "Makes random choices repeatable; for tests.", at_least=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.scrape_stale_s < self.scrape_interval_s:
+            raise SettingError(
+                "scrape_stale_s",
+                f"{self.scrape_stale_s:g} is less than scrape_interval_s "
+                f"({self.scrape_interval_s:g}): every metric would be unknown",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """What an endpoint's own metadata may say of it; null takes the pool's or the scraped value.
+
+    Raises:
+        SettingError: a value is out of bounds.
+    """
+
+    accelerator: str = setting(
+        "default", "Kind of hardware; endpoints of one kind share what is learned."
+    )
+    engine: str = setting("vllm", "Whose metric names it uses.", choices=ENGINES)
+    metrics_path: str | None = setting(
+        None, "Where its metrics are read, if not at the pool's `metrics_path`.", begins_with="/"
+    )
+    metrics_port: int | None = setting(
+        None, "Port of its metrics, if not the endpoint's own.", at_least=1, at_most=65535
+    )
+    kv_capacity_tokens: float | None = setting(
+        None, "Tokens its KV cache holds, if its metrics do not say.", above=0
+    )
+    token_budget: float = setting(
+        2048.0, "Tokens it schedules a step (vLLM: `--max-num-batched-tokens`).", at_least=1
+    )
+    prefix_caching: bool = setting(
+        default=True, text="Whether it reuses the KV cache of a shared prefix."
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
