@@ -75,6 +75,7 @@ class Decision:
         decision_id: opaque, unguessable; joins first token and access log to this decision.
         at_s: monotonic seconds.
         policy: the name of the policy in force (the reason says who decided).
+        shadows: what other policies, which never decide, would have chosen: (name, index).
     """
 
     decision_id: str
@@ -84,6 +85,7 @@ class Decision:
     policy: str
     candidates: Candidates
     ranking: Ranking
+    shadows: tuple[tuple[str, int], ...] = ()
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -252,7 +252,3 @@ class Fleet:
         index = self._indexes.get(address)
         if was_down and healthy and index is not None:
             index.clear()  # an engine that was away has lost its cache
-
-    def record_failure(self, address: str, at_s: float) -> None:
-        """A request to *address* failed."""
-        self._health.failed(address, at_s)

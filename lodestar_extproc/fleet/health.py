@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 FIRST_EJECTION_S = 1.0
+ERRORS_IN_A_ROW = 3
+"""Answers of 5xx before an ejection: one bad prompt must not take endpoints out."""
 LONGEST_EJECTION_S = 30.0
 
 
@@ -31,6 +33,7 @@ class _Record:
     frozen: bool = False
     ejected_until_s: float = float("-inf")
     ejections: int = 0
+    errors: int = 0
 
 
 class Health:
@@ -67,8 +70,16 @@ class Health:
             record.probe_failures, record.probe_successes = record.probe_failures + 1, 0
             record.probe_down |= record.probe_failures >= self._unhealthy_threshold
 
+    def errored(self, address: str, at_s: float) -> None:
+        """It answered, but with an error of its own (5xx, an error event in a stream)."""
+        record = self._records.get(address)
+        if record is not None:
+            record.errors += 1
+            if record.errors >= ERRORS_IN_A_ROW:
+                self.failed(address, at_s)
+
     def failed(self, address: str, at_s: float) -> None:
-        """A request could not be served: connect failure, reset, 5xx, an error event."""
+        """It could not be reached, refused, or broke off."""
         record = self._records.get(address)
         if record is None or at_s < record.ejected_until_s:
             return
@@ -80,7 +91,7 @@ class Health:
         """A first token or a whole answer came."""
         record = self._records.get(address)
         if record is not None:
-            record.ejections = 0
+            record.ejections = record.errors = 0
             record.frozen = False
 
     def froze(self, address: str) -> None:

@@ -1,0 +1,35 @@
+"""prefix_cache: prefix hit first, within the bounds of balance; the paper's comparator.
+
+Algorithm: if the most and least loaded differ by more than 8 requests in flight, the least loaded.
+Else by hit percentage falling, requests in flight rising: the first whose in-flight count is at
+most mean + 1 standard deviation. (aibrix `prefix-cache`: imbalance 8, factor 1.)
+Cost: O(n log n).
+Without a signal: no hit anywhere is least_request.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from lodestar_extproc.decision import Candidates, Ranking
+from lodestar_extproc.policies.protocol import by_cost
+
+MAX_IMBALANCE_REQUESTS = 8.0
+DEVIATION_FACTOR = 1.0
+
+
+class PrefixCache:
+    name = "prefix_cache"
+
+    def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
+        in_flight = candidates.snapshot.in_flight
+        by_load = by_cost(in_flight, rng)
+        if in_flight.max() - in_flight.min() > MAX_IMBALANCE_REQUESTS:
+            return Ranking(by_load)
+        hit_percent = np.floor(100.0 * candidates.matched_ratio)
+        limit = in_flight.mean() + DEVIATION_FACTOR * in_flight.std()
+        by_hit = sorted(by_load, key=lambda i: -hit_percent[i])  # stable: load breaks ties
+        within = [i for i in by_hit if in_flight[i] <= limit]
+        return Ranking((*within, *(i for i in by_load if i not in within)))

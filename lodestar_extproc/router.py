@@ -1,0 +1,234 @@
+"""Router: chooses an endpoint for a request and learns from what follows. Read this file first.
+
+    route()        a request came: snapshot, features, ranking, and it is counted as in flight
+    first_token()  its first token passed: learn its TTFT
+    complete()     its answer ended: release what it took; learn, correct or blame
+
+It knows no wire, no clock and no I/O.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
+from lodestar_extproc.features import extract
+from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.open_decisions import OpenDecision, OpenDecisions
+from lodestar_extproc.policies.protocol import Policy
+from lodestar_extproc.request import InferenceRequest, RequestKind
+from lodestar_extproc.sample import training_sample
+
+
+class NoEndpoint(Exception):  # noqa: N818  (the condition's name)
+    """The pool has no endpoint: Envoy's own policy must decide."""
+
+
+class RouterListener(Protocol):
+    """Who is told what happened: metrics, the journal, the dashboard."""
+
+    def decided(self, decision: Decision) -> None: ...
+
+    def first_token(self, decision: Decision, event: FirstToken) -> None: ...
+
+    def completed(self, decision: Decision | None, event: Completion) -> None: ...
+
+
+class Router:
+    """One pool: its fleet, its policy, its learner.
+
+    Args:
+        policy: decides; *fallback* decides for bodies that could not be read.
+        shadows: score every request and never decide.
+        sees_first_tokens: whether an observing filter reports first tokens. Without one a request
+            is taken to leave prefill when its prediction says so.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        settings: PoolSettings,
+        *,
+        fleet: Fleet,
+        policy: Policy,
+        fallback: Policy,
+        learner: Learner,
+        rng: random.Random,
+        shadows: Sequence[Policy] = (),
+        listeners: Sequence[RouterListener] = (),
+        sees_first_tokens: bool = True,
+    ) -> None:
+        self.pool = pool
+        self.settings = settings
+        self.fleet = fleet
+        self.learner = learner
+        self._policy = policy
+        self._fallback = fallback
+        self._shadows = tuple(shadows)
+        self._rng = rng
+        self._listeners = tuple(listeners)
+        self._sees_first_tokens = sees_first_tokens
+        self._open = OpenDecisions()
+
+    def deciding_by(self, policy: Policy) -> Router:
+        """The same pool, in-flight counts and learner, deciding by another policy."""
+        other = copy.copy(self)
+        other._policy = policy  # noqa: SLF001
+        return other
+
+    # -- a request came ---------------------------------------------------------------------------
+
+    def route(self, request: InferenceRequest, *, request_id: str, at_s: float) -> Decision:
+        """Choose an endpoint for *request* and count it as in flight there.
+
+        Raises:
+            NoEndpoint: the pool has none.
+        """
+        candidates = self.candidates(request, at_s)
+        if len(candidates) == 0:
+            raise NoEndpoint(f"pool {self.pool} has no endpoint")
+        decision = Decision(
+            decision_id=f"{self.pool}.{self._rng.getrandbits(64):016x}",
+            request_id=request_id,
+            at_s=at_s,
+            pool=self.pool,
+            policy=self._policy.name,
+            candidates=candidates,
+            ranking=self._rank(candidates),
+            shadows=tuple((s.name, s.rank(candidates, self._rng).order[0]) for s in self._shadows),
+        )
+        self._open.add(decision)
+        self._dispatch(decision)
+        for listener in self._listeners:
+            listener.decided(decision)
+        return decision
+
+    def candidates(self, request: InferenceRequest, at_s: float) -> Candidates:
+        """*request* beside every routable endpoint: what a policy sees."""
+        snapshot = self.fleet.snapshot(at_s)
+        matched_tokens, matched_ratio = self.fleet.match(request, snapshot.endpoints)
+        rate_s = self.learner.prefill_s_per_ktoken(snapshot.endpoints)
+        features = extract(request, snapshot, matched_tokens, rate_s)
+        return Candidates(request, snapshot, matched_tokens, matched_ratio, features)
+
+    def _rank(self, candidates: Candidates) -> Ranking:
+        if len(candidates) == 1:
+            return Ranking((0,), reason=Reason.ONLY_ENDPOINT)
+        if candidates.request.kind is RequestKind.UNKNOWN:
+            order = self._fallback.rank(candidates, self._rng).order
+            return Ranking(order, reason=Reason.UNPARSED)
+        return self._policy.rank(candidates, self._rng)
+
+    def _dispatch(self, decision: Decision) -> None:
+        request, chosen = decision.candidates.request, decision.chosen
+        seen = self._sees_first_tokens and request.streaming
+        self.fleet.dispatch(
+            decision.decision_id,
+            request,
+            decision.addresses[0],
+            uncached_tokens=float(decision.candidates.features.uncached_tokens[chosen]),
+            at_s=decision.at_s,
+            expected_first_token_at_s=None if seen else decision.at_s + _expected_s(decision),
+        )
+
+    # -- its first token passed ---------------------------------------------------------------------
+
+    def first_token(self, event: FirstToken) -> None:
+        """Count the request as decoding and learn its TTFT. Idempotent; unknown ids are ignored."""
+        entry = self._open.get(event.decision_id)
+        if entry is None or entry.first_token_at_s is not None:
+            return
+        entry.first_token_at_s = event.at_s
+        self.fleet.first_token(event.decision_id, event.at_s, event.served)
+        decision = entry.decision
+        # Served elsewhere, by a retry: the time of the failed attempts is in this label. The access
+        # log has the last attempt's own.
+        if event.served in (None, decision.addresses[0]):
+            self._learn(entry, decision.addresses[0], event.at_s - decision.at_s, event.at_s)
+        for listener in self._listeners:
+            listener.first_token(decision, event)
+
+    # -- its answer ended -----------------------------------------------------------------------------
+
+    def complete(self, event: Completion) -> None:
+        """Give back what the request took; learn from it or blame. Idempotent."""
+        entry = self._open.take(event.decision_id, event.request_id)
+        if entry is not None:
+            self._settle(entry, event)
+        for listener in self._listeners:
+            listener.completed(entry.decision if entry else None, event)
+
+    def expire(self, at_s: float) -> None:
+        """End the requests of which nothing was heard for the pool's request timeout."""
+        for decision_id in self._open.older_than(at_s - self.settings.request_timeout_s):
+            self.complete(Completion(at_s, Outcome.EXPIRED, decision_id=decision_id))
+
+    def _settle(self, entry: OpenDecision, event: Completion) -> None:
+        decision = entry.decision
+        # Without our id in it, Envoy had gone on without us: the pick was never used.
+        used = bool(event.decision_id)
+        computed = used and (entry.first_token_at_s is not None or event.outcome is Outcome.SERVED)
+        self.fleet.release(decision.decision_id, event.at_s, prompt_computed=computed)
+        if not used:
+            return
+        served = event.served or decision.addresses[0]
+        self._blame(decision, served, event)
+        if event.outcome is Outcome.SERVED and event.ttft_s is not None:
+            self._learn(entry, served, event.ttft_s, event.at_s)
+        elif event.outcome is Outcome.CLIENT_GONE and entry.first_token_at_s is None:
+            waited_s = event.duration_s or event.at_s - decision.at_s
+            self._learn(entry, served, waited_s, event.at_s, censored=True)
+
+    def _blame(self, decision: Decision, served: str, event: Completion) -> None:
+        """Endpoints that were tried before the one that served have failed, and maybe it too."""
+        health = self.fleet.health
+        for address in decision.addresses[: (event.attempts or 1) - 1]:
+            if address != served:
+                health.failed(address, event.at_s)
+                self.learner.penalise(address, event.at_s)
+        if event.outcome is Outcome.SERVED:
+            health.succeeded(served)
+        elif event.outcome is Outcome.FAILED:
+            self.learner.penalise(served, event.at_s)
+            broke = event.response_code is None or event.response_code < 500 or event.flags
+            (health.failed if broke else health.errored)(served, event.at_s)
+
+    def _learn(
+        self,
+        entry: OpenDecision,
+        address: str,
+        ttft_s: float,
+        at_s: float,
+        *,
+        censored: bool = False,
+    ) -> None:
+        if entry.learned or not entry.decision.candidates.request.streaming:
+            return  # an answer in one piece has no first token to time
+        sample = training_sample(entry.decision, address, ttft_s, at_s, censored=censored)
+        if sample is not None:
+            entry.learned = True
+            self.learner.learn(sample)
+
+    # -- for those who watch ------------------------------------------------------------------------
+
+    @property
+    def n_open(self) -> int:
+        """Decisions whose answers have not ended."""
+        return len(self._open)
+
+
+def _expected_s(decision: Decision) -> float:
+    """When the first token is to be expected, from the decision on."""
+    chosen, predicted = decision.chosen, decision.ranking.predicted_ttft_s
+    if predicted is not None:
+        return float(predicted[chosen])
+    return float(decision.candidates.features.engine[chosen, 1]) * UNTRAINED_S_PER_KTOKEN
+
+
+UNTRAINED_S_PER_KTOKEN = 0.1
