@@ -1,0 +1,84 @@
+"""EndpointTable: rows of numbers by endpoint, gathered for a decision in one indexing.
+
+It knows nothing of what the numbers mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lodestar_extproc.endpoint import Endpoint, FloatArray
+
+
+class EndpointTable:
+    """One row an address, or an accelerator, or for all the others.
+
+    An endpoint without a row of its own has its accelerator's; without that, the default.
+
+    Args:
+        default: [width], the row of every endpoint that has no other.
+    """
+
+    def __init__(self, default: FloatArray) -> None:
+        self._values: FloatArray = np.array([default], dtype=np.float64)
+        self._rows: dict[tuple[str, str], int] = {}
+        self._free: list[int] = []
+        self._gathered: tuple[Sequence[Endpoint], NDArray[np.intp]] | None = None
+
+    def set_default(self, row: FloatArray) -> None:
+        """Replace the default row."""
+        self._values[0] = row
+
+    def set_accelerator(self, accelerator: str, row: FloatArray) -> None:
+        """Replace the row of an accelerator's endpoints that have none of their own."""
+        self._put(("accelerator", accelerator), row)
+
+    def set(self, address: str, row: FloatArray) -> None:
+        """Replace an endpoint's own row."""
+        self._put(("address", address), row)
+
+    def drop(self, address: str) -> None:
+        """Forget an endpoint's own row."""
+        row = self._rows.pop(("address", address), None)
+        if row is not None:
+            self._free.append(row)
+            self._gathered = None
+
+    def row(self, address: str, accelerator: str) -> FloatArray:
+        """The row that counts for one endpoint, [width]."""
+        found: FloatArray = self._values[self._find(address, accelerator)]
+        return found
+
+    def gather(self, endpoints: Sequence[Endpoint]) -> FloatArray:
+        """The rows of *endpoints*, [n, width], a copy."""
+        # Consecutive decisions see the same endpoints: look them up once.
+        if self._gathered is None or self._gathered[0] != endpoints:
+            rows = np.array([self._find(e.address, e.accelerator) for e in endpoints], np.intp)
+            self._gathered = (endpoints, rows)
+        return self._values.take(self._gathered[1], axis=0)
+
+    def scale(self, factor: float) -> None:
+        """Multiply every row."""
+        self._values *= factor
+
+    def _find(self, address: str, accelerator: str) -> int:
+        row = self._rows.get(("address", address))
+        if row is None:
+            row = self._rows.get(("accelerator", accelerator), 0)
+        return row
+
+    def _put(self, key: tuple[str, str], values: FloatArray) -> None:
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = self._new_row()
+            self._gathered = None
+        self._values[row] = values
+
+    def _new_row(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._values = np.vstack([self._values, self._values[:1]])
+        return len(self._values) - 1

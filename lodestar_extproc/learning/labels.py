@@ -1,0 +1,44 @@
+"""What a sample's TTFT is worth as a label, and how much it counts.
+
+Both are shared by the models that learn one sample at a time.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lodestar_extproc.sample import TrainingSample
+
+MAX_LABEL_S = 600.0
+"""A longer wait teaches nothing more."""
+MAX_FEATURE = 1e9
+"""No engine holds so many tokens: a larger value is a broken counter."""
+_NOISE_S = 0.03
+_NOISE_RATIO = 0.15
+
+
+def label(sample: TrainingSample) -> float | None:
+    """The TTFT to learn, seconds; None for a sample that must not be learned.
+
+    A negative or absent time is a broken clock, not a fast engine.
+    """
+    if not (math.isfinite(sample.ttft_s) and sample.ttft_s > 0):
+        return None
+    if not (np.abs(sample.features) < MAX_FEATURE).all():
+        return None
+    return min(sample.ttft_s, MAX_LABEL_S)
+
+
+def precision(predicted_s: float, observed_s: float, scale: float) -> float:
+    """Weight of a sample: *scale* over the variance its TTFT should have.
+
+    The standard deviation is taken as 30 ms and 15 % of the prediction (so errors count
+    relatively), and an error beyond 0.6 p + 0.3 s counts as Huber's loss has it: its influence
+    stays bounded. Constants chosen on tuning runs of a simulated fleet.
+    """
+    weight = scale / (_NOISE_S**2 + (_NOISE_RATIO * predicted_s) ** 2)
+    error = abs(observed_s - predicted_s)
+    bound = 0.6 * predicted_s + 0.3
+    return weight * bound / error if error > bound else weight
