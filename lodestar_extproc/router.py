@@ -25,6 +25,9 @@ from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.sample import training_sample
 
+UNTRAINED_S_PER_KTOKEN = 0.1
+"""Prefill time before anything is predicted, between a fast and a slow accelerator's."""
+
 
 class NoEndpoint(Exception):  # noqa: N818  (the condition's name)
     """The pool has no endpoint: Envoy's own policy must decide."""
@@ -37,7 +40,7 @@ class RouterListener(Protocol):
 
     def first_token(self, decision: Decision, event: FirstToken) -> None: ...
 
-    def completed(self, decision: Decision | None, event: Completion) -> None: ...
+    def completed(self, decision: Decision, event: Completion) -> None: ...
 
 
 class Router:
@@ -156,13 +159,18 @@ class Router:
 
     # -- its answer ended -----------------------------------------------------------------------------
 
-    def complete(self, event: Completion) -> None:
-        """Give back what the request took; learn from it or blame. Idempotent."""
+    def complete(self, event: Completion) -> bool:
+        """Give back what the request took; learn from it or blame. Idempotent.
+
+        Returns False when no open decision of this pool is meant.
+        """
         entry = self._open.take(event.decision_id, event.request_id)
-        if entry is not None:
-            self._settle(entry, event)
+        if entry is None:
+            return False
+        self._settle(entry, event)
         for listener in self._listeners:
-            listener.completed(entry.decision if entry else None, event)
+            listener.completed(entry.decision, event)
+        return True
 
     def expire(self, at_s: float) -> None:
         """End the requests of which nothing was heard for the pool's request timeout."""
@@ -230,5 +238,3 @@ def _expected_s(decision: Decision) -> float:
         return float(predicted[chosen])
     return float(decision.candidates.features.engine[chosen, 1]) * UNTRAINED_S_PER_KTOKEN
 
-
-UNTRAINED_S_PER_KTOKEN = 0.1

@@ -17,6 +17,9 @@ FIXED_POLICIES = (
     "prefix_cache",
     "prefix_affinity_token_load",
     "lmetric",
+    "cache_cost",
+    "cache_aware",
+    "least_load",
 )
 POLICIES = (*FIXED_POLICIES, "learned")
 OBJECTIVES = ("externality", "ttft")

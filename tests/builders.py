@@ -1,0 +1,57 @@
+"""Values with defaults, for tests that care about one thing at a time."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from lodestar_extproc.decision import Candidates
+from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.features import extract
+from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind, hash_blocks
+
+
+def an_endpoint(number: int = 1, **changes) -> Endpoint:
+    return Endpoint(**{"address": f"10.0.0.{number}:8000", "kv_capacity_tokens": 40_000.0} | changes)
+
+
+def a_request(prompt: bytes = b"x" * 4000, **changes) -> InferenceRequest:
+    values = {
+        "model": "m",
+        "kind": RequestKind.CHAT_COMPLETIONS,
+        "block_hashes": hash_blocks(prompt),
+        "prompt_bytes": len(prompt),
+        "prompt_tokens": len(prompt) / 4.0,
+        "streaming": True,
+    }
+    return InferenceRequest(**values | changes)
+
+
+def a_prompt(n_tokens: int, seed: int = 0) -> bytes:
+    """Text of its own: no two seeds share a block."""
+    return random.Random(seed).randbytes(n_tokens * 4)
+
+
+def some_blocks(n_blocks: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(n_blocks * BLOCK_BYTES)
+
+
+def a_fleet(n: int = 3, **changes) -> Fleet:
+    return Fleet([an_endpoint(i + 1) for i in range(n)], **changes)
+
+
+def candidates_of(fleet: Fleet, request: InferenceRequest | None = None, at_s: float = 0.0):
+    """What a policy sees of *fleet*, prefill at 0.1 s a thousand tokens."""
+    request = a_request() if request is None else request
+    snapshot = fleet.snapshot(at_s)
+    tokens, ratio = fleet.match(request, snapshot.endpoints)
+    features = extract(request, snapshot, tokens, np.full(len(snapshot), 0.1))
+    return Candidates(request, snapshot, tokens, ratio, features)
+
+
+def dispatch(fleet: Fleet, decision_id: str, address: str, request=None, at_s: float = 0.0, **kw):
+    request = a_request() if request is None else request
+    kw = {"uncached_tokens": request.prompt_tokens} | kw
+    fleet.dispatch(decision_id, request, address, at_s=at_s, **kw)

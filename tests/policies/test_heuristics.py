@@ -1,0 +1,151 @@
+"""Every fixed policy passes one list of checks; then what is particular to each."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import a_fleet, a_prompt, a_request, an_endpoint, candidates_of, dispatch
+from lodestar_extproc.config.settings import FIXED_POLICIES
+from lodestar_extproc.endpoint import EndpointMetrics
+from lodestar_extproc.policies.heuristics import HEURISTICS
+
+
+def busy_fleet(seed: int, n: int):
+    """A fleet of *n* with random load, caches, decodes and scrapes."""
+    rng, fleet = random.Random(seed), a_fleet(n)
+    for i in range(rng.randrange(40)):
+        address = rng.choice(fleet.endpoints).address
+        request = a_request(a_prompt(rng.randrange(1, 3000), seed=rng.randrange(5)))
+        dispatch(fleet, f"d{i}", address, request, at_s=i / 10)
+        if rng.random() < 0.5:
+            fleet.first_token(f"d{i}", i / 10 + 1)
+        if rng.random() < 0.3:
+            fleet.release(f"d{i}", i / 10 + 2)
+    for endpoint in fleet.endpoints:
+        if rng.random() < 0.5:
+            metrics = EndpointMetrics(
+                rng.random() * 9, rng.choice([None, 3.0]), rng.choice([None, 0.0, 1.0])
+            )
+            fleet.record_metrics(endpoint.address, metrics, 3.9)
+    return fleet
+
+
+@pytest.mark.parametrize("name", HEURISTICS)
+class TestEveryPolicy:
+    @settings(max_examples=30, deadline=None)
+    @given(seed=st.integers(0, 10_000), n=st.integers(1, 9))
+    def test_ranks_every_candidate_exactly_once(self, name, seed, n):
+        policy, rng = HEURISTICS[name](), random.Random(seed)
+        fleet = busy_fleet(seed, n)
+        for _ in range(3):
+            ranking = policy.rank(candidates_of(fleet, at_s=4.0), rng)
+
+            assert sorted(ranking.order) == list(range(n))
+            assert 0 < ranking.propensity <= 1
+
+    def test_is_repeatable_by_seed(self, name):
+        candidates = candidates_of(busy_fleet(3, 6), at_s=4.0)
+        first = [HEURISTICS[name]().rank(candidates, random.Random(7)).order for _ in range(3)]
+
+        assert first[0] == first[1] == first[2]
+
+    def test_uses_every_idle_equal_endpoint(self, name):
+        policy, rng, candidates = HEURISTICS[name](), random.Random(1), candidates_of(a_fleet(4))
+        chosen = {policy.rank(candidates, rng).order[0] for _ in range(200)}
+
+        assert chosen == {0, 1, 2, 3}
+
+    def test_bears_its_name(self, name):
+        assert HEURISTICS[name]().name == name
+
+    def test_routes_a_prompt_without_blocks(self, name):
+        request = a_request(b"hi", prompt_tokens=1.0)
+        ranking = HEURISTICS[name]().rank(candidates_of(a_fleet(2), request), random.Random(0))
+
+        assert sorted(ranking.order) == [0, 1]
+
+
+def test_every_policy_may_be_configured():
+    assert set(FIXED_POLICIES) == set(HEURISTICS)
+
+
+def first(name, fleet, request=None, at_s=1.0):
+    chosen = HEURISTICS[name]().rank(candidates_of(fleet, request, at_s), random.Random(0)).order[0]
+    return fleet.endpoints[chosen].address
+
+
+def test_round_robin_visits_all_before_any_again():
+    policy, rng, fleet = HEURISTICS["round_robin"](), random.Random(0), a_fleet(3)
+    order = [policy.rank(candidates_of(fleet), rng).order[0] for _ in range(6)]
+
+    assert order == [0, 1, 2, 0, 1, 2]
+
+
+def test_least_request_takes_the_emptiest():
+    fleet = a_fleet(2)
+    dispatch(fleet, "a", fleet.endpoints[0].address)
+
+    assert first("least_request", fleet) == fleet.endpoints[1].address
+
+
+def test_prefix_cache_follows_the_hit_while_balanced():
+    fleet = a_fleet(3)
+    dispatch(fleet, "a", fleet.endpoints[2].address)
+    fleet.release("a", 0.5)
+
+    assert first("prefix_cache", fleet) == fleet.endpoints[2].address
+
+
+def test_prefix_cache_leaves_the_hit_when_out_of_balance():
+    fleet = a_fleet(3)
+    for i in range(9):
+        dispatch(fleet, f"a{i}", fleet.endpoints[2].address)
+
+    assert first("prefix_cache", fleet) != fleet.endpoints[2].address
+
+
+def test_affinity_sticks_to_a_warm_cache_behind_a_queue():
+    fleet = a_fleet(2)
+    dispatch(fleet, "warm", fleet.endpoints[0].address)
+    fleet.release("warm", 0.1)
+    dispatch(fleet, "queue", fleet.endpoints[0].address, a_request(a_prompt(20_000, 5)))
+
+    assert first("prefix_affinity_token_load", fleet) == fleet.endpoints[0].address
+    assert first("lmetric", fleet) == fleet.endpoints[1].address
+
+
+def test_affinity_breaks_when_the_queue_costs_more_than_its_bound():
+    fleet = a_fleet(2)
+    dispatch(fleet, "warm", fleet.endpoints[0].address)
+    fleet.release("warm", 0.1)
+    huge = a_request(b"", prompt_tokens=300_000.0, block_hashes=())
+    dispatch(fleet, "queue", fleet.endpoints[0].address, huge)
+
+    assert first("prefix_affinity_token_load", fleet) == fleet.endpoints[1].address
+
+
+def test_cache_cost_counts_what_decodes_hold():
+    fleet = a_fleet(2)
+    dispatch(fleet, "a", fleet.endpoints[0].address, a_request(a_prompt(3000, 1)))
+    fleet.first_token("a", 0.5)
+
+    assert first("cache_cost", fleet) == fleet.endpoints[1].address
+
+
+def test_least_load_prices_a_full_cache():
+    fleet = a_fleet(2)
+    full = EndpointMetrics(running_requests=1.0, waiting_requests=0.0, kv_usage_ratio=0.99)
+    fleet.record_metrics(fleet.endpoints[0].address, full, 1.0)
+
+    assert first("least_load", fleet) == fleet.endpoints[1].address
+
+
+def test_an_endpoint_without_cache_never_counts_as_a_hit():
+    endpoints = [an_endpoint(1, prefix_caching=False), an_endpoint(2)]
+    fleet = a_fleet(0)
+    fleet.set_endpoints(endpoints)
+    dispatch(fleet, "a", endpoints[0].address)
+
+    assert candidates_of(fleet).matched_tokens.tolist() == [0.0, 0.0]
