@@ -1,0 +1,91 @@
+from lodestar_extproc.fleet.health import Health, HealthState
+
+
+def a_health(**changes) -> Health:
+    health = Health(**changes)
+    health.add("a")
+    return health
+
+
+def test_a_failure_ejects_at_once_and_each_further_one_for_longer():
+    health = a_health()
+    health.failed("a", 0.0)
+    assert health.state("a", 0.9) is HealthState.EJECTED
+    assert health.state("a", 1.1) is HealthState.PROBATION
+
+    health.failed("a", 2.0)
+    assert health.state("a", 3.9) is HealthState.EJECTED
+    assert health.state("a", 4.1) is HealthState.PROBATION
+
+
+def test_failures_during_an_ejection_do_not_lengthen_it():
+    health = a_health()
+    for _ in range(50):
+        health.failed("a", 0.5)
+
+    assert health.state("a", 1.6) is HealthState.PROBATION
+
+
+def test_one_success_ends_probation():
+    health = a_health()
+    health.failed("a", 0.0)
+    health.succeeded("a")
+
+    assert health.state("a", 2.0) is HealthState.HEALTHY
+    assert health.all_healthy
+
+
+def test_one_error_answer_is_the_prompts_fault_three_in_a_row_the_endpoints():
+    health = a_health()
+    health.errored("a", 0.0)
+    health.errored("a", 0.0)
+    assert health.state("a", 0.0) is HealthState.HEALTHY
+
+    health.succeeded("a")
+    health.errored("a", 0.0)
+    health.errored("a", 0.0)
+    health.errored("a", 0.0)
+    assert health.state("a", 0.0) is HealthState.EJECTED
+
+
+def test_probes_take_out_after_the_threshold_and_bring_back_through_probation():
+    health = a_health(unhealthy_threshold=2, healthy_threshold=2)
+    health.probed("a", healthy=False)
+    assert health.state("a", 0.0) is HealthState.HEALTHY
+
+    health.probed("a", healthy=False)
+    assert health.state("a", 0.0) is HealthState.DOWN
+
+    health.probed("a", healthy=True)
+    assert health.state("a", 0.0) is HealthState.DOWN
+
+    health.probed("a", healthy=True)
+    assert health.state("a", 0.0) is HealthState.PROBATION
+
+
+def test_a_frozen_endpoint_returns_with_its_first_token():
+    health = a_health()
+    health.froze("a")
+    assert health.state("a", 99.0) is HealthState.FROZEN
+
+    health.succeeded("a")
+    assert health.state("a", 99.0) is HealthState.HEALTHY
+
+
+def test_a_frozen_endpoint_that_all_gave_up_on_is_tried_again_later_one_at_a_time():
+    health = a_health()
+    health.froze("a")
+    health.gave_up("a", 10.0)
+
+    assert health.state("a", 10.5) is HealthState.EJECTED
+    assert health.state("a", 60.0) is HealthState.PROBATION
+
+
+def test_an_unknown_endpoint_is_down_and_events_of_it_are_ignored():
+    health = Health()
+    for event in (health.succeeded, health.froze):
+        event("x")
+    health.failed("x", 0.0)
+    health.probed("x", healthy=True)
+
+    assert health.state("x", 0.0) is HealthState.DOWN

@@ -1,0 +1,67 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lodestar_extproc.fleet.prefix_index import PrefixIndex
+from lodestar_extproc.request import BLOCK_BYTES, hash_blocks
+
+prompts = st.lists(st.sampled_from([b"a", b"b"]), max_size=12).map(
+    lambda blocks: b"".join(b * BLOCK_BYTES for b in blocks)
+)
+
+
+def common_blocks(a, b):
+    n = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        n += 1
+    return n
+
+
+@given(st.lists(prompts, max_size=20), prompts)
+def test_without_eviction_a_match_is_the_longest_common_prefix(past, prompt):
+    index = PrefixIndex(10_000)
+    for each in past:
+        index.insert(hash_blocks(each))
+    longest = max((common_blocks(hash_blocks(p), hash_blocks(prompt)) for p in past), default=0)
+
+    assert index.match(hash_blocks(prompt)) == longest
+
+
+@given(st.lists(prompts, min_size=1, max_size=30), st.integers(1, 8))
+def test_never_holds_more_than_its_capacity_and_never_loses_a_beginning_first(past, capacity):
+    index = PrefixIndex(capacity)
+    for each in past:
+        hashes = hash_blocks(each)
+        index.insert(hashes)
+
+        assert len(index) <= capacity
+        assert index.match(hashes) == min(len(hashes), capacity)
+
+
+def test_the_least_recently_used_prompt_goes_first():
+    index, old, new = PrefixIndex(4), hash_blocks(b"o" * 128), hash_blocks(b"n" * 128)
+    index.insert(old)
+    index.insert(new)
+    index.insert(old)
+    index.insert(hash_blocks(b"z" * 64))
+
+    assert index.match(old) == 2
+    assert index.match(new) == 1
+
+
+def test_a_removed_prompt_is_forgotten_and_a_smaller_cache_holds_less():
+    index, hashes = PrefixIndex(8), hash_blocks(b"o" * 256)
+    index.insert(hashes)
+    index.resize(2)
+    assert index.match(hashes) == 2
+
+    index.remove(hashes)
+    assert index.match(hashes) == len(index) == 0
+
+
+def test_a_changed_first_block_changes_every_hash():
+    one, other = hash_blocks(b"a" * 256), hash_blocks(b"b" + b"a" * 255)
+
+    assert not set(one) & set(other)
+    assert hash_blocks(b"a" * 256, seed=1)[0] != one[0]
