@@ -1,6 +1,26 @@
 """Configuration: settings, and the Envoy YAML they stand in."""
 
+from lodestar_extproc.config.envoy import EnvoyConfig, TimingSources, read_envoy_config
+from lodestar_extproc.config.errors import ConfigError, NotEnvoyConfig
+from lodestar_extproc.config.overrides import RouteOverride
+from lodestar_extproc.config.pool import EdsFile, Member, Pool, Resolution
 from lodestar_extproc.config.setting import Setting, SettingError, settings_of
 from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
 
-__all__ = ["EndpointSettings", "PoolSettings", "Setting", "SettingError", "settings_of"]
+__all__ = [
+    "ConfigError",
+    "EdsFile",
+    "EndpointSettings",
+    "EnvoyConfig",
+    "Member",
+    "NotEnvoyConfig",
+    "Pool",
+    "PoolSettings",
+    "Resolution",
+    "RouteOverride",
+    "Setting",
+    "SettingError",
+    "TimingSources",
+    "read_envoy_config",
+    "settings_of",
+]

@@ -118,14 +118,19 @@ def setting(default: T, text: str, **bounds: Any) -> T:
     return field
 
 
-@functools.cache
 def settings_of(owner: type) -> Mapping[str, Setting]:
     """The settings of a dataclass made with `setting()`, by name, as declared."""
+    hashable: Any = owner  # mypy holds that a class is not
+    return _settings_of(hashable)
+
+
+@functools.cache
+def _settings_of(owner: type) -> Mapping[str, Setting]:
     hints = get_type_hints(owner)
     return {f.name: _described(f, hints[f.name]) for f in dataclasses.fields(owner)}
 
 
-def check(settings: Any) -> None:
+def check(settings: object) -> None:
     """Check every field of a settings dataclass; for its `__post_init__`.
 
     Raises:

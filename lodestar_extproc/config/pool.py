@@ -1,0 +1,108 @@
+"""Pool: a cluster whose endpoints are chosen among; Member: one of its entries, as written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+from lodestar_extproc.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Resolution(StrEnum):
+    """How a cluster's entries become addresses; Envoy's names."""
+
+    STATIC = "STATIC"
+    STRICT_DNS = "STRICT_DNS"
+    """Every address of every name."""
+    LOGICAL_DNS = "LOGICAL_DNS"
+    """The first address of every name."""
+    EDS = "EDS"
+    """From a watched file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One entry of a cluster.
+
+    Attributes:
+        host: an IP address, or a name where DNS resolves it.
+        health_port: where Envoy's own checks go, if not to *port*.
+    """
+
+    host: str
+    port: int
+    settings: EndpointSettings = field(default_factory=EndpointSettings)
+    health_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EdsFile:
+    """The file a cluster of type EDS is read from, and the assignment's name in it."""
+
+    path: Path
+    cluster_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A cluster that carries `metadata.filter_metadata.lodestar`.
+
+    Attributes:
+        name: the cluster's.
+        members: as written in the cluster; empty with EDS.
+        dns_refresh_s: between two resolutions.
+        line: of the cluster in the file.
+    """
+
+    name: str
+    settings: PoolSettings = field(default_factory=PoolSettings)
+    resolution: Resolution = Resolution.STATIC
+    members: tuple[Member, ...] = ()
+    eds: EdsFile | None = None
+    dns_refresh_s: float = 5.0
+    line: int = 0
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """The members that need no resolution: all of a STATIC cluster, none of another."""
+        if self.resolution is not Resolution.STATIC:
+            return ()
+        return self.endpoints_of(self.members)
+
+    def endpoints_of(self, members: tuple[Member, ...]) -> tuple[Endpoint, ...]:
+        """Endpoints of *members* whose hosts are IP addresses, each address once."""
+        found = (self.endpoint(member, member.host) for member in members)
+        return tuple({endpoint.address: endpoint for endpoint in found}.values())
+
+    def endpoint(self, member: Member, ip: str) -> Endpoint:
+        """The endpoint that *member* is at address *ip*."""
+        own = member.settings
+        metrics_port = own.metrics_port or member.port
+        metrics_path = own.metrics_path or self.settings.metrics_path
+        health_port = member.health_port or member.port
+        return Endpoint(
+            address=host_and_port(ip, member.port),
+            accelerator=own.accelerator,
+            engine=own.engine,
+            metrics_url=f"http://{host_and_port(ip, metrics_port)}{metrics_path}",
+            health_url=f"http://{host_and_port(ip, health_port)}{self.settings.health_path}",
+            kv_capacity_tokens=own.kv_capacity_tokens,
+            token_budget=own.token_budget,
+            prefix_caching=own.prefix_caching,
+        )
+
+
+def host_and_port(ip: str, port: int) -> str:
+    """As Envoy writes an address.
+
+    >>> host_and_port("10.0.0.7", 8000), host_and_port("fd00:0::7", 8000)
+    ('10.0.0.7:8000', '[fd00::7]:8000')
+    """
+    address = ip_address(ip)
+    return f"[{address.compressed}]:{port}" if address.version == 6 else f"{address}:{port}"
