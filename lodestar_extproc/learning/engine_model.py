@@ -16,7 +16,7 @@ import numpy as np
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import N_ENGINE, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
-from lodestar_extproc.learning.labels import label, precision
+from lodestar_extproc.learning.labels import believed_s, label, precision
 from lodestar_extproc.learning.models import MIN_TTFT_S, Estimate, TTFTModel
 from lodestar_extproc.learning.nonnegative_rls import NormalEquations
 from lodestar_extproc.sample import TrainingSample
@@ -104,9 +104,7 @@ class EngineModel(TTFTModel):
         if observed_s is None:
             return
         row = sample.features[:N_ENGINE]
-        predicted_s = sample.predicted_ttft_s
-        if predicted_s is None or not np.isfinite(predicted_s):
-            predicted_s = self.ttft_s(sample)
+        predicted_s = believed_s(sample) or self.ttft_s(sample)
         weighted = row * precision(max(predicted_s, 0.02), observed_s, 1e-3)
         gram, moment = np.multiply.outer(weighted, row), weighted * observed_s
 

@@ -31,6 +31,14 @@ def label(sample: TrainingSample) -> float | None:
     return min(sample.ttft_s, MAX_LABEL_S)
 
 
+def believed_s(sample: TrainingSample) -> float | None:
+    """The prediction the decision was made on; None where there was none, or none to use."""
+    predicted_s = sample.predicted_ttft_s
+    if predicted_s is None or not (math.isfinite(predicted_s) and predicted_s > 0):
+        return None
+    return predicted_s
+
+
 def precision(predicted_s: float, observed_s: float, scale: float) -> float:
     """Weight of a sample: *scale* over the variance its TTFT should have.
 

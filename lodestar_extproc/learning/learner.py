@@ -1,0 +1,231 @@
+"""Learner: the one owner of what a pool has learned: model, live errors, drift, trust, penalties.
+
+It predicts and says how far to believe it; it does not choose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lodestar_extproc.decision import Reason
+from lodestar_extproc.endpoint import Endpoint, FloatArray
+from lodestar_extproc.features import FeatureMatrix
+from lodestar_extproc.learning.drift_watch import DriftWatch
+from lodestar_extproc.learning.labels import believed_s, label
+from lodestar_extproc.learning.live_errors import LiveErrors
+from lodestar_extproc.learning.models import Prediction, TTFTModel
+from lodestar_extproc.learning.penalties import Penalties
+from lodestar_extproc.learning.trust import Trust, Verdict
+from lodestar_extproc.sample import TrainingSample
+
+NO_PREDICTION_S = 1e9
+"""Stands for a prediction that was no number: as wrong as can be."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """How well one endpoint is known.
+
+    Attributes:
+        error_ratio: median relative error of its last predictions; None before the first.
+        doubtful: the model may not choose it for now.
+    """
+
+    address: str
+    n_samples: int
+    error_ratio: float | None
+    doubtful: bool
+    drifts: int
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerStatus:
+    """What a pool has learned, in numbers.
+
+    Attributes:
+        reason: MODEL, or why the model decides nothing now.
+        error_ratio, trivial_error_ratio: median relative error of the model's last predictions,
+            and of always predicting the median TTFT; None before the first.
+        coverage_ratio: share of TTFTs inside their interval, 0.8 if it is honest.
+        rejected: samples that were no measurement.
+        uninformative: requests given up before the TTFT predicted for them.
+    """
+
+    model: str
+    reason: Reason
+    n_samples: int
+    rejected: int
+    uninformative: int
+    drifts: int
+    error_ratio: float | None
+    trivial_error_ratio: float | None
+    coverage_ratio: float | None
+    endpoints: tuple[EndpointStatus, ...]
+
+
+class Learner:
+    """Learns from samples, predicts for candidates, keeps account of how well.
+
+    Args:
+        model: predicts TTFT.
+        trust: says when the model may decide.
+    """
+
+    def __init__(self, model: TTFTModel, trust: Trust) -> None:
+        self._model = model
+        self._trust = trust
+        self._errors = LiveErrors()
+        self._drift = DriftWatch()
+        self._penalties = Penalties()
+        self._n_samples: dict[str, int] = {}
+        self._n_learned = 0
+        self._rejected = 0
+        self._uninformative = 0
+
+    @property
+    def model(self) -> TTFTModel:
+        """What predicts."""
+        return self._model
+
+    # -- what a decision asks --------------------------------------------------------------------
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether predictions rest on samples at all."""
+        return self._model.is_trained
+
+    def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
+        """Seconds each endpoint takes for 1000 prompt tokens, [n]."""
+        return self._model.prefill_s_per_ktoken(endpoints)
+
+    def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Prediction:
+        """TTFT on every endpoint, with the interval that should hold 80 % of them."""
+        estimate = self._model.predict(features, endpoints)
+        factors = self._errors.interval(endpoints)
+        return Prediction(
+            estimate.ttft_s,
+            estimate.service_s,
+            estimate.backlog_s,
+            estimate.s_per_ktoken,
+            low_s=estimate.ttft_s * factors[:, 0],
+            high_s=estimate.ttft_s * factors[:, 1],
+        )
+
+    def verdict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Verdict:
+        """What a prediction for *features* is worth."""
+        n_samples = self._n_learned if self._model.is_trained else 0
+        return self._trust.judge(features, endpoints, n_samples, self._model.extrapolation_ratio)
+
+    def penalty_s(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray:
+        """What recent failures add to the cost of each endpoint, seconds, [n]."""
+        return self._penalties.at(endpoints, at_s)
+
+    def n_samples(self, endpoints: Sequence[Endpoint]) -> FloatArray:
+        """First tokens learned from each endpoint, [n]."""
+        known = self._n_samples
+        return np.array([known.get(e.address, 0) for e in endpoints], dtype=np.float64)
+
+    # -- what happened ---------------------------------------------------------------------------
+
+    def learn(self, sample: TrainingSample) -> None:
+        """Score the prediction made for *sample*, then learn from it.
+
+        A censored sample says only that TTFT exceeds its time: news if the prediction was lower.
+        """
+        observed_s = label(sample)
+        if observed_s is None:
+            self._rejected += 1
+            return
+        predicted_s = self._predicted_s(sample)
+        if sample.censored and not observed_s > predicted_s:
+            self._uninformative += 1
+            return
+        if self._model.is_trained:
+            self._score(sample.address, predicted_s, observed_s)
+        self._model.learn(sample)
+        self._trust.learned(sample)
+        self._n_samples[sample.address] = self._n_samples.get(sample.address, 0) + 1
+        self._n_learned += 1
+
+    def penalise(self, address: str, at_s: float) -> None:
+        """The endpoint at *address* has failed a request."""
+        self._penalties.add(address, at_s)
+
+    def left(self, address: str) -> None:
+        """The endpoint is gone: drop what belongs to it alone."""
+        self._n_samples.pop(address, None)
+        for owner in (self._model, self._errors, self._drift, self._trust, self._penalties):
+            owner.forget(address)
+
+    def close(self) -> None:
+        """End a training that is under way elsewhere."""
+        self._model.close()
+
+    # -- for those who watch ---------------------------------------------------------------------
+
+    def status(self) -> LearnerStatus:
+        """All of it in numbers."""
+        endpoints = tuple(
+            EndpointStatus(
+                address,
+                n_samples,
+                self._errors.of(address).error_ratio,
+                doubtful=self._trust.is_doubtful(address),
+                drifts=self._drift.counts.get(address, 0),
+            )
+            for address, n_samples in self._n_samples.items()
+        )
+        return LearnerStatus(
+            model=self._model.name,
+            reason=self._trust.reason(self._n_learned if self._model.is_trained else 0),
+            n_samples=self._n_learned,
+            rejected=self._rejected,
+            uninformative=self._uninformative,
+            drifts=sum(self._drift.counts.values()),
+            error_ratio=self._errors.fleet.error_ratio,
+            trivial_error_ratio=self._errors.trivial.error_ratio,
+            coverage_ratio=self._errors.coverage_ratio,
+            endpoints=endpoints,
+        )
+
+    # -- across a restart ------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """All that is worth keeping, as plain JSON types."""
+        return {
+            "model": self._model.state(),
+            "errors": self._errors.state(),
+            "trust": self._trust.state(),
+            "n_samples": dict(self._n_samples),
+            "n_learned": self._n_learned,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave; changes nothing if it raises.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not such a state.
+        """
+        errors = LiveErrors.from_state(state["errors"])
+        n_samples = {str(address): int(n) for address, n in state["n_samples"].items()}
+        n_learned = int(state["n_learned"])
+        learned_range = Trust.range_from(state["trust"])
+        self._model.restore(state["model"])
+        self._trust.adopt(learned_range)
+        self._errors, self._n_samples, self._n_learned = errors, n_samples, n_learned
+
+    def _predicted_s(self, sample: TrainingSample) -> float:
+        """What the decision was made on, else what the model would say now; above 0, finite."""
+        predicted_s = believed_s(sample) or self._model.ttft_s(sample)
+        return predicted_s if 0 < predicted_s < math.inf else NO_PREDICTION_S
+
+    def _score(self, address: str, predicted_s: float, observed_s: float) -> None:
+        self._errors.record(address, predicted_s, observed_s)
+        self._trust.update(address, self._errors)
+        if self._drift.has_changed(address, predicted_s, observed_s):
+            self._model.discount(address)

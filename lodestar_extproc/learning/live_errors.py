@@ -1,0 +1,142 @@
+"""LiveErrors: how wrong the predictions were lately, and the interval that follows from it.
+
+It sees pairs of prediction and observation, each prediction made before its observation; it knows
+neither the model nor what is done about an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from river import stats, utils
+
+from lodestar_extproc.endpoint import Endpoint, FloatArray
+from lodestar_extproc.learning.endpoint_table import EndpointTable
+
+ERROR_WINDOW = 50
+"""Samples behind the median error: short, for it decides who decides."""
+INTERVAL_WINDOW = 200
+MIN_INTERVAL_SAMPLES = 30
+"""With fewer an endpoint has the fleet's interval."""
+LOW_QUANTILE, HIGH_QUANTILE = 0.1, 0.9
+UNKNOWN_FACTORS = (1 / 3, 3.0)
+"""The interval before anything was observed, as factors on the prediction."""
+COVERAGE_WINDOW = 500
+
+
+class ErrorWindow:
+    """The last predictions at one place, beside what was observed."""
+
+    def __init__(self, pairs: Iterable[Sequence[float]] = ()) -> None:
+        self._pairs: deque[tuple[float, float]] = deque(maxlen=INTERVAL_WINDOW)
+        self._error = stats.RollingQuantile(0.5, ERROR_WINDOW)
+        self._low = stats.RollingQuantile(LOW_QUANTILE, INTERVAL_WINDOW)
+        self._high = stats.RollingQuantile(HIGH_QUANTILE, INTERVAL_WINDOW)
+        for predicted_s, observed_s in pairs:
+            self.add(predicted_s, observed_s)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def add(self, predicted_s: float, observed_s: float) -> None:
+        """Take in one pair, both above 0."""
+        self._pairs.append((predicted_s, observed_s))
+        self._error.update(abs(observed_s - predicted_s) / observed_s)
+        log_ratio = math.log(observed_s / predicted_s)
+        self._low.update(log_ratio)
+        self._high.update(log_ratio)
+
+    @property
+    def error_ratio(self) -> float | None:
+        """Median of |observed - predicted| / observed; None before the first pair."""
+        return float(self._error.get()) if self._pairs else None
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """Observed over predicted: its 10 % and 90 % quantiles; needs a pair."""
+        return math.exp(self._low.get()), math.exp(self._high.get())
+
+    def pairs(self) -> list[list[float]]:
+        """What the window holds, as plain JSON types."""
+        return [list(pair) for pair in self._pairs]
+
+
+class LiveErrors:
+    """Error windows of the fleet, of each endpoint, and of a trivial predictor.
+
+    The trivial predictor says the median of the last TTFTs, whatever the request: a model that is
+    no better has learned nothing.
+    """
+
+    def __init__(self) -> None:
+        self.fleet = ErrorWindow()
+        self.trivial = ErrorWindow()
+        self._endpoints: dict[str, ErrorWindow] = {}
+        self._median_s = stats.RollingQuantile(0.5, INTERVAL_WINDOW)
+        self._factors = EndpointTable(np.array(UNKNOWN_FACTORS))
+        self._covered = utils.Rolling(stats.Mean, window_size=COVERAGE_WINDOW)
+
+    def record(self, address: str, predicted_s: float, observed_s: float) -> None:
+        """What was predicted and what came, both above 0 and finite."""
+        low, high = predicted_s * self._factors.row(address, "")
+        self._covered.update(float(low <= observed_s <= high))
+        if len(self.fleet):
+            self.trivial.add(float(self._median_s.get()), observed_s)
+        self._median_s.update(observed_s)
+        own = self._endpoints.setdefault(address, ErrorWindow())
+        for window in (self.fleet, own):
+            window.add(predicted_s, observed_s)
+        self._set_factors(address, own)
+
+    def interval(self, endpoints: Sequence[Endpoint]) -> FloatArray:
+        """Factors on each endpoint's prediction, low and high, [n, 2]."""
+        return self._factors.gather(endpoints)
+
+    def of(self, address: str) -> ErrorWindow:
+        """One endpoint's window; empty for one never heard of."""
+        return self._endpoints.get(address, ErrorWindow())
+
+    @property
+    def coverage_ratio(self) -> float | None:
+        """Share of observations that fell into their interval; None before the first."""
+        return float(self._covered.get()) if len(self.fleet) else None
+
+    def forget(self, address: str) -> None:
+        """The endpoint has left."""
+        self._endpoints.pop(address, None)
+        self._factors.drop(address)
+
+    def state(self) -> dict[str, Any]:
+        """The windows, as plain JSON types; what is derived from them is left out."""
+        return {
+            "fleet": self.fleet.pairs(),
+            "trivial": self.trivial.pairs(),
+            "endpoints": {a: window.pairs() for a, window in self._endpoints.items()},
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> LiveErrors:
+        """Undo `state`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not such a state.
+        """
+        errors = cls()
+        errors.fleet = ErrorWindow(state["fleet"])
+        errors.trivial = ErrorWindow(state["trivial"])
+        for _, observed_s in state["fleet"]:
+            errors._median_s.update(observed_s)
+        for address, pairs in state["endpoints"].items():
+            errors._endpoints[address] = ErrorWindow(pairs)
+            errors._set_factors(address, errors._endpoints[address])
+        return errors
+
+    def _set_factors(self, address: str, own: ErrorWindow) -> None:
+        if len(self.fleet):
+            self._factors.set_default(np.array(self.fleet.factors))
+        if len(own) >= MIN_INTERVAL_SAMPLES:
+            self._factors.set(address, np.array(own.factors))

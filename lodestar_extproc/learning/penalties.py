@@ -1,0 +1,43 @@
+"""Penalties: what an endpoint's recent failures add to the cost of choosing it.
+
+A failure is no TTFT: it would bend the model of an engine that is broken, not slow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lodestar_extproc.endpoint import Endpoint, FloatArray
+
+FAILURE_PENALTY_S = 2.0
+MAX_PENALTY_S = 30.0
+DECAY_S = 10.0
+
+
+class Penalties:
+    """Seconds added for each failure, fading with time constant `DECAY_S`."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, tuple[float, float]] = {}
+
+    def add(self, address: str, at_s: float) -> None:
+        """The endpoint has failed a request."""
+        penalty_s = self._of(address, at_s) + FAILURE_PENALTY_S
+        self._given[address] = (min(penalty_s, MAX_PENALTY_S), at_s)
+
+    def at(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray:
+        """Seconds to add to each endpoint's cost, [n]."""
+        if not self._given:
+            return np.zeros(len(endpoints))
+        return np.array([self._of(e.address, at_s) for e in endpoints])
+
+    def forget(self, address: str) -> None:
+        """The endpoint has left."""
+        self._given.pop(address, None)
+
+    def _of(self, address: str, at_s: float) -> float:
+        penalty_s, given_at_s = self._given.get(address, (0.0, at_s))
+        return penalty_s * math.exp(-max(0.0, at_s - given_at_s) / DECAY_S)

@@ -1,0 +1,65 @@
+"""ReplayBuffer: the samples a batch training sees: the latest, and a varied choice of older ones.
+
+It holds rows of numbers and knows neither features nor models.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float32]
+N_RIVALS = 8
+"""Residents a newcomer is compared with."""
+
+
+class ReplayBuffer:
+    """The last *recent* rows, and *older* rows of those before them.
+
+    A row that is no longer recent replaces the most similar of a few random older ones, so that
+    rare situations stay and common ones do not fill the store. Constant memory and time.
+
+    Args:
+        width: numbers a row.
+        rng: draws the rivals.
+    """
+
+    def __init__(
+        self, width: int, rng: random.Random, *, recent: int = 5000, older: int = 5000
+    ) -> None:
+        self._recent: deque[Rows] = deque(maxlen=recent)
+        self._older = np.empty((older, width), np.float32)
+        self._n_older = 0
+        self._rng = rng
+
+    def __len__(self) -> int:
+        return len(self._recent) + self._n_older
+
+    def add(self, row: Rows) -> None:
+        """Take in the newest row, [width]."""
+        if len(self._recent) == self._recent.maxlen:
+            self._keep(self._recent[0])
+        self._recent.append(row)
+
+    def rows(self) -> Rows:
+        """All rows, [len, width], a copy."""
+        older = self._older[: self._n_older]
+        if not self._recent:
+            return older.copy()
+        return np.concatenate([older, np.array(self._recent, np.float32)])
+
+    def _keep(self, row: Rows) -> None:
+        if self._n_older < len(self._older):
+            self._older[self._n_older] = row
+            self._n_older += 1
+            return
+        if self._n_older == 0:
+            return
+        rivals = [self._rng.randrange(self._n_older) for _ in range(N_RIVALS)]
+        residents = self._older[rivals]
+        # Relative to the rivals' own size: features differ by orders of magnitude.
+        distance = np.abs(residents - row) / (np.abs(residents).mean(axis=0) + np.abs(row) + 1e-6)
+        self._older[rivals[int(distance.sum(axis=1).argmin())]] = row
