@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind,
 
 
 def an_endpoint(number: int = 1, **changes) -> Endpoint:
-    return Endpoint(**{"address": f"10.0.0.{number}:8000", "kv_capacity_tokens": 40_000.0} | changes)
+    return Endpoint(
+        **{"address": f"10.0.0.{number}:8000", "kv_capacity_tokens": 40_000.0} | changes
+    )
 
 
 def a_request(prompt: bytes = b"x" * 4000, **changes) -> InferenceRequest:
@@ -55,3 +58,17 @@ def dispatch(fleet: Fleet, decision_id: str, address: str, request=None, at_s: f
     request = a_request() if request is None else request
     kw = {"uncached_tokens": request.prompt_tokens} | kw
     fleet.dispatch(decision_id, request, address, at_s=at_s, **kw)
+
+
+DEFAULT_ENVOY_FILE = Path(__file__).parents[1] / "envoy" / "envoy.yaml"
+
+
+def an_envoy_file(folder: Path, *edits: tuple[str, str], name: str = "envoy.yaml") -> Path:
+    """The shipped default with every (old, new) text replaced; old has to be there."""
+    text = DEFAULT_ENVOY_FILE.read_text()
+    for old, new in edits:
+        assert old in text, f"not in the default: {old}"
+        text = text.replace(old, new)
+    path = folder / name
+    path.write_text(text)
+    return path

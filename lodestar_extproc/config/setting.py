@@ -48,12 +48,12 @@ class Bounds:
     def words(self) -> str:
         """As they follow "a number": "above 0"; empty where there are none."""
         parts = []
+        if self.at_least > -math.inf and self.at_most < math.inf:
+            parts.append(f"from {self.at_least:g} to {self.at_most:g}")
+        elif self.at_least > -math.inf:
+            parts.append(f"of at least {self.at_least:g}")
         if self.above > -math.inf:
             parts.append(f"above {self.above:g}")
-        if self.at_least > -math.inf:
-            parts.append(f"at least {self.at_least:g}")
-        if self.at_most < math.inf:
-            parts.append(f"at most {self.at_most:g}")
         if self.begins_with:
             parts.append(f"beginning with {self.begins_with}")
         return " and ".join(parts)

@@ -54,6 +54,9 @@ class PoolSettings:
         2.0, "Weight of the delay caused to others against the request's own TTFT.", at_least=0
     )
     model: str = setting("engine", "What predicts TTFT.", choices=MODELS)
+    shadow: bool = setting(
+        default=False, text="Decide and learn, but leave the choice of the endpoint to Envoy."
+    )
     fallback_candidates: int = setting(
         3,
         "How many endpoints go out, best first; a retry takes the next.",
