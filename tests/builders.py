@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lodestar_extproc.config import EdsFile, Pool, Resolution
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.features import extract
@@ -71,4 +72,27 @@ def an_envoy_file(folder: Path, *edits: tuple[str, str], name: str = "envoy.yaml
         text = text.replace(old, new)
     path = folder / name
     path.write_text(text)
+    return path
+
+
+def a_pool(*, eds: Path | None = None, **changes) -> Pool:
+    """A static pool, or one read from the file *eds*."""
+    if eds is not None:
+        changes |= {"resolution": Resolution.EDS, "eds": EdsFile(eds, "engines")}
+    return Pool(**{"name": "engines"} | changes)
+
+
+def an_eds_file(folder: Path, *hosts: str, name: str = "eds.yaml") -> Path:
+    """An assignment of `engines` to port 8000 of every host."""
+    endpoints = "".join(
+        f"    - endpoint: {{address: {{socket_address: {{address: {host}, port_value: 8000}}}}}}\n"
+        for host in hosts
+    )
+    path = folder / name
+    path.write_text(
+        "resources:\n"
+        '- "@type": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\n'
+        "  cluster_name: engines\n"
+        f"  endpoints:\n  - lb_endpoints:\n{endpoints}"
+    )
     return path

@@ -2,6 +2,7 @@
 
 from lodestar_extproc.config.envoy import EnvoyConfig, TimingSources, read_envoy_config
 from lodestar_extproc.config.errors import ConfigError, NotEnvoyConfig
+from lodestar_extproc.config.members import read_eds_members
 from lodestar_extproc.config.overrides import RouteOverride
 from lodestar_extproc.config.pool import EdsFile, Member, Pool, Resolution
 from lodestar_extproc.config.setting import Setting, SettingError, settings_of
@@ -21,6 +22,7 @@ __all__ = [
     "Setting",
     "SettingError",
     "TimingSources",
+    "read_eds_members",
     "read_envoy_config",
     "settings_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.config import envoy_tree as tree
@@ -35,7 +35,7 @@ class RouteOverride:
     pool: str | None = None
     policy: str | None = None
     objective: str | None = None
-    line: int = 0
+    line: int = field(default=0, compare=False)
 
 
 def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, ...]:

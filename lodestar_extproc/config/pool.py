@@ -66,7 +66,7 @@ class Pool:
     members: tuple[Member, ...] = ()
     eds: EdsFile | None = None
     dns_refresh_s: float = 5.0
-    line: int = 0
+    line: int = field(default=0, compare=False)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

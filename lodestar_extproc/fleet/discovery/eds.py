@@ -1,0 +1,36 @@
+"""watch_eds(): the endpoints that a watched file assigns to a cluster, as Envoy's file EDS does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from lodestar_extproc.config import ConfigError, EdsFile, Pool, read_eds_members
+from lodestar_extproc.fleet.discovery.watched_file import contents
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from lodestar_extproc.endpoint import Endpoint
+
+log = logging.getLogger(__name__)
+
+
+async def watch_eds(pool: Pool, eds: EdsFile) -> AsyncGenerator[tuple[Endpoint, ...], None]:
+    """The endpoints of *pool* as the file names them; the last good ones while it is bad.
+
+    Where the file is bad from the start, the first answer is empty.
+    """
+    known: tuple[Endpoint, ...] | None = None
+    async with aclosing(contents(eds.path)) as versions:
+        async for _ in versions:
+            try:
+                endpoints = pool.endpoints_of(await asyncio.to_thread(read_eds_members, eds))
+            except ConfigError as error:
+                endpoints = known or ()
+                log.error("pool %s keeps its %d endpoints: %s", pool.name, len(endpoints), error)  # noqa: TRY400  (the error says all)
+            if endpoints != known:
+                known = endpoints
+                yield endpoints

@@ -1,0 +1,216 @@
+import asyncio
+import contextlib
+import logging
+import socket
+
+import pytest
+
+from builders import a_pool, an_eds_file, an_envoy_file
+from lodestar_extproc.config import Member, Resolution, read_envoy_config
+from lodestar_extproc.fleet.discovery import discover, watch_config
+from lodestar_extproc.fleet.discovery.dns import watch_dns
+
+
+def addresses(endpoints):
+    return [endpoint.address for endpoint in endpoints]
+
+
+async def following(watch):
+    async with asyncio.timeout(10):
+        return await anext(watch)
+
+
+class FakeDns:
+    """Answers in turn; each sleep of the watcher is one turn."""
+
+    def __init__(self, **answers):
+        self._answers = answers
+        self._turn = 0
+
+    async def resolve(self, host):
+        answer = self._answers[host][self._turn]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    async def sleep(self, duration_s):
+        self._turn += 1
+        self.slept_s = duration_s
+
+    def watch(self, pool):
+        return watch_dns(pool, resolve=self.resolve, sleep=self.sleep)
+
+
+async def test_static_pool_answers_once_and_ends():
+    pool = a_pool(members=(Member("10.0.0.1", 8000), Member("10.0.0.2", 8000)))
+
+    answers = [endpoints async for endpoints in discover(pool)]
+
+    assert [addresses(answer) for answer in answers] == [["10.0.0.1:8000", "10.0.0.2:8000"]]
+
+
+async def test_every_address_of_every_name_is_an_endpoint_and_only_changes_are_told():
+    dns = FakeDns(
+        a=[["10.0.0.2", "10.0.0.1"], ["10.0.0.1", "10.0.0.2"], ["10.0.0.3"]],
+        b=[["fd00::1"], ["fd00::1"], ["fd00::1"]],
+    )
+    pool = a_pool(
+        members=(Member("a", 8000), Member("b", 8001)),
+        resolution=Resolution.STRICT_DNS,
+        dns_refresh_s=7.0,
+    )
+    watch = dns.watch(pool)
+
+    assert addresses(await anext(watch)) == ["10.0.0.1:8000", "10.0.0.2:8000", "[fd00::1]:8001"]
+    assert addresses(await anext(watch)) == ["10.0.0.3:8000", "[fd00::1]:8001"]
+    assert dns.slept_s == 7.0
+    await watch.aclose()
+
+
+async def test_name_that_stops_resolving_keeps_its_addresses(caplog):
+    gone = socket.gaierror("Name or service not known")
+    dns = FakeDns(a=[["10.0.0.1"], gone, gone], b=[gone, gone, ["10.0.0.9"]])
+    pool = a_pool(members=(Member("a", 80), Member("b", 80)), resolution=Resolution.STRICT_DNS)
+    watch = dns.watch(pool)
+
+    assert addresses(await anext(watch)) == ["10.0.0.1:80"]
+    assert addresses(await anext(watch)) == ["10.0.0.1:80", "10.0.0.9:80"]
+    assert "a does not resolve, its 1 addresses stay" in caplog.text
+    await watch.aclose()
+
+
+async def test_logical_dns_takes_the_first_address():
+    dns = FakeDns(a=[["10.0.0.2", "10.0.0.1"]])
+    pool = a_pool(members=(Member("a", 80),), resolution=Resolution.LOGICAL_DNS)
+    watch = dns.watch(pool)
+
+    assert addresses(await anext(watch)) == ["10.0.0.2:80"]
+    await watch.aclose()
+
+
+async def test_the_systems_resolver_finds_localhost():
+    pool = a_pool(members=(Member("localhost", 8000),), resolution=Resolution.STRICT_DNS)
+    watch = discover(pool)
+
+    assert "127.0.0.1:8000" in addresses(await following(watch))
+    await watch.aclose()
+
+
+async def test_eds_file_is_followed_and_a_bad_one_changes_nothing(tmp_path, caplog):
+    path = an_eds_file(tmp_path, "10.0.0.1")
+    watch = discover(a_pool(eds=path))
+    assert addresses(await following(watch)) == ["10.0.0.1:8000"]
+
+    later = asyncio.ensure_future(following(watch))
+    with refusals(caplog) as refused:
+        replace(path, "resources: [")
+        await refused.wait()
+    replace(path, an_eds_file(tmp_path, "10.0.0.1", "10.0.0.2", name="next.yaml").read_text())
+
+    assert addresses(await later) == ["10.0.0.1:8000", "10.0.0.2:8000"]
+    assert "pool engines keeps its 1 endpoints" in caplog.text
+    await watch.aclose()
+
+
+async def test_eds_file_that_is_missing_at_first_is_awaited(tmp_path):
+    watch = discover(a_pool(eds=tmp_path / "eds.yaml"))
+    assert await following(watch) == ()
+
+    later = asyncio.ensure_future(following(watch))
+    await asyncio.sleep(0.1)
+    an_eds_file(tmp_path, "10.0.0.5")
+
+    assert addresses(await later) == ["10.0.0.5:8000"]
+    await watch.aclose()
+
+
+async def test_file_behind_a_swapped_link_is_followed(tmp_path):
+    """As Kubernetes updates a mounted ConfigMap."""
+    for version, host in (("v1", "10.0.0.1"), ("v2", "10.0.0.2")):
+        (tmp_path / version).mkdir()
+        an_eds_file(tmp_path / version, host)
+    (tmp_path / "..data").symlink_to("v1")
+    (tmp_path / "eds.yaml").symlink_to("..data/eds.yaml")
+    watch = discover(a_pool(eds=tmp_path / "eds.yaml"))
+    assert addresses(await following(watch)) == ["10.0.0.1:8000"]
+
+    later = asyncio.ensure_future(following(watch))
+    await asyncio.sleep(0.1)
+    (tmp_path / "..new").symlink_to("v2")
+    (tmp_path / "..new").replace(tmp_path / "..data")
+
+    assert addresses(await later) == ["10.0.0.2:8000"]
+    await watch.aclose()
+
+
+async def test_good_change_of_the_configuration_is_told_and_a_bad_one_refused(tmp_path, caplog):
+    path = an_envoy_file(tmp_path)
+    watch = watch_config(read_envoy_config(path))
+    later = asyncio.ensure_future(following(watch))
+
+    with refusals(caplog) as refused:
+        replace(path, path.read_text().replace("policy: learned", "policy: fastest"))
+        await refused.wait()
+    replace(path, path.read_text().replace("policy: fastest", "policy: random"))
+
+    assert (await later).pools[0].settings.policy == "random"
+    assert "configuration refused, the old one stays" in caplog.text
+    await watch.aclose()
+
+
+async def test_comment_is_no_change_and_fixed_endpoints_are_reported(tmp_path, caplog):
+    path = an_envoy_file(tmp_path)
+    watch = watch_config(read_envoy_config(path))
+    later = asyncio.ensure_future(following(watch))
+    await asyncio.sleep(0.1)
+    text = "# a comment\n" + path.read_text().replace("port_value: 8001", "port_value: 8002")
+
+    with refusals(caplog) as refused:
+        replace(path, text)
+        await refused.wait()
+    replace(path, text.replace("scrape_interval_s: 0.2", "scrape_interval_s: 0.5"))
+
+    changed = await later
+    assert changed.pools[0].settings.scrape_interval_s == 0.5
+    assert addresses(changed.pools[0].endpoints) == ["127.0.0.1:8000", "127.0.0.1:8001"]
+    assert "the endpoints of pool engines changed; restart Envoy" in caplog.text
+    await watch.aclose()
+
+
+async def test_cancelled_watch_ends_at_once(tmp_path):
+    watch = discover(a_pool(eds=an_eds_file(tmp_path, "10.0.0.1")))
+    await following(watch)
+    waiting = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0.1)
+
+    waiting.cancel()
+
+    async with asyncio.timeout(2):
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+def replace(path, text):
+    """By an atomic rename, as Envoy asks for."""
+    fresh = path.with_name("fresh")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+@contextlib.contextmanager
+def refusals(caplog):
+    """An event that is set by the next warning or error."""
+    refused = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            loop.call_soon_threadsafe(refused.set)
+
+    handler = Handler(logging.WARNING)
+    logging.getLogger("lodestar_extproc").addHandler(handler)
+    try:
+        with caplog.at_level(logging.INFO):
+            yield refused
+    finally:
+        logging.getLogger("lodestar_extproc").removeHandler(handler)
