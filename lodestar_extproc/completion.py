@@ -26,11 +26,14 @@ class FirstToken:
     Attributes:
         at_s: monotonic seconds.
         served: address of the endpoint that answered; None where the edge was not told.
+        body_began_before: a keep-alive comment, or a role, came first: when the body began, as the
+            access log has it, is no TTFT.
     """
 
     decision_id: str
     at_s: float
     served: str | None = None
+    body_began_before: bool = False
 
 
 @dataclass(frozen=True, slots=True)

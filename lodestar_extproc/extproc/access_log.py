@@ -1,0 +1,139 @@
+"""From an entry of Envoy's access log to the Completion of a request.
+
+It reads what every Envoy sends first and our custom tags for the times only they have, so an Envoy
+without such tags still reports hosts, attempts and ends. It knows no decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from lodestar_extproc.completion import Completion, Outcome
+from lodestar_extproc.extproc import names
+from lodestar_extproc.extproc.wire import metadata_value
+from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
+    AccessLogCommon,
+    AccessLogType,
+    HTTPAccessLogEntry,
+)
+
+# https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage
+_FLAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "no_healthy_upstream": "UH",
+        "upstream_request_timeout": "UT",
+        "local_reset": "LR",
+        "upstream_remote_reset": "UR",
+        "upstream_connection_failure": "UF",
+        "upstream_connection_termination": "UC",
+        "upstream_overflow": "UO",
+        "downstream_connection_termination": "DC",
+        "stream_idle_timeout": "SI",
+        "duration_timeout": "DT",
+        "upstream_protocol_error": "UPE",
+        "downstream_remote_reset": "DR",
+    }
+)
+_CLIENT_GONE = frozenset(("DC", "DR"))
+_FAILED = frozenset(_FLAGS.values()) - _CLIENT_GONE
+_ABSENT = ("", "-")
+MAX_TIME_US = 1e12
+"""Eleven days; a longer time is not one."""
+
+
+def completion(entry: HTTPAccessLogEntry, at_s: float) -> Completion | None:
+    """What *entry* says of a request's end; None where it is no end, or of no request known by id.
+
+    A time that Envoy could not take is None: older ones lack the moment, and an aborted request
+    never reached it.
+    """
+    common = entry.common_properties
+    if common.access_log_type not in (AccessLogType.NOT_SET, AccessLogType.DOWNSTREAM_END):
+        return None
+    tags = common.custom_tags
+    decision_id = metadata_value(common.metadata, names.DECISION_ID) or _tag(
+        tags, names.TAG_DECISION
+    )
+    request_id = entry.request.request_id or _tag(tags, names.TAG_REQUEST_ID)
+    if not decision_id and not request_id:
+        return None
+    flags = _flags(common)
+    code = entry.response.response_code.value or None
+    return Completion(
+        at_s=at_s,
+        outcome=_outcome(flags, code),
+        decision_id=decision_id,
+        request_id=request_id,
+        served=_served(common),
+        attempts=_attempts(common),
+        ttft_s=_tag_s(tags, names.TAG_TTFT),
+        duration_s=_duration_s(common),
+        response_code=code,
+        flags=flags,
+    )
+
+
+def _outcome(flags: tuple[str, ...], code: int | None) -> Outcome:
+    if not _CLIENT_GONE.isdisjoint(flags):
+        return Outcome.CLIENT_GONE
+    if code is None or code >= 500 or not _FAILED.isdisjoint(flags):
+        return Outcome.FAILED
+    return Outcome.SERVED
+
+
+def _flags(common: AccessLogCommon) -> tuple[str, ...]:
+    tag = _tag(common.custom_tags, names.TAG_FLAGS)
+    if tag:
+        return tuple(tag.split(","))
+    if not common.HasField("response_flags"):
+        return ()
+    return tuple(flag for field, flag in _FLAGS.items() if getattr(common.response_flags, field))
+
+
+def _served(common: AccessLogCommon) -> str | None:
+    if common.HasField("upstream_remote_address"):
+        socket = common.upstream_remote_address.socket_address
+        if socket.address and socket.port_value:
+            host = f"[{socket.address}]" if ":" in socket.address else socket.address
+            return f"{host}:{socket.port_value}"
+    return _tag(common.custom_tags, names.TAG_SERVED) or None
+
+
+def _attempts(common: AccessLogCommon) -> int | None:
+    if common.upstream_request_attempt_count:
+        return common.upstream_request_attempt_count
+    tag = _tag(common.custom_tags, names.TAG_ATTEMPTS)
+    return int(tag) if tag.isdecimal() and len(tag) < 6 else None
+
+
+def _duration_s(common: AccessLogCommon) -> float | None:
+    """From the upstream request's first byte to the answer's last, or to whatever ended it."""
+    tagged = _tag_s(common.custom_tags, names.TAG_DURATION)
+    if tagged is not None or not common.HasField("time_to_first_upstream_tx_byte"):
+        return tagged
+    end = "time_to_last_upstream_rx_byte"
+    if not common.HasField(end):
+        end = "duration"
+    elapsed_s = _seconds(getattr(common, end)) - _seconds(common.time_to_first_upstream_tx_byte)
+    return elapsed_s if elapsed_s > 0 else None
+
+
+def _seconds(duration: Any) -> float:
+    return float(duration.seconds + duration.nanos / 1e9)
+
+
+def _tag(tags: Mapping[str, str], name: str) -> str:
+    """The tag's text; empty where Envoy had nothing to put there."""
+    value = tags[name] if name in tags else ""  # noqa: SIM401  (a protobuf map grows on get)
+    return "" if value in _ABSENT else value
+
+
+def _tag_s(tags: Mapping[str, str], name: str) -> float | None:
+    """A time in microseconds, as seconds."""
+    try:
+        time_us = float(_tag(tags, name))
+    except ValueError:
+        return None
+    return time_us / 1e6 if 0 < time_us < MAX_TIME_US else None

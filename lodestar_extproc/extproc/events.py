@@ -1,0 +1,180 @@
+"""What passes between Envoy and an exchange, as frozen values: events in, replies out.
+
+It knows the order of an HTTP exchange and nothing of protobuf (`wire.py` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import ClassVar
+
+
+class BodyMode(IntEnum):
+    """How Envoy sends a body; numbered as in its `ProcessingMode.BodySendMode`."""
+
+    NONE = 0
+    STREAMED = 1
+    BUFFERED = 2
+    BUFFERED_PARTIAL = 3
+    FULL_DUPLEX_STREAMED = 4
+
+
+class Phase(StrEnum):
+    """The part of an HTTP exchange a message belongs to; named as Envoy's messages are."""
+
+    REQUEST_HEADERS = "request_headers"
+    REQUEST_BODY = "request_body"
+    REQUEST_TRAILERS = "request_trailers"
+    RESPONSE_HEADERS = "response_headers"
+    RESPONSE_BODY = "response_body"
+    RESPONSE_TRAILERS = "response_trailers"
+
+
+class Cue(StrEnum):
+    """What an event means for the order of things; trailers and last chunks both end a body."""
+
+    REQUEST_HEADERS = "request headers"
+    REQUEST_WITHOUT_BODY = "request without a body"
+    REQUEST_PART = "part of a request body"
+    REQUEST_END = "end of a request body"
+    RESPONSE_HEADERS = "response headers"
+    RESPONSE_PART = "part of an answer"
+    RESPONSE_END = "end of an answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What the first message says of its stream.
+
+    Attributes:
+        observing: Envoy does not wait for replies, and drops them.
+        pool: the cluster the route chose, where the filter sends it.
+    """
+
+    observing: bool = False
+    request_body_mode: BodyMode = BodyMode.BUFFERED
+    response_body_mode: BodyMode = BodyMode.NONE
+    pool: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One message of Envoy's.
+
+    Attributes:
+        at_s: monotonic seconds.
+        end_of_stream: nothing of this direction follows.
+    """
+
+    phase: ClassVar[Phase]
+    at_s: float
+    end_of_stream: bool = False
+
+    @property
+    def cue(self) -> Cue:
+        """What the state machine goes by."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHeaders(Event):
+    """*headers* holds the names that are read here, in lower case."""
+
+    phase: ClassVar[Phase] = Phase.REQUEST_HEADERS
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def cue(self) -> Cue:
+        return Cue.REQUEST_WITHOUT_BODY if self.end_of_stream else Cue.REQUEST_HEADERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestBody(Event):
+    phase: ClassVar[Phase] = Phase.REQUEST_BODY
+    body: bytes = b""
+
+    @property
+    def cue(self) -> Cue:
+        return Cue.REQUEST_END if self.end_of_stream else Cue.REQUEST_PART
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTrailers(Event):
+    phase: ClassVar[Phase] = Phase.REQUEST_TRAILERS
+
+    @property
+    def cue(self) -> Cue:
+        return Cue.REQUEST_END
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseEvent(Event):
+    """A part of the answer.
+
+    Attributes:
+        decision_id: our own, back from the request's dynamic metadata; empty where there is none.
+        served: address of the endpoint that answers; None where the message does not tell.
+        response_code: None where the message does not tell.
+    """
+
+    decision_id: str = ""
+    served: str | None = None
+    response_code: int | None = None
+
+    @property
+    def cue(self) -> Cue:
+        return Cue.RESPONSE_END if self.end_of_stream else Cue.RESPONSE_PART
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseHeaders(ResponseEvent):
+    phase: ClassVar[Phase] = Phase.RESPONSE_HEADERS
+
+    @property
+    def cue(self) -> Cue:
+        return Cue.RESPONSE_END if self.end_of_stream else Cue.RESPONSE_HEADERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseBody(ResponseEvent):
+    phase: ClassVar[Phase] = Phase.RESPONSE_BODY
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseTrailers(ResponseEvent):
+    phase: ClassVar[Phase] = Phase.RESPONSE_TRAILERS
+
+    @property
+    def cue(self) -> Cue:
+        return Cue.RESPONSE_END
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Go on, nothing changed."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Go on to the first of *addresses*; retries take the next."""
+
+    phase: Phase
+    addresses: tuple[str, ...]
+    decision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Answer the client from here, with a JSON body."""
+
+    status: int
+    body: bytes
+    details: str
+
+
+Reply = Continue | Choose | Reject

@@ -1,0 +1,102 @@
+"""Health: `grpc.health.v1`, answered on the loop that decides, so that a stall shows.
+
+https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from lodestar_extproc.extproc.names import EXT_PROC_SERVICE, HEALTH_SERVICE
+from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListRequest,
+    HealthListResponse,
+)
+
+LIVENESS = "liveness"
+"""Says only that the process answers."""
+_READY_SERVICES = ("", "readiness", EXT_PROC_SERVICE)
+_SERVICES = (*_READY_SERVICES, LIVENESS)
+
+
+class Health:
+    """Owner of the answer to "may I send you requests?"."""
+
+    def __init__(self) -> None:
+        self._serving = False
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def set_serving(self, *, serving: bool) -> None:
+        """From now on answer so; watchers are told at once."""
+        self._serving = serving
+        self._wake()
+
+    def end(self) -> None:
+        """Not serving any more, and watchers' streams end."""
+        self._ended = True
+        self.set_serving(serving=False)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The service, for a server to hold."""
+        return grpc.method_handlers_generic_handler(
+            HEALTH_SERVICE,
+            {
+                "Check": grpc.unary_unary_rpc_method_handler(
+                    self._check,
+                    request_deserializer=HealthCheckRequest.FromString,
+                    response_serializer=HealthCheckResponse.SerializeToString,
+                ),
+                "Watch": grpc.unary_stream_rpc_method_handler(
+                    self._watch,
+                    request_deserializer=HealthCheckRequest.FromString,
+                    response_serializer=HealthCheckResponse.SerializeToString,
+                ),
+                "List": grpc.unary_unary_rpc_method_handler(
+                    self._list,
+                    request_deserializer=HealthListRequest.FromString,
+                    response_serializer=HealthListResponse.SerializeToString,
+                ),
+            },
+        )
+
+    def _status(self, service: str) -> HealthCheckResponse.ServingStatus:
+        if service == LIVENESS:
+            return HealthCheckResponse.SERVING
+        if service not in _READY_SERVICES:
+            return HealthCheckResponse.SERVICE_UNKNOWN
+        return HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _check(self, request: HealthCheckRequest, context: Any) -> HealthCheckResponse:
+        status = self._status(request.service)
+        if status == HealthCheckResponse.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service!r} here")
+        return HealthCheckResponse(status=status)
+
+    async def _watch(
+        self, request: HealthCheckRequest, _context: object
+    ) -> AsyncIterator[HealthCheckResponse]:
+        told = None
+        while True:
+            changed = self._changed
+            status = self._status(request.service)
+            if status != told:
+                yield HealthCheckResponse(status=status)
+                told = status
+            if self._ended:
+                return
+            await changed.wait()
+
+    async def _list(self, _request: HealthListRequest, _context: object) -> HealthListResponse:
+        statuses = {s: HealthCheckResponse(status=self._status(s)) for s in _SERVICES}
+        return HealthListResponse(statuses=statuses)

@@ -1,0 +1,42 @@
+"""Every name that Envoy, gateways, clients and we must spell alike."""
+
+from __future__ import annotations
+
+PROCESS_METHOD = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+ACCESS_LOG_METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+HEALTH_SERVICE = "grpc.health.v1.Health"
+
+METADATA_NAMESPACE = "envoy.lb"
+DESTINATION = "x-gateway-destination-endpoint"
+"""Header and metadata key of the choice: `ip:port[,ip:port...]`, best first."""
+SERVED = "x-gateway-destination-endpoint-served"
+"""Metadata key under which a gateway may name the endpoint that served."""
+DECISION_ID = "decision-id"
+"""Metadata key that joins what follows to the decision."""
+
+POOL = "x-lodestar-pool"
+POLICY = "x-lodestar-policy"
+OBJECTIVE = "x-lodestar-objective"
+
+METHOD = ":method"
+PATH = ":path"
+STATUS = ":status"
+CONTENT_LENGTH = "content-length"
+REQUEST_ID = "x-request-id"
+TTFT_SLO_HEADERS = ("x-lodestar-ttft-slo-ms", "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
+"""The client's bound on TTFT: our name, llm-d's, and the older one of both llm-d and GAIE."""
+
+ATTRIBUTES_NAMESPACE = "envoy.filters.http.ext_proc"
+CLUSTER_NAME = "xds.cluster_name"
+UPSTREAM_ADDRESS = "upstream.address"
+RESPONSE_CODE = "response.code"
+
+TAG_TTFT = "ttft_us"
+TAG_DURATION = "e2e_us"
+TAG_SERVED = "inst"
+TAG_ATTEMPTS = "attempts"
+TAG_DECISION = "decision"
+TAG_REQUEST_ID = "request_id"
+TAG_FLAGS = "flags"
+"""Custom tags of the access log; envoy/envoy.yaml says what each holds."""

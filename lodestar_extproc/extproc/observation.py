@@ -1,0 +1,117 @@
+"""Observation: one answer as it passes, told to the router as a first token and an end.
+
+It knows neither the request nor how the answer travels; the router finds the decision by its id.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.extproc.answer import AnswerReader
+from lodestar_extproc.extproc.events import ResponseBody, ResponseEvent
+
+
+class AnswerRouters(Protocol):
+    """Who is told of answers; see `routers.Routers`."""
+
+    def first_token(self, event: FirstToken) -> None: ...
+
+    def complete(self, event: Completion) -> None: ...
+
+    def should_observe_to_end(self, decision_id: str) -> bool: ...
+
+
+class Observation:
+    """Follows one answer until enough of it has been seen.
+
+    Args:
+        access_log: Envoy's access log reports every end; without it the end is watched for here.
+        decision_id: where it is known before the answer; else the answer's metadata tell it.
+    """
+
+    def __init__(self, routers: AnswerRouters, *, access_log: bool, decision_id: str = "") -> None:
+        self.decision_id = decision_id
+        self._routers = routers
+        self._access_log = access_log
+        self._reader = AnswerReader()
+        self._served: str | None = None
+        self._response_code: int | None = None
+        self._to_the_end: bool | None = None
+        self._body_began = False
+        self._told_first_token = False
+        self._told_end = False
+
+    def receive(self, event: ResponseEvent) -> bool:
+        """Read the next part of the answer; True when no more of it is wanted."""
+        self._note(event)
+        if not self.decision_id:
+            # Envoy went on without a decision, or its filter forwards no metadata.
+            return True
+        if isinstance(event, ResponseBody):
+            self._read(event)
+        if event.end_of_stream:
+            self._reader.finish()
+            self._tell_first_token(event.at_s)
+            if self._to_the_end:
+                self._tell_end(event.at_s)
+        if self._reader.failed:
+            # The status was sent long before: no access log will know.
+            self._tell_end(event.at_s)
+        return event.end_of_stream or self._told_end or self._is_enough()
+
+    def close(self, at_s: float) -> None:
+        """The stream is over. Before the answer's end that is the client's leaving. Idempotent."""
+        if not self._access_log and self.decision_id and not self._told_end:
+            self._told_end = True
+            self._routers.complete(self._completion(at_s, Outcome.CLIENT_GONE))
+
+    def _note(self, event: ResponseEvent) -> None:
+        """What Envoy says of the answer beside it; attributes come with the first message only."""
+        self.decision_id = self.decision_id or event.decision_id
+        self._served = self._served or event.served
+        self._response_code = self._response_code or event.response_code
+        if self._to_the_end is None and self.decision_id:
+            self._to_the_end = not self._access_log or self._routers.should_observe_to_end(
+                self.decision_id
+            )
+
+    def _read(self, event: ResponseBody) -> None:
+        self._reader.feed(event.body)
+        self._tell_first_token(event.at_s)
+        self._body_began = self._body_began or bool(event.body)
+
+    def _tell_first_token(self, at_s: float) -> None:
+        if self._told_first_token or not self._reader.first_token or self._is_refusal():
+            return
+        self._told_first_token = True
+        self._routers.first_token(
+            FirstToken(self.decision_id, at_s, self._served, body_began_before=self._body_began)
+        )
+
+    def _is_refusal(self) -> bool:
+        return self._response_code is not None and self._response_code >= 400
+
+    def _is_enough(self) -> bool:
+        return not self._to_the_end and (self._told_first_token or self._is_refusal())
+
+    def _tell_end(self, at_s: float) -> None:
+        if self._told_end:
+            return
+        self._told_end = True
+        broken = self._reader.failed or (self._response_code or 0) >= 500
+        outcome = Outcome.FAILED if broken else Outcome.SERVED
+        self._routers.complete(self._completion(at_s, outcome))
+
+    def _completion(self, at_s: float, outcome: Outcome) -> Completion:
+        usage = self._reader.usage
+        return Completion(
+            at_s=at_s,
+            outcome=outcome,
+            decision_id=self.decision_id,
+            served=self._served,
+            response_code=self._response_code,
+            output_tokens=usage.output_tokens,
+            cached_tokens=usage.cached_tokens,
+            prompt_tokens=usage.prompt_tokens,
+        )

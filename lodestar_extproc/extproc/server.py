@@ -1,0 +1,212 @@
+"""EdgeServer: one gRPC port for decisions, observations, the access log and health.
+
+Only bytes and streams are handled here: `exchange.py` decides what to answer, `access_log.py` what
+an entry means. Nothing that goes wrong on a stream stops the request it belongs to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import grpc
+
+from lodestar_extproc.completion import Outcome
+from lodestar_extproc.extproc import access_log, names, wire
+from lodestar_extproc.extproc.events import Phase
+from lodestar_extproc.extproc.exchange import Exchange, Overrides, PoolRouters, Verdict
+from lodestar_extproc.extproc.health import Health
+from lodestar_extproc.extproc.transitions import ProtocolError
+from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
+    ProcessingRequest,
+    StreamAccessLogsMessage,
+    StreamAccessLogsResponse,
+)
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+"""gRPC's default of 4 MiB turns a larger body into a 500."""
+_OPTIONS = (
+    ("grpc.max_concurrent_streams", 100_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.http2.max_frame_size", 2**20),
+    ("grpc.http2.lookahead_bytes", 2**20),
+    # A second process on the same port would get a random share of the connections.
+    ("grpc.so_reuseport", 0),
+    # A mesh may ping as often as it likes.
+    ("grpc.http2.max_ping_strikes", 0),
+)
+_log = logging.getLogger(__name__)
+
+
+class ListenError(OSError):
+    """An address could not be bound."""
+
+
+class EdgeListener(Protocol):
+    """Who is told what happens at the edge: metrics."""
+
+    def stream_opened(self) -> None: ...
+
+    def message(self, phase: Phase) -> None: ...
+
+    def stream_closed(self, verdict: Verdict) -> None: ...
+
+    def stream_failed(self, reason: str) -> None:
+        """*reason* is `protocol` or `internal`."""
+
+    def log_entry(self, outcome: Outcome | None) -> None:
+        """*outcome* is None for an entry that was of no use."""
+
+
+class EdgeServer:
+    """Serves Envoy.
+
+    Args:
+        access_log: Envoy is configured to send its access log here.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        routers: PoolRouters,
+        listener: EdgeListener,
+        *,
+        access_log: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._routers = routers
+        self._listener = listener
+        self._access_log = access_log
+        self._clock = clock
+        self._health = Health()
+        self._warned: set[str] = set()
+        self._server: Any = None
+
+    async def start(self, addresses: Sequence[str]) -> tuple[int, ...]:
+        """Listen on each `host:port` or `unix:/path`; the ports bound, for port 0 the one given.
+
+        Raises:
+            ListenError: an address cannot be bound.
+        """
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server.add_generic_rpc_handlers((*self._handlers(), self._health.handler()))
+        ports = tuple(self._bind(address) for address in addresses)
+        await self._server.start()
+        self.set_serving(serving=True)
+        return ports
+
+    def set_serving(self, *, serving: bool) -> None:
+        """What health checks are told; streams are served either way."""
+        self._health.set_serving(serving=serving)
+
+    async def stop(self, grace_s: float, *, drain_s: float = 0.0) -> None:
+        """Fail health checks, serve on for *drain_s*, then let open streams end for *grace_s*."""
+        self.set_serving(serving=False)
+        await asyncio.sleep(drain_s)
+        self._health.end()
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    def _bind(self, address: str) -> int:
+        try:
+            return int(self._server.add_insecure_port(address))
+        except RuntimeError as error:
+            raise ListenError(f"cannot listen on {address}; is it in use?") from error
+
+    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        process = grpc.stream_stream_rpc_method_handler(
+            self._process, request_deserializer=ProcessingRequest.FromString
+        )
+        stream_logs = grpc.stream_unary_rpc_method_handler(
+            self._stream_access_logs,
+            request_deserializer=StreamAccessLogsMessage.FromString,
+            response_serializer=StreamAccessLogsResponse.SerializeToString,
+        )
+        return tuple(
+            grpc.method_handlers_generic_handler(service, {name: handler})
+            for (service, name), handler in (
+                (_method(names.PROCESS_METHOD), process),
+                (_method(names.ACCESS_LOG_METHOD), stream_logs),
+            )
+        )
+
+    async def _process(self, messages: AsyncIterator[ProcessingRequest], context: Any) -> None:
+        """One ext_proc stream. Returning ends it, and the request goes on without us."""
+        exchange: Exchange | None = None
+        self._listener.stream_opened()
+        try:
+            with self._survive():
+                async for message in messages:
+                    if exchange is None:
+                        exchange = self._exchange(message, context)
+                    event = wire.decode(message, self._clock())
+                    self._listener.message(event.phase)
+                    for reply in exchange.receive(event):
+                        await context.write(wire.encode(reply))
+                    if exchange.done:
+                        break
+        finally:
+            self._close(exchange)
+
+    def _exchange(self, message: ProcessingRequest, context: Any) -> Exchange:
+        sent = dict(context.invocation_metadata())
+        return Exchange(
+            self._routers,
+            wire.decode_opening(message),
+            Overrides(sent.get(names.POOL), sent.get(names.POLICY), sent.get(names.OBJECTIVE)),
+            access_log=self._access_log,
+        )
+
+    def _close(self, exchange: Exchange | None) -> None:
+        verdict = Verdict.CUT
+        if exchange is not None:
+            exchange.close(self._clock())
+            verdict = exchange.verdict
+            if _log.isEnabledFor(logging.DEBUG):
+                _log.debug("exchange %s", exchange.summary())
+        self._listener.stream_closed(verdict)
+
+    async def _stream_access_logs(
+        self, messages: AsyncIterator[StreamAccessLogsMessage], _context: object
+    ) -> StreamAccessLogsResponse:
+        async for message in messages:
+            at_s = self._clock()
+            for entry in message.http_logs.log_entry:
+                with self._survive():
+                    self._log_entry(entry, at_s)
+        return StreamAccessLogsResponse()
+
+    def _log_entry(self, entry: Any, at_s: float) -> None:
+        completion = access_log.completion(entry, at_s)
+        self._listener.log_entry(completion.outcome if completion else None)
+        if completion is not None:
+            self._routers.complete(completion)
+
+    @contextmanager
+    def _survive(self) -> Iterator[None]:
+        """Whatever goes wrong inside is counted and logged, and goes no further."""
+        try:
+            yield
+        except ProtocolError as error:
+            self._listener.stream_failed("protocol")
+            self._warn_once(f"ext_proc stream ended early: {error}")
+        except Exception:  # noqa: BLE001  (the only one: no bug of ours may stop a request)
+            self._listener.stream_failed("internal")
+            _log.exception("ext_proc stream ended early")
+
+    def _warn_once(self, text: str) -> None:
+        """A filter set up wrongly errs on every request."""
+        level = logging.DEBUG if text in self._warned else logging.WARNING
+        self._warned.add(text)
+        _log.log(level, text)
+
+
+def _method(path: str) -> tuple[str, str]:
+    """`/service/name` as (service, name)."""
+    service, _, name = path.removeprefix("/").partition("/")
+    return service, name

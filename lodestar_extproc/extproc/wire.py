@@ -1,0 +1,232 @@
+"""Between Envoy's protobuf messages and events and replies.
+
+It keeps no state and takes no decision. The names it reads and writes stand in `names.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from lodestar_extproc.extproc.events import (
+    BodyMode,
+    Choose,
+    Continue,
+    Event,
+    Opening,
+    Phase,
+    Reply,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseEvent,
+    ResponseHeaders,
+    ResponseTrailers,
+)
+from lodestar_extproc.extproc.names import (
+    ATTRIBUTES_NAMESPACE,
+    CLUSTER_NAME,
+    CONTENT_LENGTH,
+    DECISION_ID,
+    DESTINATION,
+    METADATA_NAMESPACE,
+    METHOD,
+    PATH,
+    REQUEST_ID,
+    RESPONSE_CODE,
+    SERVED,
+    STATUS,
+    TTFT_SLO_HEADERS,
+    UPSTREAM_ADDRESS,
+)
+from lodestar_extproc.extproc.transitions import ProtocolError
+from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
+
+_READ_HEADERS = frozenset((METHOD, PATH, CONTENT_LENGTH, REQUEST_ID, *TTFT_SLO_HEADERS))
+_RESPONSE_EVENTS: Mapping[str, type[ResponseEvent]] = MappingProxyType(
+    {
+        "response_headers": ResponseHeaders,
+        "response_body": ResponseBody,
+        "response_trailers": ResponseTrailers,
+    }
+)
+
+
+def decode_opening(message: envoy_pb2.ProcessingRequest) -> Opening:
+    """What a stream's first message says of all that follow."""
+    pool = _attribute(message, CLUSTER_NAME)
+    if not message.HasField("protocol_config"):
+        return Opening(observing=message.observability_mode, pool=pool)
+    config = message.protocol_config
+    return Opening(
+        observing=message.observability_mode,
+        request_body_mode=_body_mode(config.request_body_mode),
+        response_body_mode=_body_mode(config.response_body_mode),
+        pool=pool,
+    )
+
+
+def decode(message: envoy_pb2.ProcessingRequest, at_s: float) -> Event:
+    """The event *message* stands for.
+
+    Raises:
+        ProtocolError: it holds none that is known here.
+    """
+    name = message.WhichOneof("request")
+    if name == "request_body":
+        body = message.request_body
+        end = body.end_of_stream or body.end_of_stream_without_message
+        return RequestBody(at_s=at_s, body=body.body, end_of_stream=end)
+    if name == "request_headers":
+        return RequestHeaders(
+            at_s=at_s,
+            headers=_read_headers(message.request_headers.headers),
+            end_of_stream=message.request_headers.end_of_stream,
+        )
+    if name == "request_trailers":
+        return RequestTrailers(at_s=at_s, end_of_stream=True)
+    if name is None:
+        raise ProtocolError("a message without content, or of a kind unknown here")
+    return _decode_response(message, name, at_s)
+
+
+def _decode_response(message: envoy_pb2.ProcessingRequest, name: str, at_s: float) -> Event:
+    part: Any = getattr(message, name)
+    fields: dict[str, Any] = {"at_s": at_s}
+    if name == "response_body":
+        fields["body"] = part.body
+        fields["end_of_stream"] = part.end_of_stream or part.end_of_stream_without_message
+    else:
+        fields["end_of_stream"] = name == "response_trailers" or part.end_of_stream
+    fields["decision_id"] = _metadata(message, DECISION_ID) or ""
+    fields["served"] = _metadata(message, SERVED) or _attribute(message, UPSTREAM_ADDRESS)
+    fields["response_code"] = _response_code(message)
+    return _RESPONSE_EVENTS[name](**fields)
+
+
+def encode(reply: Reply) -> bytes:
+    """The message that tells Envoy *reply*."""
+    if isinstance(reply, Continue):
+        return _CONTINUE[reply.phase]
+    message = envoy_pb2.ProcessingResponse()
+    if isinstance(reply, Choose):
+        _set_choice(message, reply)
+    else:
+        immediate = message.immediate_response
+        immediate.status.code = reply.status
+        immediate.body = reply.body
+        immediate.details = reply.details
+        _set_header(immediate.headers, "content-type", b"application/json")
+    return _serialize(message)
+
+
+def _set_choice(message: envoy_pb2.ProcessingResponse, reply: Choose) -> None:
+    destination = ",".join(reply.addresses)
+    if reply.phase is Phase.REQUEST_TRAILERS:
+        # The headers have left: only metadata can still carry the choice.
+        message.request_trailers.SetInParent()
+    else:
+        part: Any = getattr(message, reply.phase)
+        _set_header(part.response.header_mutation, DESTINATION, destination.encode())
+    choice = message.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
+    choice[DESTINATION].string_value = destination
+    choice[DECISION_ID].string_value = reply.decision_id
+
+
+def _set_header(mutation: envoy_pb2.HeaderMutation, name: str, value: bytes) -> None:
+    option = mutation.set_headers.add(
+        append_action=envoy_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    )
+    option.header.key = name
+    option.header.raw_value = value
+
+
+def _continue(phase: Phase) -> bytes:
+    message = envoy_pb2.ProcessingResponse()
+    part: Any = getattr(message, phase)
+    if phase in (Phase.REQUEST_TRAILERS, Phase.RESPONSE_TRAILERS):
+        part.SetInParent()
+    else:
+        part.response.SetInParent()
+    return _serialize(message)
+
+
+def _serialize(message: envoy_pb2.ProcessingResponse) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+_CONTINUE: Mapping[Phase, bytes] = MappingProxyType({phase: _continue(phase) for phase in Phase})
+
+
+def _read_headers(given: envoy_pb2.HeaderMap) -> Mapping[str, str]:
+    """The headers that are read here; of several of one name the first."""
+    headers: dict[str, str] = {}
+    for header in given.headers:
+        name = header.key.lower()
+        if name in _READ_HEADERS and name not in headers:
+            headers[name] = header_value(header)
+    return headers
+
+
+def header_value(header: envoy_pb2.HeaderValue) -> str:
+    """Envoy fills raw_value, other senders value."""
+    return header.raw_value.decode("utf-8", "replace") or header.value
+
+
+def _metadata(message: envoy_pb2.ProcessingRequest, key: str) -> str | None:
+    if not message.HasField("metadata_context"):
+        return None
+    return metadata_value(message.metadata_context, key)
+
+
+def metadata_value(metadata: envoy_pb2.Metadata, key: str) -> str | None:
+    """A string of our namespace of dynamic metadata; None where there is none."""
+    if METADATA_NAMESPACE not in metadata.filter_metadata:
+        return None
+    fields = metadata.filter_metadata[METADATA_NAMESPACE].fields
+    return (fields[key].string_value or None) if key in fields else None
+
+
+def _attribute(message: envoy_pb2.ProcessingRequest, key: str) -> str | None:
+    fields = _attributes(message)
+    return (fields[key].string_value or None) if key in fields else None
+
+
+def _response_code(message: envoy_pb2.ProcessingRequest) -> int | None:
+    """From the attribute, else from the headers' own status."""
+    fields = _attributes(message)
+    if RESPONSE_CODE in fields:
+        return _status(fields[RESPONSE_CODE].number_value)
+    if message.HasField("response_headers"):
+        for header in message.response_headers.headers.headers:
+            if header.key == STATUS:
+                return _status(header_value(header))
+    return None
+
+
+def _status(given: str | float) -> int | None:
+    try:
+        return int(given) or None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _attributes(message: envoy_pb2.ProcessingRequest) -> Mapping[str, Any]:
+    if ATTRIBUTES_NAMESPACE not in message.attributes:
+        return _NO_FIELDS
+    fields: Mapping[str, Any] = message.attributes[ATTRIBUTES_NAMESPACE].fields
+    return fields
+
+
+_NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
+
+
+def _body_mode(number: int) -> BodyMode:
+    """Modes unknown here are taken for Envoy's default."""
+    try:
+        return BodyMode(number)
+    except ValueError:
+        return BodyMode.NONE
