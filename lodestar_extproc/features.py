@@ -89,67 +89,66 @@ def extract(
     """
     n = len(snapshot)
     prompt = request.prompt_tokens
-    uncached = np.maximum(1.0, prompt - matched_tokens)
-    pairs = uncached * (prompt - uncached / 2)
-    queued = np.maximum(
-        0.0, snapshot.prefill_uncached_tokens - _head_progress(snapshot, prefill_s_per_ktoken)
-    )
-    step_tokens = np.maximum(MIN_STEP_TOKENS, snapshot.token_budget - snapshot.decode_requests)
-    fluid_steps = (queued + uncached) / step_tokens
+    decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
+    uncached = np.maximum(prompt - matched_tokens, 1.0)
+    pairs = uncached * (prompt - 0.5 * uncached)
+    queued = _queued_tokens(snapshot, prefill_s_per_ktoken)
+    work = queued + uncached
+    fluid_steps = work / np.maximum(snapshot.token_budget - decodes, MIN_STEP_TOKENS)
     # The mean of whole and fluid steps, and half a step for the one in progress.
-    steps = (np.ceil(fluid_steps) + fluid_steps) / 2 + 0.5
-    context = snapshot.decode_context_tokens
-    demand = context + snapshot.prefill_prompt_tokens + prompt
+    steps = 0.5 * (np.ceil(fluid_steps) + fluid_steps) + 0.5
+    held = context + snapshot.prefill_prompt_tokens
     capacity = snapshot.kv_capacity_tokens
-    deficit = np.nan_to_num(np.maximum(0.0, demand - KV_USABLE_RATIO * capacity))
-    kv_usage = np.where(
-        np.isnan(snapshot.kv_usage_ratio),
-        np.nan_to_num(np.clip((demand - prompt) / capacity, 0.0, 1.0)),
-        snapshot.kv_usage_ratio,
-    )
 
-    values = np.empty((n, N_FEATURES))
-    values[:, 0] = 1.0
-    values[:, 1] = (queued + uncached) / 1e3
-    values[:, 2] = steps
-    values[:, 3] = steps * snapshot.decode_requests / 1e2
-    values[:, 4] = steps * context / 1e5
-    values[:, 5] = (pairs + snapshot.prefill_pairs) / 1e7
-    values[:, 6] = deficit / 1e3
-    values[:, 7] = 0.1 * (snapshot.in_flight > 0) + snapshot.decode_requests / 1e3
-    values[:, 8] = prompt
-    values[:, 9] = uncached
-    values[:, 10] = 1.0 - uncached / max(prompt, 1.0)
-    values[:, 11] = snapshot.prefill_requests
-    values[:, 12] = snapshot.decode_requests
-    values[:, 13] = queued
-    values[:, 14] = snapshot.prefill_prompt_tokens
-    values[:, 15] = context
-    values[:, 16] = _or_counted(snapshot.running_requests, snapshot.decode_requests)
-    values[:, 17] = _or_counted(snapshot.waiting_requests, snapshot.prefill_requests)
-    values[:, 18] = kv_usage
+    rows = np.empty((N_FEATURES, n))
+    rows[0] = 1.0
+    rows[1] = work / 1e3
+    rows[2] = steps
+    rows[3] = steps * decodes / 1e2
+    rows[4] = steps * context / 1e5
+    rows[5] = (pairs + snapshot.prefill_pairs) / 1e7
+    # fmax: an unknown capacity (NaN) is no deficit.
+    rows[6] = np.fmax((held + prompt - KV_USABLE_RATIO * capacity) / 1e3, 0.0)
+    rows[7] = 0.1 * (snapshot.prefill_requests + decodes > 0) + decodes / 1e3
+    rows[8] = prompt
+    rows[9] = uncached
+    rows[10] = 1.0 - uncached / max(prompt, 1.0)
+    rows[11] = snapshot.prefill_requests
+    rows[12] = decodes
+    rows[13] = queued
+    rows[14] = snapshot.prefill_prompt_tokens
+    rows[15] = context
+    rows[16] = snapshot.running_requests
+    rows[17] = snapshot.waiting_requests
+    rows[18] = snapshot.kv_usage_ratio
+    _replace_unknown(rows, held / capacity)
 
-    per_ktoken = np.zeros((n, N_ENGINE))
-    per_ktoken[:, 1] = 1.0
-    per_ktoken[:, 2] = 1e3 / snapshot.token_budget
-    per_ktoken[:, 4] = per_ktoken[:, 2] * context / 1e5
-    marginal = per_ktoken * (uncached / 1e3)[:, None]
-    marginal[:, 5] = pairs / 1e7
-    return FeatureMatrix(values, marginal, per_ktoken, uncached)
+    per_ktoken = np.zeros((N_ENGINE, n))
+    per_ktoken[1] = 1.0
+    per_ktoken[2] = 1e3 / snapshot.token_budget
+    per_ktoken[4] = per_ktoken[2] * context / 1e5
+    marginal = per_ktoken * (uncached / 1e3)
+    marginal[5] = pairs / 1e7
+    return FeatureMatrix(rows.T, marginal.T, per_ktoken.T, uncached)
 
 
-def _head_progress(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) -> FloatArray:
-    """Tokens of the oldest prefill that have probably been computed, [n]."""
+def _queued_tokens(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) -> FloatArray:
+    """Uncached tokens ahead, less what has probably been computed of the oldest prefill, [n]."""
     started_at_s = np.maximum(
         snapshot.last_first_token_at_s, snapshot.head_dispatched_at_s + API_DELAY_S
     )
-    # -inf where nothing waits: there is no head, so nothing to subtract.
-    running_s = np.where(snapshot.prefill_requests > 0, snapshot.at_s - started_at_s, 0.0)
     rate_s = np.maximum(prefill_s_per_ktoken, MIN_PREFILL_S_PER_KTOKEN)
-    done = 1e3 * running_s / rate_s
-    return np.clip(done, 0.0, MAX_HEAD_PROGRESS_RATIO * snapshot.head_uncached_tokens)
+    # Where nothing waits the head has no tokens, so none are done, however long ago it started.
+    done = np.minimum(
+        1e3 * (snapshot.at_s - started_at_s) / rate_s,
+        MAX_HEAD_PROGRESS_RATIO * snapshot.head_uncached_tokens,
+    )
+    return np.maximum(snapshot.prefill_uncached_tokens - np.maximum(done, 0.0), 0.0)
 
 
-def _or_counted(scraped: FloatArray, counted: FloatArray) -> FloatArray:
-    """The scraped value where known, else what was counted here."""
-    return np.where(np.isnan(scraped), counted, scraped)
+def _replace_unknown(rows: FloatArray, counted_kv_usage: FloatArray) -> None:
+    """Where a scraped value is unknown, what was counted here stands in; no row stays NaN."""
+    unknown = np.isnan(rows[16:19])
+    if unknown.any():
+        counted = np.stack((rows[12], rows[11], np.fmin(np.fmax(counted_kv_usage, 0.0), 1.0)))
+        rows[16:19][unknown] = counted[unknown]

@@ -14,11 +14,13 @@ class OpenDecision:
 
     Attributes:
         learned: a sample was made of it; there is one at most.
+        body_began_before: something that was no token came before the first token.
     """
 
     decision: Decision
     first_token_at_s: float | None = None
     learned: bool = False
+    body_began_before: bool = False
 
 
 class OpenDecisions:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
+from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.features import extract
+from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.open_decisions import OpenDecision, OpenDecisions
@@ -78,6 +80,7 @@ class Router:
         self._listeners = tuple(listeners)
         self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
+        self._bytes_per_token = BytesPerToken(settings.bytes_per_token)
 
     def deciding_by(self, policy: Policy) -> Router:
         """The same pool, in-flight counts and learner, deciding by another policy."""
@@ -85,7 +88,25 @@ class Router:
         other._policy = policy  # noqa: SLF001
         return other
 
-    # -- a request came ---------------------------------------------------------------------------
+    def adopt(self, settings: PoolSettings, policy: Policy, fallback: Policy) -> None:
+        """Decide by new settings from now on; load, caches and what was learned stay."""
+        self.settings, self._policy, self._fallback = settings, policy, fallback
+
+    def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
+        """Adopt a new membership of the fleet."""
+        _, left = self.fleet.set_endpoints(endpoints)
+        for address in left:
+            self.learner.left(address)
+
+    def bytes_per_token(self, model: str) -> float:
+        """Prompt bytes a token of *model* stands for, as learned from usage."""
+        return self._bytes_per_token.of(model)
+
+    def should_observe_to_end(self) -> bool:
+        """Whether the next answer is one of the share that is watched for its usage."""
+        return self._rng.random() < self.settings.observed_ratio
+
+    # -- a request came ---
 
     def route(self, request: InferenceRequest, *, request_id: str, at_s: float) -> Decision:
         """Choose an endpoint for *request* and count it as in flight there.
@@ -140,7 +161,7 @@ class Router:
             expected_first_token_at_s=None if seen else decision.at_s + _expected_s(decision),
         )
 
-    # -- its first token passed ---------------------------------------------------------------------
+    # -- its first token passed ---
 
     def first_token(self, event: FirstToken) -> None:
         """Count the request as decoding and learn its TTFT. Idempotent; unknown ids are ignored."""
@@ -148,16 +169,18 @@ class Router:
         if entry is None or entry.first_token_at_s is not None:
             return
         entry.first_token_at_s = event.at_s
+        entry.body_began_before = event.body_began_before
         self.fleet.first_token(event.decision_id, event.at_s, event.served)
         decision = entry.decision
+        served = event.served or decision.addresses[0]
         # Served elsewhere, by a retry: the time of the failed attempts is in this label. The access
-        # log has the last attempt's own.
-        if event.served in (None, decision.addresses[0]):
-            self._learn(entry, decision.addresses[0], event.at_s - decision.at_s, event.at_s)
+        # log has the last attempt's own. In shadow mode nobody retried: the pick was not used.
+        if served == decision.addresses[0] or self.settings.shadow:
+            self._learn(entry, served, event.at_s - decision.at_s, event.at_s)
         for listener in self._listeners:
             listener.first_token(decision, event)
 
-    # -- its answer ended -----------------------------------------------------------------------------
+    # -- its answer ended ---
 
     def complete(self, event: Completion) -> bool:
         """Give back what the request took; learn from it or blame. Idempotent.
@@ -185,27 +208,41 @@ class Router:
         self.fleet.release(decision.decision_id, event.at_s, prompt_computed=computed)
         if not used:
             return
+        self._blame(decision, event)
+        self._learn_usage(decision.candidates.request, event)
         served = event.served or decision.addresses[0]
-        self._blame(decision, served, event)
         if event.outcome is Outcome.SERVED and event.ttft_s is not None:
-            self._learn(entry, served, event.ttft_s, event.at_s)
+            # A keep-alive before the first token began the body: then Envoy timed the keep-alive.
+            if not entry.body_began_before:
+                self._learn(entry, served, event.ttft_s, event.at_s)
         elif event.outcome is Outcome.CLIENT_GONE and entry.first_token_at_s is None:
             waited_s = event.duration_s or event.at_s - decision.at_s
             self._learn(entry, served, waited_s, event.at_s, censored=True)
 
-    def _blame(self, decision: Decision, served: str, event: Completion) -> None:
-        """Endpoints that were tried before the one that served have failed, and maybe it too."""
-        health = self.fleet.health
-        for address in decision.addresses[: (event.attempts or 1) - 1]:
+    def _blame(self, decision: Decision, event: Completion) -> None:
+        """Endpoints tried before the one that served have failed, and maybe that one too."""
+        health, served = self.fleet.health, event.served
+        tried = () if self.settings.shadow else decision.addresses[: (event.attempts or 1) - 1]
+        for address in tried:
             if address != served:
                 health.failed(address, event.at_s)
                 self.learner.penalise(address, event.at_s)
+        if served is None:
+            return
         if event.outcome is Outcome.SERVED:
             health.succeeded(served)
         elif event.outcome is Outcome.FAILED:
             self.learner.penalise(served, event.at_s)
-            broke = event.response_code is None or event.response_code < 500 or event.flags
-            (health.failed if broke else health.errored)(served, event.at_s)
+            answered = event.response_code is not None and not event.flags
+            (health.errored if answered else health.failed)(served, event.at_s)
+
+    def _learn_usage(self, request: InferenceRequest, event: Completion) -> None:
+        if event.prompt_tokens is not None:
+            self._bytes_per_token.learn(
+                request.model,
+                prompt_bytes=request.prompt_bytes,
+                prompt_tokens=event.prompt_tokens,
+            )
 
     def _learn(
         self,
@@ -223,7 +260,7 @@ class Router:
             entry.learned = True
             self.learner.learn(sample)
 
-    # -- for those who watch ------------------------------------------------------------------------
+    # -- for those who watch ---
 
     @property
     def n_open(self) -> int:
@@ -237,4 +274,3 @@ def _expected_s(decision: Decision) -> float:
     if predicted is not None:
         return float(predicted[chosen])
     return float(decision.candidates.features.engine[chosen, 1]) * UNTRAINED_S_PER_KTOKEN
-

@@ -76,6 +76,15 @@ class Routers:
             return router.complete(event)
         return not event.decision_id and any(r.complete(event) for r in self._pools.values())
 
+    def should_observe_to_end(self, decision_id: str) -> bool:
+        """Whether this answer is to be watched for its usage."""
+        router = self._pools.get(_pool_of(decision_id))
+        return router is not None and router.should_observe_to_end()
+
+    def forget_overrides(self) -> None:
+        """Settings changed: build the routes' own policies anew when they are next asked for."""
+        self._overridden.clear()
+
     def expire(self, at_s: float) -> None:
         """End what nothing was heard of for too long."""
         for router in self._pools.values():

@@ -1,0 +1,136 @@
+"""Assembles a pool's router from its settings: what `serve`, the demo and the benchmarks share."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.fleet.health import Health
+from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.learning.models import TTFTModel
+from lodestar_extproc.learning.river_models import BayesianLinearModel
+from lodestar_extproc.learning.sklearn_models import MLPModel
+from lodestar_extproc.learning.trust import Trust
+from lodestar_extproc.policies.heuristics import HEURISTICS
+from lodestar_extproc.policies.learned import Learned
+from lodestar_extproc.policies.objective import Externality, GreedyTTFT, Objective
+from lodestar_extproc.policies.protocol import Policy
+from lodestar_extproc.router import Router, RouterListener
+
+
+def new_router(
+    pool: str,
+    settings: PoolSettings,
+    endpoints: Iterable[Endpoint] = (),
+    *,
+    rng: random.Random | None = None,
+    listeners: Sequence[RouterListener] = (),
+    sees_first_tokens: bool = True,
+) -> Router:
+    """A router with a fleet of *endpoints* and nothing learned yet."""
+    rng = random.Random(settings.seed) if rng is None else rng
+    learner = new_learner(settings, rng)
+    return Router(
+        pool,
+        settings,
+        fleet=new_fleet(settings, endpoints),
+        policy=new_policy(settings, learner),
+        fallback=HEURISTICS[settings.fallback_policy](),
+        shadows=[new_policy(settings, learner, name) for name in settings.shadow_policies],
+        learner=learner,
+        rng=rng,
+        listeners=listeners,
+        sees_first_tokens=sees_first_tokens,
+    )
+
+
+def new_fleet(settings: PoolSettings, endpoints: Iterable[Endpoint] = ()) -> Fleet:
+    """An idle fleet that judges by *settings*."""
+    health = Health(
+        unhealthy_threshold=settings.unhealthy_threshold,
+        healthy_threshold=settings.healthy_threshold,
+    )
+    return Fleet(
+        endpoints,
+        health=health,
+        bytes_per_token=settings.bytes_per_token,
+        scrape_stale_s=settings.scrape_stale_s,
+        frozen_after_s=settings.frozen_after_s,
+    )
+
+
+def new_learner(settings: PoolSettings, rng: random.Random) -> Learner:
+    """A learner that knows nothing yet."""
+    trust = Trust(
+        burn_in_samples=settings.burn_in_samples,
+        max_error_ratio=settings.trust_max_error_ratio,
+    )
+    return Learner(new_model(settings, rng), trust)
+
+
+def new_model(settings: PoolSettings, rng: random.Random) -> TTFTModel:
+    """The model that *settings* name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    match settings.model:
+        case "engine":
+            return EngineModel()
+        case "bayesian_linear":
+            return BayesianLinearModel()
+        case "mlp":
+            return MLPModel(rng, retrain_samples=settings.mlp_retrain_samples)
+    raise ValueError(f"no model {settings.model!r}")
+
+
+def new_policy(
+    settings: PoolSettings,
+    learner: Learner,
+    name: str | None = None,
+    objective: str | None = None,
+) -> Policy:
+    """A policy by *name* and *objective*; None takes the pool's own.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    name = settings.policy if name is None else name
+    if name in HEURISTICS:
+        return HEURISTICS[name]()
+    if name != "learned":
+        raise ValueError(f"no policy {name!r}; there are learned, {', '.join(HEURISTICS)}")
+    return Learned(
+        learner,
+        new_objective(settings, objective),
+        HEURISTICS[settings.fallback_policy](),
+        exploration_ratio=settings.exploration_ratio,
+    )
+
+
+def new_objective(settings: PoolSettings, name: str | None = None) -> Objective:
+    """An objective by *name*; None takes the pool's own.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    name = settings.objective if name is None else name
+    match name:
+        case "externality":
+            return Externality(settings.externality_weight)
+        case "ttft":
+            return GreedyTTFT()
+    raise ValueError(f"no objective {name!r}; there are externality, ttft")
+
+
+def policy_for_route(router: Router, policy: str | None, objective: str | None) -> Policy:
+    """What a route asks for, on the learner of *router*.
+
+    Raises:
+        ValueError: there is no such policy or objective.
+    """
+    return new_policy(router.settings, router.learner, policy, objective)
