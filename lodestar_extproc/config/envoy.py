@@ -119,26 +119,36 @@ def read_pool(cluster: Node, path: Path) -> Pool:
     """
     resolution = _resolution(cluster)
     dynamic = resolution in (Resolution.STRICT_DNS, Resolution.LOGICAL_DNS)
-    refresh_s = cluster.get("dns_refresh_rate").seconds or DNS_REFRESH_S
     return Pool(
         name=cluster.get("name").text,
         settings=read_settings(settings_block(cluster), PoolSettings),
         resolution=resolution,
         members=read_members(cluster.get("load_assignment"), named=dynamic),
         eds=_eds_file(cluster, path) if resolution is Resolution.EDS else None,
-        dns_refresh_s=min(max(refresh_s, MIN_DNS_REFRESH_S), MAX_DNS_REFRESH_S),
+        dns_refresh_s=_dns_refresh_s(cluster),
         line=cluster.line,
     )
 
 
 def _resolution(cluster: Node) -> Resolution:
     written = cluster.get("type")
-    name = written.text or ("cluster_type" if cluster.get("cluster_type") else Resolution.STATIC)
+    dns = cluster.get("cluster_type", "typed_config")
+    if dns.type_name == "DnsCluster":
+        single = dns.get("all_addresses_in_single_endpoint").flag
+        return Resolution.LOGICAL_DNS if single else Resolution.STRICT_DNS
+    name = "cluster_type" if cluster.get("cluster_type") else written.text or Resolution.STATIC
     try:
         return Resolution(name)
     except ValueError:
         allowed = ", ".join(Resolution)
         raise written.error(f"a pool's cluster is one of {allowed}, not {name}") from None
+
+
+def _dns_refresh_s(cluster: Node) -> float:
+    places = (cluster, cluster.get("cluster_type", "typed_config"))
+    written = (place.get("dns_refresh_rate").seconds for place in places)
+    refresh_s = next(filter(None, written), DNS_REFRESH_S)
+    return min(max(refresh_s, MIN_DNS_REFRESH_S), MAX_DNS_REFRESH_S)
 
 
 def _eds_file(cluster: Node, path: Path) -> EdsFile:

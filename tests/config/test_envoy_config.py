@@ -158,6 +158,27 @@ def test_dns_pool_keeps_its_names_for_resolution(tmp_path):
     assert pool.dns_refresh_s == 1.0, "bounded"
 
 
+@pytest.mark.parametrize(
+    ("single", "resolution"), [("false", Resolution.STRICT_DNS), ("true", Resolution.LOGICAL_DNS)]
+)
+def test_dns_cluster_of_newer_envoys_is_read(tmp_path, single, resolution):
+    dns = (
+        '{"@type": type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster,'
+        f" dns_refresh_rate: 9s, all_addresses_in_single_endpoint: {single}}}"
+    )
+    config = changed(
+        tmp_path,
+        (
+            "    type: STATIC\n    # Engines",
+            f"    cluster_type: {{name: d, typed_config: {dns}}}\n    # Engines",
+        ),
+        (FIRST, "address: vllm.local, port_value: 8000"),
+    )
+
+    assert config.pools[0].resolution is resolution
+    assert config.pools[0].dns_refresh_s == 9.0
+
+
 def test_eds_file_of_another_mount_is_found_beside_the_configuration(tmp_path):
     (tmp_path / "eds.yaml").write_text("resources: []\n")
     eds = "{path_config_source: {path: /etc/envoy-elsewhere/eds.yaml}, resource_api_version: V3}"
