@@ -1,0 +1,108 @@
+"""Scraper: reads the engines' metric pages and publishes what they say.
+
+It keeps nothing but counts; whoever is published to decides what a value is worth.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import aiohttp
+
+from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
+from lodestar_extproc.fleet.engine_metrics import parse
+from lodestar_extproc.fleet.poller import Poller
+
+Publish = Callable[[str, EndpointMetrics, float], None]
+"""Called with address, metrics, and the monotonic second in which they were asked for."""
+
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""No engine's page is near it (vLLM: 54 KB); a larger one would hold up the event loop."""
+IDLE_INTERVAL_S = 1.0
+"""Pace while the fleet has no traffic: rendering a page costs a vLLM server 5 to 28 ms."""
+
+
+@dataclass(slots=True)
+class ScrapeCounts:
+    """How the scrapes of one endpoint ended, and why the last failure was one."""
+
+    succeeded: int = 0
+    failed: int = 0
+    last_failure: str = ""
+
+
+class Scraper:
+    """Scrapes every endpoint that has a metrics URL, each at its own pace.
+
+    Args:
+        session: from `open_session`.
+        busy: whether the fleet has traffic; without it, pages are read every *idle_interval_s*.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        publish: Publish,
+        *,
+        interval_s: float = 0.2,
+        timeout_s: float = 1.0,
+        busy: Callable[[], bool] = lambda: True,
+        idle_interval_s: float = IDLE_INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session = session
+        self._publish = publish
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._clock = clock
+        self._counts: dict[str, ScrapeCounts] = {}
+        idle_every = max(1, round(idle_interval_s / interval_s))
+        self._poller = Poller(self._scrape, interval_s=interval_s, busy=busy, idle_every=idle_every)
+
+    @property
+    def counts(self) -> Mapping[str, ScrapeCounts]:
+        """By address, for the endpoints scraped now."""
+        return MappingProxyType(self._counts)
+
+    def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
+        """Scrape these from now on; those that stay keep their counts."""
+        scraped = [endpoint for endpoint in endpoints if endpoint.metrics_url is not None]
+        self._counts = {e.address: self._counts.get(e.address, ScrapeCounts()) for e in scraped}
+        self._poller.set_endpoints(scraped)
+
+    async def run(self) -> None:
+        """Scrape until cancelled."""
+        await self._poller.run()
+
+    async def _scrape(self, endpoint: Endpoint) -> None:
+        counts = self._counts[endpoint.address]
+        asked_at_s = self._clock()
+        try:
+            page = await self._page(endpoint.metrics_url or "")
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            counts.failed += 1
+            counts.last_failure = str(error) or type(error).__name__
+            return
+        counts.succeeded += 1
+        self._publish(endpoint.address, parse(page, endpoint.engine), asked_at_s)
+
+    async def _page(self, url: str) -> bytes:
+        """The page at *url*.
+
+        Raises:
+            aiohttp.ClientError, OSError, TimeoutError: it could not be had.
+            ValueError: it is no URL, or the answer is no page.
+        """
+        request = self._session.get(url, timeout=self._timeout, allow_redirects=False)
+        async with request as response:
+            if response.status != 200:
+                raise ValueError(f"{url} answered {response.status}")
+            page = bytearray()
+            async for chunk in response.content.iter_any():
+                page += chunk
+                if len(page) > MAX_PAGE_BYTES:
+                    response.close()
+                    raise ValueError(f"{url} answered more than {MAX_PAGE_BYTES} bytes")
+            return bytes(page)

@@ -1,0 +1,59 @@
+"""FakeEngine: an HTTP server that answers as it is told, and remembers who asked when."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from lodestar_extproc.endpoint import Endpoint
+from metric_pages import a_vllm_page
+
+
+class FakeEngine:
+    def __init__(self) -> None:
+        self.page = a_vllm_page()
+        self.status = 200
+        self.delay_s = 0.0
+        self.asked_at_s: list[float] = []
+        self.connections: set[object] = set()
+        self.open = 0
+        self.most_open = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked_at_s.append(time.monotonic())
+        self.connections.add(request.transport)
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            await asyncio.sleep(self.delay_s)
+            return web.Response(status=self.status, body=self.page, headers=self.headers())
+        finally:
+            self.open -= 1
+
+    def headers(self) -> dict[str, str]:
+        return {"Location": "/elsewhere"} if 300 <= self.status < 400 else {}
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[Endpoint]:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self.answer)
+        async with TestServer(app) as server:
+            url = str(server.make_url(""))
+            yield Endpoint(
+                f"{server.host}:{server.port}",
+                metrics_url=f"{url}/metrics",
+                health_url=f"{url}/health",
+            )
+
+
+async def until(condition: Callable[[], bool], deadline_s: float = 5.0) -> None:
+    """Wait for *condition*; fails at the deadline."""
+    give_up_at_s = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < give_up_at_s, "what was waited for did not happen"
+        await asyncio.sleep(0.005)

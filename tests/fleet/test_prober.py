@@ -1,0 +1,65 @@
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from fleet.fake_engine import FakeEngine, until
+from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.poller import open_session
+from lodestar_extproc.fleet.prober import Prober
+
+
+@asynccontextmanager
+async def probing(*endpoints: Endpoint, timeout_s: float = 1.0):
+    published: list[tuple[str, bool, float]] = []
+    async with open_session() as session:
+        prober = Prober(
+            session, lambda *probe: published.append(probe), interval_s=0.04, timeout_s=timeout_s
+        )
+        prober.set_endpoints(endpoints)
+        run = asyncio.create_task(prober.run())
+        try:
+            yield published
+        finally:
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "healthy"), [(200, True), (204, True), (302, False), (404, False), (503, False)]
+)
+async def test_an_answer_of_2xx_is_healthy(status, healthy):
+    fake = FakeEngine()
+    fake.status = status
+    async with fake.serve() as endpoint, probing(endpoint) as published:
+        await until(lambda: len(published) >= 2)
+
+    assert {probe[:2] for probe in published} == {(endpoint.address, healthy)}
+
+
+async def test_no_answer_in_time_is_unhealthy():
+    fake = FakeEngine()
+    fake.delay_s = 1.0
+    async with fake.serve() as endpoint, probing(endpoint, timeout_s=0.05) as published:
+        await until(lambda: len(published) >= 1)
+
+    assert published[0][1] is False
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/health", "no url"])
+async def test_no_connection_is_unhealthy(url):
+    async with probing(Endpoint("10.0.0.1:8000", health_url=url)) as published:
+        await until(lambda: len(published) >= 1)
+
+    assert published[0][:2] == ("10.0.0.1:8000", False)
+
+
+async def test_an_endpoint_without_a_health_url_is_not_judged():
+    fake = FakeEngine()
+    async with fake.serve() as endpoint:
+        silent = replace(endpoint, address="10.0.0.9:8000", health_url=None)
+        async with probing(silent, endpoint) as published:
+            await until(lambda: len(published) >= 3)
+
+    assert {address for address, _, _ in published} == {endpoint.address}
