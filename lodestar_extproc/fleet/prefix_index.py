@@ -12,12 +12,28 @@ from collections.abc import Sequence
 import numpy as np
 
 
+class _Run:
+    """Consecutive blocks that were always touched together; the runs form a tree.
+
+    Attributes:
+        children: by their first block.
+    """
+
+    __slots__ = ("blocks", "children", "parent")
+
+    def __init__(self, blocks: tuple[int, ...], parent: _Run | None) -> None:
+        self.blocks = blocks
+        self.parent = parent
+        self.children: dict[int, _Run] = {}
+
+
 class PrefixIndex:
     """An LRU of block hashes, sized like the engine's cache.
 
     Blocks of a prompt are touched from last to first, so the first is the most recent and a prompt
-    loses its end before its beginning. Hence a block is present only if all before it are, and the
-    match length is found by bisection.
+    loses its end before its beginning. Hence a block is present only if all before it are. As equal
+    hashes mean equal prefixes, whole runs of blocks are compared and touched at once: the cost
+    depends on how often the prompt branches off others, hardly on its length.
 
     >>> index = PrefixIndex(capacity_blocks=3)
     >>> index.insert([1, 2, 3]), index.match([1, 2, 9])
@@ -27,41 +43,47 @@ class PrefixIndex:
     """
 
     def __init__(self, capacity_blocks: int) -> None:
-        self._blocks: OrderedDict[int, None] = OrderedDict()
+        self._root = _Run((), None)
+        # From the least to the most recently touched; the first is always a leaf of the tree.
+        self._runs: OrderedDict[_Run, None] = OrderedDict()
+        self._n_blocks = 0
         self._capacity_blocks = capacity_blocks
 
     def __len__(self) -> int:
-        return len(self._blocks)
+        return self._n_blocks
 
     def match(self, hashes: Sequence[int]) -> int:
-        """Leading blocks of *hashes* that are present; O(log n)."""
-        blocks = self._blocks
-        if not hashes or hashes[0] not in blocks:
-            return 0
-        low, high = 1, len(hashes)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if hashes[middle - 1] in blocks:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        """Leading blocks of *hashes* that are present."""
+        at, run = 0, self._root
+        while at < len(hashes):
+            child = run.children.get(hashes[at])
+            if child is None:
+                break
+            n_common = _n_common(child.blocks, hashes, at)
+            at += n_common
+            if n_common < len(child.blocks):
+                break
+            run = child
+        return at
 
     def insert(self, hashes: Sequence[int]) -> int:
         """Touch all of *hashes*; returns how many were new."""
-        blocks = self._blocks
-        before = len(blocks)
-        for block in reversed(hashes):
-            blocks[block] = None
-            blocks.move_to_end(block)
-        new = len(blocks) - before
+        path, at = self._path(hashes)
+        n_new = len(hashes) - at
+        if n_new:
+            leaf = _Run(tuple(hashes[at:]), path[-1] if path else self._root)
+            self._attach(leaf)
+            path.append(leaf)
+        for run in reversed(path):
+            self._runs.move_to_end(run)
         self._evict()
-        return new
+        return n_new
 
     def remove(self, hashes: Sequence[int]) -> None:
-        """Forget *hashes*: the prompt they belong to never reached the cache."""
-        for block in hashes:
-            self._blocks.pop(block, None)
+        """Forget what *hashes* do not share with others: their prompt never reached the cache."""
+        path, _ = self._path(hashes)
+        if path and not path[-1].children:
+            self._detach(path[-1])
 
     def resize(self, capacity_blocks: int) -> None:
         """Adopt the capacity the engine reports."""
@@ -70,13 +92,78 @@ class PrefixIndex:
 
     def clear(self) -> None:
         """Forget everything: the engine restarted."""
-        self._blocks.clear()
+        self._root.children.clear()
+        self._runs.clear()
+        self._n_blocks = 0
+
+    def _path(self, hashes: Sequence[int]) -> tuple[list[_Run], int]:
+        """The runs that make up the beginning of *hashes*, and its length.
+
+        A run of which only the beginning is part of *hashes* is split.
+        """
+        path: list[_Run] = []
+        at, children = 0, self._root.children
+        while at < len(hashes):
+            run = children.get(hashes[at])
+            if run is None:
+                break
+            n_common = _n_common(run.blocks, hashes, at)
+            if n_common < len(run.blocks):
+                run = self._split(run, n_common)
+            path.append(run)
+            at += n_common
+            children = run.children
+        return path, at
+
+    def _split(self, run: _Run, n_blocks: int) -> _Run:
+        """Part the first *n_blocks* from *run*, which keeps the rest and its place; returns them.
+
+        The beginning lies before the rest in time too, until it is touched.
+        """
+        beginning = _Run(run.blocks[:n_blocks], run.parent)
+        assert run.parent is not None
+        run.parent.children[beginning.blocks[0]] = beginning
+        run.blocks, run.parent = run.blocks[n_blocks:], beginning
+        beginning.children[run.blocks[0]] = run
+        self._runs[beginning] = None
+        return beginning
+
+    def _attach(self, run: _Run) -> None:
+        assert run.parent is not None
+        run.parent.children[run.blocks[0]] = run
+        self._runs[run] = None
+        self._n_blocks += len(run.blocks)
+
+    def _detach(self, run: _Run) -> None:
+        assert run.parent is not None
+        del run.parent.children[run.blocks[0]]
+        del self._runs[run]
+        self._n_blocks -= len(run.blocks)
 
     def _evict(self) -> None:
-        while len(self._blocks) > self._capacity_blocks:
-            self._blocks.popitem(last=False)
+        while (surplus := self._n_blocks - self._capacity_blocks) > 0:
+            oldest = next(iter(self._runs))
+            if len(oldest.blocks) <= surplus:
+                self._detach(oldest)
+            else:
+                oldest.blocks = oldest.blocks[:-surplus]
+                self._n_blocks -= surplus
 
 
 def matched_blocks(indexes: Sequence[PrefixIndex | None], hashes: Sequence[int]) -> np.ndarray:
     """Leading blocks of *hashes* in each index, float64 [n]; None caches nothing."""
     return np.array([0.0 if x is None else x.match(hashes) for x in indexes], dtype=np.float64)
+
+
+def _n_common(blocks: tuple[int, ...], hashes: Sequence[int], at: int) -> int:
+    """How many of *blocks* go on *hashes* from *at*, of which the first is known to; O(log n)."""
+    low, high = 1, min(len(blocks), len(hashes) - at)
+    if blocks[high - 1] == hashes[at + high - 1]:
+        return high
+    while low < high - 1:
+        middle = (low + high) // 2
+        if blocks[middle - 1] == hashes[at + middle - 1]:
+            low = middle
+        else:
+            high = middle
+    return low

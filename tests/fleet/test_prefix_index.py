@@ -65,3 +65,42 @@ def test_a_changed_first_block_changes_every_hash():
 
     assert not set(one) & set(other)
     assert hash_blocks(b"a" * 256, seed=1)[0] != one[0]
+
+
+class BlockByBlock:
+    """What the index must be equal to: one LRU of single blocks."""
+
+    def __init__(self, capacity):
+        self.blocks, self.capacity = [], capacity
+
+    def insert(self, hashes):
+        for block in reversed(hashes):
+            if block in self.blocks:
+                self.blocks.remove(block)
+            self.blocks.append(block)
+        del self.blocks[: max(0, len(self.blocks) - self.capacity)]
+
+    def match(self, hashes):
+        return next((i for i, h in enumerate(hashes) if h not in self.blocks), len(hashes))
+
+
+@given(st.lists(prompts, min_size=1, max_size=30), st.integers(1, 20), prompts)
+def test_is_an_lru_of_single_blocks(past, capacity, prompt):
+    index, plain = PrefixIndex(capacity), BlockByBlock(capacity)
+    for each in past:
+        hashes = hash_blocks(each)
+        index.insert(hashes)
+        plain.insert(hashes)
+
+        assert len(index) == len(plain.blocks)
+        assert index.match(hash_blocks(prompt)) == plain.match(hash_blocks(prompt))
+
+
+def test_removing_a_prompt_leaves_what_others_share_with_it():
+    index = PrefixIndex(100)
+    first, second = (hash_blocks(b"s" * 128 + own * 128) for own in (b"a", b"b"))
+    index.insert(first)
+    index.insert(second)
+    index.remove(second)
+
+    assert (index.match(first), index.match(second)) == (4, 2)
