@@ -13,6 +13,8 @@ from lodestar_extproc.sample import TrainingSample
 
 MAX_LABEL_S = 600.0
 """A longer wait teaches nothing more."""
+MAX_PREDICTION_S = 10 * MAX_LABEL_S
+"""A longer one is no prediction."""
 MAX_FEATURE = 1e9
 """No engine holds so many tokens: a larger value is a broken counter."""
 _NOISE_S = 0.03
@@ -34,7 +36,7 @@ def label(sample: TrainingSample) -> float | None:
 def believed_s(sample: TrainingSample) -> float | None:
     """The prediction the decision was made on; None where there was none, or none to use."""
     predicted_s = sample.predicted_ttft_s
-    if predicted_s is None or not (math.isfinite(predicted_s) and predicted_s > 0):
+    if predicted_s is None or not 0 < predicted_s <= MAX_PREDICTION_S:
         return None
     return predicted_s
 

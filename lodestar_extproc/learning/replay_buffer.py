@@ -6,7 +6,6 @@ It holds rows of numbers and knows neither features nor models.
 from __future__ import annotations
 
 import random
-from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,26 +29,26 @@ class ReplayBuffer:
     def __init__(
         self, width: int, rng: random.Random, *, recent: int = 5000, older: int = 5000
     ) -> None:
-        self._recent: deque[Rows] = deque(maxlen=recent)
+        self._recent = np.empty((recent, width), np.float32)
         self._older = np.empty((older, width), np.float32)
+        self._n_added = 0
         self._n_older = 0
         self._rng = rng
 
     def __len__(self) -> int:
-        return len(self._recent) + self._n_older
+        return min(self._n_added, len(self._recent)) + self._n_older
 
     def add(self, row: Rows) -> None:
         """Take in the newest row, [width]."""
-        if len(self._recent) == self._recent.maxlen:
-            self._keep(self._recent[0])
-        self._recent.append(row)
+        place = self._n_added % len(self._recent)
+        if self._n_added >= len(self._recent):
+            self._keep(self._recent[place])
+        self._recent[place] = row
+        self._n_added += 1
 
     def rows(self) -> Rows:
-        """All rows, [len, width], a copy."""
-        older = self._older[: self._n_older]
-        if not self._recent:
-            return older.copy()
-        return np.concatenate([older, np.array(self._recent, np.float32)])
+        """All rows, [len, width], a copy, in no order."""
+        return np.concatenate([self._older[: self._n_older], self._recent[: self._n_added]])
 
     def _keep(self, row: Rows) -> None:
         if self._n_older < len(self._older):

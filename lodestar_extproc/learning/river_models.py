@@ -1,7 +1,7 @@
 """BayesianLinearModel: River's Bayesian linear regression on the engine features.
 
-One regressor an endpoint and one for the fleet. Its coefficients are read out for prediction, so
-that all candidates cost one product of matrices.
+One regressor an endpoint, a type and for the fleet. Their coefficients are read out, so that
+predicting all candidates costs one product of matrices.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from river.linear_model import BayesianLinearRegression
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES, N_ENGINE, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
-from lodestar_extproc.learning.engine_model import PRIOR
+from lodestar_extproc.learning.engine_model import DISCOUNT, PRIOR
 from lodestar_extproc.learning.labels import believed_s, label, precision
 from lodestar_extproc.learning.models import Estimate, TTFTModel
 from lodestar_extproc.sample import TrainingSample
 
 ALPHA, BETA = 1.0, 20.0
-SMOOTHING, FLEET_SMOOTHING = 0.999, 0.9995
+SMOOTHING, POOL_SMOOTHING = 0.999, 0.9995
 MIN_OWN_SAMPLES = 50
-"""Before that an endpoint is predicted by the fleet's coefficients."""
+"""Before that an endpoint is predicted by its type's coefficients, and a type by the fleet's."""
 ANCHOR_EVERY = 200
 FIRST_ANCHOR = 10.0
 """Makes the prior outweigh River's own, which is 0, before the first sample."""
@@ -47,7 +47,8 @@ class BayesianLinearModel(TTFTModel):
     extrapolation_ratio = 3.0
 
     def __init__(self) -> None:
-        self._fleet = _Regression(FLEET_SMOOTHING)
+        self._fleet = _Regression(POOL_SMOOTHING)
+        self._pools: dict[str, _Regression] = {}
         self._own: dict[str, _Regression] = {}
         self._theta = EndpointTable(self._fleet.coefficients())
 
@@ -75,25 +76,29 @@ class BayesianLinearModel(TTFTModel):
         return np.full(len(endpoints), PREFILL_S_PER_KTOKEN)
 
     def learn(self, sample: TrainingSample) -> None:
-        """Update the fleet's and the endpoint's regression."""
+        """Update the fleet's, the type's and the endpoint's regression."""
         observed_s = label(sample)
         if observed_s is None:
             return
         predicted_s = believed_s(sample) or self.ttft_s(sample)
         scale = math.sqrt(precision(max(predicted_s, MIN_PREDICTION_S), observed_s, 0.05**2))
+        pool = self._pools.setdefault(sample.accelerator, _Regression(POOL_SMOOTHING))
         own = self._own.setdefault(sample.address, _Regression(SMOOTHING))
-        for regression in (self._fleet, own):
+        for regression in (self._fleet, pool, own):
             regression.learn(sample.features[:N_ENGINE] * scale, observed_s * scale)
         self._theta.set_default(self._fleet.coefficients())
+        if pool.n_samples >= MIN_OWN_SAMPLES:
+            self._theta.set_accelerator(sample.accelerator, pool.coefficients())
         if own.n_samples >= MIN_OWN_SAMPLES:
             self._theta.set(sample.address, own.coefficients())
 
     def discount(self, address: str) -> None:
-        """Start the endpoint's regression anew: River's cannot be told to forget a part."""
-        self.forget(address)
+        """Let the endpoint's past count a fiftieth."""
+        if address in self._own:
+            self._own[address].discount(DISCOUNT)
 
     def forget(self, address: str) -> None:
-        """Back to the fleet's coefficients."""
+        """Back to the type's coefficients."""
         self._own.pop(address, None)
         self._theta.drop(address)
 
@@ -102,6 +107,7 @@ class BayesianLinearModel(TTFTModel):
         return {
             "river": river.__version__,
             "fleet": self._fleet.state(),
+            "pools": {name: pool.state() for name, pool in self._pools.items()},
             "endpoints": {address: own.state() for address, own in self._own.items()},
         }
 
@@ -109,13 +115,17 @@ class BayesianLinearModel(TTFTModel):
         """Take over every regression."""
         if state["river"] != river.__version__:
             raise ValueError(f"written by River {state['river']}, this is {river.__version__}")
-        fleet = _Regression(FLEET_SMOOTHING, state["fleet"])
+        fleet = _Regression(POOL_SMOOTHING, state["fleet"])
+        pools = {k: _Regression(POOL_SMOOTHING, kept) for k, kept in state["pools"].items()}
         own = {a: _Regression(SMOOTHING, kept) for a, kept in state["endpoints"].items()}
         theta = EndpointTable(fleet.coefficients())
+        for name, regression in pools.items():
+            if regression.n_samples >= MIN_OWN_SAMPLES:
+                theta.set_accelerator(name, regression.coefficients())
         for address, regression in own.items():
             if regression.n_samples >= MIN_OWN_SAMPLES:
                 theta.set(address, regression.coefficients())
-        self._fleet, self._own, self._theta = fleet, own, theta
+        self._fleet, self._pools, self._own, self._theta = fleet, pools, own, theta
 
 
 class _Regression:
@@ -145,6 +155,14 @@ class _Regression:
         self.n_samples += 1
         if self.n_samples % ANCHOR_EVERY < N_ENGINE:
             self._anchor(self.n_samples % ANCHOR_EVERY, 1.0)
+
+    def discount(self, factor: float) -> None:
+        """Let everything learned so far count *factor* times as much."""
+        held = vars(self._river)
+        # Precision and natural mean scaled alike: the same mean, held with less certainty.
+        held["_ss_arr"] = held["_ss_arr"] * factor
+        held["_eta_arr"] = held["_eta_arr"] * factor
+        held["_ss_inv_arr"] = held["_ss_inv_arr"] / factor
 
     def coefficients(self) -> FloatArray:
         """The posterior mean, [N_ENGINE]: the regression's answers to the unit vectors."""

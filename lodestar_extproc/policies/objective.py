@@ -1,0 +1,129 @@
+"""Objectives: what choosing an endpoint costs, to the request itself and to those after it.
+
+They know predictions and arrivals; not who predicts, and not whether to believe it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+
+from lodestar_extproc.decision import Candidates
+from lodestar_extproc.endpoint import FloatArray
+from lodestar_extproc.learning.endpoint_table import EndpointTable
+from lodestar_extproc.learning.models import Estimate
+
+MEMORY_S = 30.0
+MAX_UTILISATION = 0.92
+OWN_SHARE = 0.5
+"""Of an endpoint's utilisation: half its own, half the fleet's, for it moves with the fleet's."""
+
+
+class Objective(Protocol):
+    """Scores candidates. Told of every request that arrives and of where it went."""
+
+    name: str
+
+    def arrived(self, at_s: float) -> None:
+        """A request is about to be scored."""
+        ...
+
+    def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
+        """Cost of each candidate, seconds, [n]; the lowest is best."""
+        ...
+
+    def routed(self, address: str, service_s: float) -> None:
+        """The request went to *address*, whoever decided, and adds *service_s* there."""
+        ...
+
+    def forget(self, address: str) -> None:
+        """The endpoint has left."""
+        ...
+
+
+class GreedyTTFT:
+    """The request's own predicted TTFT, whatever it does to others."""
+
+    name = "ttft"
+
+    def arrived(self, at_s: float) -> None:
+        """Nothing to count."""
+
+    def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:  # noqa: ARG002
+        """The predicted TTFT, [n]."""
+        return estimate.ttft_s
+
+    def routed(self, address: str, service_s: float) -> None:
+        """Nothing to count."""
+
+    def forget(self, address: str) -> None:
+        """Nothing to forget."""
+
+
+class Externality:
+    """Own TTFT, and the delay that the request causes to those who come after it.
+
+        cost = p + w·λ/(2(1-ρ))·(2·v·x + x²)
+
+    In an M/G/1 queue the relative value of a backlog u is λu²/(2(1-ρ)): the waiting it will cause.
+    Adding x seconds behind v raises it by the term above, so this is one step of policy
+    improvement over a static random split. λ is the fleet's arrival rate times the endpoint's
+    share of its speed; ρ is from the service that was routed, both as exponential means.
+
+    Args:
+        weight: w, 0 for one's own TTFT alone.
+    """
+
+    name = "externality"
+
+    def __init__(self, weight: float = 2.0) -> None:
+        self._weight = weight
+        self._started_at_s: float | None = None
+        self._at_s = 0.0
+        self._arrivals = 0.0
+        self._service = EndpointTable(np.zeros(1))
+
+    def arrived(self, at_s: float) -> None:
+        """Age what was counted, and count one arrival."""
+        if self._started_at_s is None:
+            self._started_at_s = self._at_s = at_s
+        decay = math.exp(-max(0.0, at_s - self._at_s) / MEMORY_S)
+        self._at_s = at_s
+        self._arrivals = self._arrivals * decay + 1.0 / MEMORY_S
+        self._service.scale(decay)
+
+    def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
+        """Own TTFT plus the weighted delay to others, [n]."""
+        x, v = estimate.service_s, estimate.backlog_s
+        congestion = self.arrival_rate(estimate) / (2.0 * (1.0 - self.utilisation(candidates)))
+        cost: FloatArray = estimate.ttft_s + self._weight * congestion * (2.0 * v * x + x * x)
+        return cost
+
+    def arrival_rate(self, estimate: Estimate) -> FloatArray:
+        """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""
+        speed = 1.0 / estimate.s_per_ktoken
+        rate: FloatArray = self._arrivals * self._start_up() * speed / speed.sum()
+        return rate
+
+    def utilisation(self, candidates: Candidates) -> FloatArray:
+        """ρ: seconds of service routed to each endpoint a second, bounded, [n]."""
+        own = self._start_up() * self._service.gather(candidates.snapshot.endpoints)[:, 0]
+        fleet = min(MAX_UTILISATION, float(own.mean()))
+        mixed: FloatArray = np.minimum(MAX_UTILISATION, (1 - OWN_SHARE) * fleet + OWN_SHARE * own)
+        return mixed
+
+    def routed(self, address: str, service_s: float) -> None:
+        """Count its service where it went."""
+        routed = self._service.row(address, "") + service_s / MEMORY_S
+        self._service.set(address, routed)
+
+    def forget(self, address: str) -> None:
+        """Drop its count."""
+        self._service.drop(address)
+
+    def _start_up(self) -> float:
+        """Corrects a mean that has not run for its memory yet."""
+        run_s = self._at_s - (self._at_s if self._started_at_s is None else self._started_at_s)
+        return 1.0 / (1.0 - math.exp(-max(run_s, 1.0) / MEMORY_S))

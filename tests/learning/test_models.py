@@ -1,0 +1,41 @@
+"""Every model of TTFT passes the one list of checks."""
+
+import random
+
+import model_checks
+import pytest
+
+from lodestar_extproc.config.settings import MODELS
+from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.mlp_training import TrainingInPlace
+from lodestar_extproc.learning.river_models import BayesianLinearModel
+from lodestar_extproc.learning.sklearn_models import MLPModel
+
+
+def a_quick_mlp():
+    return MLPModel(random.Random(0), retrain_samples=300, start_executor=TrainingInPlace)
+
+
+NEW_MODEL = {
+    "engine": EngineModel,
+    "bayesian_linear": BayesianLinearModel,
+    "mlp": a_quick_mlp,
+}
+
+NOT_CLAIMED = {
+    ("mlp", "recovers_from_adversarial_labels"): "squared error: one absurd label outweighs many",
+    ("mlp", "a_discounted_endpoint_learns_its_new_speed"): "nothing is kept by endpoint",
+}
+
+
+@pytest.mark.parametrize("check", model_checks.CHECKS)
+@pytest.mark.parametrize("model", NEW_MODEL)
+def test_model(model, check):
+    if (model, check) in NOT_CLAIMED:
+        pytest.skip(NOT_CLAIMED[model, check])
+    model_checks.CHECKS[check](NEW_MODEL[model])
+
+
+def test_every_model_that_may_be_configured_is_checked():
+    assert set(NEW_MODEL) == set(MODELS)
+    assert all(new_model().name == name for name, new_model in NEW_MODEL.items())
