@@ -96,3 +96,32 @@ def an_eds_file(folder: Path, *hosts: str, name: str = "eds.yaml") -> Path:
         f"  endpoints:\n  - lb_endpoints:\n{endpoints}"
     )
     return path
+
+
+class Recorder:
+    """A router listener that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.decisions, self.first_tokens, self.completions = [], [], []
+
+    def decided(self, decision) -> None:
+        self.decisions.append(decision)
+
+    def first_token(self, decision, event) -> None:
+        self.first_tokens.append(event)
+
+    def completed(self, decision, event) -> None:
+        self.completions.append(event)
+
+
+def a_router(n: int = 3, *, listeners=(), sees_first_tokens: bool = True, **settings):
+    from lodestar_extproc.assembly import new_router  # noqa: PLC0415  (imports every model)
+    from lodestar_extproc.config.settings import PoolSettings  # noqa: PLC0415
+
+    return new_router(
+        "pool",
+        PoolSettings(**{"seed": 1} | settings),
+        [an_endpoint(i + 1) for i in range(n)],
+        listeners=listeners,
+        sees_first_tokens=sees_first_tokens,
+    )

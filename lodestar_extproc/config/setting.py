@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
@@ -186,11 +186,13 @@ def _as_str(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-_AS_KIND = {float: _as_float, int: _as_int, bool: _as_bool, str: _as_str}
-_KIND_NAMES = {
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-    str: "text",
-    tuple: "a list",
-}
+_AS_KIND = MappingProxyType({float: _as_float, int: _as_int, bool: _as_bool, str: _as_str})
+_KIND_NAMES = MappingProxyType(
+    {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "text",
+        tuple: "a list",
+    }
+)
