@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install test lint types demo clean
+.PHONY: help install test lint types demo bench-validate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -30,6 +30,9 @@ test: lint types  ## lint, types, import contract and all tests (under 10 minute
 
 demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of policies
 	$(BIN)/lodestar-extproc demo $(ARGS)
+
+bench-validate: install  ## the simulated engine against a real vLLM log (ARGS="--traces PATH")
+	$(BIN)/python benchmarks/validate_engine.py $(ARGS)
 
 clean:  ## remove what was made
 	rm -rf $(VENV) lodestar_extproc/generated

@@ -1,0 +1,150 @@
+"""The flat arrays one simulated engine consists of; copying them copies the engine.
+
+It knows the layout, not what happens to it: that is in `block_pool.py`, `live_requests.py` and
+`kernel.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+BLOCK_TOKENS = 16
+PENDING, WAITING, RUNNING, UNUSED = 0, 1, 2, 3
+"""The first request slots head circular lists; every other slot is in exactly one of them."""
+N_HEADS = 4
+
+ENGINE = np.dtype(
+    [
+        # Coefficients, constant but for the slow factor.
+        ("floor_ms", "f8"),
+        ("base_ms", "f8"),
+        ("per_token_ms", "f8"),
+        ("per_mpair_ms", "f8"),
+        ("per_decode_ms", "f8"),
+        ("per_kcontext_ms", "f8"),
+        ("host_ms", "f8"),
+        ("mixed_ratio", "f8"),
+        ("jitter_cv", "f8"),
+        ("stall_ratio", "f8"),
+        ("stall_min_s", "f8"),
+        ("stall_max_s", "f8"),
+        ("slow_factor", "f8"),
+        ("token_budget", "i8"),
+        ("max_running", "i8"),
+        ("chunked", "i8"),
+        ("prefix_caching", "i8"),
+        ("watermark_blocks", "i8"),
+        ("max_live_requests", "i8"),
+        # The clock and the step in progress.
+        ("now_s", "f8"),
+        ("next_event_s", "f8"),
+        ("stepping", "i8"),
+        ("step_prefill", "i8"),
+        ("step_decodes", "i8"),
+        ("step_context", "f8"),
+        ("step_pairs", "f8"),
+        ("random", "u8"),
+        # Sizes, exact at any time.
+        ("n_live", "i8"),
+        ("n_waiting", "i8"),
+        ("n_running", "i8"),
+        ("free_blocks", "i8"),
+        ("spans_end", "i8"),
+        # Totals.
+        ("steps", "i8"),
+        ("preemptions", "i8"),
+        ("prompt_tokens", "i8"),
+        ("generated_tokens", "i8"),
+        ("prefix_query_tokens", "i8"),
+        ("prefix_hit_tokens", "i8"),
+        # What the metric page shows: as it was at the end of a step.
+        ("shown_waiting", "i8"),
+        ("shown_running", "i8"),
+        ("shown_free_blocks", "i8"),
+    ],
+    align=True,
+)
+REQUEST = np.dtype(
+    [
+        ("next", "i8"),
+        ("previous", "i8"),
+        ("request", "i8"),
+        ("ready_s", "f8"),
+        ("prompt", "i8"),
+        ("output", "i8"),
+        ("generated", "i8"),
+        ("computed", "i8"),
+        ("scheduled", "i8"),
+        ("cached", "i8"),
+        ("aborted", "i8"),
+        ("held", "i8"),
+        ("ids_at", "i8"),
+        ("n_ids", "i8"),
+        ("table_at", "i8"),
+        ("table_end", "i8"),
+    ],
+    align=True,
+)
+BLOCK = np.dtype(
+    [("id", "u8"), ("next", "i4"), ("previous", "i4"), ("references", "i4"), ("hashed", "i4")],
+    align=True,
+)
+INDEX = np.dtype([("id", "u8"), ("block", "i8")], align=True)
+EVENT = np.dtype([("kind", "i8"), ("request", "i8"), ("at_s", "f8"), ("cached", "i8")], align=True)
+
+
+class State(NamedTuple):
+    """Everything an engine is.
+
+    Attributes:
+        engine: one ENGINE record.
+        requests: REQUEST by slot.
+        blocks: BLOCK by number; the one past the last heads the free list.
+        index: INDEX, a hash table with open addressing from block id to block; a power of two long.
+        spans: int64; for each request the ids of its blocks, then the numbers of those it holds.
+    """
+
+    engine: Any
+    requests: Any
+    blocks: Any
+    index: Any
+    spans: Any
+
+
+def empty_state(kv_blocks: int, n_slots: int, n_spans: int) -> State:
+    """An engine without coefficients, all blocks free, room for *n_slots* requests."""
+    engine = np.zeros(1, ENGINE)
+    engine["free_blocks"] = engine["shown_free_blocks"] = kv_blocks
+    engine["next_event_s"] = np.inf
+    engine["now_s"] = -np.inf
+    requests = np.zeros(N_HEADS, REQUEST)
+    requests["next"] = requests["previous"] = np.arange(N_HEADS)
+    blocks = np.zeros(kv_blocks + 1, BLOCK)
+    numbers = np.arange(kv_blocks + 1)
+    blocks["next"] = np.roll(numbers, -1)
+    blocks["previous"] = np.roll(numbers, 1)
+    # At most half full, so that probes stay short.
+    index = np.zeros(1 << (2 * kv_blocks - 1).bit_length(), INDEX)
+    index["block"] = -1
+    state = State(engine, requests, blocks, index, np.zeros(n_spans, np.int64))
+    return with_slots(state, n_slots)
+
+
+def with_slots(state: State, n_slots: int) -> State:
+    """The same engine with *n_slots* more request slots."""
+    old = len(state.requests)
+    requests = np.concatenate([state.requests, np.zeros(n_slots, REQUEST)])
+    added = np.arange(old, old + n_slots)
+    requests["next"][added] = np.append(added[1:], UNUSED)
+    last = requests["previous"][UNUSED]
+    requests["previous"][added] = np.append(last, added[:-1])
+    requests["next"][last] = old
+    requests["previous"][UNUSED] = added[-1]
+    return state._replace(requests=requests)
+
+
+def copy_state(state: State) -> State:
+    """An independent copy."""
+    return State(*(array.copy() for array in state))
