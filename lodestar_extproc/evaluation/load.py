@@ -1,0 +1,166 @@
+"""Open-loop load: sends each arrival at its time, whatever became of those before, and times it.
+
+It knows any OpenAI-compatible endpoint and nothing of routing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+
+import aiohttp
+import orjson
+
+from lodestar_extproc.evaluation.chats import Arrival, Kind
+
+SERVED_BY = "x-served-by"
+"""Response header in which a simulated engine names itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRecord:
+    """What became of one request; times in seconds from its sending.
+
+    Attributes:
+        at_s: when it was sent, from the start of the load.
+        ttft_s, e2e_s: None where they never came.
+        failure: empty for an answer that came whole.
+    """
+
+    at_s: float
+    kind: Kind
+    status: int
+    ttft_s: float | None
+    e2e_s: float | None
+    output_chunks: int
+    served_by: str
+    failure: str
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time between chunks after the first; None for fewer than two."""
+        if self.ttft_s is None or self.e2e_s is None or self.output_chunks < 2:
+            return None
+        return (self.e2e_s - self.ttft_s) / (self.output_chunks - 1)
+
+
+class LoadClient:
+    """Sends arrivals to one URL.
+
+    Args:
+        url: of the server, without a path.
+        timeout_s: after which an answer counts as failed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str,
+        timeout_s: float = 120.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._url = url.rstrip("/") + "/v1/chat/completions"
+        self._model = model
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._clock = clock
+        self.n_sent = 0
+        self.records: list[LoadRecord] = []
+
+    async def run(self, arrivals: Iterable[Arrival]) -> list[LoadRecord]:
+        """Send all of *arrivals* and wait for their answers; records in order of ending."""
+        started_at_s = self._clock()
+        connector = aiohttp.TCPConnector(limit=0)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session,
+            asyncio.TaskGroup() as tasks,
+        ):
+            for arrival in arrivals:
+                await asyncio.sleep(arrival.at_s - (self._clock() - started_at_s))
+                self.n_sent += 1
+                tasks.create_task(self._send(session, arrival))
+        return self.records
+
+    async def _send(self, session: aiohttp.ClientSession, arrival: Arrival) -> None:
+        sent_at_s = self._clock()
+        answer = _Answer()
+        failure = ""
+        try:
+            body = request_body(arrival, self._model)
+            headers = {"content-type": "application/json"}
+            async with session.post(self._url, data=body, headers=headers) as response:
+                answer.status = response.status
+                answer.served_by = response.headers.get(SERVED_BY, "")
+                async for event in events(response.content):
+                    answer.take(event, self._clock() - sent_at_s)
+            failure = answer.failure()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = f"{type(error).__name__}: {error}"
+        ended_s = None if failure else self._clock() - sent_at_s
+        self.records.append(
+            LoadRecord(
+                arrival.at_s,
+                arrival.kind,
+                answer.status,
+                answer.ttft_s,
+                ended_s,
+                answer.chunks,
+                answer.served_by,
+                failure,
+            )
+        )
+
+
+@dataclass(slots=True)
+class _Answer:
+    """A streamed answer as it comes."""
+
+    status: int = 0
+    served_by: str = ""
+    ttft_s: float | None = None
+    chunks: int = 0
+    ended: bool = False
+    error: str = ""
+
+    def take(self, event: bytes, after_s: float) -> None:
+        if event == b"[DONE]":
+            self.ended = True
+            return
+        chunk = orjson.loads(event)
+        if "error" in chunk:
+            self.error = f"error event: {chunk['error']}"
+        elif any(choice.get("delta", {}).get("content") for choice in chunk.get("choices", ())):
+            self.chunks += 1
+            if self.ttft_s is None:
+                self.ttft_s = after_s
+
+    def failure(self) -> str:
+        if self.status != 200:
+            return f"status {self.status}"
+        if self.error:
+            return self.error
+        return "" if self.ended else "the stream broke off"
+
+
+def request_body(arrival: Arrival, model: str) -> bytes:
+    """The JSON that asks for a streamed answer to *arrival*."""
+    return orjson.dumps(
+        {
+            "model": model,
+            "messages": [{"role": role, "content": said} for role, said in arrival.messages],
+            "max_tokens": arrival.output_tokens,
+            "stream": True,
+        }
+    )
+
+
+async def events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The data of each server-sent event; comments and other fields are left out."""
+    rest = b""
+    async for piece in content.iter_any():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
