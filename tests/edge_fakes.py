@@ -8,18 +8,16 @@ from functools import cache
 from builders import a_fleet, an_endpoint, candidates_of
 from lodestar_extproc.completion import Completion, FirstToken
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.decision import Decision, Ranking
+from lodestar_extproc.decision import Candidates, Decision, Ranking
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.request import InferenceRequest
 from lodestar_extproc.router import NoEndpoint
 from lodestar_extproc.routers import UnknownPool
 
 
-@cache
 def a_decision(*addresses: str, decision_id: str = "pool.1", request_id: str = "") -> Decision:
     """*addresses* in their order; three of the builders' by default."""
-    fleet = Fleet([an_endpoint(address=a) for a in addresses]) if addresses else a_fleet(3)
-    candidates = candidates_of(fleet)
+    candidates = _candidates(addresses)
     return Decision(
         decision_id=decision_id,
         request_id=request_id,
@@ -31,6 +29,12 @@ def a_decision(*addresses: str, decision_id: str = "pool.1", request_id: str = "
     )
 
 
+@cache
+def _candidates(addresses: tuple[str, ...]) -> Candidates:
+    fleet = Fleet([an_endpoint(address=a) for a in addresses]) if addresses else a_fleet(3)
+    return candidates_of(fleet)
+
+
 @dataclass
 class FakeRouters:
     """All pools and their only router in one; remembers what it was asked and told."""
@@ -40,6 +44,8 @@ class FakeRouters:
     pools: tuple[str, ...] = ("pool",)
     policies: tuple[str, ...] = ("random",)
     to_the_end: bool = False
+    bug: Exception | None = None
+    n_decisions: int = 0
     routed: list[InferenceRequest] = field(default_factory=list)
     request_ids: list[str] = field(default_factory=list)
     asked: list[tuple[str | None, str | None, str | None]] = field(default_factory=list)
@@ -60,10 +66,16 @@ class FakeRouters:
     def route(self, request: InferenceRequest, *, request_id: str, at_s: float) -> Decision:
         if not self.addresses:
             raise NoEndpoint("none")
+        if self.bug is not None:
+            raise self.bug
         self.routed.append(request)
         self.request_ids.append(request_id)
-        number = len(self.routed)
-        return a_decision(*self.addresses, decision_id=f"pool.{number}", request_id=request_id)
+        self.n_decisions += 1
+        return a_decision(*self.addresses, decision_id=self.last_id, request_id=request_id)
+
+    @property
+    def last_id(self) -> str:
+        return f"pool.{self.n_decisions}"
 
     def first_token(self, event: FirstToken) -> None:
         self.first_tokens.append(event)

@@ -45,6 +45,11 @@ class AnswerReader:
         self._data_bytes = 0
         self._overflowed = False
 
+    @property
+    def in_events(self) -> bool:
+        """Whether the answer comes as a stream of events; False until it has begun."""
+        return self._format is _Format.EVENTS
+
     def feed(self, chunk: bytes) -> None:
         """Read the next bytes."""
         if self._format is None:

@@ -79,7 +79,7 @@ class Observation:
     def _read(self, event: ResponseBody) -> None:
         self._reader.feed(event.body)
         self._tell_first_token(event.at_s)
-        self._body_began = self._body_began or bool(event.body)
+        self._body_began = self._body_began or self._reader.in_events
 
     def _tell_first_token(self, at_s: float) -> None:
         if self._told_first_token or not self._reader.first_token or self._is_refusal():
