@@ -22,14 +22,22 @@ class Route:
     """One way from a virtual host to a cluster; a weighted route is several.
 
     Attributes:
-        node: the entry in `routes`.
+        node: the entry in `routes`; `host` is the virtual host it stands in.
         cluster: empty where a header or a plugin names it.
         overrides: the `ExtProcPerRoute`s that hold here, outermost first.
     """
 
     node: Node
+    host: Node
     cluster: str
     overrides: tuple[Node, ...]
+
+    @property
+    def retry_policy(self) -> Node:
+        """The one that holds: the route's own, else the virtual host's."""
+        own = self.node.get("route", "retry_policy")
+        inherited = self.host.get("retry_policy")
+        return inherited if inherited and not own else own
 
     @property
     def skips_ext_proc(self) -> bool:
@@ -101,7 +109,14 @@ def response_body_mode(config: Node) -> str:
 
 
 def receiving_namespaces(config: Node) -> tuple[str, ...]:
+    """The namespaces of dynamic metadata that Envoy takes from an ext_proc service."""
     names = config.get("metadata_options", "receiving_namespaces", "untyped")
+    return tuple(name.text for name in names.items())
+
+
+def forwarding_namespaces(config: Node) -> tuple[str, ...]:
+    """The namespaces of dynamic metadata that Envoy shows to an ext_proc service."""
+    names = config.get("metadata_options", "forwarding_namespaces", "untyped")
     return tuple(name.text for name in names.items())
 
 
@@ -124,18 +139,18 @@ def routes(manager: Node) -> Iterator[Route]:
     for host in table.get("virtual_hosts").items():
         for node in host.get("routes").items():
             overrides = [_override(table), _override(host), _override(node)]
-            yield from _destinations(node, [o for o in overrides if o])
+            present = tuple(override for override in overrides if override is not None)
+            for cluster, own in _destinations(node.get("route")):
+                yield Route(node, host, cluster, present if own is None else (*present, own))
 
 
-def _destinations(node: Node, overrides: list[Node]) -> Iterator[Route]:
-    action = node.get("route")
+def _destinations(action: Node) -> Iterator[tuple[str, Node | None]]:
+    """Each cluster a route may lead to, with its own `ExtProcPerRoute`."""
     weighted = list(action.get("weighted_clusters", "clusters").items())
-    for cluster in weighted:
-        own = _override(cluster)
-        named = cluster.get("name").text
-        yield Route(node, named, (*overrides, own) if own else tuple(overrides))
+    for entry in weighted:
+        yield entry.get("name").text, _override(entry)
     if action and not weighted:
-        yield Route(node, action.get("cluster").text, tuple(overrides))
+        yield action.get("cluster").text, None
 
 
 def _override(place: Node) -> Node | None:

@@ -11,7 +11,7 @@ from lodestar_extproc.config.setting import SettingError, settings_of
 from lodestar_extproc.config.settings import PoolSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from lodestar_extproc.config.node import Node
 
@@ -46,12 +46,10 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
     """
     found = []
     for manager in tree.all_managers(root):
-        decision = tree.decision_filter(manager)
-        everywhere = (
-            _values(decision.get("grpc_service", "initial_metadata"), pools) if decision else {}
-        )
-        for route in tree.routes(manager):
-            values = everywhere | _route_values(route, pools)
+        for route, headers in route_headers(manager):
+            for header in headers.values():
+                _check(header, pools)
+            values = {name: header.get("value").text for name, header in headers.items()}
             if values:
                 found.append(
                     RouteOverride(
@@ -65,25 +63,27 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
     return tuple(found)
 
 
-def _route_values(route: tree.Route, pools: Collection[str]) -> dict[str, str]:
-    # Envoy takes the innermost list whole; lists are not merged.
-    values: dict[str, str] = {}
-    for override in route.overrides:
-        values = _values(override.get("overrides", "grpc_initial_metadata"), pools) or values
-    return values
+def route_headers(manager: Node) -> Iterator[tuple[tree.Route, dict[str, Node]]]:
+    """Every route with our headers that hold there, `{key, value}`, by lower-case key.
+
+    Those of the filter hold everywhere; of the routes' lists Envoy takes the innermost one whole.
+    """
+    decision = tree.decision_filter(manager)
+    everywhere = _ours(decision.get("grpc_service", "initial_metadata")) if decision else {}
+    for route in tree.routes(manager):
+        own: dict[str, Node] = {}
+        for override in route.overrides:
+            own = _ours(override.get("overrides", "grpc_initial_metadata")) or own
+        yield route, everywhere | own
 
 
-def _values(headers: Node, pools: Collection[str]) -> dict[str, str]:
-    values = {}
-    for header in headers.items():
-        key, value = header.get("key"), header.get("value")
-        if key.text.lower().startswith(PREFIX):
-            _check(key, value, pools)
-            values[key.text.lower()] = value.text
-    return values
+def _ours(headers: Node) -> dict[str, Node]:
+    named = {header.get("key").text.lower(): header for header in headers.items()}
+    return {name: header for name, header in named.items() if name.startswith(PREFIX)}
 
 
-def _check(key: Node, value: Node, pools: Collection[str]) -> None:
+def _check(header: Node, pools: Collection[str]) -> None:
+    key, value = header.get("key"), header.get("value")
     name = key.text.lower()
     if name not in KEYS:
         raise key.error(f"{name} is {unknown(name, KEYS)}")
