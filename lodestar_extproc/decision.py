@@ -4,26 +4,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
-from lodestar_extproc.features import FeatureMatrix
+from lodestar_extproc.features import FeatureMatrix, extract, uncached_prompt_tokens
 from lodestar_extproc.request import InferenceRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidates:
     """One request beside every endpoint that could serve it.
 
     Attributes:
         matched_tokens: [n_endpoints], prompt tokens each cache probably holds.
         matched_ratio: [n_endpoints], full blocks matched over full blocks, 0 to 1.
+        prefill_s_per_ktoken: [n_endpoints], learned, at the time of the decision.
     """
 
     request: InferenceRequest
     snapshot: FleetSnapshot
     matched_tokens: FloatArray
     matched_ratio: FloatArray
-    features: FeatureMatrix
+    prefill_s_per_ktoken: FloatArray
+
+    @cached_property
+    def features(self) -> FeatureMatrix:
+        """For the model that decides and for the sample it learns from, computed once, if at all.
+
+        A fixed rule needs none of it.
+        """
+        return extract(
+            self.request, self.snapshot, self.matched_tokens, self.prefill_s_per_ktoken
+        )
+
+    @cached_property
+    def uncached_tokens(self) -> FloatArray:
+        """Prompt tokens each endpoint would compute, [n_endpoints]."""
+        return uncached_prompt_tokens(self.request, self.matched_tokens)
 
     def __len__(self) -> int:
         return len(self.snapshot)

@@ -73,6 +73,11 @@ class FeatureMatrix:
         return self.values[:, :N_ENGINE]
 
 
+def uncached_prompt_tokens(request: InferenceRequest, matched_tokens: FloatArray) -> FloatArray:
+    """Prompt tokens each endpoint would compute, at least 1, [n]."""
+    return np.maximum(request.prompt_tokens - matched_tokens, 1.0)
+
+
 def extract(
     request: InferenceRequest,
     snapshot: FleetSnapshot,
@@ -90,7 +95,7 @@ def extract(
     n = len(snapshot)
     prompt = request.prompt_tokens
     decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
-    uncached = np.maximum(prompt - matched_tokens, 1.0)
+    uncached = uncached_prompt_tokens(request, matched_tokens)
     pairs = uncached * (prompt - 0.5 * uncached)
     queued = _queued_tokens(snapshot, prefill_s_per_ktoken)
     work = queued + uncached

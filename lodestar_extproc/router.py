@@ -18,7 +18,6 @@ from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.features import extract
 from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.learner import Learner
@@ -138,8 +137,7 @@ class Router:
         snapshot = self.fleet.snapshot(at_s)
         matched_tokens, matched_ratio = self.fleet.match(request, snapshot.endpoints)
         rate_s = self.learner.prefill_s_per_ktoken(snapshot.endpoints)
-        features = extract(request, snapshot, matched_tokens, rate_s)
-        return Candidates(request, snapshot, matched_tokens, matched_ratio, features)
+        return Candidates(request, snapshot, matched_tokens, matched_ratio, rate_s)
 
     def _rank(self, candidates: Candidates) -> Ranking:
         if len(candidates) == 1:
@@ -156,7 +154,7 @@ class Router:
             decision.decision_id,
             request,
             decision.addresses[0],
-            uncached_tokens=float(decision.candidates.features.uncached_tokens[chosen]),
+            uncached_tokens=float(decision.candidates.uncached_tokens[chosen]),
             at_s=decision.at_s,
             expected_first_token_at_s=None if seen else decision.at_s + _expected_s(decision),
         )

@@ -10,7 +10,6 @@ import numpy as np
 from lodestar_extproc.config import EdsFile, Pool, Resolution
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.features import extract
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind, hash_blocks
 
@@ -51,8 +50,7 @@ def candidates_of(fleet: Fleet, request: InferenceRequest | None = None, at_s: f
     request = a_request() if request is None else request
     snapshot = fleet.snapshot(at_s)
     tokens, ratio = fleet.match(request, snapshot.endpoints)
-    features = extract(request, snapshot, tokens, np.full(len(snapshot), 0.1))
-    return Candidates(request, snapshot, tokens, ratio, features)
+    return Candidates(request, snapshot, tokens, ratio, np.full(len(snapshot), 0.1))
 
 
 def dispatch(fleet: Fleet, decision_id: str, address: str, request=None, at_s: float = 0.0, **kw):

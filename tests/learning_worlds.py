@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from builders import a_request
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FleetSnapshot
-from lodestar_extproc.features import extract
 from lodestar_extproc.sample import TrainingSample
 
 NEVER = -np.inf
@@ -50,8 +49,7 @@ def see(snapshot: FleetSnapshot, prompt_tokens: float, matched_tokens=0.0, rate_
     n = len(snapshot)
     request = a_request(prompt_tokens=prompt_tokens)
     matched = np.broadcast_to(np.array(matched_tokens, float), n)
-    features = extract(request, snapshot, matched, np.full(n, rate_s))
-    return Candidates(request, snapshot, matched, matched / prompt_tokens, features)
+    return Candidates(request, snapshot, matched, matched / prompt_tokens, np.full(n, rate_s))
 
 
 def worked_decision() -> Candidates:
@@ -159,15 +157,17 @@ class LinearWorld:
 def with_endpoints(candidates: Candidates, order) -> Candidates:
     """The same candidates in another order."""
     index = list(order)
-    f = candidates.features
-    features = replace(
-        f,
-        values=f.values[index],
-        marginal=f.marginal[index],
-        per_ktoken=f.per_ktoken[index],
-        uncached_tokens=f.uncached_tokens[index],
+    snapshot = candidates.snapshot
+    columns = {
+        field.name: getattr(snapshot, field.name)[index]
+        for field in fields(snapshot)
+        if field.name not in ("at_s", "endpoints")
+    }
+    endpoints = tuple(snapshot.endpoints[i] for i in index)
+    return replace(
+        candidates,
+        snapshot=replace(snapshot, endpoints=endpoints, **columns),
+        matched_tokens=candidates.matched_tokens[index],
+        matched_ratio=candidates.matched_ratio[index],
+        prefill_s_per_ktoken=candidates.prefill_s_per_ktoken[index],
     )
-    snapshot = replace(
-        candidates.snapshot, endpoints=tuple(candidates.snapshot.endpoints[i] for i in index)
-    )
-    return replace(candidates, snapshot=snapshot, features=features)

@@ -21,6 +21,6 @@ class CacheCost:
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         snapshot = candidates.snapshot
-        prefill = snapshot.prefill_uncached_tokens + candidates.features.uncached_tokens
+        prefill = snapshot.prefill_uncached_tokens + candidates.uncached_tokens
         held = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
         return Ranking(by_cost((prefill + held) / BLOCK_TOKENS, rng))

@@ -26,8 +26,7 @@ class LeastLoad:
     name = "least_load"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
-        features = candidates.features
-        tokens = candidates.snapshot.prefill_uncached_tokens + features.uncached_tokens
-        kv_usage = np.clip(features.values[:, KV_USAGE_COLUMN], 0.0, MAX_KV_USAGE_RATIO)
+        tokens = candidates.snapshot.prefill_uncached_tokens + candidates.uncached_tokens
+        kv_usage = np.clip(candidates.features.values[:, KV_USAGE_COLUMN], 0.0, MAX_KV_USAGE_RATIO)
         cost = tokens / PREFILL_TOKENS_PER_S + KV_PRICE_S * kv_usage / (1.0 - kv_usage)
         return Ranking(by_cost(cost, rng))

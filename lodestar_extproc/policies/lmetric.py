@@ -19,5 +19,5 @@ class LMetric:
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         snapshot = candidates.snapshot
-        tokens = snapshot.prefill_uncached_tokens + candidates.features.uncached_tokens
+        tokens = snapshot.prefill_uncached_tokens + candidates.uncached_tokens
         return Ranking(by_cost(tokens * (snapshot.in_flight + 1.0), rng))

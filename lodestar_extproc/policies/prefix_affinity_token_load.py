@@ -27,7 +27,7 @@ class PrefixAffinityTokenLoad:
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         queued = candidates.snapshot.prefill_uncached_tokens
-        order = by_cost(queued + candidates.features.uncached_tokens, rng)
+        order = by_cost(queued + candidates.uncached_tokens, rng)
         sticky = candidates.matched_ratio >= STICKY_RATIO
         if not sticky.any() or sticky.all() or _too_far_behind(queued, sticky):
             return Ranking(order)
