@@ -1,0 +1,1 @@
+"""The demo: real Envoy, `serve`, simulated engines and load, one policy after another."""
