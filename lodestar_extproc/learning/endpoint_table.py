@@ -47,6 +47,15 @@ class EndpointTable:
             self._free.append(row)
             self._gathered = None
 
+    def retain(self, endpoints: Sequence[Endpoint]) -> None:
+        """Forget the own rows of all but *endpoints*."""
+        if self._gathered is not None and self._gathered[0] is endpoints:
+            return
+        stay = {e.address for e in endpoints}
+        gone = [name for kind, name in self._rows if kind == "address" and name not in stay]
+        for address in gone:
+            self.drop(address)
+
     def row(self, address: str, accelerator: str) -> FloatArray:
         """The row that counts for one endpoint, [width]."""
         found: FloatArray = self._values[self._find(address, accelerator)]

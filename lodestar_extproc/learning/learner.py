@@ -145,7 +145,7 @@ class Learner:
         if sample.censored and not observed_s > predicted_s:
             self._uninformative += 1
             return
-        if self._model.is_trained:
+        if self._model.is_trained and self._trust.weighs(self._n_learned):
             self._score(sample.address, predicted_s, observed_s)
         self._model.learn(sample)
         self._trust.learned(sample)

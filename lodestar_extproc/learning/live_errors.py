@@ -17,8 +17,8 @@ from river import stats, utils
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 
-ERROR_WINDOW = 50
-"""Samples behind the median error: short, for it decides who decides."""
+FLEET_ERROR_SAMPLES, ENDPOINT_ERROR_SAMPLES = 50, 20
+"""Behind the median error: few, for it decides who decides."""
 INTERVAL_WINDOW = 200
 MIN_INTERVAL_SAMPLES = 30
 """With fewer an endpoint has the fleet's interval."""
@@ -29,11 +29,16 @@ COVERAGE_WINDOW = 500
 
 
 class ErrorWindow:
-    """The last predictions at one place, beside what was observed."""
+    """The last predictions at one place, beside what was observed.
 
-    def __init__(self, pairs: Iterable[Sequence[float]] = ()) -> None:
+    Args:
+        error_samples: the median error is that of so many.
+        pairs: what it holds at first.
+    """
+
+    def __init__(self, error_samples: int, pairs: Iterable[Sequence[float]] = ()) -> None:
         self._pairs: deque[tuple[float, float]] = deque(maxlen=INTERVAL_WINDOW)
-        self._error = stats.RollingQuantile(0.5, ERROR_WINDOW)
+        self._error = stats.RollingQuantile(0.5, error_samples)
         self._low = stats.RollingQuantile(LOW_QUANTILE, INTERVAL_WINDOW)
         self._high = stats.RollingQuantile(HIGH_QUANTILE, INTERVAL_WINDOW)
         for predicted_s, observed_s in pairs:
@@ -73,8 +78,8 @@ class LiveErrors:
     """
 
     def __init__(self) -> None:
-        self.fleet = ErrorWindow()
-        self.trivial = ErrorWindow()
+        self.fleet = ErrorWindow(FLEET_ERROR_SAMPLES)
+        self.trivial = ErrorWindow(FLEET_ERROR_SAMPLES)
         self._endpoints: dict[str, ErrorWindow] = {}
         self._median_s = stats.RollingQuantile(0.5, INTERVAL_WINDOW)
         self._factors = EndpointTable(np.array(UNKNOWN_FACTORS))
@@ -87,7 +92,7 @@ class LiveErrors:
         if len(self.fleet):
             self.trivial.add(float(self._median_s.get()), observed_s)
         self._median_s.update(observed_s)
-        own = self._endpoints.setdefault(address, ErrorWindow())
+        own = self._endpoints.setdefault(address, ErrorWindow(ENDPOINT_ERROR_SAMPLES))
         for window in (self.fleet, own):
             window.add(predicted_s, observed_s)
         self._set_factors(address, own)
@@ -98,7 +103,7 @@ class LiveErrors:
 
     def of(self, address: str) -> ErrorWindow:
         """One endpoint's window; empty for one never heard of."""
-        return self._endpoints.get(address, ErrorWindow())
+        return self._endpoints.get(address, ErrorWindow(ENDPOINT_ERROR_SAMPLES))
 
     @property
     def coverage_ratio(self) -> float | None:
@@ -126,12 +131,12 @@ class LiveErrors:
             KeyError, TypeError, ValueError: it is not such a state.
         """
         errors = cls()
-        errors.fleet = ErrorWindow(state["fleet"])
-        errors.trivial = ErrorWindow(state["trivial"])
+        errors.fleet = ErrorWindow(FLEET_ERROR_SAMPLES, state["fleet"])
+        errors.trivial = ErrorWindow(FLEET_ERROR_SAMPLES, state["trivial"])
         for _, observed_s in state["fleet"]:
             errors._median_s.update(observed_s)
         for address, pairs in state["endpoints"].items():
-            errors._endpoints[address] = ErrorWindow(pairs)
+            errors._endpoints[address] = ErrorWindow(ENDPOINT_ERROR_SAMPLES, pairs)
             errors._set_factors(address, errors._endpoints[address])
         return errors
 

@@ -19,7 +19,7 @@ from lodestar_extproc.sample import TrainingSample
 
 REOPEN_RATIO = 0.8
 """Trust returns at this share of the error at which it was lost, so that it doesn't flicker."""
-MIN_ENDPOINT_SAMPLES = 20
+MIN_ENDPOINT_SAMPLES = 10
 """With fewer an endpoint is not judged alone."""
 
 BoolArray = NDArray[np.bool_]
@@ -64,6 +64,10 @@ class Trust:
         self._trusted = True
         self._doubtful: set[str] = set()
         self._range: Range | None = None
+
+    def weighs(self, n_samples: int) -> bool:
+        """Whether errors count yet: those of a model's first guesses say nothing of it later."""
+        return n_samples >= max(1, self._burn_in_samples // 2)
 
     def learned(self, sample: TrainingSample) -> None:
         """The model has seen this row: rows like it are in range."""

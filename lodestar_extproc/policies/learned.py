@@ -67,10 +67,6 @@ class Learned:
             return ranking
         return replace(ranking, predicted_ttft_s=prediction.ttft_s, service_s=prediction.service_s)
 
-    def forget(self, address: str) -> None:
-        """The endpoint has left."""
-        self._objective.forget(address)
-
     def _by_model_or_fallback(
         self, candidates: Candidates, prediction: Prediction, rng: random.Random
     ) -> Ranking:

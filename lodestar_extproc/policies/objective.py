@@ -38,10 +38,6 @@ class Objective(Protocol):
         """The request went to *address*, whoever decided, and adds *service_s* there."""
         ...
 
-    def forget(self, address: str) -> None:
-        """The endpoint has left."""
-        ...
-
 
 class GreedyTTFT:
     """The request's own predicted TTFT, whatever it does to others."""
@@ -57,9 +53,6 @@ class GreedyTTFT:
 
     def routed(self, address: str, service_s: float) -> None:
         """Nothing to count."""
-
-    def forget(self, address: str) -> None:
-        """Nothing to forget."""
 
 
 class Externality:
@@ -96,6 +89,7 @@ class Externality:
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
         """Own TTFT plus the weighted delay to others, [n]."""
+        self._service.retain(candidates.snapshot.endpoints)
         x, v = estimate.service_s, estimate.backlog_s
         congestion = self.arrival_rate(estimate) / (2.0 * (1.0 - self.utilisation(candidates)))
         cost: FloatArray = estimate.ttft_s + self._weight * congestion * (2.0 * v * x + x * x)
@@ -118,10 +112,6 @@ class Externality:
         """Count its service where it went."""
         routed = self._service.row(address, "") + service_s / MEMORY_S
         self._service.set(address, routed)
-
-    def forget(self, address: str) -> None:
-        """Drop its count."""
-        self._service.drop(address)
 
     def _start_up(self) -> float:
         """Corrects a mean that has not run for its memory yet."""

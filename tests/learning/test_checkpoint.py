@@ -1,0 +1,126 @@
+import logging
+
+import orjson
+import pytest
+
+from learning_worlds import LinearWorld
+from lodestar_extproc.learning import checkpoint
+from lodestar_extproc.learning.checkpoint import (
+    CheckpointError,
+    read_checkpoint,
+    warm_start,
+    write_checkpoint,
+)
+from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.learning.trust import Trust
+
+STATE = {"a": [1.5, 0.1 + 0.2], "b": {"c": None}}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "pool.checkpoint"
+
+
+def a_learner():
+    return Learner(EngineModel(), Trust())
+
+
+def test_what_is_written_is_read_to_the_last_bit(path):
+    write_checkpoint(path, "engine", STATE)
+
+    assert read_checkpoint(path, "engine") == STATE
+
+
+def test_folders_are_made_and_nothing_else_is_left_in_them(tmp_path):
+    path = tmp_path / "new" / "folder" / "file"
+    for _ in range(3):
+        write_checkpoint(path, "engine", STATE)
+
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(path):
+    write_checkpoint(path, "engine", STATE)
+    with pytest.raises(TypeError):
+        write_checkpoint(path, "engine", {"a": object()})
+    (path.parent / "full").mkdir()
+    with pytest.raises(OSError, match="full"):
+        write_checkpoint(path.parent / "full", "engine", STATE)
+
+    assert read_checkpoint(path, "engine") == STATE
+    assert sorted(p.name for p in path.parent.iterdir()) == ["full", path.name]
+
+
+def test_a_restarted_learner_is_warm(path):
+    world, learner, again = LinearWorld(), a_learner(), a_learner()
+    world.teach(learner, 100)
+    write_checkpoint(path, "engine", learner.state())
+
+    assert warm_start(path, "engine", again)
+    assert again.state() == learner.state()
+    assert path.exists()
+
+
+def test_no_file_is_a_cold_start_without_a_warning(path, caplog):
+    assert not warm_start(path, "engine", a_learner())
+    assert not caplog.records
+
+
+def other_features(path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FEATURES", ("constant", "something_else"))
+
+
+def other_version(path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "VERSION", 99)
+
+
+def one_digit(path, _):
+    path.write_bytes(path.read_bytes()[:-3] + b"7]}")
+
+
+def empty(path, _):
+    path.write_bytes(b"")
+
+
+def half(path, _):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def no_checkpoint(path, _):
+    path.write_bytes(b"\x80\x04pickle\n" + b"x" * 100)
+
+
+@pytest.mark.parametrize(
+    "damage", [other_features, other_version, one_digit, empty, half, no_checkpoint]
+)
+def test_a_file_that_does_not_fit_is_set_aside_with_a_warning(path, damage, monkeypatch, caplog):
+    write_checkpoint(path, "engine", a_learner().state())
+    damage(path, monkeypatch)
+    held = path.read_bytes()
+    with pytest.raises(CheckpointError), caplog.at_level(logging.WARNING):
+        read_checkpoint(path, "engine")
+    learner = a_learner()
+
+    assert not warm_start(path, "engine", learner)
+    assert learner.state() == a_learner().state()
+    assert not path.exists()
+    assert path.with_name("pool.checkpoint.bad").read_bytes() == held
+    assert "starting cold" in caplog.text
+
+
+def test_another_models_file_is_not_used(path, caplog):
+    write_checkpoint(path, "mlp", {"bundle": None})
+
+    assert not warm_start(path, "engine", a_learner())
+    assert "its model is 'mlp', not 'engine'" in caplog.text
+
+
+def test_a_state_that_the_learner_refuses_is_a_cold_start(path, caplog):
+    write_checkpoint(path, "engine", {"n_learned": 5})
+    learner = a_learner()
+
+    assert not warm_start(path, "engine", learner)
+    assert learner.status().n_samples == 0
+    assert orjson.loads(path.with_name("pool.checkpoint.bad").read_bytes().splitlines()[1])

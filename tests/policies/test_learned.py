@@ -1,0 +1,267 @@
+import random
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from learning_worlds import LinearWorld
+from lodestar_extproc.decision import Ranking, Reason
+from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.learning.models import Estimate
+from lodestar_extproc.learning.trust import Trust
+from lodestar_extproc.policies.learned import Learned
+from lodestar_extproc.policies.objective import Externality, GreedyTTFT
+
+
+class AlwaysLast:
+    """A fallback whose choice is easily told from a model's."""
+
+    name = "always_last"
+
+    def rank(self, candidates, rng):
+        return Ranking(tuple(reversed(range(len(candidates)))), propensity=0.25)
+
+
+class Ledger(GreedyTTFT):
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.arrivals, self.routes = [], []
+
+    def arrived(self, at_s):
+        self.arrivals.append(at_s)
+
+    def routed(self, address, service_s):
+        self.routes.append((address, service_s))
+
+
+RNG = random.Random(0)
+
+
+def a_policy(learner=None, objective=None, **changes):
+    learner = Learner(EngineModel(), Trust()) if learner is None else learner
+    return Learned(learner, objective or Externality(), AlwaysLast(), **changes)
+
+
+def a_taught_learner(world, n=200, model=None, **limits):
+    learner = Learner(EngineModel() if model is None else model, Trust(**limits))
+    world.teach(learner, n)
+    return learner
+
+
+def a_world(*accelerators):
+    # The last, which the fallback always takes, is the slowest.
+    return LinearWorld(accelerators or ("fast", "fast", "slow"), noise=0.1)
+
+
+def test_the_fallback_decides_in_burn_in_and_the_model_after():
+    world = a_world()
+    learner = a_taught_learner(world, 49, burn_in_samples=50)
+    policy = a_policy(learner)
+    before = [policy.rank(world.candidates(), RNG) for _ in range(20)]
+    world.teach(learner, 60)
+    after = [policy.rank(world.candidates(), RNG) for _ in range(20)]
+
+    assert {r.reason for r in before} == {Reason.BURN_IN}
+    assert {r.order for r in before} == {(2, 1, 0)}
+    assert {r.reason for r in after} == {Reason.MODEL}
+    assert {r.order[0] for r in after} == {0, 1}
+
+
+def test_the_models_choice_is_the_one_that_goes_out():
+    world, learner = a_world(), None
+    learner = a_taught_learner(world)
+    policy = a_policy(learner, GreedyTTFT())
+    for _ in range(50):
+        candidates = world.candidates()
+        predicted = learner.predict(candidates.features, world.endpoints).ttft_s
+
+        assert policy.rank(candidates, RNG).order == tuple(np.argsort(predicted))
+
+
+def test_predictions_are_on_the_ranking_while_the_fallback_decides():
+    world = a_world()
+    learner = a_taught_learner(world, 5)
+    ranking = a_policy(learner).rank(world.candidates(), RNG)
+
+    assert ranking.reason is Reason.BURN_IN
+    assert ranking.predicted_ttft_s.shape == ranking.service_s.shape == (3,)
+    assert ranking.propensity == 0.25
+
+
+def test_nothing_is_predicted_from_no_samples():
+    ranking = a_policy().rank(a_world().candidates(), RNG)
+
+    assert ranking.predicted_ttft_s is None
+    assert ranking.service_s is None
+
+
+@pytest.mark.parametrize("n_taught", [0, 200])
+def test_every_decision_is_counted_as_it_was_made(n_taught):
+    world, ledger = a_world(), Ledger()
+    policy = a_policy(a_taught_learner(world, n_taught), ledger)
+    chosen, at_s = [], []
+    for _ in range(20):
+        candidates = world.candidates()
+        chosen.append(policy.rank(candidates, RNG).order[0])
+        at_s.append(candidates.snapshot.at_s)
+
+    assert [address for address, _ in ledger.routes] == [world.endpoints[i].address for i in chosen]
+    assert ledger.arrivals == at_s
+    assert all(service_s > 0 for _, service_s in ledger.routes)
+
+
+def test_an_untrusted_model_does_not_decide():
+    world = a_world()
+    learner = a_taught_learner(world)
+    for sample in world.samples(100):
+        learner.learn(replace(sample, predicted_ttft_s=5 * sample.ttft_s))
+    ranking = a_policy(learner).rank(world.candidates(), RNG)
+
+    assert ranking.reason is Reason.UNTRUSTED
+    assert ranking.order == (2, 1, 0)
+
+
+def test_the_fallback_decides_where_the_model_would_choose_an_endpoint_in_doubt():
+    world = a_world("fast", "slow", "slow")
+    learner = a_taught_learner(world, 600)
+    policy = a_policy(learner, GreedyTTFT())
+    sure = [world.observe(world.candidates(), 1) for _ in range(100)]
+    wrong = [world.observe(world.candidates(), 0) for _ in range(40)]
+    for k, sample in enumerate(sure):
+        learner.learn(replace(sample, predicted_ttft_s=sample.ttft_s))
+        if k % 5 == 0:
+            one = wrong.pop()
+            learner.learn(replace(one, predicted_ttft_s=one.ttft_s * 4))
+    reasons = Counter()
+    for _ in range(200):
+        candidates = world.candidates()
+        predicted = learner.predict(candidates.features, world.endpoints).ttft_s
+        ranking = policy.rank(candidates, RNG)
+        reasons[int(predicted.argmin()), ranking.reason] += 1
+
+    assert set(reasons) <= {(0, Reason.UNTRUSTED), (1, Reason.MODEL), (2, Reason.MODEL)}
+    assert len(reasons) >= 2
+
+
+def test_a_choice_beyond_all_that_was_learned_is_left_to_the_fallback():
+    world = a_world()
+    policy = a_policy(a_taught_learner(world))
+    candidates = world.candidates()
+    candidates.features.values[:, 1:6] *= 1e4
+
+    assert policy.rank(candidates, RNG).reason is Reason.OUT_OF_RANGE
+
+
+def test_a_strange_candidate_that_is_not_chosen_does_not_matter():
+    world = a_world()
+    policy = a_policy(a_taught_learner(world))
+    candidates = world.candidates()
+    candidates.features.values[1, 1:6] *= 1e4
+    ranking = policy.rank(candidates, RNG)
+
+    assert ranking.reason is Reason.MODEL
+    assert ranking.order[-1] == 1
+
+
+class NaNModel(EngineModel):
+    def predict(self, features, endpoints):
+        sound = super().predict(features, endpoints)
+        return Estimate(sound.ttft_s * np.nan, *(sound.service_s,) * 2, sound.s_per_ktoken)
+
+
+def test_nan_never_decides():
+    world = a_world()
+    policy = a_policy(a_taught_learner(world, model=NaNModel(), max_error_ratio=1e12))
+    ranking = policy.rank(world.candidates(), RNG)
+
+    assert ranking.reason is Reason.UNTRUSTED
+    assert ranking.order == (2, 1, 0)
+
+
+def test_a_failed_endpoint_is_avoided_for_a_while():
+    world = a_world("slow", "slow", "slow")
+    learner = a_taught_learner(world)
+    policy = a_policy(learner)
+    candidates = world.candidates()
+    best = policy.rank(candidates, RNG).order[0]
+    for _ in range(10):
+        learner.penalise(world.endpoints[best].address, candidates.snapshot.at_s)
+
+    assert policy.rank(candidates, RNG).order[-1] == best
+    later = replace(
+        candidates, snapshot=replace(candidates.snapshot, at_s=candidates.snapshot.at_s + 300)
+    )
+    assert policy.rank(later, RNG).order[0] == best
+
+
+def explored(world, learner, ratio, n=400):
+    policy, rng = a_policy(learner, GreedyTTFT(), exploration_ratio=ratio), random.Random(1)
+    for _ in range(n):
+        candidates = world.candidates()
+        predicted = learner.predict(candidates.features, world.endpoints).ttft_s
+        yield policy.rank(candidates, rng), predicted
+
+
+def test_an_endpoint_of_which_little_is_known_is_tried_now_and_then():
+    world = LinearWorld(("slow",) * 3)
+    learner = Learner(EngineModel(), Trust())
+    world.teach(learner, 200, among=[0, 1])
+    rankings = list(explored(world, learner, 0.2))
+    tried = [r for r, _ in rankings if r.reason is Reason.EXPLORATION]
+
+    assert 0 < len(tried) < 0.2 * len(rankings)
+    assert {r.order[0] for r in tried} == {2}
+    assert {r.propensity for r in tried} == {0.2}
+    assert all(sorted(r.order) == [0, 1, 2] for r, _ in rankings)
+    for ranking, predicted in rankings:
+        if ranking.reason is Reason.EXPLORATION:
+            assert predicted[2] <= 2 * predicted.min() + 0.1
+
+
+def test_propensity_is_how_often_it_happens():
+    world = LinearWorld(("slow",) * 3)
+    learner = Learner(EngineModel(), Trust())
+    world.teach(learner, 200, among=[0, 1])
+    candidates = world.candidates()
+    while not 0 < np.ptp(learner.predict(candidates.features, world.endpoints).ttft_s) < 0.1:
+        candidates = world.candidates()
+    policy, rng = a_policy(learner, GreedyTTFT(), exploration_ratio=0.3), random.Random(2)
+    rankings = [policy.rank(candidates, rng) for _ in range(2000)]
+    counts = Counter(r.order[0] for r in rankings)
+    propensity = {r.order[0]: r.propensity for r in rankings}
+
+    assert sum(propensity.values()) == pytest.approx(1.0)
+    for index, n in counts.items():
+        assert n / 2000 == pytest.approx(propensity[index], abs=0.04)
+
+
+def test_well_known_endpoints_are_not_explored():
+    world = a_world("slow", "slow", "slow")
+    learner = a_taught_learner(world, 400)
+
+    for ranking, _ in explored(world, learner, 0.5):
+        assert ranking.reason is Reason.MODEL
+        assert ranking.propensity == 1.0
+
+
+def test_the_fallback_is_not_explored_away():
+    world = a_world()
+    policy = a_policy(a_taught_learner(world, 10), exploration_ratio=1.0)
+
+    assert {policy.rank(world.candidates(), RNG).order for _ in range(50)} == {(2, 1, 0)}
+
+
+def test_beats_its_fallback_where_endpoints_differ():
+    world = a_world("fast", "slow", "slow")
+    policy = a_policy(a_taught_learner(world, 300), GreedyTTFT())
+    learned, fallback = [], []
+    for _ in range(200):
+        candidates = world.candidates()
+        truth = world.ttft_s(candidates)
+        learned.append(truth[policy.rank(candidates, RNG).order[0]])
+        fallback.append(truth[AlwaysLast().rank(candidates, RNG).order[0]])
+
+    assert np.mean(learned) < 0.5 * np.mean(fallback)

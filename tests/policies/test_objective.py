@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from learning_worlds import LinearWorld, a_snapshot, see, worked_decision
+from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.models import Estimate
+from lodestar_extproc.policies.objective import MAX_UTILISATION, Externality, GreedyTTFT
+
+ENDPOINTS = tuple(Endpoint(f"10.0.0.{i}:80") for i in range(2))
+
+
+def candidates(at_s=0.0, endpoints=ENDPOINTS):
+    return see(a_snapshot(endpoints, at_s=at_s), 1000.0)
+
+
+def an_estimate(**changes):
+    values = {"ttft_s": [0.5, 0.5], "service_s": [0.1, 0.1], "backlog_s": [0.2, 0.2]}
+    values |= {"s_per_ktoken": [0.1, 0.1]} | changes
+    return Estimate(**{name: np.array(v, float) for name, v in values.items()})
+
+
+def steady(objective, rate, seconds, service_s=(0.0, 0.0)):
+    """Evenly spaced arrivals, in turn to each endpoint."""
+    for i in range(int(rate * seconds)):
+        objective.arrived(i / rate)
+        objective.routed(ENDPOINTS[i % 2].address, service_s[i % 2])
+
+
+def test_greedy_is_the_predicted_ttft():
+    assert GreedyTTFT().score(an_estimate(), candidates()).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("weight", "cost"), [(1.0, [0.237072, 0.310991]), (2.0, [0.296795, 0.404041])]
+)
+def test_cost_of_the_worked_decision(weight, cost):
+    decision = worked_decision()
+    endpoints = decision.snapshot.endpoints
+    estimate = EngineModel().predict(decision.features, endpoints)
+    objective = Externality(weight)
+    # 6 arrivals a second, and .55 and .40 seconds of service a second, long after the start.
+    objective._started_at_s, objective._at_s, objective._arrivals = -1e9, 100.0, 6.0
+    for endpoint, busy in zip(endpoints, (0.55, 0.40), strict=True):
+        objective.routed(endpoint.address, busy * 30.0)
+
+    assert objective.arrival_rate(estimate) == pytest.approx([3.014417, 2.985583], abs=5e-7)
+    assert objective.utilisation(decision) == pytest.approx([0.5125, 0.4375], abs=5e-7)
+    assert objective.score(estimate, decision) == pytest.approx(cost, abs=1.5e-6)
+
+
+@pytest.mark.parametrize("seconds", [5, 30, 300])
+def test_arrival_rate_is_right_from_the_first_seconds_on(seconds):
+    objective = Externality()
+    steady(objective, 8.0, seconds)
+
+    assert objective.arrival_rate(an_estimate()).sum() == pytest.approx(8.0, rel=0.05)
+
+
+def test_a_faster_endpoint_gets_its_share_of_the_arrivals():
+    objective = Externality()
+    steady(objective, 8.0, 300)
+    rate = objective.arrival_rate(an_estimate(s_per_ktoken=[0.05, 0.15]))
+
+    assert rate[0] == pytest.approx(3 * rate[1])
+
+
+def test_utilisation_is_half_the_endpoints_own_and_half_the_fleets():
+    objective = Externality()
+    steady(objective, 4.0, 300, service_s=(0.1, 0.3))  # 0.2 and 0.6 seconds a second
+
+    assert objective.utilisation(candidates()) == pytest.approx([0.3, 0.5], rel=0.05)
+
+
+def test_utilisation_never_reaches_one():
+    objective = Externality()
+    steady(objective, 10.0, 100, service_s=(5.0, 5.0))
+
+    assert objective.utilisation(candidates()).tolist() == [MAX_UTILISATION] * 2
+    assert np.isfinite(objective.score(an_estimate(), candidates())).all()
+
+
+def test_work_before_a_backlog_costs_more_than_the_same_work_without():
+    objective = Externality()
+    steady(objective, 8.0, 60, service_s=(0.1, 0.1))
+    cost = objective.score(an_estimate(backlog_s=[0.0, 1.0]), candidates())
+
+    assert 0.5 < cost[0] < cost[1]
+
+
+def test_weight_zero_is_greedy():
+    objective = Externality(0.0)
+    steady(objective, 8.0, 60, service_s=(0.1, 0.1))
+
+    assert objective.score(an_estimate(), candidates()).tolist() == [0.5, 0.5]
+
+
+def test_a_pause_empties_the_counts():
+    objective = Externality()
+    steady(objective, 8.0, 60, service_s=(0.1, 0.1))
+    objective.arrived(60.0 + 3600.0)
+
+    assert objective.utilisation(candidates()).max() < 1e-6
+    assert objective.arrival_rate(an_estimate()).sum() == pytest.approx(1 / 30)
+
+
+def test_a_clock_that_steps_back_does_no_harm():
+    objective = Externality()
+    objective.arrived(100.0)
+    objective.arrived(50.0)
+
+    assert objective.arrival_rate(an_estimate()).sum() > 0
+
+
+def test_endpoints_come_and_go_without_a_trace():
+    objective = Externality()
+    for i in range(100):
+        fleet = tuple(Endpoint(f"10.0.{i}.{k}:80") for k in range(2))
+        objective.arrived(float(i))
+        objective.score(an_estimate(), candidates(float(i), fleet))
+        objective.routed(fleet[0].address, 1.0)
+
+    assert objective.utilisation(candidates(100.0, fleet)).max() > 0
+    assert len(objective._service._values) < 10
+
+
+def test_an_idle_fleet_prefers_the_lower_ttft():
+    world, objective = LinearWorld(("fast", "slow")), Externality()
+    seen = world.candidates()
+    objective.arrived(0.0)
+    cost = objective.score(an_estimate(ttft_s=[0.1, 0.9]), seen)
+
+    assert cost[0] < cost[1]
