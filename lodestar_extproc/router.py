@@ -209,9 +209,9 @@ class Router:
         self._blame(decision, event)
         self._learn_usage(decision.candidates.request, event)
         served = event.served or decision.addresses[0]
-        if event.outcome is Outcome.SERVED and event.ttft_s is not None:
-            # A keep-alive before the first token began the body: then Envoy timed the keep-alive.
-            if not entry.body_began_before:
+        if event.outcome is Outcome.SERVED:
+            # A refusal comes at once; and a keep-alive begins a body before the first token does.
+            if (event.response_code or 200) < 400 and not entry.body_began_before:
                 self._learn(entry, served, event.ttft_s, event.at_s)
         elif event.outcome is Outcome.CLIENT_GONE and entry.first_token_at_s is None:
             waited_s = event.duration_s or event.at_s - decision.at_s
@@ -246,12 +246,12 @@ class Router:
         self,
         entry: OpenDecision,
         address: str,
-        ttft_s: float,
+        ttft_s: float | None,
         at_s: float,
         *,
         censored: bool = False,
     ) -> None:
-        if entry.learned or not entry.decision.candidates.request.streaming:
+        if ttft_s is None or entry.learned or not entry.decision.candidates.request.streaming:
             return  # an answer in one piece has no first token to time
         sample = training_sample(entry.decision, address, ttft_s, at_s, censored=censored)
         if sample is not None:

@@ -76,6 +76,13 @@ def test_a_keep_alive_before_the_first_token_spoils_the_logs_label():
     assert n_samples(router) == 0
 
 
+def test_a_refusal_comes_at_once_and_teaches_nothing():
+    router = a_router(sees_first_tokens=False)
+    router.complete(end(route(router), ttft_s=0.004, response_code=400))
+
+    assert n_samples(router) == 0
+
+
 def test_a_client_that_leaves_before_the_first_token_teaches_a_lower_bound():
     router = a_router()
     router.complete(end(route(router), outcome=Outcome.CLIENT_GONE, duration_s=30.0))
