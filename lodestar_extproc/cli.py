@@ -1,0 +1,34 @@
+"""The command line. Each command stands in a file of its own; here they are put together."""
+
+from __future__ import annotations
+
+import os
+
+# Two BLAS threads on two busy cores are many times slower than one, and spin for it. This must be
+# said before numpy is first imported.
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import typer  # noqa: E402
+
+from lodestar_extproc.serve_command import serve  # noqa: E402
+
+app = typer.Typer(
+    name="lodestar-extproc",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root() -> None:
+    """A learned router for LLM engines behind Envoy."""
+
+
+app.command()(serve)
+
+
+def main() -> None:
+    """The entry point `lodestar-extproc`."""
+    app()
