@@ -50,7 +50,7 @@ def completion(entry: HTTPAccessLogEntry, at_s: float) -> Completion | None:
     never reached it.
     """
     common = entry.common_properties
-    if common.access_log_type not in (AccessLogType.NOT_SET, AccessLogType.DOWNSTREAM_END):
+    if common.access_log_type not in (AccessLogType.NotSet, AccessLogType.DownstreamEnd):
         return None
     tags = common.custom_tags
     decision_id = metadata_value(common.metadata, names.DECISION_ID) or _tag(

@@ -53,7 +53,7 @@ class AnswerReader:
     def feed(self, chunk: bytes) -> None:
         """Read the next bytes."""
         if self._format is None:
-            chunk = chunk.lstrip(b"\xef\xbb\xbf\r\n\t ")
+            chunk = chunk.lstrip(b"\r\n\t ")
             self._format = _format_of(chunk)
         if self._format is _Format.EVENTS:
             self._feed_events(chunk)

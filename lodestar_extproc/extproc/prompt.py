@@ -40,18 +40,17 @@ _MEDIA_FIELDS = (
     "file_data",
     "file_id",
 )
-_MEDIA_TYPES = frozenset(
-    (
-        "image_url",
-        "input_image",
-        "image",
-        "input_audio",
-        "audio_url",
-        "video_url",
-        "file",
-        "input_file",
-        "document",
-    )
+# A tuple, not a set: a hostile body's type need not be hashable.
+_MEDIA_TYPES = (
+    "image_url",
+    "input_image",
+    "image",
+    "input_audio",
+    "audio_url",
+    "video_url",
+    "file",
+    "input_file",
+    "document",
 )
 
 

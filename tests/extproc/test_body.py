@@ -1,0 +1,369 @@
+"""From bodies to requests: every API, every shape of a prompt, and what is not one."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from contextlib import suppress
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lodestar_extproc.extproc import body as bodies
+from lodestar_extproc.extproc.body import InvalidRequest, kind_of, parse, unparsed
+from lodestar_extproc.extproc.prompt import MAX_ITEMS, MEDIA_TOKENS
+from lodestar_extproc.request import BLOCK_BYTES, RequestKind
+
+CHAT = RequestKind.CHAT_COMPLETIONS
+LONG = "word " * 200
+
+
+def read(kind: RequestKind = CHAT, headers=None, **fields):
+    return parse(orjson.dumps({"model": "m"} | fields), kind, lambda _: 4.0, headers or {})
+
+
+def user(content) -> dict:
+    return {"role": "user", "content": content}
+
+
+def shared_blocks(first, second) -> int:
+    """Blocks at the start that both requests have in common."""
+    pairs = zip(first.block_hashes, second.block_hashes, strict=False)
+    return next(
+        (i for i, (a, b) in enumerate(pairs) if a != b),
+        min(len(first.block_hashes), len(second.block_hashes)),
+    )
+
+
+# -- paths --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/chat/completions", CHAT),
+        ("/v1/chat/completions/", CHAT),
+        ("/v1/chat/completions?a=/v1/models", CHAT),
+        ("/tenant/v1/completions", RequestKind.COMPLETIONS),
+        ("/v1/responses", RequestKind.RESPONSES),
+        ("/v1/embeddings", RequestKind.EMBEDDINGS),
+        ("/v1/messages", RequestKind.MESSAGES),
+        ("/v1/messages/count_tokens", None),
+        ("/v1/responses/resp_1/cancel", None),
+        ("/v1/audio/transcriptions", None),
+        ("/tokenize", None),
+        ("", None),
+    ],
+)
+def test_a_path_tells_the_api(path, kind):
+    assert kind_of("POST", path) is kind
+    assert kind_of("GET", path) is None
+
+
+# -- prompts ------------------------------------------------------------------------------------
+
+
+def test_a_string_prompt_is_its_bytes():
+    request = read(RequestKind.COMPLETIONS, prompt="ü" * 100)
+    assert request.prompt_bytes == 200
+    assert request.prompt_tokens == 50
+    assert len(request.block_hashes) == 200 // BLOCK_BYTES
+
+
+def test_token_ids_are_counted_exactly():
+    tokens = list(range(160))
+    request = read(RequestKind.COMPLETIONS, prompt=tokens)
+    assert request.prompt_tokens == 160
+    assert request.prompt_bytes == 640
+    assert request.tokens_per_block == 16
+    longer = read(RequestKind.COMPLETIONS, prompt=[*tokens, 1, 2, 3])
+    assert shared_blocks(request, longer) == 10
+
+
+@pytest.mark.parametrize("kind", [RequestKind.COMPLETIONS, RequestKind.EMBEDDINGS])
+@pytest.mark.parametrize("given_prompts", [[LONG, LONG], [list(range(100)), list(range(100))]])
+def test_a_batch_is_all_its_prompts(kind, given_prompts):
+    field = "prompt" if kind is RequestKind.COMPLETIONS else "input"
+    one, both = read(kind, **{field: given_prompts[0]}), read(kind, **{field: given_prompts})
+    assert both.prompt_tokens == 2 * one.prompt_tokens
+    assert both.block_hashes == one.block_hashes * 2
+
+
+@pytest.mark.parametrize("prompt", [[-1], [2**32], [1.5], ["a", 3], [None], [[1, "a"]], [{}]])
+def test_what_is_no_token_is_invalid(prompt):
+    with pytest.raises(InvalidRequest, match="token ids"):
+        read(RequestKind.COMPLETIONS, prompt=prompt)
+
+
+@pytest.mark.parametrize("prompt", [None, [], 3, {}, True])
+def test_no_readable_prompt_is_an_empty_one(prompt):
+    request = read(RequestKind.COMPLETIONS, prompt=prompt)
+    assert request.prompt_tokens == 0
+    assert request.block_hashes == ()
+
+
+TURN = [{"role": "system", "content": LONG}, user(LONG)]
+NEXT_TURN = [*TURN, {"role": "assistant", "content": LONG}, user("and now?")]
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOLS = [{"type": "function", "function": {"name": "f", "description": LONG}}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second"),
+    [
+        (CHAT, {"messages": TURN}, {"messages": NEXT_TURN}),
+        (CHAT, {"tools": TOOLS, "messages": TURN}, {"messages": NEXT_TURN, "tools": TOOLS}),
+        (
+            CHAT,
+            {"messages": TURN},
+            {
+                "messages": [
+                    *TURN,
+                    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                    {"role": "tool", "tool_call_id": "1", "content": "42"},
+                ]
+            },
+        ),
+        (
+            RequestKind.MESSAGES,
+            {"system": LONG, "messages": TURN[1:]},
+            {"system": LONG, "messages": NEXT_TURN[1:]},
+        ),
+        (
+            RequestKind.RESPONSES,
+            {"instructions": LONG, "input": LONG},
+            {"instructions": LONG, "input": [user(LONG), user("and now?")]},
+        ),
+    ],
+)
+def test_the_next_turn_continues_this_one(kind, first, second):
+    this, following = read(kind, **first), read(kind, **second)
+    assert len(this.block_hashes) >= 30
+    assert shared_blocks(this, following) == len(this.block_hashes)
+    assert following.prompt_bytes > this.prompt_bytes
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"model": "m"}, {"model": "a-lora-of-m"}),
+        ({}, {"cache_salt": "tenant 2"}),
+        ({}, {"tools": TOOLS}),
+    ],
+)
+def test_what_engines_do_not_share_shares_no_block(first, second):
+    assert shared_blocks(read(messages=TURN, **first), read(messages=TURN, **second)) == 0
+
+
+def test_a_role_is_part_of_the_prompt():
+    other = [{"role": "developer", "content": LONG}, user(LONG)]
+    assert shared_blocks(read(messages=TURN), read(messages=other)) == 0
+
+
+def test_text_parts_are_the_text():
+    parts = [{"type": "text", "text": LONG}]
+    marked = [{"type": "text", "text": LONG, "cache_control": {"type": "ephemeral"}}]
+    assert read(messages=[user(parts)]) == read(messages=[user(LONG)])
+    assert read(messages=[user(marked)]) == read(messages=[user(LONG)])
+
+
+def image(url: str) -> dict:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        image("data:image/png;base64," + "A" * 400_000),
+        {"type": "input_image", "image_url": "https://example.org/" + "a" * 4000},
+        {"type": "image", "source": {"type": "base64", "data": "A" * 400_000}},
+        {"type": "input_audio", "input_audio": {"data": "A" * 400_000, "format": "wav"}},
+        {"type": "file", "file": {"file_id": "f-1"}},
+        {"type": "image_url"},
+    ],
+)
+def test_media_count_as_tokens_not_as_text(part):
+    bare = read(messages=[user("")])
+    request = read(messages=[user([part])])
+    assert request.prompt_tokens - bare.prompt_tokens == MEDIA_TOKENS
+
+
+def test_different_images_are_different_prompts():
+    first, same, other = (
+        read(messages=[user([image(url), {"type": "text", "text": LONG}])]) for url in "aab"
+    )
+    assert first.block_hashes == same.block_hashes
+    assert shared_blocks(first, other) == 0
+
+
+def test_tool_results_and_unknown_parts_count():
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "1",
+        "content": [{"type": "text", "text": LONG}],
+    }
+    unknown = {"type": "hologram", "payload": LONG}
+    assert read(RequestKind.MESSAGES, messages=[user([result])]).prompt_bytes > len(LONG)
+    assert read(messages=[user([unknown])]).prompt_bytes > len(LONG)
+
+
+# -- the rest of a request ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({"max_tokens": 5}, 5),
+        ({"max_completion_tokens": 7, "max_tokens": 5}, 7),
+        ({"max_output_tokens": 9}, 9),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": "5"}, None),
+        ({"max_tokens": True}, None),
+        ({}, None),
+    ],
+)
+def test_the_output_limit_is_the_clients(fields, limit):
+    assert read(**fields).max_output_tokens == limit
+
+
+@pytest.mark.parametrize(("stream", "streaming"), [(True, True), (False, False), (1, False)])
+def test_only_true_streams(stream, streaming):
+    assert read(stream=stream).streaming is streaming
+
+
+@pytest.mark.parametrize(
+    ("headers", "slo_s"),
+    [
+        ({"x-lodestar-ttft-slo-ms": "250"}, 0.25),
+        ({"x-llm-d-slo-ttft-ms": "250"}, 0.25),
+        ({"x-slo-ttft-ms": "250.5"}, 0.2505),
+        ({"x-slo-ttft-ms": "1", "x-lodestar-ttft-slo-ms": "2"}, 0.002),
+        ({"x-lodestar-ttft-slo-ms": "soon", "x-slo-ttft-ms": "1"}, 0.001),
+        ({"x-slo-ttft-ms": "0"}, None),
+        ({"x-slo-ttft-ms": "-3"}, None),
+        ({"x-slo-ttft-ms": "nan"}, None),
+        ({"x-slo-ttft-ms": "inf"}, None),
+        ({"x-slo-ttft-ms": ""}, None),
+    ],
+)
+def test_an_slo_is_a_positive_number_of_milliseconds(headers, slo_s):
+    assert read(headers=headers).ttft_slo_s == slo_s
+    assert unparsed(0, 4.0, headers).ttft_slo_s == slo_s
+
+
+# -- what is no request -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"model": NaN}', "not JSON"),
+        (b'{"model": "\\ud800"}', "not JSON"),
+        (b'{"a":' * 5000, "not JSON"),
+        (b"[" * 100_000 + b"]" * 100_000, "not JSON"),
+        (b"[]", "JSON object"),
+        (b'"text"', "JSON object"),
+        (b"null", "JSON object"),
+        (b"{}", "name a model"),
+        (b'{"model": null}', "name a model"),
+        (b'{"model": ""}', "name a model"),
+        (b'{"model": ["m"]}', "name a model"),
+        (b'{"model": "m", "tools": ' + b"[" * 900 + b"]" * 900 + b"}", "nested too deeply"),
+        (
+            b'{"model": "m", "messages": [' + b"{}," * MAX_ITEMS + b"{}]}",
+            f"at most {MAX_ITEMS}",
+        ),
+    ],
+)
+def test_what_is_no_request_is_refused_with_its_reason(data, reason):
+    with pytest.raises(InvalidRequest, match=reason):
+        parse(data, CHAT, lambda _: 4.0)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["role", "content", "type", "text", "image_url", "url", "source", "tool_calls", "x"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(
+        [
+            "messages",
+            "prompt",
+            "input",
+            "system",
+            "instructions",
+            "tools",
+            "functions",
+            "stream",
+            "max_tokens",
+            "cache_salt",
+        ]
+    ),
+    JSON,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(FIELDS, st.sampled_from(list(RequestKind)))
+def test_any_json_is_a_request_or_invalid(fields, kind):
+    data = json.dumps({"model": "m"} | fields).encode()
+    try:
+        request = parse(data, kind, lambda _: 3.0)
+    except InvalidRequest:
+        return
+    assert request.prompt_tokens >= 0
+    assert len(request.block_hashes) <= request.prompt_bytes // BLOCK_BYTES
+    assert parse(data, kind, lambda _: 3.0) == request
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_request_or_invalid(data):
+    with suppress(InvalidRequest):
+        parse(data, RequestKind.UNKNOWN, lambda _: 4.0)
+
+
+def test_an_error_reads_as_openais():
+    error = json.loads(bodies.error_json("why"))["error"]
+    assert error == {
+        "message": "why",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": None,
+    }
+
+
+def test_token_ids_are_little_endian():
+    request = read(RequestKind.COMPLETIONS, prompt=[1] * 16)
+    text = struct.pack("<16I", *[1] * 16).decode()
+    assert request.block_hashes == read(RequestKind.COMPLETIONS, prompt=text).block_hashes
+
+
+def test_a_hostile_body_is_answered_in_time():
+    """16 MB of the most items that are read, and a prompt beyond any context window."""
+    many = orjson.dumps({"model": "m", "messages": [user("")] * MAX_ITEMS})
+    long = orjson.dumps({"model": "m", "prompt": "x" * 16_000_000})
+    started = time.process_time()
+    parse(many, CHAT, lambda _: 4.0)
+    parse(long, RequestKind.COMPLETIONS, lambda _: 4.0)
+    assert time.process_time() - started < 0.5

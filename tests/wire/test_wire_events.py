@@ -1,0 +1,220 @@
+"""Messages to events, replies to messages: written and read back by Envoy's own types."""
+
+from __future__ import annotations
+
+import base64
+
+import envoy_types
+import pytest
+
+from lodestar_extproc.extproc import names, wire
+from lodestar_extproc.extproc.events import (
+    BodyMode,
+    Choose,
+    Continue,
+    Phase,
+    Reject,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+)
+from lodestar_extproc.extproc.transitions import ProtocolError
+from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
+
+METADATA = {"metadataContext": {"filterMetadata": {"envoy.lb": {names.DECISION_ID: "pool.1"}}}}
+ATTRIBUTES = {
+    "attributes": {
+        names.ATTRIBUTES_NAMESPACE: {"upstream.address": "10.0.0.1:80", "response.code": 200.0}
+    }
+}
+SEEN = {"decision_id": "pool.1", "served": "10.0.0.1:80", "response_code": 200}
+
+
+def header(key: str, raw: str = "", text: str = "") -> dict:
+    values = {"value": text, "rawValue": base64.b64encode(raw.encode()).decode()}
+    return {"key": key} | {name: value for name, value in values.items() if value}
+
+
+def message_of(**fields) -> envoy_pb2.ProcessingRequest:
+    """As Envoy would send it."""
+    return envoy_pb2.ProcessingRequest.FromString(
+        bytes(envoy_types.ProcessingRequest.from_dict(fields))
+    )
+
+
+def sent(reply) -> dict:
+    """As Envoy would read it."""
+    return envoy_types.ProcessingResponse.parse(wire.encode(reply)).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("fields", "event"),
+    [
+        (
+            {"requestHeaders": {"headers": {"headers": [header(":path", "/v1")]}}},
+            RequestHeaders(at_s=1.0, headers={":path": "/v1"}),
+        ),
+        ({"requestHeaders": {"endOfStream": True}}, RequestHeaders(at_s=1.0, end_of_stream=True)),
+        ({"requestBody": {"body": "YQ=="}}, RequestBody(at_s=1.0, body=b"a")),
+        (
+            {"requestBody": {"body": "YQ==", "endOfStream": True}},
+            RequestBody(at_s=1.0, body=b"a", end_of_stream=True),
+        ),
+        (
+            {"requestBody": {"endOfStreamWithoutMessage": True}},
+            RequestBody(at_s=1.0, end_of_stream=True),
+        ),
+        ({"requestTrailers": {}}, RequestTrailers(at_s=1.0, end_of_stream=True)),
+        (
+            {"responseHeaders": {"headers": {"headers": [header(":status", "404")]}}},
+            ResponseHeaders(at_s=1.0, response_code=404),
+        ),
+        (
+            {"responseBody": {"body": "YQ=="}} | METADATA | ATTRIBUTES,
+            ResponseBody(at_s=1.0, body=b"a", **SEEN),
+        ),
+        (
+            {"responseBody": {"endOfStream": True}},
+            ResponseBody(at_s=1.0, end_of_stream=True),
+        ),
+        (
+            {"responseTrailers": {}} | METADATA,
+            ResponseTrailers(at_s=1.0, end_of_stream=True, decision_id="pool.1"),
+        ),
+    ],
+)
+def test_a_message_is_an_event(fields, event):
+    assert wire.decode(message_of(**fields), 1.0) == event
+
+
+def test_every_kind_of_message_is_decoded():
+    (oneof,) = envoy_pb2.ProcessingRequest.DESCRIPTOR.oneofs
+    decoded = set()
+    for field in oneof.fields:
+        message = envoy_pb2.ProcessingRequest()
+        getattr(message, field.name).SetInParent()
+        decoded.add(wire.decode(message, 0.0).phase)
+    assert decoded == set(Phase) == {field.name for field in oneof.fields}
+
+
+def test_an_empty_message_is_an_error():
+    with pytest.raises(ProtocolError, match="without content"):
+        wire.decode(envoy_pb2.ProcessingRequest(), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ([header("x-request-id", raw="raw", text="text")], "raw"),
+        ([header("x-request-id", text="text")], "text"),
+        ([header("X-Request-Id", raw="raw")], "raw"),
+        ([header("x-request-id", raw="first"), header("x-request-id", raw="second")], "first"),
+        ([header("authorization", raw="secret")], None),
+    ],
+)
+def test_headers_are_read_raw_first_and_only_by_known_names(given, read):
+    event = wire.decode(message_of(requestHeaders={"headers": {"headers": given}}), 0.0)
+    assert event.headers == ({} if read is None else {"x-request-id": read})
+
+
+def test_a_header_that_is_no_utf8_is_still_read():
+    message = envoy_pb2.ProcessingRequest()
+    message.request_headers.headers.headers.add(key=":path", raw_value=b"/\xff")
+    assert wire.decode(message, 0.0).headers == {":path": "/\ufffd"}
+
+
+@pytest.mark.parametrize("value", ["10.0.0.2:80", 5.0, True, None, ["a"]])
+def test_metadata_of_another_type_is_no_decision_id(value):
+    metadata = {"filterMetadata": {"envoy.lb": {names.DECISION_ID: value}, "other": {}}}
+    event = wire.decode(message_of(responseBody={}, metadataContext=metadata), 0.0)
+    assert event.decision_id == (value if isinstance(value, str) else "")
+
+
+def test_the_gateways_own_word_on_who_served_comes_first():
+    metadata = {"filterMetadata": {"envoy.lb": {names.SERVED: "10.0.0.9:80"}}}
+    message = message_of(responseBody={}, metadataContext=metadata, **ATTRIBUTES)
+    assert wire.decode(message, 0.0).served == "10.0.0.9:80"
+
+
+@pytest.mark.parametrize("code", [float("nan"), float("inf"), 0.0, -0.0])
+def test_an_odd_response_code_is_unknown(code):
+    message = envoy_pb2.ProcessingRequest()
+    message.response_body.SetInParent()
+    message.attributes[names.ATTRIBUTES_NAMESPACE].fields["response.code"].number_value = code
+    assert wire.decode(message, 0.0).response_code is None
+
+
+@pytest.mark.parametrize("mode", list(BodyMode))
+def test_the_first_message_tells_the_modes(mode):
+    opening = wire.decode_opening(
+        message_of(
+            requestHeaders={},
+            protocolConfig={"requestBodyMode": mode.name, "responseBodyMode": mode.name},
+            attributes={names.ATTRIBUTES_NAMESPACE: {names.CLUSTER_NAME: "engines"}},
+        )
+    )
+    assert (opening.request_body_mode, opening.response_body_mode) == (mode, mode)
+    assert opening.pool == "engines"
+    assert not opening.observing
+
+
+def test_an_observer_says_so():
+    opening = wire.decode_opening(message_of(responseBody={}, observabilityMode=True))
+    assert opening.observing
+    assert opening.pool is None
+
+
+def test_a_mode_of_the_future_is_none():
+    message = envoy_pb2.ProcessingRequest()
+    message.protocol_config.request_body_mode = 99
+    assert wire.decode_opening(message).request_body_mode is BodyMode.NONE
+
+
+@pytest.mark.parametrize("phase", [Phase.REQUEST_HEADERS, Phase.REQUEST_BODY])
+def test_a_choice_is_header_and_metadata_alike(phase):
+    reply = sent(Choose(phase, ("10.0.0.1:80", "10.0.0.2:80"), "pool.1"))
+    part = "requestHeaders" if phase is Phase.REQUEST_HEADERS else "requestBody"
+    assert reply == {
+        part: {
+            "response": {
+                "headerMutation": {
+                    "setHeaders": [
+                        {
+                            "header": header(names.DESTINATION, "10.0.0.1:80,10.0.0.2:80"),
+                            "appendAction": "OVERWRITE_IF_EXISTS_OR_ADD",
+                        }
+                    ]
+                }
+            }
+        },
+        "dynamicMetadata": {
+            "envoy.lb": {
+                names.DESTINATION: "10.0.0.1:80,10.0.0.2:80",
+                names.DECISION_ID: "pool.1",
+            }
+        },
+    }
+
+
+def test_a_choice_at_the_trailers_is_metadata_only():
+    reply = sent(Choose(Phase.REQUEST_TRAILERS, ("10.0.0.1:80",), "pool.1"))
+    assert reply["requestTrailers"] == {}
+    assert reply["dynamicMetadata"]["envoy.lb"][names.DESTINATION] == "10.0.0.1:80"
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_going_on_answers_the_same_part(phase):
+    message = envoy_pb2.ProcessingResponse.FromString(wire.encode(Continue(phase)))
+    assert message.WhichOneof("response") == phase
+    assert not message.HasField("dynamic_metadata")
+
+
+def test_a_rejection_is_a_json_answer():
+    reply = sent(Reject(400, b"{}", "why"))["immediateResponse"]
+    assert reply["status"] == {"code": "BadRequest"}
+    assert reply["body"] == "e30="
+    assert reply["details"] == "why"
+    assert reply["headers"]["setHeaders"][0]["header"]["key"] == "content-type"
