@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
 from lodestar_extproc.extproc.events import (
     BodyMode,
     Choose,
@@ -52,6 +54,20 @@ _RESPONSE_EVENTS: Mapping[str, type[ResponseEvent]] = MappingProxyType(
         "response_trailers": ResponseTrailers,
     }
 )
+
+
+def parse(data: bytes) -> envoy_pb2.ProcessingRequest:
+    """The message in *data*.
+
+    Raises:
+        ProtocolError: there is none.
+    """
+    message = envoy_pb2.ProcessingRequest()
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        raise ProtocolError("bytes that are no message") from None
+    return message
 
 
 def decode_opening(message: envoy_pb2.ProcessingRequest) -> Opening:

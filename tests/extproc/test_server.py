@@ -1,0 +1,309 @@
+"""The gRPC port itself: whole streams, garbage, health, addresses, stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager, suppress
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from edge_fakes import FakeRouters, RecordingListener
+from lodestar_extproc.extproc import names
+from lodestar_extproc.extproc.server import EdgeServer, ListenError
+from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
+
+CHAT = json.dumps({"model": "m", "messages": []}).encode()
+
+
+def request_headers(**more) -> pb.ProcessingRequest:
+    message = pb.ProcessingRequest(**more)
+    for key, value in ((":method", "POST"), (":path", "/v1/chat/completions")):
+        message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+    return message
+
+
+def request_body(data: bytes = CHAT) -> pb.ProcessingRequest:
+    return pb.ProcessingRequest(request_body=pb.HttpBody(body=data, end_of_stream=True))
+
+
+def answer(data: bytes) -> pb.ProcessingRequest:
+    message = pb.ProcessingRequest(response_body=pb.HttpBody(body=data), observability_mode=True)
+    fields = message.metadata_context.filter_metadata[names.METADATA_NAMESPACE].fields
+    fields[names.DECISION_ID].string_value = "pool.1"
+    return message
+
+
+@asynccontextmanager
+async def running(routers=None, address="127.0.0.1:0", **options):
+    routers, listener = routers or FakeRouters(), RecordingListener()
+    edge = EdgeServer(routers, listener, **options)
+    (port,) = await edge.start([address])
+    target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
+    async with grpc.aio.insecure_channel(target) as channel:
+        try:
+            yield edge, channel, routers, listener
+        finally:
+            await edge.stop(0.0)
+
+
+def process(channel):
+    return channel.stream_stream(
+        names.PROCESS_METHOD, response_deserializer=pb.ProcessingResponse.FromString
+    )
+
+
+async def replies_to(channel, *messages) -> list[pb.ProcessingResponse]:
+    """All replies to a stream of *messages*, protobuf or bytes, until either side ends it."""
+    call = process(channel)()
+    # Where the server ends the stream first, a client's write fails.
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        for message in messages:
+            await call.write(message if isinstance(message, bytes) else message.SerializeToString())
+        await call.done_writing()
+    replies = []
+    with suppress(grpc.aio.AioRpcError):
+        while (reply := await call.read()) is not grpc.aio.EOF:
+            replies.append(reply)
+    return replies
+
+
+async def health(channel, service="", method="Check"):
+    call = channel.unary_unary(
+        f"/grpc.health.v1.Health/{method}",
+        request_serializer=pb.HealthCheckRequest.SerializeToString,
+        response_deserializer=pb.HealthCheckResponse.FromString,
+    )
+    return (await call(pb.HealthCheckRequest(service=service))).status
+
+
+async def test_a_stream_is_answered_and_ended_by_us():
+    async with running() as (_, channel, routers, listener):
+        call = process(channel)()
+        for message in (request_headers(), request_body()):
+            await call.write(message.SerializeToString())
+        first, second = await call.read(), await call.read()
+        assert first.WhichOneof("response") == "request_headers"
+        choice = second.dynamic_metadata.fields[names.METADATA_NAMESPACE].struct_value.fields
+        assert choice[names.DESTINATION].string_value == ",".join(routers.addresses)
+        # Envoy's half of the stream is still open.
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+        assert listener.heard == [
+            ("opened",),
+            ("message", "request_headers"),
+            ("message", "request_body"),
+            ("closed", "chosen"),
+        ]
+
+
+async def test_a_routes_overrides_come_with_the_stream():
+    async with running() as (_, channel, routers, _):
+        metadata = ((names.POOL, "pool"), (names.POLICY, "random"), (names.OBJECTIVE, "ttft"))
+        call = process(channel)(metadata=metadata)
+        for message in (request_headers(), request_body()):
+            await call.write(message.SerializeToString())
+        await call.read()
+        await call.read()
+        assert routers.asked == [("pool", "random", "ttft")]
+
+
+async def test_an_observer_gets_no_reply():
+    async with running() as (_, channel, routers, _):
+        token = b'data: {"choices":[{"text":"a"}]}\n\n'
+        assert await replies_to(channel, answer(b": ping\n\n"), answer(token), answer(token)) == []
+        assert [event.decision_id for event in routers.first_tokens] == ["pool.1"]
+
+
+async def test_a_cut_stream_leaves_nothing_behind():
+    async with running(access_log=False) as (_, channel, routers, listener):
+        call = process(channel)()
+        await call.write(answer(b'data: {"choices":[{"text":"a"}]}\n\n').SerializeToString())
+        async with asyncio.timeout(5):
+            while not routers.first_tokens:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        call.cancel()
+        async with asyncio.timeout(5):
+            while ("closed", "observed") not in listener.heard:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert [str(c.outcome) for c in routers.completions] == ["client_gone"]
+        assert not listener.count("failed", "internal")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [pb.ProcessingRequest()],
+        [request_headers(), request_headers()],
+        [request_headers(), pb.ProcessingRequest()],
+        [request_headers(protocol_config=pb.ProtocolConfiguration(request_body_mode=4))],
+    ],
+)
+async def test_a_breach_of_protocol_ends_the_stream_cleanly(messages):
+    async with running() as (_, channel, _, listener):
+        await replies_to(channel, *messages)
+        assert listener.count("failed", "protocol") == 1
+        assert listener.heard[-1] == ("closed", "cut")
+
+
+async def test_a_bug_of_ours_ends_the_stream_cleanly(caplog):
+    async with running(FakeRouters(bug=RuntimeError("a bug"))) as (_, channel, _, listener):
+        replies = await replies_to(channel, request_headers(), request_body())
+        assert len(replies) == 1
+        assert listener.count("failed", "internal") == 1
+    assert "a bug" in caplog.text
+
+
+async def test_no_prompt_is_ever_logged(caplog):
+    caplog.set_level("DEBUG")
+    secret = json.dumps({"model": "m", "messages": [{"role": "user", "content": "s3cr3t"}]})
+    async with running() as (_, channel, _, _):
+        await replies_to(channel, request_headers(), request_body(secret.encode()))
+        await replies_to(channel, request_headers(), request_body(secret[:-1].encode()))
+    assert "verdict=chosen" in caplog.text
+    assert "s3cr3t" not in caplog.text
+
+
+async def test_a_wrong_filter_warns_once(caplog):
+    full_duplex = request_headers(protocol_config=pb.ProtocolConfiguration(request_body_mode=4))
+    async with running() as (_, channel, _, _):
+        for _ in range(3):
+            await replies_to(channel, full_duplex)
+    assert caplog.text.count("FULL_DUPLEX_STREAMED") == 1
+
+
+async def test_5_mb_are_no_problem():
+    body = json.dumps({"model": "m", "prompt": "x" * 5_000_000}).encode()
+    async with running() as (_, channel, routers, _):
+        await replies_to(channel, request_headers(), request_body(body))
+        assert routers.routed
+
+
+def test_any_bytes_leave_the_server_serving():
+    """Messages that are no protobuf, and protobuf that is no protocol."""
+
+    @hypothesis_settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(
+            st.binary(max_size=40)
+            | st.sampled_from([m.SerializeToString() for m in (request_headers(), request_body())]),
+            max_size=4,
+        )
+    )
+    def attack(messages):
+        loop.run_until_complete(asyncio.wait_for(replies_to(channel, *messages), 5))
+
+    loop = asyncio.new_event_loop()
+    stack = running()
+    try:
+        _, channel, _, listener = loop.run_until_complete(stack.__aenter__())
+        attack()
+        replies = loop.run_until_complete(replies_to(channel, request_headers(), request_body()))
+        loop.run_until_complete(stack.__aexit__(None, None, None))
+    finally:
+        loop.close()
+    assert len(replies) == 2
+    opened = listener.count("opened")
+    assert opened == sum(1 for what in listener.heard if what[0] == "closed")
+    assert not listener.count("failed", "internal")
+
+
+# -- the access log -------------------------------------------------------------------------------
+
+
+async def test_entries_are_completions_and_garbage_is_counted():
+    good = pb.HTTPAccessLogEntry(request=pb.HTTPRequestProperties(request_id="abc"))
+    entries = pb.StreamAccessLogsMessage.HTTPAccessLogEntries(
+        log_entry=[good, pb.HTTPAccessLogEntry(), good]
+    )
+    message = pb.StreamAccessLogsMessage(http_logs=entries)
+    async with running() as (_, channel, routers, listener):
+        send = channel.stream_unary(
+            names.ACCESS_LOG_METHOD,
+            request_serializer=pb.StreamAccessLogsMessage.SerializeToString,
+            response_deserializer=pb.StreamAccessLogsResponse.FromString,
+        )
+        await send(iter([pb.StreamAccessLogsMessage(), message]))
+        assert [c.request_id for c in routers.completions] == ["abc", "abc"]
+        assert [what[1] for what in listener.heard] == ["failed", None, "failed"]
+
+
+# -- health ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", ["", "readiness", names.EXT_PROC_SERVICE])
+async def test_health_follows_readiness(service):
+    async with running() as (edge, channel, _, _):
+        assert await health(channel, service) == pb.HealthCheckResponse.SERVING
+        edge.set_serving(serving=False)
+        assert await health(channel, service) == pb.HealthCheckResponse.NOT_SERVING
+        assert await health(channel, "liveness") == pb.HealthCheckResponse.SERVING
+
+
+async def test_an_unknown_service_is_not_found():
+    async with running() as (_, channel, _, _):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await health(channel, "no such service")
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_lists_every_service():
+    async with running() as (_, channel, _, _):
+        call = channel.unary_unary(
+            "/grpc.health.v1.Health/List",
+            request_serializer=pb.HealthListRequest.SerializeToString,
+            response_deserializer=pb.HealthListResponse.FromString,
+        )
+        listed = await call(pb.HealthListRequest())
+        assert set(listed.statuses) == {"", "readiness", "liveness", names.EXT_PROC_SERVICE}
+
+
+async def test_watchers_are_told_of_changes_until_the_end():
+    async with running() as (edge, channel, _, _):
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=pb.HealthCheckRequest.SerializeToString,
+            response_deserializer=pb.HealthCheckResponse.FromString,
+        )(pb.HealthCheckRequest())
+        assert (await watch.read()).status == pb.HealthCheckResponse.SERVING
+        await edge.stop(1.0)
+        assert (await watch.read()).status == pb.HealthCheckResponse.NOT_SERVING
+        assert await watch.read() is grpc.aio.EOF
+
+
+# -- addresses and stopping -----------------------------------------------------------------------
+
+
+async def test_it_listens_on_a_socket_file(tmp_path):
+    async with running(address=f"unix:{tmp_path}/edge.sock") as (_, channel, _, _):
+        assert await health(channel) == pb.HealthCheckResponse.SERVING
+
+
+async def test_an_address_in_use_is_refused_by_name():
+    async with running() as (_, channel, _, _):
+        edge = EdgeServer(FakeRouters(), RecordingListener())
+        (port,) = await edge.start(["127.0.0.1:0"])
+        other = EdgeServer(FakeRouters(), RecordingListener())
+        with pytest.raises(ListenError, match=f"127.0.0.1:{port}; is it in use"):
+            await other.start([f"127.0.0.1:{port}"])
+        await edge.stop(0.0)
+        assert await health(channel) == pb.HealthCheckResponse.SERVING
+
+
+async def test_stopping_lets_open_streams_end():
+    async with running() as (edge, channel, _, listener):
+        call = process(channel)()
+        await call.write(request_headers().SerializeToString())
+        await call.read()
+        stopping = asyncio.create_task(edge.stop(5.0, drain_s=0.05))
+        await asyncio.sleep(0)
+        assert await health(channel) == pb.HealthCheckResponse.NOT_SERVING
+        await call.write(request_body().SerializeToString())
+        choice = await call.read()
+        assert choice.HasField("dynamic_metadata")
+        await asyncio.wait_for(stopping, 5)
+        assert listener.count("closed", "chosen") == 1
