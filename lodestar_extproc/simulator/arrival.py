@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+BlockIds = NDArray[np.uint64]
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualRequest:
@@ -16,26 +18,30 @@ class VirtualRequest:
 
     Attributes:
         at_s: when it arrives.
-        block_ids: one id a full block of 16 tokens; equal ids mean equal prefixes.
-        session: its conversation; -1 for none. A session's next turn is asked for when this one
-            has ended.
+        block_ids: one id a full block of 16 tokens; equal ids mean equal prefixes. Ids beyond the
+            prompt's are those of the output, which the engine's next turn may hit.
+        session: its conversation; -1 for none.
+        turn: which turn of the conversation, from 0.
     """
 
     at_s: float
-    block_ids: NDArray[np.uint64]
+    block_ids: BlockIds
     prompt_tokens: int
     output_tokens: int
     session: int = -1
+    turn: int = 0
 
 
 class Workload(Protocol):
     """Arrivals in order of time, and the turns that depend on answers.
 
+    Iterating twice gives the same requests twice, so that policies can be compared on them.
+
     Attributes:
-        has_turns: whether `next_turn` ever returns a request.
+        min_think_s: no turn follows the end of its predecessor sooner; inf where none ever does.
     """
 
-    has_turns: bool
+    min_think_s: float
 
     def __iter__(self) -> Iterator[VirtualRequest]:
         """Arrivals that wait for nothing, by time."""

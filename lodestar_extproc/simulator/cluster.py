@@ -7,100 +7,47 @@ late as it does: a first token, an end with the host that served, a scrape now a
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
-from lodestar_extproc.decision import Decision, Reason
-from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
-from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind
+from lodestar_extproc.decision import Decision
 from lodestar_extproc.router import Router
-from lodestar_extproc.simulator.accelerators import EngineSpec
 from lodestar_extproc.simulator.arrival import VirtualRequest, Workload
-from lodestar_extproc.simulator.engine import Engine, EngineEvent, EventKind
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.edge import Edge
+from lodestar_extproc.simulator.engine import EngineEvent, EventKind
+from lodestar_extproc.simulator.machine import Machine
+from lodestar_extproc.simulator.record import RequestRecord
 
 Action: TypeAlias = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """What the edge delivers, and how late.
-
-    Attributes:
-        first_token_delay_s: from the engine's first token to ours.
-        end_delay_min_s, end_delay_max_s: from the end of an answer to its access log entry.
-        scrape_interval_s: between two scrapes of every engine; inf for none.
-        token_estimate_ratio: estimated over true prompt tokens.
-        abort_ratio: share of the clients that leave after *abort_after_s* without a first token.
-    """
-
-    first_token_delay_s: float = 0.002
-    end_delay_min_s: float = 0.05
-    end_delay_max_s: float = 0.25
-    scrape_interval_s: float = 0.2
-    token_estimate_ratio: float = 1.0
-    abort_ratio: float = 0.0
-    abort_after_s: float = 2.0
-
-
-@dataclass(slots=True)
-class RequestRecord:
-    """What became of one request; times in seconds, NaN where they never came.
-
-    Attributes:
-        ttft_s: from arrival to the first token, at the client.
-        expected_ttft_s: as predicted for the endpoint chosen; NaN where nothing was.
-    """
-
-    arrived_s: float
-    prompt_tokens: int
-    output_tokens: int
-    endpoint: int
-    reason: Reason
-    expected_ttft_s: float = float("nan")
-    ttft_s: float = float("nan")
-    e2e_s: float = float("nan")
-    cached_tokens: int = 0
-    failed: bool = False
 
 
 @dataclass(slots=True)
 class _Live:
     """A request between arrival and end."""
 
+    number: int
     request: VirtualRequest
     router: Router
     decision: Decision
     record: RequestRecord
-    number: int
     attempts: int = 1
-
-
-@dataclass(slots=True)
-class Machine:
-    """One engine at one address, and what is wrong with it.
-
-    Attributes:
-        refusing: answers nothing; a request for it goes to the next candidate.
-    """
-
-    endpoint: Endpoint
-    engine: Engine
-    refusing: bool = False
+    reported_ttft_s: float | None = None
 
 
 class VirtualCluster:
     """Runs a workload through routers and engines.
 
+    Actions change engines or decide, so engines are advanced to each of them; reports only tell
+    routers something, so all that are due before an action are delivered just before it.
+
     Args:
         machines: every engine that ever takes part; routers know them by their fleets.
         routers: each request takes one of them at random.
-        seed: of delays, aborts and the choice of router.
+        seed: of delays, aborts, wrong labels and the choice of router.
     """
 
     def __init__(
@@ -111,13 +58,15 @@ class VirtualCluster:
         edge: Edge | None = None,
         seed: int = 0,
     ) -> None:
-        self.machines = list(machines)
+        self.machines = tuple(machines)
+        self.routers = tuple(routers)
         self.records: list[RequestRecord] = []
         self.now_s = 0.0
-        self._routers = list(routers)
+        self.arriving: VirtualRequest | None = None
         self._edge = Edge() if edge is None else edge
         self._rng = random.Random(seed)
-        self._agenda: list[tuple[float, int, Action]] = []
+        self._actions: list[tuple[float, int, Action]] = []
+        self._reports: list[tuple[float, int, Callable[..., object], FirstToken | Completion]] = []
         self._n_planned = 0
         self._live: dict[int, _Live] = {}
         self._by_address = {m.endpoint.address: i for i, m in enumerate(self.machines)}
@@ -125,28 +74,34 @@ class VirtualCluster:
     def plan(self, at_s: float, action: Action) -> None:
         """Do *action* at *at_s*; equal times in the order of planning."""
         self._n_planned += 1
-        heapq.heappush(self._agenda, (at_s, self._n_planned, action))
+        heapq.heappush(self._actions, (at_s, self._n_planned, action))
 
     def run(self, workload: Workload, n_requests: int) -> list[RequestRecord]:
         """The first *n_requests* of *workload*, until the last has ended."""
         self._workload, self._n_left = workload, n_requests
         self._arrivals = iter(workload)
         self._await_next_arrival()
-        if self._edge.scrape_interval_s < float("inf"):
+        if self._edge.scrape_interval_s < math.inf:
             self.plan(0.0, self._scrape)
         while True:
-            due_s = self._agenda[0][0] if self._agenda else float("inf")
-            engines_s = min(m.engine.next_event_s() for m in self.machines)
-            if engines_s <= due_s and engines_s < float("inf"):
-                # An answer may bring the next turn of its session before anything else is due.
-                self._advance(engines_s if workload.has_turns else due_s)
-            elif self._agenda:
-                self.now_s, _, action = heapq.heappop(self._agenda)
-                action()
-            else:
+            due_s = self._actions[0][0] if self._actions else math.inf
+            safe_s = self._no_turn_before_s()
+            self._advance(min(due_s, safe_s))
+            if safe_s < due_s:
+                continue
+            self._deliver(due_s)
+            if not self._actions:
                 return self.records
+            self.now_s, _, action = heapq.heappop(self._actions)
+            action()
 
-    # -- arrivals ---------------------------------------------------------------------------------
+    def _no_turn_before_s(self) -> float:
+        """Until when no answer can bring about an arrival that is not planned yet."""
+        if self._workload.min_think_s == math.inf:
+            return math.inf
+        return min(m.engine.next_event_s() for m in self.machines) + self._workload.min_think_s
+
+    # -- arrivals -------------------------------------------------------------------------------
 
     def _await_next_arrival(self) -> None:
         request = next(self._arrivals, None) if self._n_left > 0 else None
@@ -161,129 +116,124 @@ class VirtualCluster:
         if self._n_left <= 0:
             return
         self._n_left -= 1
-        router = self._rng.choice(self._routers) if len(self._routers) > 1 else self._routers[0]
-        prompt = seen_by_the_router(request, self._edge.token_estimate_ratio)
+        self.arriving = request
+        router = self._rng.choice(self.routers) if len(self.routers) > 1 else self.routers[0]
+        prompt = self._edge.parse(request, self._rng)
         decision = router.route(prompt, request_id="", at_s=self.now_s)
-        number = len(self.records)
+        ranking, number = decision.ranking, len(self.records)
         record = RequestRecord(
-            self.now_s, request.prompt_tokens, request.output_tokens, -1, decision.ranking.reason
+            self.now_s, request.prompt_tokens, request.output_tokens, ranking.reason
         )
-        if decision.ranking.predicted_ttft_s is not None:
-            record.expected_ttft_s = float(decision.ranking.predicted_ttft_s[decision.chosen])
+        if ranking.predicted_ttft_s is not None:
+            record.predicted_ttft_s = float(ranking.predicted_ttft_s[decision.chosen])
         self.records.append(record)
-        self._live[number] = _Live(request, router, decision, record, number)
-        self._submit(self._live[number])
-        if self._edge.abort_ratio > self._rng.random():
+        live = self._live[number] = _Live(number, request, router, decision, record)
+        self._submit(live)
+        if self._edge.abort_ratio > 0 and self._rng.random() < self._edge.abort_ratio:
             self.plan(self.now_s + self._edge.abort_after_s, lambda: self._abort(number))
 
     def _submit(self, live: _Live) -> None:
         """Send it to the first candidate that takes it, as Envoy retries."""
-        for attempt, address in enumerate(live.decision.addresses, start=1):
-            machine = self.machines[self._by_address[address]]
-            if machine.refusing:
-                continue
-            live.attempts, live.record.endpoint = attempt, self._by_address[address]
-            machine.engine.submit(
-                live.number,
-                live.request.block_ids,
-                live.request.prompt_tokens,
-                live.request.output_tokens,
-                self.now_s,
-            )
-            return
-        live.record.failed = True
-        self._report_end(live, Outcome.FAILED, served=live.decision.addresses[-1])
+        request, order = live.request, live.decision.ranking.order
+        endpoints = live.decision.candidates.snapshot.endpoints
+        for attempt, index in enumerate(order[: self._edge.max_attempts], start=1):
+            number = self._by_address[endpoints[index].address]
+            live.attempts, live.record.endpoint = attempt, number
+            if not self.machines[number].refusing:
+                self.machines[number].engine.submit(
+                    live.number,
+                    request.block_ids,
+                    request.prompt_tokens,
+                    request.output_tokens,
+                    self.now_s,
+                )
+                return
+        self._fail(live, Outcome.FAILED)
 
     def _abort(self, number: int) -> None:
         live = self._live.get(number)
-        if live is None or not np.isnan(live.record.ttft_s):
-            return
-        self.machines[live.record.endpoint].engine.abort(number)
-        live.record.failed = True
-        served = self.machines[live.record.endpoint].endpoint.address
-        self._report_end(live, Outcome.CLIENT_GONE, served=served)
+        if live is not None and math.isnan(live.record.ttft_s):
+            self.machines[live.record.endpoint].engine.abort(number)
+            self._fail(live, Outcome.CLIENT_GONE)
 
-    # -- what engines report ---------------------------------------------------------------------
+    def crash(self, number: int) -> None:
+        """Machine *number* breaks off all it holds and refuses from now on."""
+        machine = self.machines[number]
+        machine.refusing = True
+        for live in [x for x in self._live.values() if x.record.endpoint == number]:
+            machine.engine.abort(live.number)
+            self._fail(live, Outcome.FAILED)
+
+    def _fail(self, live: _Live, outcome: Outcome) -> None:
+        live.record.failed = True
+        self._report_end(live, outcome, self.now_s)
+
+    # -- what engines and the edge report -----------------------------------------------------
 
     def _advance(self, until_s: float) -> None:
         for machine in self.machines:
+            if machine.engine.next_event_s() > until_s:
+                continue
+            address = machine.endpoint.address
             for event in machine.engine.advance(until_s):
                 live = self._live.get(event.request)
                 if live is None:
                     continue  # its client has left
                 if event.kind == EventKind.FIRST_TOKEN:
-                    self._first_token(live, event, machine.endpoint.address)
+                    self._first_token(live, event, address)
                 else:
-                    self._completed(live, event, machine.endpoint.address)
+                    self._completed(live, event)
 
     def _first_token(self, live: _Live, event: EngineEvent, address: str) -> None:
-        live.record.ttft_s = event.at_s - live.record.arrived_s
-        live.record.cached_tokens = event.cached_tokens
-        seen_s = event.at_s + self._edge.first_token_delay_s
-        seen = FirstToken(live.decision.decision_id, seen_s, address)
-        self.plan(seen_s, lambda: live.router.first_token(seen))
+        record, delay_s = live.record, self._edge.first_token_delay_s
+        record.ttft_s = event.at_s - record.arrived_s
+        record.cached_tokens = event.cached_tokens
+        ttft_s = self._edge.reported_ttft_s(record.ttft_s + delay_s, self._rng)
+        live.reported_ttft_s = ttft_s
+        token = FirstToken(live.decision.decision_id, record.arrived_s + ttft_s, address)
+        self._report(event.at_s + delay_s, live.router.first_token, token)
 
-    def _completed(self, live: _Live, event: EngineEvent, address: str) -> None:
+    def _completed(self, live: _Live, event: EngineEvent) -> None:
         live.record.e2e_s = event.at_s - live.record.arrived_s
-        self._report_end(live, Outcome.SERVED, served=address, at_s=event.at_s)
+        self._report_end(live, Outcome.SERVED, event.at_s)
         follow = self._workload.next_turn(live.request, event.at_s)
         if follow is not None:
             self.plan(follow.at_s, lambda: self._arrive(follow))
 
-    def _report_end(
-        self, live: _Live, outcome: Outcome, *, served: str, at_s: float | None = None
-    ) -> None:
+    def _report_end(self, live: _Live, outcome: Outcome, ended_s: float) -> None:
         """The access log entry, as late as it comes."""
         del self._live[live.number]
-        ended_s = self.now_s if at_s is None else at_s
-        edge, ttft_s = self._edge, live.record.ttft_s
+        edge = self._edge
         logged_s = ended_s + self._rng.uniform(edge.end_delay_min_s, edge.end_delay_max_s)
         completion = Completion(
             at_s=logged_s,
             outcome=outcome,
             decision_id=live.decision.decision_id,
-            served=served,
+            served=self.machines[live.record.endpoint].endpoint.address,
             attempts=live.attempts,
-            ttft_s=None if np.isnan(ttft_s) else ttft_s,
+            ttft_s=live.reported_ttft_s,
             duration_s=ended_s - live.record.arrived_s,
         )
-        self.plan(logged_s, lambda: live.router.complete(completion))
+        self._report(logged_s, live.router.complete, completion)
+
+    def _report(
+        self, at_s: float, hear: Callable[..., object], event: FirstToken | Completion
+    ) -> None:
+        self._n_planned += 1
+        heapq.heappush(self._reports, (at_s, self._n_planned, hear, event))
+
+    def _deliver(self, until_s: float) -> None:
+        reports = self._reports
+        while reports and reports[0][0] <= until_s:
+            _, _, hear, event = heapq.heappop(reports)
+            hear(event)
 
     def _scrape(self) -> None:
         for machine in self.machines:
-            gauges = machine.engine.gauges()
-            metrics = EndpointMetrics(
-                running_requests=float(gauges.running),
-                waiting_requests=float(gauges.waiting),
-                kv_usage_ratio=gauges.kv_usage_ratio,
-                kv_capacity_tokens=machine.endpoint.kv_capacity_tokens,
-                generation_tokens=float(gauges.generated_tokens),
-            )
-            for router in self._routers:
+            if machine.refusing:
+                continue
+            metrics = machine.scrape()
+            for router in self.routers:
                 router.fleet.record_metrics(machine.endpoint.address, metrics, self.now_s)
         if self._live or self._n_left > 0:
             self.plan(self.now_s + self._edge.scrape_interval_s, self._scrape)
-
-
-def seen_by_the_router(request: VirtualRequest, token_estimate_ratio: float) -> InferenceRequest:
-    """*request* as the edge would have parsed it: block hashes and an estimate of its length."""
-    return InferenceRequest(
-        model="simulated",
-        kind=RequestKind.CHAT_COMPLETIONS,
-        block_hashes=tuple(request.block_ids[: request.prompt_tokens // BLOCK_TOKENS].tolist()),
-        prompt_bytes=request.prompt_tokens * BLOCK_BYTES // BLOCK_TOKENS,
-        prompt_tokens=request.prompt_tokens * token_estimate_ratio,
-        streaming=True,
-    )
-
-
-def machine(number: int, spec: EngineSpec, seed: int) -> Machine:
-    """Engine *number* of a fleet, at an address of its own, as a scrape would describe it."""
-    endpoint = Endpoint(
-        address=f"10.0.{number // 250}.{number % 250 + 1}:8000",
-        accelerator=spec.accelerator,
-        kv_capacity_tokens=float(spec.kv_tokens),
-        token_budget=float(min(spec.token_budget, 8192)),
-        prefix_caching=spec.prefix_caching,
-    )
-    return Machine(endpoint, Engine(spec, seed))

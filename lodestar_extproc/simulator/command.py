@@ -1,0 +1,114 @@
+"""`lodestar-extproc simulate`: vLLM-like servers without a GPU, until a signal ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lodestar_extproc.simulator.accelerators import ACCELERATORS
+from lodestar_extproc.simulator.api import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from lodestar_extproc.simulator.server import SimulatedServer
+
+
+def simulate(
+    *,
+    accelerator: Annotated[
+        str, typer.Option(help=f"What one server runs on: {', '.join(ACCELERATORS)}.")
+    ] = "a30",
+    instances: Annotated[
+        str | None,
+        typer.Option(
+            help="Several servers on consecutive ports, in one process: a30:3,v100:1.",
+            show_default="one of --accelerator",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the first server.", min=1, max=65_535)] = 18001,
+    model: Annotated[str, typer.Option(help="Name the model is served under.")] = DEFAULT_MODEL,
+    speed: Annotated[
+        float, typer.Option(help="How many times faster than the accelerator.", min=0.01)
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the noise in step times.", min=0)] = 0,
+    kv_capacity: Annotated[
+        int | None,
+        typer.Option(
+            help="KV cache of each server, in tokens.",
+            min=16,
+            show_default="the accelerator's for an 8B model",
+        ),
+    ] = None,
+    cache_answers: Annotated[
+        bool, typer.Option(help="Whether a chat's next turn hits the answer in the prefix cache.")
+    ] = True,
+    grace: Annotated[
+        float, typer.Option(help="Seconds to finish requests after SIGTERM.", min=0.0)
+    ] = 5.0,
+) -> None:
+    """Serve OpenAI's API from simulated vLLM engines, without a GPU.
+
+    Continuous batching, chunked prefill, prefix cache, queueing and
+    preemption follow vLLM; steps take the time they take for Llama-3.1-8B on
+    the accelerator. Answers are filler text that depends on the prompt alone
+    and always has max_tokens tokens.
+
+    Examples:
+
+      lodestar-extproc simulate
+
+      lodestar-extproc simulate --instances a30:3,v100:1 --port 18001 --speed 4
+
+      curl localhost:18001/v1/completions -H 'content-type: application/json'
+      -d '{"model": "llama-3.1-8b", "prompt": "Hello", "max_tokens": 8}'
+
+      curl localhost:18001/fault -d '{"kind": "slow", "factor": 3}'
+      (or freeze, 503, reset, drop_mid_stream, error_event, none)
+    """
+    # Here, so that other commands need not load numba.
+    from lodestar_extproc.simulator import instances as serving  # noqa: PLC0415
+
+    try:
+        specs = serving.parse_instances(instances or accelerator, kv_capacity)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    options = serving.ServingOptions(
+        host=host,
+        port=port,
+        model=model,
+        speed=speed,
+        seed=seed,
+        cache_answers=cache_answers,
+        grace_s=grace,
+    )
+
+    async def serve_until_signal() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await serving.serve_instances(specs, options, stop, _announce)
+
+    try:
+        _run(serve_until_signal())
+    except OSError as error:
+        typer.echo(f"cannot listen: {error}; choose another --port", err=True)
+        raise typer.Exit(1) from None
+
+
+def _announce(servers: tuple[SimulatedServer, ...]) -> None:
+    for server in servers:
+        typer.echo(f"{server.spec.accelerator:8} http://{server.address}")
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop  # noqa: PLC0415  (there is none for Windows)
+    except ModuleNotFoundError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
