@@ -1,0 +1,153 @@
+"""AdminServer: HTTP for operators: metrics, readiness, the fleet, decisions and why, a page.
+
+It only reads: nothing here changes what the service does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from importlib import resources
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
+from lodestar_extproc.admin.pool_json import pool_json
+from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
+from lodestar_extproc.pool_view import PoolView
+
+DEFAULT_LIMIT = 50
+_HEADERS = MappingProxyType(
+    {
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        # The page brings its own style and script and asks nobody but us.
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+        "script-src 'unsafe-inline'; connect-src 'self'; img-src data:",
+    }
+)
+
+
+class Phase(StrEnum):
+    """Of the life of the process."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+class AdminServer:
+    """Serves operators on one address.
+
+    Args:
+        metrics: what `/metrics` shows.
+        pools: the pools as they are now.
+        clock: monotonic seconds, the routers'.
+
+    Attributes:
+        decisions: to be told by the routers what they decide.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        pools: Callable[[], Sequence[PoolView]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.decisions = DecisionLog()
+        self._metrics = metrics
+        self._pools = pools
+        self._clock = clock
+        self._phase = Phase.STARTING
+        self._dashboard = resources.files(__package__).joinpath("dashboard.html").read_bytes()
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, address: str) -> int:
+        """Listen on `host:port`; the port bound, for port 0 the one given.
+
+        Raises:
+            OSError: the address cannot be bound.
+            ValueError: it is no address.
+        """
+        host, _, port = address.rpartition(":")
+        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host.strip("[]") or None, int(port)).start()
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Stop listening. Idempotent."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def set_ready(self, *, ready: bool) -> None:
+        """What `/ready` says: not ready before the first time, draining after it."""
+        if ready:
+            self._phase = Phase.SERVING
+        elif self._phase is Phase.SERVING:
+            self._phase = Phase.DRAINING
+
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/", self._show_dashboard),
+                web.get("/metrics", self._show_metrics),
+                web.get("/healthz", self._show_alive),
+                web.get("/ready", self._show_ready),
+                web.get("/endpoints", self._show_endpoints),
+                web.get("/decisions", self._show_decisions),
+                web.get("/explain/{id}", self._show_explanation),
+            ]
+        )
+        return app
+
+    async def _show_dashboard(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            body=self._dashboard, content_type="text/html", charset="utf-8", headers=_HEADERS
+        )
+
+    async def _show_metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _show_alive(self, _request: web.Request) -> web.Response:
+        return _json({"alive": True})
+
+    async def _show_ready(self, _request: web.Request) -> web.Response:
+        reasons = [] if self._phase is Phase.SERVING else [str(self._phase)]
+        reasons += [f"pool {p.pool} has no endpoint" for p in self._pools() if not p.states]
+        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    async def _show_endpoints(self, _request: web.Request) -> web.Response:
+        return _json({"phase": self._phase, "pools": [pool_json(p) for p in self._pools()]})
+
+    async def _show_decisions(self, request: web.Request) -> web.Response:
+        asked = request.query.get("limit", str(DEFAULT_LIMIT))
+        if not asked.isascii() or not asked.isdigit() or len(asked) > 9:
+            return _json(
+                {"error": f"limit is a number from 0 to {CAPACITY}, not {asked[:20]}"}, 400
+            )
+        return _json({"decisions": self.decisions.last(int(asked), self._clock())})
+
+    async def _show_explanation(self, request: web.Request) -> web.Response:
+        explained = self.decisions.explain(request.match_info["id"], self._clock())
+        if explained is None:
+            message = f"not among the last {CAPACITY} decisions, by decision id or x-request-id"
+            return _json({"error": message}, 404)
+        return _json(explained)
+
+
+def _json(value: dict[str, Any], status: int = 200) -> web.Response:
+    """NaN, which is how arrays say unknown, becomes null."""
+    return web.Response(
+        body=orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY),
+        status=status,
+        content_type="application/json",
+        headers=_HEADERS,
+    )

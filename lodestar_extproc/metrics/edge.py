@@ -1,0 +1,50 @@
+"""What is counted at the gRPC edge, and of the process."""
+
+from lodestar_extproc.metrics.metric import SHORT_SECONDS, counter, gauge, histogram
+
+STREAMS = counter(
+    "lodestar_streams_total",
+    ("verdict",),
+    "ext_proc streams that ended, by what became of them.",
+    "`bad_route`: a route names a pool or policy that does not exist. `no_endpoint`: a pool is "
+    "empty. `cut`: Envoy gave up first.",
+)
+OPEN_STREAMS = gauge(
+    "lodestar_open_streams",
+    (),
+    "ext_proc streams open now.",
+    "Growing without end: answers are observed to their end, or clients hang.",
+)
+MESSAGES = counter(
+    "lodestar_messages_total",
+    ("phase",),
+    "ext_proc messages received.",
+    "Many `response_body`: the observing filter's streams are not ended early.",
+)
+STREAM_FAILURES = counter(
+    "lodestar_stream_failures_total",
+    ("reason",),
+    "Streams that we ended in error: `protocol`, Envoy's messages made no sense; `internal`, ours.",
+    "`protocol`: run `lodestar-extproc check`. `internal`: report the logged error.",
+)
+LOG_ENTRIES = counter(
+    "lodestar_log_entries_total",
+    ("outcome",),
+    "Entries of Envoy's access log; `useless` ones belong to no request that we could know.",
+    "None under load: the access log is not configured, so ends are not seen.",
+)
+
+LOOP_LAG = histogram(
+    "lodestar_event_loop_lag_seconds",
+    (),
+    "How late a timer of the event loop fires.",
+    "Every request waits as long: above 10 ms the process is short of CPU.",
+    SHORT_SECONDS,
+)
+CONFIG_RELOADS = counter(
+    "lodestar_config_reloads_total",
+    ("result",),
+    "Changes of the configuration: `applied` or `refused`.",
+    "`refused`: the old settings stay; the log says what is wrong.",
+)
+BUILD_INFO = gauge("lodestar_build_info", ("version",), "1.", "Tells replicas' versions apart.")

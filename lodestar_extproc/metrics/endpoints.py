@@ -1,0 +1,71 @@
+"""What is read of endpoints whenever Prometheus asks."""
+
+from lodestar_extproc.metrics.metric import ENDPOINT, counter, gauge
+
+ENDPOINT_INFO = gauge(
+    "lodestar_endpoint_info",
+    ("pool", "endpoint", "accelerator", "engine"),
+    "1 for every endpoint.",
+    "Join it to others for the accelerator.",
+)
+ENDPOINT_STATE = gauge(
+    "lodestar_endpoint_state",
+    ("pool", "endpoint", "state"),
+    "1 for the state that the endpoint is in, 0 for the others.",
+    "`down`: its health check fails. `ejected`: requests to it failed. `frozen`: it takes "
+    "requests and answers none.",
+)
+ENDPOINT_PREFILLS = gauge(
+    "lodestar_endpoint_prefill_requests",
+    ENDPOINT,
+    "Requests sent to it whose first token has not come; counted here.",
+    "A queue builds up: the endpoint or the fleet is too slow for the load.",
+)
+ENDPOINT_PREFILL_TOKENS = gauge(
+    "lodestar_endpoint_prefill_tokens",
+    ENDPOINT,
+    "Prompt tokens of these, less expected prefix hits.",
+    "As above, in work instead of requests.",
+)
+ENDPOINT_DECODES = gauge(
+    "lodestar_endpoint_decode_requests",
+    ENDPOINT,
+    "Requests that generate; counted here.",
+    "Near the engine's limit of sequences, new requests wait.",
+)
+ENGINE_RUNNING = gauge(
+    "lodestar_engine_running_requests",
+    ENDPOINT,
+    "Running requests as the engine last said; absent where unknown or stale.",
+    "Far above our own count: others send to this engine too.",
+)
+ENGINE_WAITING = gauge(
+    "lodestar_engine_waiting_requests",
+    ENDPOINT,
+    "Waiting requests as the engine last said; absent where unknown or stale.",
+    "Above 0 for long: the engine is full.",
+)
+ENGINE_KV_USAGE = gauge(
+    "lodestar_engine_kv_usage_ratio",
+    ENDPOINT,
+    "Share of the KV cache in use as the engine last said; absent where unknown or stale.",
+    "Near 1 the engine preempts requests and evicts prefixes.",
+)
+ENGINE_KV_CAPACITY = gauge(
+    "lodestar_engine_kv_capacity_tokens",
+    ENDPOINT,
+    "Tokens the KV cache holds; absent where unknown.",
+    "It bounds what we believe to be cached: set `kv_capacity_tokens` where it is absent.",
+)
+SCRAPE_AGE = gauge(
+    "lodestar_endpoint_scrape_age_seconds",
+    ENDPOINT,
+    "Age of the engine's last word; absent before the first.",
+    "Above `scrape_stale_s` its values are unknown: see the failed scrapes.",
+)
+SCRAPES = counter(
+    "lodestar_endpoint_scrapes_total",
+    ("pool", "endpoint", "result"),
+    "Reads of the engine's metric page: `succeeded` or `failed`.",
+    "Failures: `/endpoints` of the admin server has the last one's cause.",
+)

@@ -1,0 +1,203 @@
+"""Metrics: counts what happens, and shows it with the state of the pools when Prometheus asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from lodestar_extproc.completion import Completion, FirstToken
+from lodestar_extproc.decision import Decision
+from lodestar_extproc.metrics import edge, requests
+from lodestar_extproc.metrics.collector import PoolCollector
+from lodestar_extproc.metrics.metric import Kind, Metric
+from lodestar_extproc.pool_view import PoolView
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Children(dict[tuple[str, ...], Any]):
+    """One metric's children by label values, made when first asked for; a hit costs 0.1 µs."""
+
+    def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._metric = _made(metric, registry)
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        child = self[labels] = self._metric.labels(*labels) if labels else self._metric
+        return child
+
+    def keep(self, wanted: Collection[tuple[str, ...]]) -> None:
+        """Drop all children but these."""
+        for labels in [labels for labels in self if labels not in wanted]:
+            self._metric.remove(*labels)
+            del self[labels]
+
+
+def _made(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    match metric.kind:
+        case Kind.COUNTER:
+            return Counter(metric.name, metric.text, metric.labels, registry=registry)
+        case Kind.GAUGE:
+            return Gauge(metric.name, metric.text, metric.labels, registry=registry)
+        case Kind.HISTOGRAM:
+            buckets = metric.buckets
+            return Histogram(
+                metric.name, metric.text, metric.labels, registry=registry, buckets=buckets
+            )
+
+
+class Metrics:
+    """Listens to the routers and to the edge; one event costs a few microseconds.
+
+    Args:
+        clock: monotonic seconds, the edge's.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        # A "_created" series beside each counter would double the page and says nothing here.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._clock = clock
+        self._pools: Callable[[], Sequence[PoolView]] = tuple
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._decisions = Children(requests.DECISIONS, registry)
+        self._endpoint_decisions = Children(requests.ENDPOINT_DECISIONS, registry)
+        self._decision_seconds = Children(requests.DECISION_SECONDS, registry)
+        self._shadow_decisions = Children(requests.SHADOW_DECISIONS, registry)
+        self._prompt_tokens = Children(requests.PROMPT_TOKENS, registry)
+        self._predicted_hit_tokens = Children(requests.PREDICTED_HIT_TOKENS, registry)
+        self._reported_prompt_tokens = Children(requests.REPORTED_PROMPT_TOKENS, registry)
+        self._reported_hit_tokens = Children(requests.REPORTED_HIT_TOKENS, registry)
+        self._requests = Children(requests.REQUESTS, registry)
+        self._unused_decisions = Children(requests.UNUSED_DECISIONS, registry)
+        self._retries = Children(requests.RETRIES, registry)
+        self._ttft = Children(requests.TTFT_SECONDS, registry)
+        self._predicted_ttft = Children(requests.PREDICTED_TTFT_SECONDS, registry)
+        self._ttft_error = Children(requests.TTFT_ERROR_RATIO, registry)
+        self._timed: set[str] = set()
+        self._streams = Children(edge.STREAMS, registry)
+        self._open_streams = Children(edge.OPEN_STREAMS, registry)[()]
+        self._messages = Children(edge.MESSAGES, registry)
+        self._stream_failures = Children(edge.STREAM_FAILURES, registry)
+        self._log_entries = Children(edge.LOG_ENTRIES, registry)
+        self._loop_lag = Children(edge.LOOP_LAG, registry)[()]
+        self._config_reloads = Children(edge.CONFIG_RELOADS, registry)
+        Children(edge.BUILD_INFO, registry)[(version("lodestar-extproc"),)].set(1)
+
+    def watch(self, pools: Callable[[], Sequence[PoolView]]) -> None:
+        """Show these pools, as they are whenever the page is asked for. To be called once."""
+        self._pools = pools
+        self._registry.register(PoolCollector(pools))
+
+    def page(self) -> bytes:
+        """Everything, as `CONTENT_TYPE`."""
+        self._forget_endpoints_that_left()
+        return generate_latest(self._registry)
+
+    # -- what routers report -------------------------------------------------------------------
+
+    def decided(self, decision: Decision) -> None:
+        """See `RouterListener`."""
+        pool, candidates, chosen = (decision.pool,), decision.candidates, decision.chosen
+        self._decisions[decision.pool, decision.policy, decision.ranking.reason].inc()
+        self._endpoint_decisions[decision.pool, _address(decision, chosen)].inc()
+        self._decision_seconds[pool].observe(self._clock() - decision.at_s)
+        self._prompt_tokens[pool].inc(candidates.request.prompt_tokens)
+        self._predicted_hit_tokens[pool].inc(float(candidates.matched_tokens[chosen]))
+        for policy, index in decision.shadows:
+            agrees = "true" if index == chosen else "false"
+            self._shadow_decisions[decision.pool, policy, agrees].inc()
+
+    def first_token(self, decision: Decision, event: FirstToken) -> None:
+        """See `RouterListener`."""
+        self._timed.add(decision.decision_id)
+        self._observe_ttft(decision, event.served, event.at_s - decision.at_s)
+
+    def completed(self, decision: Decision, event: Completion) -> None:
+        """See `RouterListener`."""
+        pool = (decision.pool,)
+        self._requests[decision.pool, event.outcome].inc()
+        if not event.decision_id:
+            self._unused_decisions[pool].inc()
+        if event.attempts is not None and event.attempts > 1:
+            self._retries[pool].inc(event.attempts - 1)
+        if event.prompt_tokens is not None:
+            self._reported_prompt_tokens[pool].inc(event.prompt_tokens)
+            self._reported_hit_tokens[pool].inc(event.cached_tokens or 0)
+        if decision.decision_id in self._timed:
+            self._timed.discard(decision.decision_id)
+        elif event.ttft_s is not None:
+            self._observe_ttft(decision, event.served, event.ttft_s)
+
+    def _observe_ttft(self, decision: Decision, served: str | None, ttft_s: float) -> None:
+        if not decision.candidates.request.streaming:
+            return  # an answer in one piece has no first token
+        chosen = _address(decision, decision.chosen)
+        address = chosen if served is None else served
+        index = decision.chosen if address == chosen else decision.index_of(address)
+        if index is None:
+            return  # Envoy sent it to an endpoint that was no candidate
+        self._ttft[decision.pool, address].observe(ttft_s)
+        predicted = decision.ranking.predicted_ttft_s
+        if predicted is not None and ttft_s > 0:
+            predicted_s = float(predicted[index])
+            self._predicted_ttft[decision.pool, address].observe(predicted_s)
+            self._ttft_error[(decision.pool,)].observe(abs(ttft_s - predicted_s) / ttft_s)
+
+    # -- what the edge reports -----------------------------------------------------------------
+
+    def stream_opened(self) -> None:
+        """See `EdgeListener`."""
+        self._open_streams.inc()
+
+    def message(self, phase: str) -> None:
+        """See `EdgeListener`."""
+        self._messages[(phase,)].inc()
+
+    def stream_closed(self, verdict: str) -> None:
+        """See `EdgeListener`."""
+        self._open_streams.dec()
+        self._streams[(verdict,)].inc()
+
+    def stream_failed(self, reason: str) -> None:
+        """See `EdgeListener`."""
+        self._stream_failures[(reason,)].inc()
+
+    def log_entry(self, outcome: str | None) -> None:
+        """See `EdgeListener`."""
+        self._log_entries[(outcome or "useless",)].inc()
+
+    # -- what the process reports --------------------------------------------------------------
+
+    def loop_lag(self, seconds: float) -> None:
+        """A timer of the event loop fired this late."""
+        self._loop_lag.observe(seconds)
+
+    def config_reloaded(self, *, applied: bool) -> None:
+        """The configuration changed, for good or not."""
+        self._config_reloads[("applied" if applied else "refused",)].inc()
+
+    def _forget_endpoints_that_left(self) -> None:
+        """Endpoints come and go; their series must not pile up."""
+        present = {
+            (view.pool, e.address) for view in self._pools() for e in view.snapshot.endpoints
+        }
+        for children in (self._endpoint_decisions, self._ttft, self._predicted_ttft):
+            children.keep(present)
+
+
+def _address(decision: Decision, index: int) -> str:
+    return decision.candidates.snapshot.endpoints[index].address

@@ -1,0 +1,108 @@
+"""What is counted request by request."""
+
+from lodestar_extproc.metrics.metric import (
+    ENDPOINT,
+    POOL,
+    RATIOS,
+    SECONDS,
+    SHORT_SECONDS,
+    counter,
+    gauge,
+    histogram,
+)
+
+DECISIONS = counter(
+    "lodestar_decisions_total",
+    ("pool", "policy", "reason"),
+    "Requests for which an endpoint was chosen, by the policy in force and why it chose so.",
+    "A growing share of `untrusted` or `out_of_range`: look at the learner's error. "
+    "`unparsed`: clients send bodies that are no inference request.",
+)
+ENDPOINT_DECISIONS = counter(
+    "lodestar_endpoint_decisions_total",
+    ENDPOINT,
+    "Requests for which this endpoint was the first choice.",
+    "An endpoint that gets none is unhealthy, slow or cold: see its state and error.",
+)
+DECISION_SECONDS = histogram(
+    "lodestar_decision_seconds",
+    POOL,
+    "From the arrival of a request's body to the choice: reading, predicting, ranking.",
+    "Above a few milliseconds the process is short of CPU, or prompts are very long.",
+    SHORT_SECONDS,
+)
+SHADOW_DECISIONS = counter(
+    "lodestar_shadow_decisions_total",
+    ("pool", "policy", "agrees"),
+    "What a shadow policy would have chosen: the endpoint that was (`true`) or another.",
+    "Compare policies before you switch; nothing is wrong when it moves.",
+)
+PROMPT_TOKENS = counter(
+    "lodestar_prompt_tokens_total",
+    POOL,
+    "Prompt tokens of the requests decided, by the learned bytes per token.",
+    "It is the load; nothing is wrong when it moves.",
+)
+PREDICTED_HIT_TOKENS = counter(
+    "lodestar_predicted_hit_tokens_total",
+    POOL,
+    "Of those, tokens that the chosen endpoint's prefix cache was expected to hold.",
+    "A falling share of the prompt tokens: caches are too small, or prompts stopped sharing.",
+)
+REPORTED_PROMPT_TOKENS = counter(
+    "lodestar_reported_prompt_tokens_total",
+    POOL,
+    "Prompt tokens as engines reported them, of the answers watched to their end.",
+    "None at all: `observed_ratio` is 0, or engines report no usage.",
+)
+REPORTED_HIT_TOKENS = counter(
+    "lodestar_reported_hit_tokens_total",
+    POOL,
+    "Of those, tokens that engines reported as cached.",
+    "Far from the predicted share: the engines' caches hold less than their metrics say.",
+)
+REQUESTS = counter(
+    "lodestar_requests_total",
+    ("pool", "outcome"),
+    "Requests that ended: `served`, `failed`, `client_gone`, or `expired` without any word.",
+    "`failed`: look at the engines. `expired`: the access log does not reach us.",
+)
+UNUSED_DECISIONS = counter(
+    "lodestar_unused_decisions_total",
+    POOL,
+    "Requests that Envoy sent on without waiting for our choice.",
+    "We are too slow for Envoy's `message_timeout`: see the decision time and event-loop lag.",
+)
+RETRIES = counter(
+    "lodestar_retries_total",
+    POOL,
+    "Attempts beyond the first.",
+    "Endpoints refuse or reset connections: look at the ones that are not healthy.",
+)
+TTFT_SECONDS = histogram(
+    "lodestar_ttft_seconds",
+    ENDPOINT,
+    "Observed TTFT of streamed answers, by the endpoint that served.",
+    "Rising on one endpoint: it is slow or crowded. On all: the fleet is too small.",
+    SECONDS,
+)
+PREDICTED_TTFT_SECONDS = histogram(
+    "lodestar_predicted_ttft_seconds",
+    ENDPOINT,
+    "What was predicted for the same answers, where a model predicted.",
+    "It should follow the observed TTFT; if it does not, see the error.",
+    SECONDS,
+)
+TTFT_ERROR_RATIO = histogram(
+    "lodestar_ttft_error_ratio",
+    POOL,
+    "|observed - predicted| over observed TTFT, of the same answers.",
+    "A median above `trust_max_error_ratio` hands decisions to the fallback.",
+    RATIOS,
+)
+OPEN_DECISIONS = gauge(
+    "lodestar_open_decisions",
+    POOL,
+    "Decisions whose answers have not ended.",
+    "Growing without end: Envoy's access log does not reach us.",
+)

@@ -1,0 +1,250 @@
+import time
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lodestar_extproc.completion import Outcome
+from lodestar_extproc.metrics.docs import all_metrics, metrics_page
+from metrics_world import World
+
+DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
+POOL = {"pool": "pool"}
+
+
+def samples(world: World) -> dict[tuple[str, frozenset], float]:
+    families = text_string_to_metric_families(world.metrics.page().decode())
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def value(world: World, name: str, **labels) -> float | None:
+    return samples(world).get((name, frozenset(labels.items())))
+
+
+def test_the_page_of_metrics_is_what_the_code_says():
+    assert DOCS.read_text() == metrics_page(), (
+        "run: python -m lodestar_extproc.metrics > docs/metrics.md"
+    )
+
+
+@pytest.mark.parametrize("metric", all_metrics(), ids=lambda metric: metric.name)
+def test_every_metric_says_what_it_is_and_what_to_do(metric):
+    assert metric.text.endswith(".")
+    assert metric.action.endswith(".")
+    assert metric.name.startswith("lodestar_")
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    assert bool(metric.buckets) == (metric.kind == "histogram")
+
+
+def test_metric_names_are_unique():
+    names = [metric.name for metric in all_metrics()]
+
+    assert len(set(names)) == len(names)
+
+
+def test_everything_declared_is_shown_and_nothing_else():
+    world = World(shadow_policies=("random",), burn_in_samples=1)
+    world.serve(40)
+    world.scraped(running_requests=3.0, waiting_requests=1.0, kv_usage_ratio=0.5)
+    world.end(world.decide(), decision_id="", request_id="")
+    world.end(world.decide(request_id="r"), decision_id="", request_id="r")
+    world.end(world.decide(), attempts=3, prompt_tokens=100, cached_tokens=60)
+    world.metrics.stream_opened()
+    world.metrics.message("request_headers")
+    world.metrics.stream_closed("chosen")
+    world.metrics.stream_failed("protocol")
+    world.metrics.log_entry("served")
+    world.metrics.loop_lag(0.001)
+    world.metrics.config_reloaded(applied=False)
+
+    shown = {
+        name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
+        for name, _ in samples(world)
+    }
+    of_ours = {name for name in shown if not name.startswith("process_")}
+    assert of_ours == {metric.name for metric in all_metrics()}
+
+
+def test_a_decision_is_counted_by_policy_and_reason_and_endpoint():
+    world = World(policy="round_robin")
+    decision = world.decide()
+
+    labels = {**POOL, "policy": "round_robin", "reason": "policy"}
+    assert value(world, "lodestar_decisions_total", **labels) == 1
+    chosen = {**POOL, "endpoint": decision.addresses[0]}
+    assert value(world, "lodestar_endpoint_decisions_total", **chosen) == 1
+    assert value(world, "lodestar_endpoint_prefill_requests", **chosen) == 1
+    assert value(world, "lodestar_open_decisions", **POOL) == 1
+
+
+def test_a_decision_is_timed_from_the_arrival_of_the_body():
+    world = World(policy="random")
+    world.decide(took_s=0.003)
+
+    assert value(world, "lodestar_decision_seconds_sum", **POOL) == pytest.approx(0.003)
+
+
+def test_expected_hits_are_counted_in_tokens():
+    world = World(1, policy="random")
+    world.serve(2, prompt=b"y" * 4000)
+
+    assert value(world, "lodestar_prompt_tokens_total", **POOL) == 2000
+    assert value(world, "lodestar_predicted_hit_tokens_total", **POOL) == pytest.approx(992)
+
+
+def test_ttft_counts_for_the_endpoint_that_served():
+    world = World(policy="random")
+    decision = world.decide()
+    served = decision.addresses[1]
+    world.first_token(decision, 0.7, served=served)
+
+    assert value(world, "lodestar_ttft_seconds_sum", **POOL, endpoint=served) == pytest.approx(0.7)
+    assert value(world, "lodestar_ttft_seconds_sum", **POOL, endpoint=decision.addresses[0]) is None
+
+
+def test_without_an_observer_ttft_is_the_access_logs():
+    world = World(policy="random")
+    decision = world.decide()
+    world.end(decision, ttft_s=0.25)
+
+    labels = {**POOL, "endpoint": decision.addresses[0]}
+    assert value(world, "lodestar_ttft_seconds_sum", **labels) == 0.25
+
+
+def test_ttft_is_counted_once():
+    world = World(policy="random")
+    decision = world.decide()
+    world.first_token(decision, 0.5)
+    world.end(decision, ttft_s=0.25)
+
+    labels = {**POOL, "endpoint": decision.addresses[0]}
+    assert value(world, "lodestar_ttft_seconds_count", **labels) == 1
+
+
+def test_an_answer_in_one_piece_has_no_ttft():
+    world = World(policy="random")
+    decision = world.decide(streaming=False)
+    world.first_token(decision)
+    world.end(decision, ttft_s=0.25)
+
+    labels = {**POOL, "endpoint": decision.addresses[0]}
+    assert value(world, "lodestar_ttft_seconds_count", **labels) is None
+
+
+def test_a_prediction_is_compared_with_what_was_observed():
+    world = World(2, burn_in_samples=1)
+    world.serve(30)
+    before = value(world, "lodestar_ttft_error_ratio_sum", **POOL)
+    decision = world.decide()
+    predicted_s = float(decision.ranking.predicted_ttft_s[decision.chosen])
+    world.first_token(decision, 2 * predicted_s)
+
+    assert value(world, "lodestar_ttft_error_ratio_sum", **POOL) - before == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_ends_are_counted_by_outcome(outcome):
+    world = World(policy="random")
+    world.end(world.decide(), outcome)
+
+    assert value(world, "lodestar_requests_total", **POOL, outcome=outcome) == 1
+
+
+def test_a_choice_that_came_too_late_is_counted():
+    world = World(policy="random")
+    world.end(world.decide(request_id="r"), decision_id="", request_id="r")
+
+    assert value(world, "lodestar_unused_decisions_total", **POOL) == 1
+
+
+def test_expired_requests_are_not_called_unused():
+    world = World(policy="random", request_timeout_s=10.0)
+    world.decide()
+    world.router.expire(world.now_s + 11)
+
+    assert value(world, "lodestar_requests_total", **POOL, outcome="expired") == 1
+    assert value(world, "lodestar_unused_decisions_total", **POOL) is None
+
+
+def test_what_an_engine_does_not_say_is_left_out():
+    world = World(policy="random")
+    address = world.scraped(running_requests=3.0)
+
+    labels = {**POOL, "endpoint": address}
+    assert value(world, "lodestar_engine_running_requests", **labels) == 3
+    assert value(world, "lodestar_engine_waiting_requests", **labels) is None
+    assert value(world, "lodestar_endpoint_scrape_age_seconds", **labels) == 0
+
+
+def test_a_stale_value_is_left_out_but_its_age_is_shown():
+    world = World(policy="random", scrape_stale_s=2.0)
+    address = world.scraped(running_requests=3.0)
+    world.now_s += 10
+
+    labels = {**POOL, "endpoint": address}
+    assert value(world, "lodestar_engine_running_requests", **labels) is None
+    assert value(world, "lodestar_endpoint_scrape_age_seconds", **labels) == 10
+
+
+def test_an_endpoint_is_in_one_state():
+    world = World(policy="random")
+    address = world.router.fleet.endpoints[0].address
+    world.router.fleet.record_probe(address, False, 1.0)
+    world.router.fleet.record_probe(address, False, 2.0)
+
+    shown = {
+        dict(labels)["state"]: number
+        for (name, labels), number in samples(world).items()
+        if name == "lodestar_endpoint_state" and dict(labels)["endpoint"] == address
+    }
+    assert shown == {"healthy": 0, "ejected": 0, "probation": 0, "down": 1, "frozen": 0}
+
+
+def test_series_of_an_endpoint_that_left_disappear():
+    world = World(2, policy="round_robin")
+    world.serve(4)
+    gone = world.router.fleet.endpoints[0].address
+    world.router.set_endpoints(world.router.fleet.endpoints[1:])
+
+    assert gone not in world.metrics.page().decode()
+
+
+def test_open_streams_go_up_and_down():
+    world = World()
+    world.metrics.stream_opened()
+    world.metrics.stream_opened()
+    world.metrics.stream_closed("observed")
+
+    assert value(world, "lodestar_open_streams") == 1
+    assert value(world, "lodestar_streams_total", verdict="observed") == 1
+
+
+def test_nothing_grows_with_requests():
+    world = World(policy="round_robin")
+    world.serve(100)
+    n_series = len(samples(world))
+    world.serve(200)
+
+    assert len(samples(world)) == n_series
+
+
+def test_listening_costs_a_request_a_few_microseconds():
+    world = World(policy="random")
+    decision = world.decide()
+    metrics = world.metrics
+
+    def listen() -> float:
+        started_at_s = time.perf_counter()
+        for _ in range(200):
+            metrics.decided(decision)
+            metrics.stream_opened()
+            metrics.message("request_headers")
+            metrics.message("request_body")
+            metrics.stream_closed("chosen")
+        return (time.perf_counter() - started_at_s) / 200
+
+    assert min(listen() for _ in range(10)) < 50e-6
