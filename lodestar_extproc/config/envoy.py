@@ -79,7 +79,15 @@ def read_envoy_config(path: Path) -> EnvoyConfig:
         NotEnvoyConfig: it is something else.
         ConfigError: there is no pool, or a setting in it is wrong.
     """
-    root = read_root(path)
+    return config_of(read_root(path), path)
+
+
+def config_of(root: Node, path: Path) -> EnvoyConfig:
+    """What *root*, read from *path*, says.
+
+    Raises:
+        ConfigError: there is no pool, or a setting in it is wrong.
+    """
     pools = tuple(
         read_pool(cluster, path) for cluster in tree.clusters(root) if settings_block(cluster)
     )

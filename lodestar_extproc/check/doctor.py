@@ -1,0 +1,69 @@
+"""check(): every known trap in an Envoy configuration, each with what cures it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lodestar_extproc.check.envoy_binary import Validation, validate
+from lodestar_extproc.check.finding import Finding, Report
+from lodestar_extproc.check.rules import RULES
+from lodestar_extproc.check.subject import subject_of
+from lodestar_extproc.config import ConfigError, NotEnvoyConfig, read_eds_members
+from lodestar_extproc.config.envoy import config_of, read_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lodestar_extproc.config.node import Node
+
+
+def check(path: Path, *, envoy: str | None = None) -> Report:
+    """Look for every trap in the Envoy configuration at *path*.
+
+    Args:
+        envoy: an Envoy binary to validate the file with; None leaves that out.
+
+    Raises:
+        NotEnvoyConfig: it is something else, or cannot be read.
+    """
+    try:
+        root = read_root(path)
+    except NotEnvoyConfig:
+        raise
+    except ConfigError as error:
+        raise NotEnvoyConfig(error.problem, file=error.file, line=error.line) from error
+    validation = validate(envoy, path) if envoy else None
+    findings = (*_refused(validation), *_settings(root, path), *_traps(root))
+    version = validation.version if validation else None
+    return Report(path, tuple(sorted(findings, key=lambda f: f.line)), version)
+
+
+def _refused(validation: Validation | None) -> Iterator[Finding]:
+    if validation and validation.problem:
+        yield Finding(
+            "envoy", 1, "", f"Envoy {validation.version} refuses the file: {validation.problem}"
+        )
+
+
+def _settings(root: Node, path: Path) -> Iterator[Finding]:
+    try:
+        config = config_of(root, path)
+    except ConfigError as error:
+        yield Finding("settings", error.line, error.key, error.problem)
+        return
+    for pool in config.pools:
+        # Where Envoy runs elsewhere, its EDS file may not be here to look at.
+        if pool.eds is not None and pool.eds.path.exists():
+            try:
+                read_eds_members(pool.eds)
+            except ConfigError as error:
+                yield Finding("settings", pool.line, f"pool {pool.name}", str(error))
+
+
+def _traps(root: Node) -> Iterator[Finding]:
+    subject = subject_of(root)
+    for rule in RULES:
+        for fault in rule(subject):
+            place = fault.place
+            yield Finding(rule.__name__, place.line, place.key, fault.problem, fault.cure)
