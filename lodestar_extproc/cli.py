@@ -11,7 +11,10 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import typer  # noqa: E402
 
+from lodestar_extproc.demo.command import demo  # noqa: E402
+from lodestar_extproc.evaluation.load_command import load  # noqa: E402
 from lodestar_extproc.serve_command import serve  # noqa: E402
+from lodestar_extproc.simulator.command import simulate  # noqa: E402
 
 app = typer.Typer(
     name="lodestar-extproc",
@@ -26,7 +29,8 @@ def root() -> None:
     """A learned router for LLM engines behind Envoy."""
 
 
-app.command()(serve)
+for command in (serve, demo, simulate, load):
+    app.command()(command)
 
 
 def main() -> None:

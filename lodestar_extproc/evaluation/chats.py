@@ -89,7 +89,8 @@ class Chats:
         # A conversation brings all its turns, so it begins that much more seldom.
         share = mix.chat_ratio / mix.turns + 1.0 - mix.chat_ratio
         begin_rate_per_s = mix.rate_per_s * share
-        n, at_s = 0, rng.expovariate(begin_rate_per_s)
+        # Conversations are under way when we begin to watch, as they are on any day.
+        n, at_s = 0, -2.0 * mix.turns * mix.think_s
         while True:
             if due and due[0][0] <= at_s:
                 turn_s, _, conversation = heapq.heappop(due)
@@ -99,7 +100,9 @@ class Chats:
             if turn_s > self.duration_s:
                 return
             conversation = conversation or self._begin(share)
-            yield self._ask(turn_s, conversation)
+            arrival = self._ask(turn_s, conversation)
+            if turn_s >= 0:
+                yield arrival
             if conversation.turns_left > 0:
                 n += 1
                 heapq.heappush(due, (turn_s + self._think_s(), n, conversation))

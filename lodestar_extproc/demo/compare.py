@@ -1,0 +1,133 @@
+"""compare(): every policy on the same arrivals, one after another, each from cold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lodestar_extproc.demo.stack import FleetPlan, Stack, running_stack
+from lodestar_extproc.demo.watch import Watch
+from lodestar_extproc.evaluation.chats import ChatMix, Chats
+from lodestar_extproc.evaluation.load import LoadClient, LoadRecord
+from lodestar_extproc.evaluation.summary import Summary, summarise
+
+MODEL = "llama-3.1-8b"
+REFRESH_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPlan:
+    """What to compare on what.
+
+    Attributes:
+        duration_s: of the arrivals, for each policy.
+        port: of Envoy's listener; 0 for any.
+    """
+
+    policies: tuple[str, ...]
+    fleet: FleetPlan
+    duration_s: float
+    rate_per_s: float
+    seed: int
+    folder: Path
+    port: int = 0
+
+    @property
+    def chats(self) -> Chats:
+        """The load, the same at every call."""
+        return Chats(ChatMix(rate_per_s=self.rate_per_s), self.seed, self.duration_s)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the comparison is.
+
+    Attributes:
+        summaries: of the policies that have run.
+        model_share: of the learned policy's decisions after burn-in; None before.
+    """
+
+    policy: str = ""
+    client: LoadClient | None = None
+    watch: Watch | None = None
+    summaries: dict[str, Summary] = field(default_factory=dict)
+    records: dict[str, list[LoadRecord]] = field(default_factory=dict)
+    model_share: float | None = None
+
+
+async def compare(plan: DemoPlan, progress: Progress, refresh: Callable[[], None]) -> None:
+    """Run every policy of *plan*, keeping *progress* and calling *refresh* as it goes.
+
+    Raises:
+        DemoError: a program is not installed, did not start, or ended.
+    """
+    for policy in plan.policies:
+        progress.policy, progress.client, progress.watch = policy, None, None
+        refresh()
+        folder = plan.folder / policy
+        folder.mkdir(parents=True, exist_ok=True)
+        async with running_stack(plan.fleet, {"policy": policy}, folder, port=plan.port) as stack:
+            await _run(plan, stack, progress, refresh)
+
+
+async def _run(
+    plan: DemoPlan, stack: Stack, progress: Progress, refresh: Callable[[], None]
+) -> None:
+    progress.client = client = LoadClient(stack.url, model=MODEL)
+    progress.watch = watch = Watch(stack.admin_url)
+    watching = asyncio.create_task(watch.run())
+    load = asyncio.create_task(client.run(plan.chats))
+    try:
+        while not load.done():
+            await asyncio.wait([load], timeout=REFRESH_S)
+            stack.processes.check()
+            refresh()
+        progress.records[progress.policy] = load.result()
+        progress.summaries[progress.policy] = summarise(load.result())
+        if progress.policy == "learned":
+            progress.model_share = await watch.model_share()
+    finally:
+        for task in (load, watching):
+            task.cancel()
+        await asyncio.gather(load, watching, return_exceptions=True)
+
+
+def as_json(plan: DemoPlan, progress: Progress, versions: dict[str, str]) -> str:
+    """The result for machines."""
+    policies: dict[str, dict[str, float | int | None]] = {}
+    for policy, s in progress.summaries.items():
+        policies[policy] = {
+            "requests": s.requests,
+            "failed": s.failed,
+            "ttft_mean_s": s.ttft_mean_s,
+            "ttft_p50_s": s.ttft_p50_s,
+            "ttft_p99_s": s.ttft_p99_s,
+            "e2e_mean_s": s.e2e_mean_s,
+        }
+        if policy == "learned":
+            policies[policy]["model_share"] = progress.model_share
+    result = {
+        "policies": policies,
+        "fleet": list(plan.fleet.accelerators),
+        "duration_s": plan.duration_s,
+        "rate_per_s": plan.rate_per_s,
+        "seed": plan.seed,
+        "versions": versions,
+    }
+    return json.dumps(result, indent=2) + "\n"
+
+
+def known_policies(names: str, allowed: Sequence[str]) -> tuple[str, ...]:
+    """*names*, separated by commas.
+
+    Raises:
+        ValueError: one is none of *allowed*.
+    """
+    policies = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in policies:
+        if name not in allowed:
+            raise ValueError(f"no policy {name!r}; there are {', '.join(allowed)}")
+    return policies
