@@ -170,6 +170,9 @@ class EngineModel(TTFTModel):
         if address != sample.address:
             self._solve(address)
 
+    def close(self) -> None:
+        """Nothing is held outside."""
+
     def state(self) -> dict[str, Any]:
         """All equations."""
         return {

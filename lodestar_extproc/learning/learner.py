@@ -74,7 +74,12 @@ class Learner:
     Args:
         model: predicts TTFT.
         trust: says when the model may decide.
+
+    Attributes:
+        learns: False for one that takes no samples, so that none need be made.
     """
+
+    learns = True
 
     def __init__(self, model: TTFTModel, trust: Trust) -> None:
         self._model = model

@@ -92,7 +92,9 @@ class LiveErrors:
         if len(self.fleet):
             self.trivial.add(float(self._median_s.get()), observed_s)
         self._median_s.update(observed_s)
-        own = self._endpoints.setdefault(address, ErrorWindow(ENDPOINT_ERROR_SAMPLES))
+        if address not in self._endpoints:
+            self._endpoints[address] = ErrorWindow(ENDPOINT_ERROR_SAMPLES)
+        own = self._endpoints[address]
         for window in (self.fleet, own):
             window.add(predicted_s, observed_s)
         self._set_factors(address, own)
@@ -103,7 +105,7 @@ class LiveErrors:
 
     def of(self, address: str) -> ErrorWindow:
         """One endpoint's window; empty for one never heard of."""
-        return self._endpoints.get(address, ErrorWindow(ENDPOINT_ERROR_SAMPLES))
+        return self._endpoints.get(address) or ErrorWindow(ENDPOINT_ERROR_SAMPLES)
 
     @property
     def coverage_ratio(self) -> float | None:

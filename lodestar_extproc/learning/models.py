@@ -80,6 +80,7 @@ class TTFTModel(Protocol):
 
     def discount(self, address: str) -> None:
         """The endpoint has changed: let its past count less."""
+        ...
 
     def forget(self, address: str) -> None:
         """The endpoint has left: drop what was learned of it alone."""
@@ -99,3 +100,4 @@ class TTFTModel(Protocol):
 
     def close(self) -> None:
         """Give back what the model holds outside this process's memory."""
+        ...

@@ -123,7 +123,7 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         prior_scale: standard deviation of the prior, the same for all coefficients.
         sweeps: coordinate descent sweeps a sample, from the last solution.
 
-    >>> model = NonNegativeRLS(forgetting=1.0, prior_scale=100.0)
+    >>> model = NonNegativeRLS(forgetting=1.0, prior_scale=100.0, sweeps=200)
     >>> for tokens, steps in [(1, 1), (2, 1), (3, 5), (4, 2)]:
     ...     x = {"tokens": tokens, "steps": steps}
     ...     model.learn_one(x, 0.15 * tokens + 0.02 * steps)

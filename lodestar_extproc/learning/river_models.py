@@ -102,6 +102,9 @@ class BayesianLinearModel(TTFTModel):
         self._own.pop(address, None)
         self._theta.drop(address)
 
+    def close(self) -> None:
+        """Nothing is held outside."""
+
     def state(self) -> dict[str, Any]:
         """Every regression."""
         return {

@@ -128,6 +128,9 @@ class MLPModel(TTFTModel):
             self._start_training()
             self._adopt_finished()
 
+    def discount(self, address: str) -> None:
+        """Nothing is kept by endpoint."""
+
     def forget(self, address: str) -> None:
         """Nothing is kept by endpoint."""
 
