@@ -33,9 +33,7 @@ class Candidates:
 
         A fixed rule needs none of it.
         """
-        return extract(
-            self.request, self.snapshot, self.matched_tokens, self.prefill_s_per_ktoken
-        )
+        return extract(self.request, self.snapshot, self.matched_tokens, self.prefill_s_per_ktoken)
 
     @cached_property
     def uncached_tokens(self) -> FloatArray:
@@ -109,6 +107,11 @@ class Decision:
         """Every candidate's address, best first."""
         endpoints = self.candidates.snapshot.endpoints
         return tuple(endpoints[i].address for i in self.ranking.order)
+
+    @property
+    def address(self) -> str:
+        """The best endpoint's."""
+        return self.candidates.snapshot.endpoints[self.chosen].address
 
     @property
     def chosen(self) -> int:

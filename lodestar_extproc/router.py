@@ -153,7 +153,7 @@ class Router:
         self.fleet.dispatch(
             decision.decision_id,
             request,
-            decision.addresses[0],
+            decision.address,
             uncached_tokens=float(decision.candidates.uncached_tokens[chosen]),
             at_s=decision.at_s,
             expected_first_token_at_s=None if seen else decision.at_s + _expected_s(decision),
@@ -170,10 +170,10 @@ class Router:
         entry.body_began_before = event.body_began_before
         self.fleet.first_token(event.decision_id, event.at_s, event.served)
         decision = entry.decision
-        served = event.served or decision.addresses[0]
+        served = event.served or decision.address
         # Served elsewhere, by a retry: the time of the failed attempts is in this label. The access
         # log has the last attempt's own. In shadow mode nobody retried: the pick was not used.
-        if served == decision.addresses[0] or self.settings.shadow:
+        if served == decision.address or self.settings.shadow:
             self._learn(entry, served, event.at_s - decision.at_s, event.at_s)
         for listener in self._listeners:
             listener.first_token(decision, event)
@@ -208,7 +208,7 @@ class Router:
             return
         self._blame(decision, event)
         self._learn_usage(decision.candidates.request, event)
-        served = event.served or decision.addresses[0]
+        served = event.served or decision.address
         if event.outcome is Outcome.SERVED:
             # A refusal comes at once; and a keep-alive begins a body before the first token does.
             if (event.response_code or 200) < 400 and not entry.body_began_before:
@@ -220,8 +220,8 @@ class Router:
     def _blame(self, decision: Decision, event: Completion) -> None:
         """Endpoints tried before the one that served have failed, and maybe that one too."""
         health, served = self.fleet.health, event.served
-        tried = () if self.settings.shadow else decision.addresses[: (event.attempts or 1) - 1]
-        for address in tried:
+        n_failed = 0 if self.settings.shadow else (event.attempts or 1) - 1
+        for address in decision.addresses[:n_failed] if n_failed else ():
             if address != served:
                 health.failed(address, event.at_s)
                 self.learner.penalise(address, event.at_s)
@@ -251,7 +251,9 @@ class Router:
         *,
         censored: bool = False,
     ) -> None:
-        if ttft_s is None or entry.learned or not entry.decision.candidates.request.streaming:
+        if ttft_s is None or entry.learned or not self.learner.learns:
+            return
+        if not entry.decision.candidates.request.streaming:
             return  # an answer in one piece has no first token to time
         sample = training_sample(entry.decision, address, ttft_s, at_s, censored=censored)
         if sample is not None:

@@ -18,6 +18,8 @@ from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
 
 DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
 """Until an engine reports its own: the index must be bounded before the first scrape."""
+JUDGING_INTERVAL_S = 0.1
+"""How often silence is looked at: it lasts for seconds before it means anything."""
 FROZEN_S_PER_TOKEN = 1e-3
 """Patience for a long prompt, four times slower than the slowest accelerator calibrated."""
 
@@ -52,6 +54,7 @@ class Fleet:
         self._load = LoadTable()
         self._flights: dict[str, Flight] = {}
         self._expected: list[tuple[float, str]] = []
+        self._judged_at_s = float("-inf")
         self.set_endpoints(endpoints)
 
     # -- membership -----------------------------------------------------------------------------
@@ -138,6 +141,9 @@ class Fleet:
         return chosen or None
 
     def _judge_silence(self, at_s: float) -> None:
+        if at_s < self._judged_at_s + JUDGING_INTERVAL_S:
+            return
+        self._judged_at_s = at_s
         silent_s = self._load.silent_s(at_s)
         if len(silent_s) == 0 or silent_s.max() <= self._frozen_after_s:
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 
@@ -21,8 +20,8 @@ DECODE_RATE_SMOOTHING = 0.2
 MAX_DECODE_TOKENS_PER_S = 500.0
 
 
-class Row(IntEnum):
-    """Rows of the matrix."""
+class Row:
+    """Rows of the matrix; plain numbers, for an enum's members index slowly."""
 
     PREFILL_REQUESTS = 0
     PREFILL_UNCACHED = 1
@@ -42,6 +41,7 @@ class Row(IntEnum):
     KV_CAPACITY = 15
     TOKEN_BUDGET = 16
     FIRST_TOKENS = 17
+    COUNT = 18
 
 
 @dataclass(slots=True)
@@ -70,12 +70,12 @@ class LoadTable:
     def __init__(self) -> None:
         self._columns: dict[str, int] = {}
         self._prefills: dict[str, OrderedDict[str, Flight]] = {}
-        self._matrix = np.zeros((len(Row), 0))
+        self._matrix = np.zeros((Row.COUNT, 0))
         self._generation: dict[str, tuple[float, float]] = {}
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
         """Make *endpoints* the columns; those that stay keep their numbers."""
-        matrix = np.zeros((len(Row), len(endpoints)))
+        matrix = np.zeros((Row.COUNT, len(endpoints)))
         for column, endpoint in enumerate(endpoints):
             old = self._columns.get(endpoint.address)
             matrix[:, column] = _fresh(endpoint) if old is None else self._matrix[:, old]
@@ -136,10 +136,12 @@ class LoadTable:
         Returns True when its counters fell: the engine restarted since the last scrape.
         """
         column = self._matrix[:, self._columns[address]]
-        column[Row.RUNNING] = _or_nan(metrics.running_requests)
-        column[Row.WAITING] = _or_nan(metrics.waiting_requests)
-        column[Row.KV_USAGE] = _or_nan(metrics.kv_usage_ratio)
-        column[Row.SCRAPED_AT_S] = at_s
+        column[Row.RUNNING : Row.KV_CAPACITY] = (
+            _or_nan(metrics.running_requests),
+            _or_nan(metrics.waiting_requests),
+            _or_nan(metrics.kv_usage_ratio),
+            at_s,
+        )
         if metrics.kv_capacity_tokens is not None:
             column[Row.KV_CAPACITY] = metrics.kv_capacity_tokens
         total = metrics.generation_tokens
@@ -196,7 +198,9 @@ class LoadTable:
         """
         m = self._matrix.copy() if columns is None else self._matrix[:, columns]
         age_s = at_s - m[Row.SCRAPED_AT_S]
-        m[Row.RUNNING : Row.SCRAPED_AT_S, age_s > stale_s] = np.nan
+        stale = age_s > stale_s
+        if stale.any():
+            m[Row.RUNNING : Row.SCRAPED_AT_S, stale] = np.nan
         decoding_s = np.maximum(0.0, m[Row.DECODE_REQUESTS] * at_s - m[Row.DECODE_STARTED_S])
         return FleetSnapshot(
             at_s=at_s,
@@ -221,7 +225,7 @@ class LoadTable:
 
 
 def _fresh(endpoint: Endpoint) -> FloatArray:
-    column = np.zeros(len(Row))
+    column = np.zeros(Row.COUNT)
     column[[Row.HEAD_AT_S, Row.LAST_FIRST_TOKEN_AT_S, Row.SCRAPED_AT_S]] = -np.inf
     column[[Row.RUNNING, Row.WAITING, Row.KV_USAGE]] = np.nan
     column[Row.DECODE_RATE] = DEFAULT_DECODE_TOKENS_PER_S
