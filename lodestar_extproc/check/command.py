@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from ruamel.yaml import YAML
 
-from lodestar_extproc.check.doctor import check as examine
+from lodestar_extproc.check.doctor import check as diagnose
 from lodestar_extproc.check.envoy_binary import find_envoy
 from lodestar_extproc.config import NotEnvoyConfig
 
@@ -45,7 +45,7 @@ def check(
         lodestar-extproc check --json /etc/envoy/envoy.yaml | jq '.findings[].rule'
     """
     try:
-        report = examine(file, envoy=find_envoy() if with_envoy else None)
+        report = diagnose(file, envoy=find_envoy() if with_envoy else None)
     except NotEnvoyConfig as error:
         if as_json:
             typer.echo(json.dumps({"file": str(file), "error": str(error)}, indent=2))

@@ -34,9 +34,18 @@ def check(path: Path, *, envoy: str | None = None) -> Report:
     except ConfigError as error:
         raise NotEnvoyConfig(error.problem, file=error.file, line=error.line) from error
     validation = validate(envoy, path) if envoy else None
-    findings = (*_refused(validation), *_settings(root, path), *_traps(root))
-    version = validation.version if validation else None
-    return Report(path, tuple(sorted(findings, key=lambda f: f.line)), version)
+    findings = sorted((*_refused(validation), *examine(root, path)), key=lambda f: f.line)
+    return Report(path, tuple(findings), validation.version if validation else None)
+
+
+def examine(root: Node, path: Path) -> Iterator[Finding]:
+    """What can be found in *root*, read from *path*, without Envoy."""
+    yield from _settings(root, path)
+    subject = subject_of(root)
+    for rule in RULES:
+        for fault in rule(subject):
+            place = fault.place
+            yield Finding(rule.__name__, place.line, place.key, fault.problem, fault.cure)
 
 
 def _refused(validation: Validation | None) -> Iterator[Finding]:
@@ -59,11 +68,3 @@ def _settings(root: Node, path: Path) -> Iterator[Finding]:
                 read_eds_members(pool.eds)
             except ConfigError as error:
                 yield Finding("settings", pool.line, f"pool {pool.name}", str(error))
-
-
-def _traps(root: Node) -> Iterator[Finding]:
-    subject = subject_of(root)
-    for rule in RULES:
-        for fault in rule(subject):
-            place = fault.place
-            yield Finding(rule.__name__, place.line, place.key, fault.problem, fault.cure)

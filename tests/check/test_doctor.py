@@ -1,16 +1,21 @@
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from builders import DEFAULT_ENVOY_FILE
 from lodestar_extproc.check import Report, check, find_envoy
 from lodestar_extproc.check.command import check as command
+from lodestar_extproc.check.doctor import examine
 from lodestar_extproc.check.rules import RULES
 from lodestar_extproc.config import NotEnvoyConfig
+from lodestar_extproc.config.node import Node
 
 HERE = Path(__file__).parent
 CLEAN = HERE / "clean.yaml"
@@ -209,3 +214,37 @@ def test_command_speaks_json(tmp_path):
     assert finding["cure"][0]["path"].startswith("/static_resources/listeners/0/")
     assert report["envoy_version"].count(".") == 2
     assert "cannot be read" in failed["error"]
+
+
+JUNK = (None, "", "x", 0, -1, 1e300, True, [], {}, [None], ["x"], {"x": None}, [[1]], {"@type": 5})
+
+
+def places_in(value, path=()):
+    children = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, child in children:
+        yield (*path, key)
+        yield from places_in(child, (*path, key))
+
+
+DOCUMENT = YAML(typ="safe").load(DEFAULT_ENVOY_FILE)
+PLACES = tuple(places_in(DOCUMENT))
+
+
+@given(place=st.sampled_from(PLACES), junk=st.sampled_from(JUNK))
+def test_any_value_anywhere_gets_a_defined_answer(place, junk):
+    document = copy.deepcopy(DOCUMENT)
+    *above, last = place
+    parent = document
+    for key in above:
+        parent = parent[key]
+    parent[last] = junk
+
+    findings = examine(Node(document, "envoy.yaml"), DEFAULT_ENVOY_FILE)
+
+    json.dumps(Report(DEFAULT_ENVOY_FILE, tuple(findings)).as_json())
