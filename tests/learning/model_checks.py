@@ -13,7 +13,7 @@ from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.features import N_FEATURES
 from lodestar_extproc.learning.labels import MAX_LABEL_S
 
-ENOUGH = 600
+ENOUGH = 400
 
 
 def taught(new_model, world, n=ENOUGH):
@@ -64,7 +64,7 @@ def check_learns_a_linear_world(new_model):
 
 def check_tells_fast_from_slow(new_model):
     world = LinearWorld(("fast", "slow", "fast", "slow"), noise=0.15)
-    model = taught(new_model, world)
+    model = taught(new_model, world, 2 * ENOUGH)
 
     assert world.error_ratio(model, among=[0, 2]) < 0.25
     assert world.error_ratio(model, among=[1, 3]) < 0.25
@@ -128,7 +128,7 @@ def check_recovers_from_adversarial_labels(new_model):
     world, model, rng = LinearWorld(), new_model(), random.Random(0)
     for sample in world.samples(300):
         model.learn(replace(sample, ttft_s=rng.uniform(0.001, 100.0)))
-    for sample in world.samples(2500):
+    for sample in world.samples(1500):
         model.learn(sample)
 
     assert world.error_ratio(model) < 0.35

@@ -13,7 +13,7 @@ from lodestar_extproc.learning.sklearn_models import MLPModel
 
 
 def a_quick_mlp():
-    return MLPModel(random.Random(0), retrain_samples=300, start_executor=TrainingInPlace)
+    return MLPModel(random.Random(0), retrain_samples=200, start_executor=TrainingInPlace)
 
 
 NEW_MODEL = {
