@@ -66,15 +66,15 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
 def route_headers(manager: Node) -> Iterator[tuple[tree.Route, dict[str, Node]]]:
     """Every route with our headers that hold there, `{key, value}`, by lower-case key.
 
-    Those of the filter hold everywhere; of the routes' lists Envoy takes the innermost one whole.
+    Envoy merges them key by key: the filter's hold everywhere, the innermost wins.
     """
     decision = tree.decision_filter(manager)
     everywhere = _ours(decision.get("grpc_service", "initial_metadata")) if decision else {}
     for route in tree.routes(manager):
-        own: dict[str, Node] = {}
+        headers = dict(everywhere)
         for override in route.overrides:
-            own = _ours(override.get("overrides", "grpc_initial_metadata")) or own
-        yield route, everywhere | own
+            headers |= _ours(override.get("overrides", "grpc_initial_metadata"))
+        yield route, headers
 
 
 def _ours(headers: Node) -> dict[str, Node]:

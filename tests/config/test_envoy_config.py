@@ -214,6 +214,23 @@ def test_what_every_filter_call_carries_holds_for_every_route(tmp_path):
     assert (override.pool, override.objective) == ("engines", "ttft")
 
 
+def test_innermost_override_wins_key_by_key(tmp_path):
+    per_route = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
+    headers = "[{key: x-lodestar-policy, value: random}, {key: x-lodestar-objective, value: ttft}]"
+    of_host = (
+        f'              typed_per_filter_config: {{lodestar.decide: {{"@type": {per_route},'
+        f" overrides: {{grpc_initial_metadata: {headers}}}}}}}\n"
+    )
+    config = changed(
+        tmp_path,
+        ('              domains: ["*"]\n', f'              domains: ["*"]\n{of_host}'),
+        with_route_metadata("x-lodestar-policy", "least_request"),
+    )
+
+    (override,) = config.overrides
+    assert (override.policy, override.objective) == ("least_request", "ttft")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "problem"),
     [
