@@ -11,6 +11,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import typer  # noqa: E402
 
+from lodestar_extproc.check.command import check  # noqa: E402
 from lodestar_extproc.demo.command import demo  # noqa: E402
 from lodestar_extproc.evaluation.load_command import load  # noqa: E402
 from lodestar_extproc.serve_command import serve  # noqa: E402
@@ -29,7 +30,7 @@ def root() -> None:
     """A learned router for LLM engines behind Envoy."""
 
 
-for command in (serve, demo, simulate, load):
+for command in (serve, demo, check, simulate, load):
     app.command()(command)
 
 
