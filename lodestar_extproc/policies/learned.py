@@ -31,7 +31,7 @@ class Learned:
     *exploration_ratio* go to an endpoint that few samples are known of, if its TTFT is predicted
     to be near the best.
 
-    Cost: the fallback's, and about 50 µs for 8 endpoints. Without a signal: the fallback.
+    Cost: the fallback's, and about 70 µs for 8 endpoints. Without a signal: the fallback.
 
     Args:
         learner: predicts, and says what its word is worth.
