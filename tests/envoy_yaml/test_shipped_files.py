@@ -25,7 +25,7 @@ CHANGED = {
     "shadow.yaml": {"engines.metadata", "engines.load_balancing_policy", "engines.lb_policy"},
     "header.yaml": {"manager.early_header_mutation_extensions", "engines.load_balancing_policy"},
     "streamed.yaml": {"manager.http_filters"},
-    "observer_only.yaml": {"manager.access_log"},
+    "observer_only.yaml": {"manager.access_log", "manager.http_filters"},
     "access_log_only.yaml": {"manager.http_filters"},
     "eds.yaml": {"engines.type", "engines.eds_cluster_config", "engines.load_assignment"},
     "strict_dns.yaml": {"engines.type", "engines.load_assignment"},
