@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 BYTES_PER_TOKEN = 4
 WORD_LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -57,6 +58,17 @@ class ChatMix:
     n_documents: int = 6
     question_tokens: tuple[int, int] = (20, 150)
     output_tokens: tuple[int, int] = (20, 100)
+
+
+MIXES: Mapping[str, ChatMix] = MappingProxyType(
+    {
+        "mixed": ChatMix(),
+        "chats": ChatMix(chat_ratio=1.0, document_ratio=0.0),
+        "documents": ChatMix(chat_ratio=0.0, document_ratio=1.0),
+        "questions": ChatMix(chat_ratio=0.0, document_ratio=0.0),
+    }
+)
+"""Workloads by name."""
 
 
 @dataclass(slots=True)

@@ -52,6 +52,8 @@ class LoadClient:
     Args:
         url: of the server, without a path.
         timeout_s: after which an answer counts as failed.
+        max_in_flight: a request that would be one more is not sent, and counts as failed: waiting
+            for room would make the load depend on the answers.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class LoadClient:
         *,
         model: str,
         timeout_s: float = 120.0,
+        max_in_flight: int = 4096,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._url = url.rstrip("/") + "/v1/chat/completions"
         self._model = model
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._max_in_flight = max_in_flight
         self._clock = clock
         self.n_sent = 0
         self.records: list[LoadRecord] = []
@@ -72,7 +76,8 @@ class LoadClient:
     async def run(self, arrivals: Iterable[Arrival]) -> list[LoadRecord]:
         """Send all of *arrivals* and wait for their answers; records in order of ending."""
         started_at_s = self._clock()
-        connector = aiohttp.TCPConnector(limit=0)
+        # Engines close idle connections after 5 s; one that is about to close is not taken.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session,
             asyncio.TaskGroup() as tasks,
@@ -86,18 +91,10 @@ class LoadClient:
     async def _send(self, session: aiohttp.ClientSession, arrival: Arrival) -> None:
         sent_at_s = self._clock()
         answer = _Answer()
-        failure = ""
-        try:
-            body = request_body(arrival, self._model)
-            headers = {"content-type": "application/json"}
-            async with session.post(self._url, data=body, headers=headers) as response:
-                answer.status = response.status
-                answer.served_by = response.headers.get(SERVED_BY, "")
-                async for event in events(response.content):
-                    answer.take(event, self._clock() - sent_at_s)
-            failure = answer.failure()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failure = f"{type(error).__name__}: {error}"
+        if self.n_sent - len(self.records) > self._max_in_flight:
+            failure = f"not sent: {self._max_in_flight} requests are in flight"
+        else:
+            failure = await self._ask(session, arrival, answer)
         ended_s = None if failure else self._clock() - sent_at_s
         self.records.append(
             LoadRecord(
@@ -112,6 +109,21 @@ class LoadClient:
             )
         )
 
+    async def _ask(self, session: aiohttp.ClientSession, arrival: Arrival, answer: _Answer) -> str:
+        """Send and read into *answer*; why it failed, or nothing."""
+        sent_at_s = self._clock()
+        body = request_body(arrival, self._model)
+        headers = {"content-type": "application/json"}
+        try:
+            async with session.post(self._url, data=body, headers=headers) as response:
+                answer.status = response.status
+                answer.served_by = response.headers.get(SERVED_BY, "")
+                async for event in events(response.content):
+                    answer.take(event, self._clock() - sent_at_s)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+        return answer.failure()
+
 
 @dataclass(slots=True)
 class _Answer:
@@ -125,10 +137,17 @@ class _Answer:
     error: str = ""
 
     def take(self, event: bytes, after_s: float) -> None:
+        """Read one event.
+
+        Raises:
+            ValueError: it is no chunk of an answer.
+        """
         if event == b"[DONE]":
             self.ended = True
             return
         chunk = orjson.loads(event)
+        if not isinstance(chunk, dict):
+            raise ValueError("an event that is no object")  # noqa: TRY004  (the server's mistake)
         if "error" in chunk:
             self.error = f"error event: {chunk['error']}"
         elif any(choice.get("delta", {}).get("content") for choice in chunk.get("choices", ())):
@@ -142,6 +161,23 @@ class _Answer:
         if self.error:
             return self.error
         return "" if self.ended else "the stream broke off"
+
+
+async def first_model(url: str) -> str:
+    """The model that *url* serves, the first if there are several.
+
+    Raises:
+        aiohttp.ClientError, TimeoutError, ValueError: it does not say.
+    """
+    timeout = aiohttp.ClientTimeout(total=10.0)
+    async with (
+        aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
+        session.get(url.rstrip("/") + "/v1/models") as response,
+    ):
+        try:
+            return str(orjson.loads(await response.read())["data"][0]["id"])
+        except (ValueError, LookupError, TypeError):
+            raise ValueError(f"{url}/v1/models names no model") from None
 
 
 def request_body(arrival: Arrival, model: str) -> bytes:

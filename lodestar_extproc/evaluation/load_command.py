@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import csv
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Annotated
 
+import aiohttp
 import orjson
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lodestar_extproc.evaluation.chats import ChatMix, Chats
-from lodestar_extproc.evaluation.load import LoadClient, LoadRecord
+from lodestar_extproc.evaluation.chats import MIXES, Chats
+from lodestar_extproc.evaluation.load import LoadClient, LoadRecord, first_model
 from lodestar_extproc.evaluation.summary import Summary, summarise
 
 REFRESH_S = 0.5
 
 
-def load(  # noqa: PLR0913
+def load(
     *,
     url: Annotated[str, typer.Option(help="The server, without a path.")],
-    model: Annotated[str, typer.Option(help="The model to ask for.")] = "simulated",
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model to ask for.", show_default="the first the server names"),
+    ] = None,
+    workload: Annotated[
+        str, typer.Option(help=f"What to send: {', '.join(MIXES)}.", show_default=True)
+    ] = "mixed",
     rate: Annotated[float, typer.Option(min=0.01, help="Requests a second, Poisson.")] = 4.0,
     duration: Annotated[float, typer.Option(min=0.1, help="Seconds of arrivals.")] = 30.0,
     repeat: Annotated[bool, typer.Option(help="Begin again when done, until stopped.")] = False,
@@ -45,14 +52,17 @@ def load(  # noqa: PLR0913
 
         lodestar-extproc load --url http://127.0.0.1:8080 --json summary.json --records all.csv
     """
-    client = LoadClient(url, model=model, timeout_s=timeout)
+    if workload not in MIXES:
+        raise typer.BadParameter(f"{workload!r} is none of {', '.join(MIXES)}")
+    mix = replace(MIXES[workload], rate_per_s=rate)
+    name = model or _first_model(url)
+    client = LoadClient(url, model=name, timeout_s=timeout)
     try:
         while True:
-            chats = Chats(ChatMix(rate_per_s=rate), seed, duration)
-            asyncio.run(_run(client, chats))
+            asyncio.run(_run(client, Chats(mix, seed, duration)))
             if not repeat:
                 break
-            client, seed = LoadClient(url, model=model, timeout_s=timeout), seed + 1
+            client, seed = LoadClient(url, model=name, timeout_s=timeout), seed + 1
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; what follows is of the requests that had ended")
     summary = summarise(client.records)
@@ -63,6 +73,14 @@ def load(  # noqa: PLR0913
     if summary.failed:
         Console(stderr=True).print(f"failed: {_failures(client.records)}", style="red")
         raise typer.Exit(1)
+
+
+def _first_model(url: str) -> str:
+    try:
+        return asyncio.run(first_model(url))
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        typer.secho(f"error: {url} does not say what it serves: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
 
 
 async def _run(client: LoadClient, chats: Chats) -> None:

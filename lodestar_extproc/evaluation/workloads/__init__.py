@@ -1,0 +1,1 @@
+"""Workloads of the benchmark: what arrives, from traces and from generators, without any text."""
