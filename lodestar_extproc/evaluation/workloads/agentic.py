@@ -19,13 +19,13 @@ from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest
 from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
 MAX_TURNS = 25
-SHORT_RATIO = 0.2
+SHORT_RATIO = 0.3
 """Dialogues that end sooner, after any number of turns."""
 MAX_PROMPT_TOKENS = 20_000
 SYSTEM_TOKENS = 2_800
 SHARED_RATIO = 0.5
 MIN_THINK_S, MAX_THINK_S = 0.2, 30.0
-MAX_OUTPUT_TOKENS = 4_000
+MAX_OUTPUT_TOKENS = 6_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class LogNormal:
         return self.median * math.exp(self.spread * float(rng.standard_normal()))
 
 
-FIRST_QUESTION_TOKENS = LogNormal(900.0, 0.9)
-NEW_TOKENS = LogNormal(300.0, 1.15)
-OUTPUT_TOKENS = LogNormal(128.0, 1.16)
+FIRST_QUESTION_TOKENS = LogNormal(1800.0, 0.7)
+NEW_TOKENS = LogNormal(265.0, 1.15)
+OUTPUT_TOKENS = LogNormal(128.0, 1.18)
 THINK_S = LogNormal(10.0, 2.0)
-PACE_SPREAD = 0.35
+PACE_SPREAD = 0.25
 """Dialogues grow at different paces: log-normal spread of all of one's new tokens."""
 
 
