@@ -6,19 +6,19 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+
+import aiohttp
 
 from lodestar_extproc.admin.server import AdminServer
-from lodestar_extproc.assembly import new_policy, new_router, policy_for_route
+from lodestar_extproc.assembly import apply_settings, new_router, policy_for_route
 from lodestar_extproc.config import EnvoyConfig, Pool
 from lodestar_extproc.extproc.server import EdgeServer
 from lodestar_extproc.fleet.discovery import watch_config
 from lodestar_extproc.fleet.poller import open_session
 from lodestar_extproc.metrics import Metrics
-from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.pool_upkeep import PoolUpkeep
 from lodestar_extproc.pool_view import PoolView
 from lodestar_extproc.router import Router
@@ -52,7 +52,8 @@ class App:
         self._config = config
         self._options = options
         self._stop = asyncio.Event()
-        self._upkeeps: list[PoolUpkeep] = []
+        self._upkeeps: dict[str, PoolUpkeep] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self.metrics = Metrics()
         self.admin = AdminServer(self.metrics, self.pools)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
@@ -71,35 +72,49 @@ class App:
 
     def pools(self) -> list[PoolView]:
         """Every pool as it is now, for those who watch."""
-        return [upkeep.view() for upkeep in self._upkeeps]
+        return [upkeep.view() for upkeep in self._upkeeps.values()]
 
     async def run(self) -> None:
-        """Serve until `stop` or a signal; then drain."""
+        """Serve until `stop` or a signal; then drain.
+
+        Raises:
+            OSError: an address cannot be bound.
+            ValueError: none is known.
+        """
         self._stop_on_signals()
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(open_session())
-            self._upkeeps = [
-                PoolUpkeep(pool, self.routers.get(pool.name), session)
-                for pool in self._config.pools
-            ]
-            for upkeep in self._upkeeps:
-                upkeep.restore()
+            for pool in self._config.pools:
+                self._upkeeps[pool.name] = self._upkeep(pool, session)
+                self._upkeeps[pool.name].restore()
             self.metrics.watch(self.pools)
-            await stack.enter_async_context(_running([u.run() for u in self._upkeeps]))
-            await stack.enter_async_context(_running([self._follow_config(), self._watch_lag()]))
+            addresses = self._options.listen or listen_addresses(self._config)
             await self.admin.start(self._options.admin)
             stack.push_async_callback(self.admin.stop)
-            addresses = self._options.listen or listen_addresses(self._config)
             await self.edge.start(addresses)
             stack.push_async_callback(self.edge.stop, self._options.grace_s)
+            await self._keep_up(session, addresses)
+
+    async def _keep_up(self, session: aiohttp.ClientSession, addresses: Sequence[str]) -> None:
+        """Everything that goes on beside the requests, until it is time to stop."""
+        async with asyncio.TaskGroup() as group:
+            for name, upkeep in self._upkeeps.items():
+                self._tasks[name] = group.create_task(upkeep.run())
+            following = group.create_task(self._follow_config(session, group))
+            lagging = group.create_task(self._watch_lag())
             self.admin.set_ready(ready=True)
             _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self._options.admin)
             _settle_garbage()
             await self._stop.wait()
-            _log.info("stopping: draining for %g s", self._options.drain_s)
-            self.admin.set_ready(ready=False)
-            self.edge.set_serving(serving=False)
-            await asyncio.sleep(self._options.drain_s)
+            await self._drain()
+            for task in (following, lagging, *self._tasks.values()):
+                task.cancel()
+
+    async def _drain(self) -> None:
+        _log.info("stopping: draining for %g s", self._options.drain_s)
+        self.admin.set_ready(ready=False)
+        self.edge.set_serving(serving=False)
+        await asyncio.sleep(self._options.drain_s)
 
     def stop(self) -> None:
         """Begin to drain. Idempotent."""
@@ -110,16 +125,23 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
 
-    async def _follow_config(self) -> None:
-        async for config in watch_config(self._config):
-            self.metrics.config_reloaded(applied=True)
-            for pool in config.pools:
-                router = self.routers.get(pool.name)
-                policy = new_policy(pool.settings, router.learner)
-                fallback = HEURISTICS[pool.settings.fallback_policy]()
-                router.adopt(pool.settings, policy, fallback)
-                router.set_endpoints(pool.endpoints or router.fleet.endpoints)
+    def _upkeep(self, pool: Pool, session: aiohttp.ClientSession) -> PoolUpkeep:
+        return PoolUpkeep(pool, self.routers.get(pool.name), session)
+
+    async def _follow_config(
+        self, session: aiohttp.ClientSession, group: asyncio.TaskGroup
+    ) -> None:
+        config = self._config
+        async for latest in watch_config(config):
+            for pool in latest.pools:
+                if pool != config.pool(pool.name):
+                    apply_settings(self.routers.get(pool.name), pool.settings)
+                    self._tasks[pool.name].cancel()
+                    self._upkeeps[pool.name] = upkeep = self._upkeep(pool, session)
+                    self._tasks[pool.name] = group.create_task(upkeep.run())
             self.routers.forget_overrides()
+            self.metrics.config_reloaded(applied=True)
+            config = latest
 
     async def _watch_lag(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -152,18 +174,6 @@ def _bindable(address: str) -> str:
     if address.startswith("unix:") or host in ("127.0.0.1", "[::1]", "localhost", "0.0.0.0"):  # noqa: S104
         return address
     return f"0.0.0.0:{port}"
-
-
-@asynccontextmanager
-async def _running(coroutines: Sequence[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run them beside the body; end them with it, and it with them if one fails."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(c) for c in coroutines]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 def _settle_garbage() -> None:

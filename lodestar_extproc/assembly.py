@@ -48,6 +48,31 @@ def new_router(
     )
 
 
+def apply_settings(router: Router, settings: PoolSettings) -> None:
+    """Run *router* by new *settings*: only a change of model begins to learn anew."""
+    if settings.model != router.settings.model:
+        router.learner.close()
+        router.learner = new_learner(settings, random.Random(settings.seed))
+    router.learner.trust.judge_by(
+        burn_in_samples=settings.burn_in_samples,
+        max_error_ratio=settings.trust_max_error_ratio,
+    )
+    router.fleet.judge_by(
+        scrape_stale_s=settings.scrape_stale_s, frozen_after_s=settings.frozen_after_s
+    )
+    router.fleet.health.judge_by(
+        unhealthy_threshold=settings.unhealthy_threshold,
+        healthy_threshold=settings.healthy_threshold,
+    )
+    learner = router.learner
+    router.adopt(
+        settings,
+        new_policy(settings, learner),
+        HEURISTICS[settings.fallback_policy](),
+        [new_policy(settings, learner, name) for name in settings.shadow_policies],
+    )
+
+
 def new_fleet(settings: PoolSettings, endpoints: Iterable[Endpoint] = ()) -> Fleet:
     """An idle fleet that judges by *settings*."""
     health = Health(

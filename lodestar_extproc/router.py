@@ -87,9 +87,12 @@ class Router:
         other._policy = policy  # noqa: SLF001
         return other
 
-    def adopt(self, settings: PoolSettings, policy: Policy, fallback: Policy) -> None:
+    def adopt(
+        self, settings: PoolSettings, policy: Policy, fallback: Policy, shadows: Sequence[Policy]
+    ) -> None:
         """Decide by new settings from now on; load, caches and what was learned stay."""
         self.settings, self._policy, self._fallback = settings, policy, fallback
+        self._shadows = tuple(shadows)
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Adopt a new membership of the fleet."""

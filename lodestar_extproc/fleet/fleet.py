@@ -57,6 +57,11 @@ class Fleet:
         self._judged_at_s = float("-inf")
         self.set_endpoints(endpoints)
 
+    def judge_by(self, *, scrape_stale_s: float, frozen_after_s: float) -> None:
+        """Judge age and silence by new bounds from now on."""
+        self._scrape_stale_s = scrape_stale_s
+        self._frozen_after_s = frozen_after_s
+
     # -- membership -----------------------------------------------------------------------------
 
     @property

@@ -48,6 +48,11 @@ class Health:
         self._healthy_threshold = healthy_threshold
         self._records: dict[str, _Record] = {}
 
+    def judge_by(self, *, unhealthy_threshold: int, healthy_threshold: int) -> None:
+        """Count probes by new thresholds from now on."""
+        self._unhealthy_threshold = unhealthy_threshold
+        self._healthy_threshold = healthy_threshold
+
     def add(self, address: str) -> None:
         """A new endpoint is healthy until it shows otherwise."""
         self._records.setdefault(address, _Record())

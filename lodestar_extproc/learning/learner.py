@@ -97,6 +97,11 @@ class Learner:
         """What predicts."""
         return self._model
 
+    @property
+    def trust(self) -> Trust:
+        """What says when the model may decide."""
+        return self._trust
+
     # -- what a decision asks --------------------------------------------------------------------
 
     @property

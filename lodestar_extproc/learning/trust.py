@@ -69,6 +69,11 @@ class Trust:
         """Whether errors count yet: those of a model's first guesses say nothing of it later."""
         return n_samples >= max(1, self._burn_in_samples // 2)
 
+    def judge_by(self, *, burn_in_samples: int, max_error_ratio: float) -> None:
+        """Judge by new bounds from now on."""
+        self._burn_in_samples = burn_in_samples
+        self._max_error_ratio = max_error_ratio
+
     def learned(self, sample: TrainingSample) -> None:
         """The model has seen this row: rows like it are in range."""
         row = sample.features
