@@ -35,7 +35,7 @@ def explain(
         str | None,
         typer.Argument(
             help="A decision id, or the x-request-id of a request.",
-            metavar="[ID]",
+            metavar="ID",
             show_default="lists the last decisions",
         ),
     ] = None,
@@ -69,7 +69,8 @@ def explain(
         _fail(f"{decision} is {error}", NOT_FOUND)
     except NoAnswer as error:
         _fail(str(error), UNREACHABLE)
-    console = Console(highlight=False)
+    # An IPv6 address stands in brackets, as markup does.
+    console = Console(highlight=False, markup=False)
     if as_json:
         typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2))
     elif decision is None:
@@ -150,13 +151,12 @@ def _show_explanation(answer: Mapping[str, Any], console: Console) -> None:
         f"{_number(answer['age_s'], 1)} s ago: {answer['kind']} for {answer['model'] or UNKNOWN}, "
         f"{_number(answer['prompt_tokens'], 0)} prompt tokens; propensity "
         f"{_number(answer['propensity'])}",
-        markup=False,
         soft_wrap=True,
     )
     console.print(_candidates(answer))
     for policy, endpoint in answer["shadows"].items():
         console.print(f"Shadow policy {policy} would have chosen {endpoint}.", soft_wrap=True)
-    console.print(answer["explanation"], markup=False, soft_wrap=True)
+    console.print(answer["explanation"], soft_wrap=True)
 
 
 def _candidates(answer: Mapping[str, Any]) -> Table:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from lodestar_extproc.admin.server import AdminServer
 from lodestar_extproc.cli import app
+from lodestar_extproc.endpoint import Endpoint
 from metrics_world import World
 
 
@@ -60,6 +61,17 @@ async def test_the_endpoint_that_served_is_marked():
         shown = await run(decision.decision_id, "--admin", f"http://{address}/")
 
     assert f"{decision.addresses[1]} (served)" in shown.output
+
+
+async def test_an_ipv6_address_is_shown_whole():
+    async with an_admin_server(policy="random") as (world, address):
+        world.router.set_endpoints([Endpoint("[fd00::7]:8000")])
+        decision = world.decide()
+        explained = await run(decision.decision_id, "--admin", address)
+        listed = await run("--admin", address)
+
+    assert explained.output.count("[fd00::7]:8000") == 2
+    assert "[fd00::7]:8000" in listed.output
 
 
 async def test_json_is_what_the_server_said():
