@@ -6,7 +6,6 @@ an entry means. Nothing that goes wrong on a stream stops the request it belongs
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -104,10 +103,11 @@ class EdgeServer:
         """What health checks are told; streams are served either way."""
         self._health.set_serving(serving=serving)
 
-    async def stop(self, grace_s: float, *, drain_s: float = 0.0) -> None:
-        """Fail health checks, serve on for *drain_s*, then let open streams end for *grace_s*."""
-        self.set_serving(serving=False)
-        await asyncio.sleep(drain_s)
+    async def stop(self, grace_s: float) -> None:
+        """Fail health checks, take no new streams, and let open ones end for *grace_s*.
+
+        To let Envoy go elsewhere before, stop serving and wait for its health checks.
+        """
         self._health.end()
         if self._server is not None:
             await self._server.stop(grace_s)
