@@ -14,7 +14,27 @@ from lodestar_extproc.simulator.api import DEFAULT_MODEL
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from lodestar_extproc.simulator.accelerators import EngineSpec
+    from lodestar_extproc.simulator.instances import ServingOptions
     from lodestar_extproc.simulator.server import SimulatedServer
+
+NOT_INSTALLED, CANNOT_LISTEN = 1, 3
+
+Instances = Annotated[
+    str | None,
+    typer.Option(
+        help="Several servers on consecutive ports, in one process: a30:3,v100:1.",
+        show_default="one of --accelerator",
+    ),
+]
+KvCapacity = Annotated[
+    int | None,
+    typer.Option(
+        help="KV cache of each server, in tokens.",
+        min=16,
+        show_default="the accelerator's for an 8B model",
+    ),
+]
 
 
 def simulate(
@@ -22,13 +42,7 @@ def simulate(
     accelerator: Annotated[
         str, typer.Option(help=f"What one server runs on: {', '.join(ACCELERATORS)}.")
     ] = "a30",
-    instances: Annotated[
-        str | None,
-        typer.Option(
-            help="Several servers on consecutive ports, in one process: a30:3,v100:1.",
-            show_default="one of --accelerator",
-        ),
-    ] = None,
+    instances: Instances = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the first server.", min=1, max=65_535)] = 18001,
     model: Annotated[str, typer.Option(help="Name the model is served under.")] = DEFAULT_MODEL,
@@ -36,14 +50,7 @@ def simulate(
         float, typer.Option(help="How many times faster than the accelerator.", min=0.01)
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the noise in step times.", min=0)] = 0,
-    kv_capacity: Annotated[
-        int | None,
-        typer.Option(
-            help="KV cache of each server, in tokens.",
-            min=16,
-            show_default="the accelerator's for an 8B model",
-        ),
-    ] = None,
+    kv_capacity: KvCapacity = None,
     cache_answers: Annotated[
         bool, typer.Option(help="Whether a chat's next turn hits the answer in the prefix cache.")
     ] = True,
@@ -70,34 +77,34 @@ def simulate(
       curl localhost:18001/fault -d '{"kind": "slow", "factor": 3}'
       (or freeze, 503, reset, drop_mid_stream, error_event, none)
     """
-    # Here, so that other commands need not load numba.
-    from lodestar_extproc.simulator import instances as serving  # noqa: PLC0415
-
     try:
-        specs = serving.parse_instances(instances or accelerator, kv_capacity)
+        # Here, so that other commands need not load numba.
+        from lodestar_extproc.simulator.instances import (  # noqa: PLC0415
+            ServingOptions,
+            parse_instances,
+        )
+
+        specs = parse_instances(instances or accelerator, kv_capacity)
+    except ModuleNotFoundError as error:
+        typer.secho(f"error: {error}; install lodestar-extproc[simulator]", fg="red", err=True)
+        raise typer.Exit(NOT_INSTALLED) from None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    options = serving.ServingOptions(
-        host=host,
-        port=port,
-        model=model,
-        speed=speed,
-        seed=seed,
-        cache_answers=cache_answers,
-        grace_s=grace,
-    )
-
-    async def serve_until_signal() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await serving.serve_instances(specs, options, stop, _announce)
-
+    options = ServingOptions(host, port, model, speed, seed, cache_answers, grace)
     try:
-        _run(serve_until_signal())
+        _run(_serve_until_signal(specs, options))
     except OSError as error:
-        typer.echo(f"cannot listen: {error}; choose another --port", err=True)
-        raise typer.Exit(1) from None
+        typer.secho(f"error: {error}; choose another --port", fg="red", err=True)
+        raise typer.Exit(CANNOT_LISTEN) from None
+
+
+async def _serve_until_signal(specs: tuple[EngineSpec, ...], options: ServingOptions) -> None:
+    from lodestar_extproc.simulator.instances import serve_instances  # noqa: PLC0415
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await serve_instances(specs, options, stop, _announce)
 
 
 def _announce(servers: tuple[SimulatedServer, ...]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,18 +17,30 @@ from lodestar_extproc.simulator.instances import parse_instances
 MAIN = "import typer; from lodestar_extproc.simulator.command import simulate; typer.run(simulate)"
 
 
-def simulate(*arguments: str) -> subprocess.Popen[str]:
+def simulate(*arguments: str, before: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *arguments],
+        [sys.executable, "-c", before + MAIN, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
+def two_free_ports() -> int:
+    """The first of two ports in a row that nobody listens on."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with (
+            contextlib.suppress(OSError),
+            socket.create_server(("127.0.0.1", port)),
+            socket.create_server(("127.0.0.1", port + 1)),
+        ):
+            return port
+    raise AssertionError("no two free ports in a row")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_instances_listen_on_consecutive_ports_until_a_signal(number, unused_tcp_port):
-    port = unused_tcp_port
+def test_instances_listen_on_consecutive_ports_until_a_signal(number):
+    port = two_free_ports()
     with simulate("--instances", "a30,v100", "--port", str(port)) as process:
         try:
             lines = [process.stdout.readline() for _ in range(2)]
@@ -47,6 +62,23 @@ def test_an_unknown_accelerator_is_named_with_the_known_ones():
     assert process.returncode == 2
     assert "tpu" in complaint
     assert "a30" in complaint
+
+
+def test_a_taken_port_is_reported(unused_tcp_port):
+    with (
+        socket.create_server(("127.0.0.1", unused_tcp_port)),
+        simulate("--port", str(unused_tcp_port)) as process,
+    ):
+        _, complaint = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert "choose another --port" in complaint
+
+
+def test_without_its_extra_it_says_what_to_install():
+    with simulate(before="import sys; sys.modules['numba'] = None; ") as process:
+        _, complaint = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "lodestar-extproc[simulator]" in complaint
 
 
 def test_a_list_names_accelerators_and_numbers():
