@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar_extproc.app import App, ServeOptions
-from lodestar_extproc.config import ConfigError, read_envoy_config
-from lodestar_extproc.extproc.server import ListenError
+if TYPE_CHECKING:
+    from lodestar_extproc.app import App
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 BAD_CONFIG, CANNOT_LISTEN = 2, 3
@@ -56,6 +55,10 @@ def serve(
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     logging.getLogger("lodestar_extproc").setLevel(level)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    # Here, so that other commands need not load River and gRPC.
+    from lodestar_extproc.app import App, ServeOptions  # noqa: PLC0415
+    from lodestar_extproc.config import ConfigError, read_envoy_config  # noqa: PLC0415
+
     options = ServeOptions(listen=tuple(listen or ()), admin=admin, drain_s=drain, grace_s=grace)
     try:
         app = App(read_envoy_config(envoy_config), options)
@@ -63,7 +66,7 @@ def serve(
     except (ConfigError, ValueError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(BAD_CONFIG) from None
-    except (ListenError, OSError) as error:
+    except OSError as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(CANNOT_LISTEN) from None
 
