@@ -156,6 +156,11 @@ class VirtualCluster:
             self.machines[live.record.endpoint].engine.abort(number)
             self._fail(live, Outcome.CLIENT_GONE)
 
+    def decode_context_tokens(self, address: str) -> float:
+        """Prompt and generated tokens of all that decode at *address*."""
+        progress = self.machines[self._by_address[address]].engine.progress()
+        return float(sum(self.records[r].prompt_tokens + n for r, n in progress if n > 0))
+
     def crash(self, number: int) -> None:
         """Machine *number* breaks off all it holds and refuses from now on."""
         machine = self.machines[number]

@@ -1,0 +1,172 @@
+"""Contenders: the policies a benchmark compares, each by name with settings of its own.
+
+lmetric                          a fixed rule
+learned                          the learned policy with default settings
+learned:model=mlp+objective=ttft the same with others
+learned@every_token              told every token of every stream, which no default edge tells
+clairvoyant, clairvoyant_ttft    see the future of each engine
+conductor, lmetric_by_speed      know each engine's true coefficients
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import orjson
+
+from lodestar_extproc.assembly import new_fleet, new_learner, new_objective, new_policy
+from lodestar_extproc.config.setting import SettingError
+from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.evaluation.clairvoyant import Clairvoyant, Oracle
+from lodestar_extproc.evaluation.every_token import EveryTokenFleet
+from lodestar_extproc.evaluation.references import Conductor, LMetricBySpeed
+from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.learning.mlp_training import TrainingInPlace
+from lodestar_extproc.learning.sklearn_models import MLPModel
+from lodestar_extproc.learning.trust import Trust
+from lodestar_extproc.policies.heuristics import HEURISTICS
+from lodestar_extproc.policies.protocol import Policy
+from lodestar_extproc.router import Router, RouterListener
+from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.simulator.machine import Machine
+
+LEARNED = "learned"
+EVERY_TOKEN = "@every_token"  # noqa: S105  (no password)
+OMNISCIENT = ("clairvoyant", "clairvoyant_ttft", "conductor", "lmetric_by_speed")
+
+
+class NoContender(ValueError):  # noqa: N818  (the condition's name)
+    """There is no such policy, or its settings are wrong."""
+
+
+class NoLearner(Learner):
+    """Learns nothing, beside policies that ask nothing of it."""
+
+    learns = False
+
+    def __init__(self) -> None:
+        super().__init__(EngineModel(), Trust())
+
+    def learn(self, sample: TrainingSample) -> None:
+        """Let it pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One policy with its settings.
+
+    Attributes:
+        text: as it was asked for, and as reports name it.
+    """
+
+    text: str
+    policy: str
+    settings: PoolSettings
+    every_token: bool = False
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is the learned policy."""
+        return self.policy == LEARNED
+
+    @property
+    def is_heuristic(self) -> bool:
+        """Whether it is one of the fixed rules that `serve` has, too."""
+        return self.policy in HEURISTICS
+
+    def router(
+        self,
+        machines: Sequence[Machine],
+        oracle: Oracle,
+        seed: int,
+        *,
+        index_ratio: float = 1.0,
+        listeners: Sequence[RouterListener] = (),
+    ) -> Router:
+        """A router over all *machines* that knows nothing yet.
+
+        Args:
+            oracle: for those who see the future.
+            index_ratio: size of the prefix index over that of the engine's cache.
+        """
+        bytes_per_token = self.settings.bytes_per_token * index_ratio
+        settings = replace(self.settings, bytes_per_token=bytes_per_token)
+        rng = random.Random(seed)
+        learner = _new_learner(settings, rng) if self.learns else NoLearner()
+        endpoints = [m.endpoint for m in machines]
+        fleet = (
+            EveryTokenFleet(endpoints, oracle, bytes_per_token=bytes_per_token)
+            if self.every_token
+            else new_fleet(settings, endpoints)
+        )
+        return Router(
+            "bench",
+            settings,
+            fleet=fleet,
+            policy=self._policy(settings, learner, machines, oracle),
+            fallback=HEURISTICS[settings.fallback_policy](),
+            learner=learner,
+            rng=rng,
+            listeners=listeners,
+        )
+
+    def _policy(
+        self, settings: PoolSettings, learner: Learner, machines: Sequence[Machine], oracle: Oracle
+    ) -> Policy:
+        match self.policy:
+            case "clairvoyant":
+                return Clairvoyant(oracle, new_objective(settings))
+            case "clairvoyant_ttft":
+                return Clairvoyant(oracle, new_objective(settings, "ttft"))
+            case "conductor":
+                return Conductor(machines)
+            case "lmetric_by_speed":
+                return LMetricBySpeed(machines)
+        return new_policy(settings, learner, self.policy)
+
+
+def parse_contender(text: str) -> Contender:
+    """The contender that *text* names.
+
+    Raises:
+        NoContender: there is none, with what is allowed.
+    """
+    bare = text.removesuffix(EVERY_TOKEN)
+    policy, _, overrides = bare.partition(":")
+    if policy not in (LEARNED, *HEURISTICS, *OMNISCIENT):
+        known = ", ".join((LEARNED, *HEURISTICS, *OMNISCIENT))
+        raise NoContender(f"no policy {policy!r}; there are {known}")
+    changes = dict(_override(pair) for pair in overrides.split("+")) if overrides else {}
+    try:
+        settings = PoolSettings(**changes)
+    except SettingError as error:
+        raise NoContender(f"{text}: {error}") from None
+    return Contender(text, policy, settings, every_token=bare != text)
+
+
+def _override(pair: str) -> tuple[str, Any]:
+    key, found, value = pair.partition("=")
+    if not found or key not in {f.name for f in fields(PoolSettings)}:
+        raise NoContender(f"{pair!r} sets nothing: write setting=value, as in learned:model=mlp")
+    try:
+        return key, orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return key, value
+
+
+def _new_learner(settings: PoolSettings, rng: random.Random) -> Learner:
+    """As in `serve`, but a training takes no time at all."""
+    if settings.model != MLPModel.name:
+        return new_learner(settings, rng)
+    model = MLPModel(
+        rng, retrain_samples=settings.mlp_retrain_samples, start_executor=TrainingInPlace
+    )
+    trust = Trust(
+        burn_in_samples=settings.burn_in_samples,
+        max_error_ratio=settings.trust_max_error_ratio,
+    )
+    return Learner(model, trust)

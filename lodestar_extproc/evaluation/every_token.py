@@ -1,0 +1,32 @@
+"""EveryTokenFleet: a fleet that is told every token of every stream.
+
+The default edge looks at first tokens only, and the fleet estimates how far each answer is. This
+one shows what that estimate costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from lodestar_extproc.endpoint import Endpoint, FleetSnapshot
+from lodestar_extproc.evaluation.clairvoyant import Oracle
+from lodestar_extproc.fleet.fleet import Fleet
+
+
+class EveryTokenFleet(Fleet):
+    """As `Fleet`, with the true context of the decodes."""
+
+    def __init__(
+        self, endpoints: Iterable[Endpoint], oracle: Oracle, *, bytes_per_token: float
+    ) -> None:
+        super().__init__(endpoints, bytes_per_token=bytes_per_token)
+        self._oracle = oracle
+
+    def snapshot(self, at_s: float) -> FleetSnapshot:
+        """The routable endpoints now."""
+        estimated = super().snapshot(at_s)
+        exact = [self._oracle.decode_context_tokens(e.address) for e in estimated.endpoints]
+        return replace(estimated, decode_context_tokens=np.array(exact))
