@@ -9,6 +9,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
@@ -18,10 +19,12 @@ from lodestar_extproc.config import EnvoyConfig, Pool
 from lodestar_extproc.extproc.server import EdgeServer
 from lodestar_extproc.fleet.discovery import watch_config
 from lodestar_extproc.fleet.poller import open_session
+from lodestar_extproc.journal.journal import Journal
+from lodestar_extproc.journal.journal_file import JournalFile
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.pool_upkeep import PoolUpkeep
 from lodestar_extproc.pool_view import PoolView
-from lodestar_extproc.router import Router
+from lodestar_extproc.router import Router, RouterListener
 from lodestar_extproc.routers import Routers
 
 LAG_INTERVAL_S = 0.1
@@ -55,6 +58,7 @@ class App:
         self._upkeeps: dict[str, PoolUpkeep] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.metrics = Metrics()
+        self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.edge = EdgeServer(
@@ -66,9 +70,23 @@ class App:
             pool.name,
             pool.settings,
             pool.endpoints,
-            listeners=[self.metrics, self.admin.decisions],
+            listeners=self._listeners(pool),
             sees_first_tokens=self._config.sources.first_token,
         )
+
+    def _listeners(self, pool: Pool) -> list[RouterListener]:
+        path = pool.settings.journal_path
+        journal = [] if path is None else [self._journals[path]]
+        return [self.metrics, self.admin.decisions, *journal]
+
+    def _new_journals(self) -> dict[str, Journal]:
+        """One a path: pools may share it."""
+        paths = {pool.settings.journal_path for pool in self._config.pools}
+        return {
+            path: Journal(JournalFile(Path(path)), count=self.metrics.journal_entries)
+            for path in paths
+            if path is not None
+        }
 
     def pools(self) -> list[PoolView]:
         """Every pool as it is now, for those who watch."""
@@ -88,6 +106,8 @@ class App:
                 self._upkeeps[pool.name] = self._upkeep(pool, session)
                 self._upkeeps[pool.name].restore()
             self.metrics.watch(self.pools)
+            for journal in self._journals.values():
+                await stack.enter_async_context(journal.running())
             addresses = self._options.listen or listen_addresses(self._config)
             await self.admin.start(self._options.admin)
             stack.push_async_callback(self.admin.stop)

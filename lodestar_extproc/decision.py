@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -117,6 +117,11 @@ class Decision:
     def chosen(self) -> int:
         """Index of the best endpoint in the snapshot."""
         return self.ranking.order[0]
+
+    def without_prompt(self) -> Decision:
+        """The same, less the prompt's hashes: of many long prompts they are many megabytes."""
+        request = replace(self.candidates.request, block_hashes=())
+        return replace(self, candidates=replace(self.candidates, request=request))
 
     def index_of(self, address: str) -> int | None:
         """Where *address* stands in the snapshot; None if it was no candidate."""

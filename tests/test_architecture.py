@@ -12,6 +12,7 @@ MAX_FUNCTION_LINES = 50
 ASYNC_FOLDERS = ("extproc", "admin", "fleet/discovery", "simulator", "evaluation")
 ASYNC_FILES = (
     "app.py",
+    "journal/journal.py",
     "demo",
     "pool_upkeep.py",
     "fleet/poller.py",

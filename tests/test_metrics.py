@@ -60,6 +60,7 @@ def test_everything_declared_is_shown_and_nothing_else():
     world.metrics.log_entry("served")
     world.metrics.loop_lag(0.001)
     world.metrics.config_reloaded(applied=False)
+    world.metrics.journal_entries("written", 3)
 
     shown = {
         name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")

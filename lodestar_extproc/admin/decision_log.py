@@ -6,7 +6,7 @@ It listens to the routers and answers questions; it decides nothing and keeps no
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
@@ -51,12 +51,6 @@ class LoggedDecision:
         return None if predicted is None else float(predicted[index])
 
 
-def _without_prompt(decision: Decision) -> Decision:
-    """The block hashes of many long prompts would be many megabytes; nothing here needs them."""
-    request = replace(decision.candidates.request, block_hashes=())
-    return replace(decision, candidates=replace(decision.candidates, request=request))
-
-
 class DecisionLog:
     """The last *capacity* decisions, found by decision or request id."""
 
@@ -68,7 +62,7 @@ class DecisionLog:
 
     def decided(self, decision: Decision) -> None:
         """See `RouterListener`."""
-        self._by_id[decision.decision_id] = LoggedDecision(_without_prompt(decision))
+        self._by_id[decision.decision_id] = LoggedDecision(decision.without_prompt())
         if len(self._by_id) > self._capacity:
             self._by_id.popitem(last=False)
 

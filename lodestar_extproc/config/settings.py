@@ -128,7 +128,9 @@ class PoolSettings:
     )
     checkpoint_interval_s: float = setting(30.0, "Time between two checkpoints.", above=0)
     journal_path: str | None = setting(
-        None, "File to which decisions and outcomes are appended, without prompt text."
+        None,
+        "File to which decisions and outcomes are appended, without prompt text, for `replay`; "
+        "set at the start.",
     )
     seed: int | None = setting(None, "Makes random choices repeatable; for tests.", at_least=0)
 

@@ -47,4 +47,10 @@ CONFIG_RELOADS = counter(
     "Changes of the configuration: `applied` or `refused`.",
     "`refused`: the old settings stay; the log says what is wrong.",
 )
+JOURNAL_ENTRIES = counter(
+    "lodestar_journal_entries_total",
+    ("result",),
+    "Ended requests that were `written` to the journal or `dropped`; none without `journal_path`.",
+    "`dropped`: its disk is full or slow; the log says which. Requests are not held up.",
+)
 BUILD_INFO = gauge("lodestar_build_info", ("version",), "1.", "Tells replicas' versions apart.")

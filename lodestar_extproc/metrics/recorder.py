@@ -95,6 +95,7 @@ class Metrics:
         self._log_entries = Children(edge.LOG_ENTRIES, registry)
         self._loop_lag = Children(edge.LOOP_LAG, registry)[()]
         self._config_reloads = Children(edge.CONFIG_RELOADS, registry)
+        self._journal_entries = Children(edge.JOURNAL_ENTRIES, registry)
         Children(edge.BUILD_INFO, registry)[(version("lodestar-extproc"),)].set(1)
 
     def watch(self, pools: Callable[[], Sequence[PoolView]]) -> None:
@@ -189,6 +190,10 @@ class Metrics:
     def config_reloaded(self, *, applied: bool) -> None:
         """The configuration changed, for good or not."""
         self._config_reloads[("applied" if applied else "refused",)].inc()
+
+    def journal_entries(self, result: str, n: int) -> None:
+        """So many entries of the journal were `written` or `dropped`."""
+        self._journal_entries[(result,)].inc(n)
 
     def _forget_endpoints_that_left(self) -> None:
         """Endpoints come and go; their series must not pile up."""

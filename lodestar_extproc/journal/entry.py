@@ -1,0 +1,156 @@
+"""Entry: one decision and its outcome as a line of JSON. It knows no file.
+
+A prompt is in it as salted hashes of some of its prefixes: equal ones tell that two prompts of one
+file share a beginning, and whoever does not hold the salt can confirm no prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import orjson
+
+from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.decision import Decision
+from lodestar_extproc.endpoint import FleetSnapshot
+from lodestar_extproc.features import FEATURES, FeatureMatrix
+
+FORMAT = 1
+SNAPSHOT_COLUMNS = tuple(
+    f.name for f in fields(FleetSnapshot) if f.name not in ("at_s", "endpoints")
+)
+_HASH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one line is made of.
+
+    Attributes:
+        decision: without its prompt.
+        prefixes: (length in blocks, hash) of some prefixes of the prompt, shortest first.
+        first_token: None where none was seen.
+        wall_s: when the decision was made, seconds since 1970.
+    """
+
+    decision: Decision
+    features: FeatureMatrix
+    prefixes: tuple[tuple[int, int], ...]
+    first_token: FirstToken | None
+    completion: Completion
+    wall_s: float
+
+
+def entry(
+    decision: Decision, first_token: FirstToken | None, completion: Completion, wall_s: float
+) -> Entry:
+    """The entry of a request that ended just now, *wall_s*."""
+    return Entry(
+        decision=decision.without_prompt(),
+        features=decision.candidates.features,
+        prefixes=_prefixes(decision.candidates.request.block_hashes),
+        first_token=first_token,
+        completion=completion,
+        wall_s=wall_s - (completion.at_s - decision.at_s),
+    )
+
+
+def _prefixes(block_hashes: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """At 1, 2, 4, 8 ... blocks and at the end: few, and yet they tell how far prompts are alike."""
+    n = len(block_hashes)
+    lengths = [1 << k for k in range(n.bit_length())]
+    if n and lengths[-1] != n:
+        lengths.append(n)
+    return tuple((length, block_hashes[length - 1]) for length in lengths)
+
+
+def header_line(opened_s: float) -> bytes:
+    """The first line of a file, and again where a restart begins a new salt."""
+    return _json({"journal": FORMAT, "opened_s": opened_s, "features": FEATURES})
+
+
+def line(made: Entry, salt: bytes) -> bytes:
+    """*made* as JSON; what is unknown is null."""
+    return _json(_decided(made) | _request(made, salt) | _candidates(made) | _followed(made))
+
+
+def _decided(made: Entry) -> dict[str, Any]:
+    decision, ranking = made.decision, made.decision.ranking
+    return {
+        "decision_id": decision.decision_id,
+        "request_id": decision.request_id,
+        "pool": decision.pool,
+        "wall_s": made.wall_s,
+        "at_s": decision.at_s,
+        "policy": decision.policy,
+        "reason": ranking.reason,
+        "propensity": ranking.propensity,
+        "order": ranking.order,
+        "shadows": dict(decision.shadows),
+    }
+
+
+def _request(made: Entry, salt: bytes) -> dict[str, Any]:
+    request = made.decision.candidates.request
+    return {
+        "request": {
+            "model": request.model,
+            "kind": request.kind,
+            "streaming": request.streaming,
+            "prompt_bytes": request.prompt_bytes,
+            "prompt_tokens": request.prompt_tokens,
+            "max_output_tokens": request.max_output_tokens,
+            "ttft_slo_s": request.ttft_slo_s,
+            "prefix_hashes": [[length, _salted(h, salt)] for length, h in made.prefixes],
+        }
+    }
+
+
+def _salted(block_hash: int, salt: bytes) -> str:
+    data = block_hash.to_bytes(8, "little")
+    return hashlib.blake2b(data, key=salt, digest_size=_HASH_BYTES).hexdigest()
+
+
+def _candidates(made: Entry) -> dict[str, Any]:
+    """Columns of all candidates, in one order."""
+    candidates, ranking = made.decision.candidates, made.decision.ranking
+    snapshot, predicted = candidates.snapshot, ranking.predicted_ttft_s
+    return {
+        "addresses": [endpoint.address for endpoint in snapshot.endpoints],
+        "accelerators": [endpoint.accelerator for endpoint in snapshot.endpoints],
+        "predicted_ttft_s": None if predicted is None else predicted.tolist(),
+        "matched_tokens": candidates.matched_tokens.tolist(),
+        "matched_ratio": candidates.matched_ratio.tolist(),
+        "prefill_s_per_ktoken": candidates.prefill_s_per_ktoken.tolist(),
+        "snapshot": {name: getattr(snapshot, name).tolist() for name in SNAPSHOT_COLUMNS},
+        # Seven digits are enough to learn from, and half as long.
+        "features": np.ascontiguousarray(made.features.values, dtype=np.float32),
+    }
+
+
+def _followed(made: Entry) -> dict[str, Any]:
+    first, end = made.first_token, made.completion
+    return {
+        "outcome": end.outcome,
+        "used": bool(end.decision_id) or end.outcome is Outcome.EXPIRED,
+        "served": end.served or (first.served if first is not None else None),
+        "ttft_s": None if first is None else first.at_s - made.decision.at_s,
+        # A body that began with a keep-alive or a role began before its first token.
+        "envoy_ttft_s": None if first is not None and first.body_began_before else end.ttft_s,
+        "duration_s": end.duration_s,
+        "attempts": end.attempts,
+        "response_code": end.response_code,
+        "flags": end.flags,
+        "usage": {
+            "prompt_tokens": end.prompt_tokens,
+            "cached_tokens": end.cached_tokens,
+            "output_tokens": end.output_tokens,
+        },
+    }
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)

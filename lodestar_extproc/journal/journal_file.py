@@ -1,0 +1,118 @@
+"""JournalFile: appends lines, whole or not at all, and begins a new file when one is full.
+
+It knows neither what the lines say nor what to do when the disk is full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lodestar_extproc.journal.entry import header_line
+
+MAX_FILE_BYTES = 128 * 2**20
+OLD_FILES = 7
+"""Kept as `.1`, the latest, to `.7`: a gibibyte in all."""
+_SALT_BYTES = 16
+
+
+class JournalFile:
+    """One path, written by one process, readable by its owner only.
+
+    Args:
+        max_bytes: a file is full when it has so many; the lines that fill it are still in it.
+        clock: wall time, seconds since 1970.
+
+    Attributes:
+        salt: of this file; it is never written anywhere.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int = MAX_FILE_BYTES,
+        old_files: int = OLD_FILES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self.salt = b""
+        self._max_bytes = max_bytes
+        self._old_files = old_files
+        self._clock = clock
+        self._descriptor: int | None = None
+        self._size_bytes = 0
+
+    def make_room(self) -> None:
+        """Open the file, a new one if it is full.
+
+        Raises:
+            OSError: it cannot be opened or moved.
+        """
+        if self._descriptor is not None and self._size_bytes < self._max_bytes:
+            return
+        if self._descriptor is None and _size_of(self.path) < self._max_bytes:
+            self._open()
+            return
+        self.close()
+        self._shift()
+        self._open()
+
+    def append(self, lines: bytes) -> None:
+        """Write *lines* at the end; after an error none of them is there.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        assert self._descriptor is not None, "make_room first"
+        rest = memoryview(lines)
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size_bytes)
+            raise
+        self._size_bytes += len(lines)
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._descriptor = os.open(self.path, flags, 0o600)
+        self._size_bytes = os.fstat(self._descriptor).st_size
+        self.salt = secrets.token_bytes(_SALT_BYTES)
+        self.append(self._line_end() + header_line(self._clock()))
+
+    def _line_end(self) -> bytes:
+        """What the last process to write here may have left out."""
+        assert self._descriptor is not None
+        if self._size_bytes == 0:
+            return b""
+        last = os.pread(self._descriptor, 1, self._size_bytes - 1)
+        return b"" if last == b"\n" else b"\n"
+
+    def _shift(self) -> None:
+        """Move every old file one further; the last is overwritten."""
+        for number in range(self._old_files, 0, -1):
+            older = self._old(number - 1)
+            if older.exists():
+                older.replace(self._old(number))
+
+    def _old(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
