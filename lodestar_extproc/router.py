@@ -14,7 +14,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
 from lodestar_extproc.endpoint import Endpoint
@@ -25,6 +25,7 @@ from lodestar_extproc.open_decisions import OpenDecision, OpenDecisions
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.sample import training_sample
+from lodestar_extproc.subset import Subset
 
 UNTRAINED_S_PER_KTOKEN = 0.1
 """Prefill time before anything is predicted, between a fast and a slow accelerator's."""
@@ -110,15 +111,22 @@ class Router:
 
     # -- a request came ---
 
-    def route(self, request: InferenceRequest, *, request_id: str, at_s: float) -> Decision:
-        """Choose an endpoint for *request* and count it as in flight there.
+    def route(
+        self,
+        request: InferenceRequest,
+        *,
+        request_id: str,
+        at_s: float,
+        subset: Subset | None = None,
+    ) -> Decision:
+        """Choose an endpoint of *subset* (None: of all) for *request*; count it in flight there.
 
         Raises:
-            NoEndpoint: the pool has none.
+            NoEndpoint: the pool has none there.
         """
-        candidates = self.candidates(request, at_s)
+        candidates = self.candidates(request, at_s, subset)
         if len(candidates) == 0:
-            raise NoEndpoint(f"pool {self.pool} has no endpoint")
+            raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
         decision = Decision(
             decision_id=f"{self.pool}.{self._rng.getrandbits(64):016x}",
             request_id=request_id,
@@ -135,9 +143,11 @@ class Router:
             listener.decided(decision)
         return decision
 
-    def candidates(self, request: InferenceRequest, at_s: float) -> Candidates:
-        """*request* beside every routable endpoint: what a policy sees."""
-        snapshot = self.fleet.snapshot(at_s)
+    def candidates(
+        self, request: InferenceRequest, at_s: float, subset: Subset | None = None
+    ) -> Candidates:
+        """*request* beside every routable endpoint it may go to: what a policy sees."""
+        snapshot = self.fleet.snapshot(at_s, subset)
         matched_tokens, matched_ratio = self.fleet.match(request, snapshot.endpoints)
         rate_s = self.learner.prefill_s_per_ktoken(snapshot.endpoints)
         return Candidates(request, snapshot, matched_tokens, matched_ratio, rate_s)
@@ -183,6 +193,12 @@ class Router:
 
     # -- its answer ended ---
 
+    def report(self, event: AnswerReport) -> None:
+        """Keep what the engine said until the end is known. Unknown ids are ignored."""
+        entry = self._open.get(event.decision_id)
+        if entry is not None:
+            entry.report = event
+
     def complete(self, event: Completion) -> bool:
         """Give back what the request took; learn from it or blame. Idempotent.
 
@@ -191,6 +207,8 @@ class Router:
         entry = self._open.take(event.decision_id, event.request_id)
         if entry is None:
             return False
+        if entry.report is not None:
+            event = event.with_report(entry.report)
         self._settle(entry, event)
         for listener in self._listeners:
             listener.completed(entry.decision, event)

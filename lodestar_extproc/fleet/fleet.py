@@ -15,6 +15,7 @@ from lodestar_extproc.fleet.health import Health, HealthState
 from lodestar_extproc.fleet.load import Flight, LoadTable
 from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
+from lodestar_extproc.subset import Subset
 
 DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
 """Until an engine reports its own: the index must be bounded before the first scrape."""
@@ -105,11 +106,14 @@ class Fleet:
 
     # -- what a decision reads ------------------------------------------------------------------
 
-    def snapshot(self, at_s: float) -> FleetSnapshot:
-        """The routable endpoints now; all of them if none is routable, none if there are none."""
+    def snapshot(self, at_s: float, subset: Subset | None = None) -> FleetSnapshot:
+        """The routable endpoints of *subset* (None: of all) now.
+
+        All of them if none is routable, none if there are none.
+        """
         self._pass_expected_first_tokens(at_s)
         self._judge_silence(at_s)
-        columns = self._routable(at_s)
+        columns = self._routable(at_s, subset)
         endpoints = (
             self._endpoints if columns is None else tuple(self._endpoints[i] for i in columns)
         )
@@ -132,18 +136,21 @@ class Fleet:
         tokens = np.minimum(matched * request.tokens_per_block, request.prompt_tokens - 1)
         return np.maximum(tokens, 0.0), matched / n_blocks
 
-    def _routable(self, at_s: float) -> list[int] | None:
+    def _routable(self, at_s: float, subset: Subset | None) -> list[int] | None:
         """Columns that may be chosen; None for all."""
+        allowed = None
+        if subset is not None:
+            allowed = [i for i, e in enumerate(self._endpoints) if e.address in subset]
         if self._health.all_healthy:
-            return None
+            return allowed
         in_flight = self._load.in_flight()
         chosen = []
-        for column, endpoint in enumerate(self._endpoints):
-            state = self._health.state(endpoint.address, at_s)
+        for column in range(len(self._endpoints)) if allowed is None else allowed:
+            state = self._health.state(self._endpoints[column].address, at_s)
             idle = in_flight[column] == 0
             if state is HealthState.HEALTHY or (state is HealthState.PROBATION and idle):
                 chosen.append(column)
-        return chosen or None
+        return chosen or allowed
 
     def _judge_silence(self, at_s: float) -> None:
         if at_s < self._judged_at_s + JUDGING_INTERVAL_S:
