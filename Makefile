@@ -4,7 +4,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install test lint types demo bench-validate clean
+.PHONY: help install tools test lint types demo bench-validate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -25,7 +25,17 @@ lint: install  ## ruff and the import contract
 types: install  ## mypy, strict
 	$(BIN)/mypy
 
-test: lint types  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
+tools:  ## Debian's prometheus and docker-compose, which some tests run; without root they are skipped
+	@have() { command -v $$1 >/dev/null; }; \
+	if ! { have prometheus && have promtool && have docker-compose; } \
+	  && have apt-get && [ "$$(id -u)" = 0 ]; then \
+	  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes \
+	    --no-install-recommends prometheus docker-compose; } >/dev/null 2>&1 || true; \
+	fi; \
+	have prometheus && have promtool || echo "no Prometheus: its tests are skipped (apt-get install prometheus)"; \
+	have docker-compose || echo "no docker-compose: its test is skipped (apt-get install docker-compose)"
+
+test: lint types tools  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest $(ARGS)
 
 demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of policies

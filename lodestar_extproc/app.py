@@ -152,7 +152,7 @@ class App:
         self, session: aiohttp.ClientSession, group: asyncio.TaskGroup
     ) -> None:
         config = self._config
-        async for latest in watch_config(config):
+        async for latest in watch_config(config, self._count_refused):
             for pool in latest.pools:
                 if pool != config.pool(pool.name):
                     apply_settings(self.routers.get(pool.name), pool.settings)
@@ -162,6 +162,9 @@ class App:
             self.routers.forget_overrides()
             self.metrics.config_reloaded(applied=True)
             config = latest
+
+    def _count_refused(self) -> None:
+        self.metrics.config_reloaded(applied=False)
 
     async def _watch_lag(self) -> None:
         clock = asyncio.get_running_loop().time

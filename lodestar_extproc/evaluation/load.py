@@ -188,6 +188,7 @@ def request_body(arrival: Arrival, model: str) -> bytes:
             "messages": [{"role": role, "content": said} for role, said in arrival.messages],
             "max_tokens": arrival.output_tokens,
             "stream": True,
+            "stream_options": {"include_usage": True},
         }
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +18,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from lodestar_extproc.completion import Completion, FirstToken
+from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.metrics import edge, requests
 from lodestar_extproc.metrics.collector import PoolCollector
@@ -96,6 +96,7 @@ class Metrics:
         self._loop_lag = Children(edge.LOOP_LAG, registry)[()]
         self._config_reloads = Children(edge.CONFIG_RELOADS, registry)
         self._journal_entries = Children(edge.JOURNAL_ENTRIES, registry)
+        self._show_zeroes()
         Children(edge.BUILD_INFO, registry)[(version("lodestar-extproc"),)].set(1)
 
     def watch(self, pools: Callable[[], Sequence[PoolView]]) -> None:
@@ -105,7 +106,9 @@ class Metrics:
 
     def page(self) -> bytes:
         """Everything, as `CONTENT_TYPE`."""
-        self._forget_endpoints_that_left()
+        pools = self._pools()
+        self._show_zeroes(view.pool for view in pools)
+        self._forget_endpoints_that_left(pools)
         return generate_latest(self._registry)
 
     # -- what routers report -------------------------------------------------------------------
@@ -195,10 +198,21 @@ class Metrics:
         """So many entries of the journal were `written` or `dropped`."""
         self._journal_entries[(result,)].inc(n)
 
-    def _forget_endpoints_that_left(self) -> None:
+    def _show_zeroes(self, pools: Iterable[str] = ()) -> None:
+        """What alerts watch is there from the start: a series born at 1 has never increased."""
+        for result in ("applied", "refused"):
+            self._config_reloads[(result,)].inc(0)
+        for reason in ("protocol", "internal"):
+            self._stream_failures[(reason,)].inc(0)
+        for pool in pools:
+            self._unused_decisions[(pool,)].inc(0)
+            for outcome in Outcome:
+                self._requests[pool, outcome].inc(0)
+
+    def _forget_endpoints_that_left(self, pools: Sequence[PoolView]) -> None:
         """Endpoints come and go; their series must not pile up."""
         present = {
-            (view.pool, e.address) for view in self._pools() for e in view.snapshot.endpoints
+            (view.pool, endpoint.address) for view in pools for endpoint in view.snapshot.endpoints
         }
         for children in (self._endpoint_decisions, self._ttft, self._predicted_ttft):
             children.keep(present)

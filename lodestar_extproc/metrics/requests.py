@@ -53,7 +53,8 @@ REPORTED_PROMPT_TOKENS = counter(
     "lodestar_reported_prompt_tokens_total",
     POOL,
     "Prompt tokens as engines reported them, of the answers watched to their end.",
-    "None at all: `observed_ratio` is 0, or engines report no usage.",
+    "None at all: `observed_ratio` is 0, or clients ask for no usage "
+    "(`stream_options: {include_usage: true}`).",
 )
 REPORTED_HIT_TOKENS = counter(
     "lodestar_reported_hit_tokens_total",

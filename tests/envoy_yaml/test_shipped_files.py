@@ -30,6 +30,12 @@ CHANGED = {
     "eds.yaml": {"engines.type", "engines.eds_cluster_config", "engines.load_assignment"},
     "strict_dns.yaml": {"engines.type", "engines.load_assignment"},
     "envoy_1_36.yaml": {"manager.access_log"},
+    "compose.yaml": {
+        "engines.type",
+        "engines.load_assignment",
+        "lodestar.type",
+        "lodestar.load_assignment",
+    },
 }
 
 
@@ -58,7 +64,8 @@ def test_we_read_every_shipped_file(path, monkeypatch):
     seen = (sources.request_body_mode, sources.response_body_mode, sources.observer)
     assert (*seen, sources.access_log_tags is not None) == SOURCES.get(path.name, EVERYTHING)
     assert [pool.name for pool in config.pools] == ["engines"]
-    assert config.extproc_address == "127.0.0.1:9002"
+    host = "lodestar" if path.name == "compose.yaml" else "127.0.0.1"
+    assert config.extproc_address == f"{host}:9002"
 
 
 @pytest.mark.parametrize("name", CHANGED)

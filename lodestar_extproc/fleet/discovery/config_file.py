@@ -12,32 +12,36 @@ from lodestar_extproc.config import ConfigError, EnvoyConfig, Member, Pool, read
 from lodestar_extproc.fleet.discovery.watched_file import contents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
 log = logging.getLogger(__name__)
 
 
-async def watch_config(config: EnvoyConfig) -> AsyncGenerator[EnvoyConfig, None]:
+async def watch_config(
+    config: EnvoyConfig, refused: Callable[[], None] = lambda: None
+) -> AsyncGenerator[EnvoyConfig, None]:
     """Every change to the file of *config* that says something new and good.
 
     Envoy reads clusters and their endpoints at start only. So the pools stay as they were, with
-    new settings; what would need a restart is logged. A bad file is logged, and nothing changes.
+    new settings; what would need a restart is logged. A bad file is logged, *refused* called,
+    and nothing changes.
     """
     async with aclosing(contents(config.path)) as versions:
         async for _ in versions:
-            latest = await _read(config)
+            latest = await _read(config, refused)
             if latest != config:
                 config = latest
                 log.info("%s: new configuration applied", config.path)
                 yield config
 
 
-async def _read(config: EnvoyConfig) -> EnvoyConfig:
+async def _read(config: EnvoyConfig, refused: Callable[[], None]) -> EnvoyConfig:
     """The file of *config* as it is now, as far as it can be applied; *config* if it is bad."""
     try:
         latest = await asyncio.to_thread(read_envoy_config, config.path)
     except ConfigError as error:
         log.error("configuration refused, the old one stays: %s", error)  # noqa: TRY400  (the error says all)
+        refused()
         return config
     fixed, latest = fixed_parts(config, latest)
     for part in fixed:

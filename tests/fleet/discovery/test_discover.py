@@ -145,7 +145,8 @@ async def test_file_behind_a_swapped_link_is_followed(tmp_path):
 
 async def test_good_change_of_the_configuration_is_told_and_a_bad_one_refused(tmp_path, caplog):
     path = an_envoy_file(tmp_path)
-    watch = watch_config(read_envoy_config(path))
+    told = []
+    watch = watch_config(read_envoy_config(path), lambda: told.append("refused"))
     later = asyncio.ensure_future(following(watch))
 
     with refusals(caplog) as refused:
@@ -155,6 +156,7 @@ async def test_good_change_of_the_configuration_is_told_and_a_bad_one_refused(tm
 
     assert (await later).pools[0].settings.policy == "random"
     assert "configuration refused, the old one stays" in caplog.text
+    assert told == ["refused"]
     await watch.aclose()
 
 

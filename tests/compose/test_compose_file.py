@@ -1,0 +1,142 @@
+import fnmatch
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from compose_file import (
+    OUR_IMAGE,
+    ROOT,
+    Service,
+    dashboard,
+    dashboard_queries,
+    dockerfile,
+    entrypoint,
+    services,
+)
+from ruamel.yaml import YAML
+
+from lodestar_extproc.metrics.docs import all_metrics
+
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+needs_compose = pytest.mark.skipif(
+    shutil.which("docker-compose") is None,
+    reason="needs docker-compose: make tools, or apt-get install docker-compose",
+)
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None,
+    reason="needs promtool: make tools, or apt-get install prometheus",
+)
+
+
+def run(*command: str, **settings) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, cwd=ROOT, **settings
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@needs_compose
+def test_docker_compose_accepts_the_file():
+    accepted = YAML(typ="safe").load(run("docker-compose", "config"))
+
+    assert accepted["services"].keys() == services().keys()
+
+
+@pytest.mark.parametrize("service", services().values(), ids=lambda s: s.name)
+def test_what_is_published_is_published_to_this_machine_only(service: Service):
+    assert all(port.startswith("127.0.0.1:") for port in service.ports)
+
+
+@pytest.mark.parametrize("service", services().values(), ids=lambda s: s.name)
+def test_what_is_mounted_is_there(service: Service):
+    for source, target in service.volumes:
+        assert not source.startswith(".") or (ROOT / source).exists()
+        assert target.startswith("/")
+
+
+@pytest.mark.parametrize("service", services().values(), ids=lambda s: s.name)
+def test_images_of_others_are_of_one_version(service: Service):
+    assert service.image == OUR_IMAGE or re.search(r":v?\d+\.\d+\.\d+$", service.image)
+
+
+def test_names_of_services_are_the_ones_that_files_use():
+    text = (ROOT / "envoy" / "compose.yaml").read_text() + (
+        PROMETHEUS / "prometheus.yaml"
+    ).read_text()
+    named = set(re.findall(r"address: ([a-z][\w-]+)", text)) | set(
+        re.findall(r"\"([a-z][\w-]+):\d+\"", text)
+    )
+
+    engines = {name for name in services() if name.startswith("engine-")}
+    assert named == engines | {"lodestar"}
+    assert len(engines) == 4
+
+
+def test_the_image_is_built_of_files_that_are_sent_to_the_builder():
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    sent = {line[1:] for line in ignored if line.startswith("!")}
+    copied = [line for line in dockerfile("COPY") if not line.startswith("--from")]
+
+    assert ignored[1] == "*"
+    for source in {word for line in copied for word in line.split()[:-1]}:
+        assert (ROOT / source).exists()
+        assert any(fnmatch.fnmatch(source, pattern) for pattern in sent)
+
+
+def test_the_image_runs_our_command_as_nobody_in_particular():
+    assert entrypoint() == ("lodestar-extproc",)
+    assert dockerfile("USER") == ["lodestar"]
+
+
+@needs_promtool
+def test_prometheus_accepts_its_configuration_and_rules():
+    assert "SUCCESS" in run("promtool", "check", "config", str(PROMETHEUS / "prometheus.yaml"))
+
+
+@needs_promtool
+def test_every_alert_fires_when_it_should():
+    run("promtool", "test", "rules", str(PROMETHEUS / "rules_test.yaml"))
+
+    rules = YAML(typ="safe").load(PROMETHEUS / "rules.yaml")["groups"][0]["rules"]
+    tested = (PROMETHEUS / "rules_test.yaml").read_text()
+    for rule in rules:
+        assert re.search(rf"alertname: {rule['alert']}\n\s+exp_alerts", tested), rule["alert"]
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
+    known = {metric.name for metric in all_metrics()}
+    rules = (PROMETHEUS / "rules.yaml").read_text()
+    asked = "\n".join((rules, *(query for _, query in dashboard_queries())))
+
+    used = set(re.findall(r"\blodestar_\w+", asked))
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in used} - known == set()
+
+
+def test_panels_do_not_overlap():
+    taken = set()
+    for panel in dashboard()["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+
+
+def test_grafana_finds_the_dashboard_and_its_source():
+    grafana = services()["grafana"]
+    mounts = {target: source for source, target in grafana.volumes}
+    provisioning = ROOT / mounts["/etc/grafana/provisioning"]
+    [provider] = YAML(typ="safe").load(provisioning / "dashboards/lodestar.yaml")["providers"]
+    [source] = YAML(typ="safe").load(provisioning / "datasources/prometheus.yaml")["datasources"]
+
+    assert (ROOT / mounts[provider["options"]["path"]] / "lodestar.json").exists()
+    assert source["url"] == "http://prometheus:9090"
+    uids = set(re.findall(r'"uid": "(\w+)"', json.dumps(dashboard())))
+    assert uids == {source["uid"], dashboard()["uid"]}
