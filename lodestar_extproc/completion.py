@@ -1,8 +1,8 @@
-"""FirstToken and Completion: what the edge learned of an answer, from whichever source."""
+"""FirstToken, AnswerReport, Completion: what the edge learned of an answer, from any source."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -37,6 +37,22 @@ class FirstToken:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerReport:
+    """What the engine itself said in an answer; how it ended, Envoy's access log tells.
+
+    Attributes:
+        failed: it reported an error, under a status that was sent long before.
+        prompt_tokens, cached_tokens, output_tokens: its usage; None where it did not say.
+    """
+
+    decision_id: str
+    failed: bool = False
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """The end of an answer.
 
@@ -49,7 +65,7 @@ class Completion:
             as Envoy measured it; None where it never came or Envoy cannot tell.
         duration_s: from the upstream request's first byte to the end; None where unknown.
         flags: Envoy's response flags ("UF", "UC", "DC" ...).
-        output_tokens, cached_tokens, prompt_tokens: from the usage, where the stream was watched.
+        output_tokens, cached_tokens, prompt_tokens: from the usage, where the answer was watched.
     """
 
     at_s: float
@@ -65,3 +81,16 @@ class Completion:
     output_tokens: int | None = None
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
+
+    def with_report(self, report: AnswerReport) -> Completion:
+        """The same end, with what the engine said in its answer."""
+        # A client that left after an error left because of it.
+        broken = report.failed and self.outcome is not Outcome.FAILED
+        return replace(
+            self,
+            outcome=Outcome.FAILED if broken else self.outcome,
+            flags=() if broken else self.flags,
+            output_tokens=report.output_tokens,
+            cached_tokens=report.cached_tokens,
+            prompt_tokens=report.prompt_tokens,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from lodestar_extproc.completion import AnswerReport
 from lodestar_extproc.decision import Decision
 
 
@@ -15,12 +16,14 @@ class OpenDecision:
     Attributes:
         learned: a sample was made of it; there is one at most.
         body_began_before: something that was no token came before the first token.
+        report: what the engine said in its answer, where that was read.
     """
 
     decision: Decision
     first_token_at_s: float | None = None
     learned: bool = False
     body_began_before: bool = False
+    report: AnswerReport | None = None
 
 
 class OpenDecisions:

@@ -224,7 +224,9 @@ class Router:
         # Without our id in it, Envoy had gone on without us: the pick was never used.
         used = bool(event.decision_id)
         computed = used and (entry.first_token_at_s is not None or event.outcome is Outcome.SERVED)
-        self.fleet.release(decision.decision_id, event.at_s, prompt_computed=computed)
+        self.fleet.release(
+            decision.decision_id, event.at_s, served=event.served, prompt_computed=computed
+        )
         if not used:
             return
         self._blame(decision, event)

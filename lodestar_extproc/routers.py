@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from lodestar_extproc.completion import Completion, FirstToken
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.router import Router
 
@@ -65,6 +65,12 @@ class Routers:
         router = self._pools.get(_pool_of(event.decision_id))
         if router is not None:
             router.first_token(event)
+
+    def report(self, event: AnswerReport) -> None:
+        """Tell the router whose decision it was."""
+        router = self._pools.get(_pool_of(event.decision_id))
+        if router is not None:
+            router.report(event)
 
     def complete(self, event: Completion) -> bool:
         """Tell the router whose decision it was; without an id, each looks for the request.

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from builders import a_fleet, an_endpoint, candidates_of
-from lodestar_extproc.completion import Completion, FirstToken
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.request import InferenceRequest
 from lodestar_extproc.router import NoEndpoint
 from lodestar_extproc.routers import UnknownPool
+from lodestar_extproc.subset import Subset
 
 
 def a_decision(*addresses: str, decision_id: str = "pool.1", request_id: str = "") -> Decision:
@@ -50,6 +51,7 @@ class FakeRouters:
     request_ids: list[str] = field(default_factory=list)
     asked: list[tuple[str | None, str | None, str | None]] = field(default_factory=list)
     first_tokens: list[FirstToken] = field(default_factory=list)
+    reports: list[AnswerReport] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
 
     def get(self, pool, policy=None, objective=None):
@@ -63,15 +65,23 @@ class FakeRouters:
     def bytes_per_token(self, model: str) -> float:
         return 4.0
 
-    def route(self, request: InferenceRequest, *, request_id: str, at_s: float) -> Decision:
-        if not self.addresses:
+    def route(
+        self,
+        request: InferenceRequest,
+        *,
+        request_id: str,
+        at_s: float,
+        subset: Subset | None = None,
+    ) -> Decision:
+        addresses = [a for a in self.addresses if subset is None or a in subset]
+        if not addresses:
             raise NoEndpoint("none")
         if self.bug is not None:
             raise self.bug
         self.routed.append(request)
         self.request_ids.append(request_id)
         self.n_decisions += 1
-        return a_decision(*self.addresses, decision_id=self.last_id, request_id=request_id)
+        return a_decision(*addresses, decision_id=self.last_id, request_id=request_id)
 
     @property
     def last_id(self) -> str:
@@ -79,6 +89,9 @@ class FakeRouters:
 
     def first_token(self, event: FirstToken) -> None:
         self.first_tokens.append(event)
+
+    def report(self, event: AnswerReport) -> None:
+        self.reports.append(event)
 
     def complete(self, event: Completion) -> None:
         self.completions.append(event)

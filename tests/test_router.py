@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from builders import Recorder, a_prompt, a_request, a_router, an_endpoint
 from lodestar_extproc.assembly import policy_for_route
-from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Outcome
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.fleet.health import HealthState
 from lodestar_extproc.request import RequestKind
@@ -73,6 +73,36 @@ def test_a_keep_alive_before_the_first_token_spoils_the_logs_label():
     router.first_token(seen)
     router.complete(end(decision, served=served, attempts=2, ttft_s=0.01))
 
+    assert n_samples(router) == 0
+
+
+def test_what_the_engine_said_joins_what_envoy_saw_of_the_end():
+    recorder = Recorder()
+    router = a_router(listeners=[recorder], bytes_per_token=1.0)
+    decision = route(router)
+    failed, served = decision.addresses[:2]
+    router.report(AnswerReport(decision.decision_id, False, 1000, 600, 3))
+    router.complete(end(decision, served=served, attempts=2))
+
+    (event,) = recorder.completions
+    assert (event.prompt_tokens, event.cached_tokens, event.output_tokens) == (1000, 600, 3)
+    assert (event.outcome, event.attempts) == (Outcome.SERVED, 2)
+    assert router.fleet.health.state(failed, 9.0) is HealthState.EJECTED
+    assert router.bytes_per_token("m") > 1.0
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SERVED, Outcome.CLIENT_GONE])
+def test_an_error_the_engine_reported_in_its_answer_is_a_failure_whatever_envoy_saw(outcome):
+    recorder = Recorder()
+    router = a_router(listeners=[recorder])
+    decision = route(router)
+    router.report(AnswerReport(decision.decision_id, failed=True))
+    flags = ("DC",) if outcome is Outcome.CLIENT_GONE else ()
+    router.complete(end(decision, outcome=outcome, response_code=200, flags=flags))
+
+    assert [c.outcome for c in recorder.completions] == [Outcome.FAILED]
+    # It answered: one bad prompt ejects nobody.
+    assert router.fleet.health.all_healthy
     assert n_samples(router) == 0
 
 
@@ -272,6 +302,8 @@ def test_the_pool_is_found_by_name_and_by_decision():
     routers = Routers([router], policy_for_route)
     decision = route(routers.get(None))
     routers.first_token(FirstToken(decision.decision_id, 1.0))
+    routers.report(AnswerReport(decision.decision_id, prompt_tokens=7))
+    routers.report(AnswerReport("other.1"))
 
     assert routers.complete(end(decision))
     assert not routers.complete(end(decision))

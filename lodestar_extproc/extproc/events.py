@@ -161,7 +161,11 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class Choose:
-    """Go on to the first of *addresses*; retries take the next."""
+    """Go on to the first of *addresses*; retries take the next.
+
+    Attributes:
+        addresses: none leaves the choice to Envoy, and only tells it the decision's id.
+    """
 
     phase: Phase
     addresses: tuple[str, ...]

@@ -242,7 +242,8 @@ class Exchange:
             self._observation = Observation(
                 self._routers, access_log=self._access_log, decision_id=decision.decision_id
             )
-        addresses = decision.addresses[: settings.fallback_candidates]
+        n_named = 0 if settings.shadow else settings.fallback_candidates
+        addresses = decision.addresses[:n_named]
         return (Choose(phase, addresses, decision.decision_id),)
 
     def _reject(self, error: body.InvalidRequest) -> tuple[Reply, ...]:

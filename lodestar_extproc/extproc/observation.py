@@ -1,4 +1,4 @@
-"""Observation: one answer as it passes, told to the router as a first token and an end.
+"""Observation: one answer as it passes, told to the router as a first token and what follows it.
 
 It knows neither the request nor how the answer travels; the router finds the decision by its id.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Outcome
 from lodestar_extproc.extproc.answer import AnswerReader
 from lodestar_extproc.extproc.events import ResponseBody, ResponseEvent
 
@@ -16,6 +16,8 @@ class AnswerRouters(Protocol):
     """Who is told of answers; see `routers.Routers`."""
 
     def first_token(self, event: FirstToken) -> None: ...
+
+    def report(self, event: AnswerReport) -> None: ...
 
     def complete(self, event: Completion) -> object: ...
 
@@ -26,7 +28,8 @@ class Observation:
     """Follows one answer until enough of it has been seen.
 
     Args:
-        access_log: Envoy's access log reports every end; without it the end is watched for here.
+        access_log: Envoy's access log tells every end, and what was read of the answer is added
+            to it; without it the end is watched for here.
         decision_id: where it is known before the answer; else the answer's metadata tell it.
     """
 
@@ -56,7 +59,7 @@ class Observation:
             if self._to_the_end:
                 self._tell_end(event.at_s)
         if self._reader.failed:
-            # The status was sent long before: no access log will know.
+            # The status was sent long before: the access log alone would not know.
             self._tell_end(event.at_s)
         return event.end_of_stream or self._told_end or self._is_enough()
 
@@ -99,19 +102,28 @@ class Observation:
         if self._told_end:
             return
         self._told_end = True
-        broken = self._reader.failed or (self._response_code or 0) >= 500
-        outcome = Outcome.FAILED if broken else Outcome.SERVED
+        if self._access_log:
+            self._routers.report(self._report())
+            return
+        outcome = Outcome.FAILED if (self._response_code or 0) >= 500 else Outcome.SERVED
         self._routers.complete(self._completion(at_s, outcome))
 
     def _completion(self, at_s: float, outcome: Outcome) -> Completion:
-        usage = self._reader.usage
-        return Completion(
+        seen = Completion(
             at_s=at_s,
             outcome=outcome,
             decision_id=self.decision_id,
             served=self._served,
             response_code=self._response_code,
-            output_tokens=usage.output_tokens,
-            cached_tokens=usage.cached_tokens,
+        )
+        return seen.with_report(self._report())
+
+    def _report(self) -> AnswerReport:
+        usage = self._reader.usage
+        return AnswerReport(
+            decision_id=self.decision_id,
+            failed=self._reader.failed,
             prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
         )

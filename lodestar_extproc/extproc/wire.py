@@ -139,16 +139,17 @@ def encode(reply: Reply) -> bytes:
 
 
 def _set_choice(message: envoy_pb2.ProcessingResponse, reply: Choose) -> None:
+    _go_on(message, reply.phase)
+    told = message.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
+    told[DECISION_ID].string_value = reply.decision_id
+    if not reply.addresses:
+        return
     destination = ",".join(reply.addresses)
-    if reply.phase is Phase.REQUEST_TRAILERS:
-        # The headers have left: only metadata can still carry the choice.
-        message.request_trailers.SetInParent()
-    else:
+    told[DESTINATION].string_value = destination
+    if reply.phase is not Phase.REQUEST_TRAILERS:
+        # At the trailers the headers have left: only metadata can still carry the choice.
         part: Any = getattr(message, reply.phase)
         _set_header(part.response.header_mutation, DESTINATION, destination.encode())
-    choice = message.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
-    choice[DESTINATION].string_value = destination
-    choice[DECISION_ID].string_value = reply.decision_id
 
 
 def _set_header(mutation: envoy_pb2.HeaderMutation, name: str, value: bytes) -> None:
@@ -161,12 +162,16 @@ def _set_header(mutation: envoy_pb2.HeaderMutation, name: str, value: bytes) -> 
 
 def _continue(phase: Phase) -> bytes:
     message = envoy_pb2.ProcessingResponse()
+    _go_on(message, phase)
+    return _serialize(message)
+
+
+def _go_on(message: envoy_pb2.ProcessingResponse, phase: Phase) -> None:
     part: Any = getattr(message, phase)
     if phase in (Phase.REQUEST_TRAILERS, Phase.RESPONSE_TRAILERS):
         part.SetInParent()
     else:
         part.response.SetInParent()
-    return _serialize(message)
 
 
 def _serialize(message: envoy_pb2.ProcessingResponse) -> bytes:

@@ -211,8 +211,9 @@ class Fleet:
         self._health.succeeded(flight.address)
 
     def _move(self, flight: Flight, served: str | None) -> None:
-        """A retry was served elsewhere: count it, and its prompt, there."""
+        """A retry, or Envoy's own choice, served it elsewhere: count it, and its prompt, there."""
         if served is not None and served != flight.address and served in self._indexes:
+            self._forget_prompt(flight)
             flight.address = served
             self._remember_prompt(served, flight.request)
 
@@ -224,11 +225,19 @@ class Fleet:
                 self._load.end_prefill(decision_id, flight)
                 self._load.start_decode(flight, expected_at_s)
 
-    def release(self, decision_id: str, at_s: float, *, prompt_computed: bool = True) -> None:
+    def release(
+        self,
+        decision_id: str,
+        at_s: float,
+        *,
+        served: str | None = None,
+        prompt_computed: bool = True,
+    ) -> None:
         """Give back all that `dispatch` took. Idempotent.
 
         Args:
-            prompt_computed: False when the prompt never reached the engine's cache.
+            served: who answered; None where it was sent, or where its first token came from.
+            prompt_computed: False when the prompt never reached an engine's cache.
         """
         flight = self._flights.pop(decision_id, None)
         if flight is None:
@@ -239,14 +248,20 @@ class Fleet:
             self._load.end_decode(flight)
         if not self._load.waits(flight.address):
             self._health.gave_up(flight.address, at_s)
-        index = self._indexes[flight.address]
-        if index is not None and not prompt_computed:
-            index.remove(flight.request.block_hashes)
+        if prompt_computed:
+            self._move(flight, served)
+        else:
+            self._forget_prompt(flight)
 
     def _remember_prompt(self, address: str, request: InferenceRequest) -> None:
         index = self._indexes[address]
         if index is not None:
             index.insert(request.block_hashes)
+
+    def _forget_prompt(self, flight: Flight) -> None:
+        index = self._indexes[flight.address]
+        if index is not None:
+            index.remove(flight.request.block_hashes)
 
     # -- what is observed of endpoints -------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from edge_fakes import FakeRouters
-from lodestar_extproc.completion import Outcome
+from lodestar_extproc.completion import AnswerReport, Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc.events import (
     BodyMode,
@@ -87,6 +87,12 @@ def test_no_more_candidates_go_out_than_the_pool_sets():
     routers = FakeRouters(settings=PoolSettings(fallback_candidates=2))
     choice = play(Exchange(routers, Opening()), headers(), content())[-1]
     assert choice.addresses == ("10.0.0.1:8000", "10.0.0.2:8000")
+
+
+def test_in_shadow_mode_envoy_is_told_the_decision_and_not_the_choice():
+    routers = FakeRouters(settings=PoolSettings(shadow=True))
+    choice = play(Exchange(routers, Opening()), headers(), content())[-1]
+    assert choice == Choose(Phase.REQUEST_BODY, (), "pool.1")
 
 
 @pytest.mark.parametrize(
@@ -259,13 +265,16 @@ def test_a_whole_answer_has_its_first_token_at_its_end():
     assert exchange.done
 
 
-def test_an_error_event_is_a_failure_at_once():
+@pytest.mark.parametrize("access_log", [True, False])
+def test_an_error_event_is_a_failure_at_once(access_log):
     routers = FakeRouters()
-    exchange = Exchange(routers, OBSERVING)
+    exchange = Exchange(routers, OBSERVING, access_log=access_log)
     play(exchange, observed(b'data: {"error":{"code":503,"message":"busy"}}\n\n'))
     assert exchange.done
     assert not routers.first_tokens
-    assert [c.outcome for c in routers.completions] == [Outcome.FAILED]
+    # The access log knows the end, and not that it was an error.
+    assert [r.failed for r in routers.reports] == [True] * access_log
+    assert [c.outcome for c in routers.completions] == [Outcome.FAILED] * (not access_log)
 
 
 def test_a_refusal_has_no_first_token():
@@ -276,7 +285,7 @@ def test_a_refusal_has_no_first_token():
     assert not routers.completions
 
 
-def test_a_sampled_answer_is_watched_to_its_end_for_its_usage():
+def test_a_sampled_answer_is_watched_to_its_end_for_its_usage_and_the_log_ends_it():
     routers = FakeRouters(to_the_end=True)
     exchange = Exchange(routers, OBSERVING)
     play(
@@ -288,17 +297,19 @@ def test_a_sampled_answer_is_watched_to_its_end_for_its_usage():
     )
     assert exchange.done
     assert len(routers.first_tokens) == 1
-    (end,) = routers.completions
-    assert (end.outcome, end.at_s) == (Outcome.SERVED, 9.0)
-    assert (end.prompt_tokens, end.output_tokens, end.cached_tokens) == (7, 3, 5)
+    assert routers.reports == [AnswerReport("pool.1", False, 7, 5, 3)]
+    assert not routers.completions
 
 
 def test_without_an_access_log_the_end_is_told_from_here():
     routers = FakeRouters()
     exchange = Exchange(routers, OBSERVING, access_log=False)
-    play(exchange, observed(), observed(b"", end=True))
+    play(exchange, observed(), observed(USAGE), observed(b"", at_s=9.0, end=True))
     exchange.close(2.0)
-    assert [c.outcome for c in routers.completions] == [Outcome.SERVED]
+    (end,) = routers.completions
+    assert (end.outcome, end.at_s) == (Outcome.SERVED, 9.0)
+    assert (end.prompt_tokens, end.output_tokens, end.cached_tokens) == (7, 3, 5)
+    assert not routers.reports
 
 
 def test_without_an_access_log_a_cut_answer_is_a_client_gone():

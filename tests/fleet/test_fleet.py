@@ -104,7 +104,18 @@ def test_a_retry_moves_the_request_and_its_prompt_to_who_served_it():
     fleet.first_token("d", 1.0, served=B)
 
     assert fleet.snapshot(1.0).decode_requests.tolist() == [0, 1]
-    assert fleet.match(request, fleet.endpoints)[1].tolist() == [1.0, 1.0]
+    assert fleet.match(request, fleet.endpoints)[1].tolist() == [0.0, 1.0]
+    fleet.release("d", 2.0, served=B)
+    assert fleet.everything(2.0).in_flight.tolist() == [0, 0]
+
+
+def test_who_served_has_the_prompt_though_nobody_saw_its_first_token():
+    fleet, request = a_fleet(2), a_request()
+    dispatch(fleet, "d", A, request)
+    fleet.release("d", 1.0, served=B)
+
+    assert fleet.match(request, fleet.endpoints)[1].tolist() == [0.0, 1.0]
+    assert fleet.everything(2.0).in_flight.tolist() == [0, 0]
 
 
 def test_an_unseen_first_token_is_taken_as_given_when_expected():

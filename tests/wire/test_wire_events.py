@@ -199,6 +199,17 @@ def test_a_choice_is_header_and_metadata_alike(phase):
     }
 
 
+@pytest.mark.parametrize(
+    "phase", [Phase.REQUEST_HEADERS, Phase.REQUEST_BODY, Phase.REQUEST_TRAILERS]
+)
+def test_a_choice_left_to_envoy_is_the_decisions_id_and_nothing_else(phase):
+    message = envoy_pb2.ProcessingResponse.FromString(wire.encode(Choose(phase, (), "pool.1")))
+    told = message.dynamic_metadata.fields[names.METADATA_NAMESPACE].struct_value.fields
+    assert {key: value.string_value for key, value in told.items()} == {names.DECISION_ID: "pool.1"}
+    message.ClearField("dynamic_metadata")
+    assert message.SerializeToString() == wire.encode(Continue(phase))
+
+
 def test_a_choice_at_the_trailers_is_metadata_only():
     reply = sent(Choose(Phase.REQUEST_TRAILERS, ("10.0.0.1:80",), "pool.1"))
     assert reply["requestTrailers"] == {}
