@@ -14,6 +14,7 @@ import typer  # noqa: E402
 from lodestar_extproc.check.command import check  # noqa: E402
 from lodestar_extproc.demo.command import demo  # noqa: E402
 from lodestar_extproc.evaluation.load_command import load  # noqa: E402
+from lodestar_extproc.evaluation.replay_command import replay  # noqa: E402
 from lodestar_extproc.explain_command import explain  # noqa: E402
 from lodestar_extproc.serve_command import serve  # noqa: E402
 from lodestar_extproc.simulator.command import simulate  # noqa: E402
@@ -31,7 +32,7 @@ def root() -> None:
     """A learned router for LLM engines behind Envoy."""
 
 
-for command in (serve, demo, check, simulate, load, explain):
+for command in (serve, demo, check, simulate, load, explain, replay):
     app.command()(command)
 
 
