@@ -6,7 +6,7 @@ COPY proto proto
 COPY lodestar_extproc lodestar_extproc
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 RUN python -m venv /opt/lodestar \
- && /opt/lodestar/bin/pip install --no-cache-dir "$(ls /wheels/*.whl)[simulator]"
+ && /opt/lodestar/bin/pip install --no-cache-dir "$(ls /wheels/*.whl)[simulator,kubernetes]"
 
 FROM python:3.12-slim
 # The home folder takes what numba compiles for this processor.

@@ -14,7 +14,7 @@ install: $(VENV)/installed  ## .venv with the package and everything to develop 
 $(VENV)/installed: pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[demo]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[demo,kubernetes]" --group dev
 	@touch $@
 
 lint: install  ## ruff and the import contract

@@ -2,8 +2,16 @@
 
 from lodestar_extproc.config.envoy import EnvoyConfig, TimingSources, read_envoy_config
 from lodestar_extproc.config.errors import ConfigError, NotEnvoyConfig
+from lodestar_extproc.config.kubernetes import (
+    InferencePoolRef,
+    KubernetesSource,
+    PodSelector,
+    ServiceRef,
+    Watched,
+)
 from lodestar_extproc.config.members import read_eds_members
 from lodestar_extproc.config.overrides import RouteOverride
+from lodestar_extproc.config.picker import PickerConfig, read_picker_config
 from lodestar_extproc.config.pool import EdsFile, Member, Pool, Resolution
 from lodestar_extproc.config.setting import Setting, SettingError, settings_of
 from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
@@ -13,16 +21,23 @@ __all__ = [
     "EdsFile",
     "EndpointSettings",
     "EnvoyConfig",
+    "InferencePoolRef",
+    "KubernetesSource",
     "Member",
     "NotEnvoyConfig",
+    "PickerConfig",
+    "PodSelector",
     "Pool",
     "PoolSettings",
     "Resolution",
     "RouteOverride",
+    "ServiceRef",
     "Setting",
     "SettingError",
     "TimingSources",
+    "Watched",
     "read_eds_members",
     "read_envoy_config",
+    "read_picker_config",
     "settings_of",
 ]

@@ -7,6 +7,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from lodestar_extproc.config.kubernetes import KubernetesSource
 from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
 from lodestar_extproc.endpoint import Endpoint
 
@@ -56,6 +57,7 @@ class Pool:
     Attributes:
         name: the cluster's.
         members: as written in the cluster; empty with EDS.
+        kubernetes: where the endpoints come from instead, if from an API server.
         dns_refresh_s: between two resolutions.
         line: of the cluster in the file.
     """
@@ -65,13 +67,14 @@ class Pool:
     resolution: Resolution = Resolution.STATIC
     members: tuple[Member, ...] = ()
     eds: EdsFile | None = None
+    kubernetes: KubernetesSource | None = None
     dns_refresh_s: float = 5.0
     line: int = field(default=0, compare=False)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The members that need no resolution: all of a STATIC cluster, none of another."""
-        if self.resolution is not Resolution.STATIC:
+        if self.resolution is not Resolution.STATIC or self.kubernetes is not None:
             return ()
         return self.endpoints_of(self.members)
 

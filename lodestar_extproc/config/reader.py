@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 
 
-def read_settings(block: Node, owner: type[S]) -> S:
+def read_settings(block: Node, owner: type[S], *, apart: str = "") -> S:
     """The settings dataclass *owner* with what *block* says; its defaults for the rest.
+
+    Args:
+        apart: a key of the block that is read elsewhere.
 
     Raises:
         ConfigError: an unknown key, a wrong type, an impossible value.
@@ -29,6 +32,8 @@ def read_settings(block: Node, owner: type[S]) -> S:
     known = settings_of(owner)
     values = {}
     for name, node in block.entries():
+        if apart and name == apart:
+            continue
         if name not in known:
             raise node.error(unknown(name, known))
         try:

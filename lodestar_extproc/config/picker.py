@@ -1,0 +1,79 @@
+"""PickerConfig: how `serve` runs as a gateway's endpoint picker, beside no Envoy file of its own.
+
+Its settings file, a ConfigMap for instance, holds the block that would stand in the Envoy YAML.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from lodestar_extproc.config.envoy import TimingSources
+from lodestar_extproc.config.kubernetes import KubernetesSource, Watched
+from lodestar_extproc.config.node import read_node
+from lodestar_extproc.config.pool import Pool
+from lodestar_extproc.config.reader import read_settings
+from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+
+ENDPOINTS_KEY = "endpoints"
+"""In the settings file: the settings of every endpoint that says nothing of its own."""
+PEER_KIND = "EndpointPickerConfig"
+"""What other endpoint pickers are configured by: it says nothing to us."""
+GATEWAY_SOURCES = TimingSources(
+    request_body_mode="FULL_DUPLEX_STREAMED", response_body_mode="FULL_DUPLEX_STREAMED"
+)
+"""What Istio and Envoy AI Gateway show an endpoint picker: both bodies, no access log."""
+
+
+@dataclass(frozen=True, slots=True)
+class PickerConfig:
+    """What `serve` needs where a gateway's controller configures Envoy.
+
+    Attributes:
+        path: of the settings file; None where there is none.
+        pools: the one that is picked from.
+    """
+
+    path: Path | None
+    pools: tuple[Pool, ...]
+    sources: TimingSources = GATEWAY_SOURCES
+
+
+def read_picker_config(
+    watched: Watched, path: Path | None = None, *, access_log: bool = False
+) -> PickerConfig:
+    """The pool of what is *watched*, with the settings at *path*.
+
+    Args:
+        access_log: the gateway is made to send us its access log.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting in it is wrong.
+    """
+    settings, defaults = PoolSettings(), EndpointSettings()
+    if path is not None:
+        settings, defaults = read_settings_file(path)
+    pool = Pool(
+        name=watched.name,
+        settings=settings,
+        kubernetes=KubernetesSource(watched, defaults),
+    )
+    tags = frozenset[str]() if access_log else None
+    sources = dataclasses.replace(GATEWAY_SOURCES, access_log_tags=tags)
+    return PickerConfig(path, (pool,), sources)
+
+
+def read_settings_file(path: Path) -> tuple[PoolSettings, EndpointSettings]:
+    """A pool's settings, and those of its endpoints under `endpoints`.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting in it is wrong.
+    """
+    root = read_node(path)
+    if not root or root.get("kind").text == PEER_KIND:
+        return PoolSettings(), EndpointSettings()
+    return (
+        read_settings(root, PoolSettings, apart=ENDPOINTS_KEY),
+        read_settings(root.get(ENDPOINTS_KEY), EndpointSettings),
+    )

@@ -1,0 +1,49 @@
+"""watch_kubernetes(): the endpoints of a pool as a Kubernetes API server tells them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
+
+from lodestar_extproc.config import KubernetesSource, Pool
+from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.discovery.kubernetes.api import Api, NotConnected, connect
+from lodestar_extproc.fleet.discovery.kubernetes.views import view_of
+
+__all__ = ["NotConnected", "watch_kubernetes"]
+
+Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Api]]
+
+
+async def watch_kubernetes(
+    pool: Pool, source: KubernetesSource, *, connect: Connect = connect
+) -> AsyncGenerator[tuple[Endpoint, ...], None]:
+    """The endpoints of *pool*, first when everything was listed once, then after each change.
+
+    While the API server is away, those last known stay.
+
+    Raises:
+        NotConnected: there is no API server to ask.
+    """
+    known: tuple[Endpoint, ...] | None = None
+    changed = asyncio.Event()
+    async with connect() as api:
+        view = view_of(api, source, changed.set)
+        listening = asyncio.ensure_future(view.run())
+        # Whatever ends it, even a bug, must be heard here.
+        listening.add_done_callback(lambda _: changed.set())
+        try:
+            while not listening.done():
+                await changed.wait()
+                changed.clear()
+                members = view.members()
+                endpoints = None if members is None else pool.endpoints_of(members)
+                if endpoints is not None and endpoints != known:
+                    known = endpoints
+                    yield known
+            await listening
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
