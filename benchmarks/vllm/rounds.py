@@ -1,0 +1,249 @@
+"""Rounds: policies one after another on real engines, each on the same arrivals and cold caches.
+
+A plan is a list of cells; what is done is kept in a folder after each, so that another program can
+go on where one had to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gzip
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+from engines import MODEL, Engine, EnginePlan, reset_caches
+from gateway import Gateway, running_gateway
+
+from lodestar_extproc.demo.watch import model_share
+from lodestar_extproc.evaluation.chats import Arrival
+from lodestar_extproc.evaluation.load import LoadClient, LoadRecord
+from lodestar_extproc.evaluation.summary import summarise
+from lodestar_extproc.fleet.engine_metrics import parse
+
+WARM_UP_S = 10.0
+"""Left out of the figures called `warm`: every cache and every model begins empty."""
+POLL_S = 2.0
+DECISION_FIELDS = (
+    *("age_s", "policy", "reason", "chosen", "served", "prompt_tokens", "matched_tokens"),
+    *("predicted_ttft_s", "ttft_s", "outcome"),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy under one load; *round* also seeds the arrivals."""
+
+    fleet: str
+    workload: str
+    rate_per_s: float
+    policy: str
+    round: int
+    duration_s: float
+
+    @property
+    def name(self) -> str:
+        return (
+            f"{self.fleet}-{self.workload}-{self.rate_per_s:.2f}-{self.policy}-r{self.round}"
+            f"-{self.duration_s:.0f}s"
+        )
+
+
+def interleaved(
+    fleet: str,
+    workload: str,
+    rate_per_s: float,
+    policies: Sequence[str],
+    rounds: Sequence[int],
+    duration_s: float,
+) -> Iterator[Cell]:
+    """Every policy once a round, in an order of its own."""
+    for number in rounds:
+        order = random.Random(f"{fleet}{workload}{rate_per_s}{number}").sample(
+            list(policies), len(policies)
+        )
+        for policy in order:
+            yield Cell(fleet, workload, rate_per_s, policy, number, duration_s)
+
+
+class Workbench:
+    """Runs cells on running engines and keeps what came of them in *folder*."""
+
+    def __init__(
+        self, engines: Sequence[Engine], folder: Path, settings: Mapping[str, Any]
+    ) -> None:
+        self._engines = engines
+        self._settings = settings
+        self._cells = folder / "cells"
+        self._gateway = folder / "gateway"
+        for each in (self._cells, self._gateway):
+            each.mkdir(parents=True, exist_ok=True)
+
+    def done(self, cell: Cell) -> dict[str, Any] | None:
+        """What came of *cell*, if it has run."""
+        path = self._cells / f"{cell.name}.json"
+        return dict(json.loads(path.read_text())) if path.exists() else None
+
+    async def run(self, cell: Cell, arrivals: Sequence[Arrival]) -> dict[str, Any]:
+        """Run *cell* from cold, unless it has run."""
+        known = self.done(cell)
+        if known is not None:
+            return known
+        await reset_caches(self._engines)
+        plans = [engine.plan for engine in self._engines]
+        settings = self._settings | {"policy": cell.policy}
+        before = await _counters(self._engines)
+        async with running_gateway(plans, settings, self._gateway) as gateway:
+            decisions = _Decisions(gateway)
+            polling = asyncio.create_task(decisions.run())
+            client = LoadClient(gateway.url, model=MODEL)
+            started_s = time.time()
+            records = await client.run(arrivals)
+            took_s = time.time() - started_s
+            polling.cancel()
+            await decisions.poll()
+            page = await _page(f"{gateway.admin_url}/metrics")
+        after = await _counters(self._engines)
+        result = _result(cell, records, plans, before, after)
+        result |= {"took_s": took_s, "model_share": model_share(page.decode())}
+        self._keep(cell, result, records, decisions)
+        return result
+
+    def _keep(
+        self,
+        cell: Cell,
+        result: Mapping[str, Any],
+        records: Sequence[LoadRecord],
+        decisions: _Decisions,
+    ) -> None:
+        names = [field.name for field in fields(LoadRecord)]
+        rows = [[_short(getattr(record, name)) for name in names] for record in records]
+        _write_csv(self._cells / f"{cell.name}.requests.csv", names, rows)
+        rows = [[_short(each[name]) for name in DECISION_FIELDS] for each in decisions.seen()]
+        _write_csv(self._cells / f"{cell.name}.decisions.csv", DECISION_FIELDS, rows)
+        # Last: a cell that has this has everything.
+        (self._cells / f"{cell.name}.json").write_text(json.dumps(result, indent=1))
+
+    def results(self) -> list[dict[str, Any]]:
+        """Of all cells that have run, in the order they did."""
+        paths = sorted(self._cells.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        return [json.loads(path.read_text()) for path in paths]
+
+    def publish(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Write summary.json, requests.csv.gz and decisions.csv.gz of all cells to *folder*."""
+        folder.mkdir(parents=True, exist_ok=True)
+        summary = {"about": about, "cells": self.results()}
+        (folder / "summary.json").write_text(json.dumps(summary, indent=1))
+        for what in ("requests", "decisions"):
+            with gzip.open(folder / f"{what}.csv.gz", "wt", newline="") as out:
+                for i, path in enumerate(sorted(self._cells.glob(f"*.{what}.csv"))):
+                    header, *lines = path.read_text().splitlines()
+                    cell = path.name.removesuffix(f".{what}.csv")
+                    out.writelines([] if i else [f"cell,{header}\n"])
+                    out.writelines(f"{cell},{line}\n" for line in lines)
+        for log in self._gateway.glob("*.log"):
+            shutil.copy(log, folder / f"last-{log.name}")
+
+
+class _Decisions:
+    """Lodestar's own account of its decisions, asked for while it still has them."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._by_id: dict[str, dict[str, Any]] = {}
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            with suppress(aiohttp.ClientError, TimeoutError):
+                await self.poll()
+
+    async def poll(self) -> None:
+        for each in (await self._gateway.admin("/decisions?limit=256"))["decisions"]:
+            # The age when first seen places it in time; the rest may have come since.
+            first = self._by_id.get(each["decision_id"])
+            seen_at_s = time.monotonic() - each["age_s"]
+            each["age_s"] = first["age_s"] if first else seen_at_s
+            self._by_id[each["decision_id"]] = each
+
+    def seen(self) -> list[dict[str, Any]]:
+        """In order; `age_s` counts from the first."""
+        ordered = sorted(self._by_id.values(), key=lambda each: float(each["age_s"]))
+        start_s = ordered[0]["age_s"] if ordered else 0.0
+        return [each | {"age_s": each["age_s"] - start_s} for each in ordered]
+
+
+async def _counters(engines: Sequence[Engine]) -> list[dict[str, float]]:
+    found = []
+    for engine in engines:
+        metrics = parse(await _page(f"{engine.plan.url}/metrics"), engine="vllm")
+        found.append(
+            {
+                "prefix_query_tokens": metrics.prefix_query_tokens or 0.0,
+                "prefix_hit_tokens": metrics.prefix_hit_tokens or 0.0,
+                "cpu_s": engine.cpu_s(),
+            }
+        )
+    return found
+
+
+async def _page(url: str) -> bytes:
+    async with aiohttp.ClientSession(raise_for_status=True) as session:
+        return await (await session.get(url)).read()
+
+
+def _result(
+    cell: Cell,
+    records: Sequence[LoadRecord],
+    plans: Sequence[EnginePlan],
+    before: Sequence[Mapping[str, float]],
+    after: Sequence[Mapping[str, float]],
+) -> dict[str, Any]:
+    grown = [{k: b[k] - a[k] for k in a} for a, b in zip(before, after, strict=True)]
+    asked = sum(each["prefix_query_tokens"] for each in grown)
+    failures = [record.failure[:200] for record in records if record.failure]
+    return asdict(cell) | {
+        "whole": asdict(summarise(records)),
+        "warm": asdict(summarise([r for r in records if r.at_s >= WARM_UP_S])),
+        "throughput_per_s": throughput_per_s(records),
+        "hit_ratio": sum(each["prefix_hit_tokens"] for each in grown) / max(asked, 1.0),
+        "cpu_s": sum(each["cpu_s"] for each in grown),
+        "engines": {
+            plan.name: {
+                "share": sum(r.served_by == plan.address for r in records) / max(1, len(records)),
+                "hit_ratio": each["prefix_hit_tokens"] / max(each["prefix_query_tokens"], 1.0),
+            }
+            for plan, each in zip(plans, grown, strict=True)
+        },
+        "failures": {reason: len(list(same)) for reason, same in groupby(sorted(failures))},
+    }
+
+
+def throughput_per_s(records: Sequence[LoadRecord]) -> float:
+    """Answers ended a second while the middle three fifths of them did: without ramp and tail."""
+    ends_s = [r.at_s + r.e2e_s for r in records if r.e2e_s is not None]
+    if len(ends_s) < 10:
+        return 0.0
+    begin_s, end_s = np.percentile(ends_s, (20, 80))
+    return float(0.6 * len(ends_s) / (end_s - begin_s))
+
+
+def _write_csv(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(rows)
+
+
+def _short(value: Any) -> Any:
+    return round(value, 5) if isinstance(value, float) else value
