@@ -14,6 +14,7 @@ import numpy as np
 from lodestar_extproc.endpoint import Endpoint, FleetSnapshot
 from lodestar_extproc.evaluation.clairvoyant import Oracle
 from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.subset import Subset
 
 
 class EveryTokenFleet(Fleet):
@@ -25,8 +26,8 @@ class EveryTokenFleet(Fleet):
         super().__init__(endpoints, bytes_per_token=bytes_per_token)
         self._oracle = oracle
 
-    def snapshot(self, at_s: float) -> FleetSnapshot:
+    def snapshot(self, at_s: float, subset: Subset | None = None) -> FleetSnapshot:
         """The routable endpoints now."""
-        estimated = super().snapshot(at_s)
+        estimated = super().snapshot(at_s, subset)
         exact = [self._oracle.decode_context_tokens(e.address) for e in estimated.endpoints]
         return replace(estimated, decode_context_tokens=np.array(exact))

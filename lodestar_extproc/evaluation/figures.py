@@ -22,8 +22,8 @@ class Figures:
     """One run; times in seconds, ratios from 0 to 1, None where nothing of the kind was measured.
 
     Attributes:
-        failed: requests that broke off, were refused, or were left by their client. One that had
-            no first token counts in the TTFTs with the time it had waited.
+        failed: requests that broke off, were refused, or were left by their client. One whose
+            client left before the first token counts in the TTFTs with the time it had waited.
         hit_ratio: prompt tokens served from the engines' prefix caches.
         model_share: decisions that the model made.
         error_mean_ratio, error_median_ratio: |observed - predicted| / observed TTFT.
@@ -70,7 +70,8 @@ class Quality:
 def measure(records: Sequence[RequestRecord], measured_from: float, quality: Quality) -> Figures:
     """Figures of the requests that arrived after the first *measured_from* of all, 0 to 1."""
     kept = records[int(measured_from * len(records)) :]
-    ttft_s = np.array([_waited_s(r) for r in kept])
+    waited_s = np.array([_waited_s(r) for r in kept])
+    ttft_s = waited_s[np.isfinite(waited_s)]
     served = [r for r in kept if not r.failed]
     errors = _errors(kept)
     early_ttft_s, early_requests = _early(records)
@@ -125,6 +126,7 @@ def _early(
         window = int(record.arrived_s / EARLY_WINDOW_S)
         if window >= EARLY_WINDOWS:
             break
-        windows[window].append(_waited_s(record))
+        if math.isfinite(waited_s := _waited_s(record)):
+            windows[window].append(waited_s)
     means = tuple(float(np.mean(w)) if w else None for w in windows)
     return means, tuple(len(w) for w in windows)

@@ -154,6 +154,7 @@ class VirtualCluster:
         live = self._live.get(number)
         if live is not None and math.isnan(live.record.ttft_s):
             self.machines[live.record.endpoint].engine.abort(number)
+            live.record.e2e_s = self.now_s - live.record.arrived_s
             self._fail(live, Outcome.CLIENT_GONE)
 
     def decode_context_tokens(self, address: str) -> float:

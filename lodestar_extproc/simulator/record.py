@@ -17,6 +17,7 @@ class RequestRecord:
         endpoint: number of the machine that took it; -1 for none.
         predicted_ttft_s: for the endpoint chosen; NaN where nothing was predicted.
         ttft_s: from arrival to the first token, at the client.
+        e2e_s: from arrival to the end, which may be that the client left.
         failed: refused, broken off, or left by its client.
     """
 

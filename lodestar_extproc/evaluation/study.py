@@ -1,0 +1,130 @@
+"""Study: which trials a benchmark consists of, and running them on all cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from lodestar_extproc.evaluation.saturation import known_saturation, requests_at, saturation
+from lodestar_extproc.evaluation.scenarios import SCENARIOS
+from lodestar_extproc.evaluation.trial import Cell, Outcome, Trial, run_trial
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is to be compared.
+
+    Attributes:
+        loads: shares of saturation; empty takes each scenario's own.
+        rate_per_s: instead of loads; None for loads.
+        n_requests: of each run; None takes what the rate asks for.
+    """
+
+    workloads: tuple[str, ...]
+    fleets: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    contenders: tuple[str, ...]
+    seeds: tuple[int, ...]
+    traces: Path
+    loads: tuple[float, ...] = ()
+    rate_per_s: float | None = None
+    n_requests: int | None = None
+    tokens_per_hash: int | None = None
+    hindsight: bool = False
+
+    def trials(self, note: Callable[[str], object]) -> list[Trial]:
+        """Every cell with every seed, the longest first; *note* hears what takes long."""
+        cells = self.cells(note)
+        trials = [self._trial(cell, seed) for cell in cells for seed in self.seeds]
+        return sorted(trials, key=lambda t: -t.n_requests)
+
+    def cells(self, note: Callable[[str], object]) -> list[Cell]:
+        """Every combination."""
+        return [
+            self._cell(workload, fleet, scenario, load, note)
+            for scenario in self.scenarios
+            for fleet in self.fleets
+            for workload in self.workloads
+            for load in self._loads(scenario)
+        ]
+
+    def _loads(self, scenario: str) -> Sequence[float | None]:
+        if self.rate_per_s is not None:
+            return (None,)
+        return self.loads or (SCENARIOS[scenario].load,)
+
+    def _cell(
+        self,
+        workload: str,
+        fleet: str,
+        scenario: str,
+        load: float | None,
+        note: Callable[[str], object],
+    ) -> Cell:
+        rates = tuple(
+            self._rate(name or workload, fleet, load, note, own=not name)
+            for name in SCENARIOS[scenario].workloads
+        )
+        return Cell(workload, fleet, scenario, load, rates)
+
+    def _rate(
+        self,
+        workload: str,
+        fleet: str,
+        load: float | None,
+        note: Callable[[str], object],
+        *,
+        own: bool,
+    ) -> float:
+        if load is None:
+            assert self.rate_per_s is not None
+            return self.rate_per_s
+        known = known_saturation().get(fleet, {}).get(workload)
+        if known is None or (own and self.tokens_per_hash is not None):
+            note(f"measuring the saturation of {fleet} by {workload}")
+            known = saturation(workload, fleet, self.traces, self.tokens_per_hash)
+        return load * known
+
+    def _trial(self, cell: Cell, seed: int) -> Trial:
+        n_requests = self.n_requests or requests_at(cell.rates_per_s[0])
+        return Trial(
+            cell,
+            seed,
+            n_requests,
+            self.contenders,
+            self.traces,
+            self.tokens_per_hash,
+            self.hindsight,
+        )
+
+
+def run_all(trials: Sequence[Trial], n_processes: int) -> Iterator[tuple[Trial, list[Outcome]]]:
+    """Outcomes as trials end, in any order; one process stays in this one."""
+    if n_processes == 1:
+        for trial in trials:
+            yield trial, list(run_trial(trial))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_processes, mp_context=context) as pool:
+        running = {pool.submit(outcomes_of, trial): trial for trial in trials}
+        try:
+            yield from _as_they_end(running)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _as_they_end(
+    running: dict[Future[list[Outcome]], Trial],
+) -> Iterator[tuple[Trial, list[Outcome]]]:
+    while running:
+        ended, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in ended:
+            yield running.pop(future), future.result()
+
+
+def outcomes_of(trial: Trial) -> list[Outcome]:
+    """What a process is asked to do."""
+    return list(run_trial(trial))
