@@ -37,8 +37,8 @@ class LocalStack:
         network = f"127.{random.randint(1, 254)}.{random.randint(0, 254)}"
         self.hosts = {name: f"{network}.{2 + i}" for i, name in enumerate(self._services)}
         self.healthy: list[str] = []
-        self.exit_codes: dict[str, int] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._mounts: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -65,6 +65,10 @@ class LocalStack:
         file = self._folder / name / "log"
         return file.read_text(errors="replace")[-3000:] if file.exists() else ""
 
+    def mounted(self, name: str, path: str) -> Path:
+        """The file that *name* sees at *path*."""
+        return Path(self._mounts[name][path])
+
     def stop(self, name: str) -> int:
         """Stop as Docker does; the exit status."""
         process = self._processes[name]
@@ -87,7 +91,7 @@ class LocalStack:
     def _start(self, service: Service) -> None:
         folder = self._folder / service.name
         folder.mkdir()
-        mounts = self._mount(service, folder)
+        mounts = self._mounts[service.name] = self._mount(service, folder)
         command = self._localised(service, (*self._program(service), *service.command), mounts)
         with (folder / "log").open("wb") as log:
             self._processes[service.name] = subprocess.Popen(

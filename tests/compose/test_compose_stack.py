@@ -118,5 +118,16 @@ def test_every_query_of_the_dashboard_returns_data(stack):
         assert missing == []
 
 
+def test_a_bad_change_of_the_configuration_is_counted_and_changes_nothing(stack):
+    file = stack.mounted("lodestar", "/etc/envoy/envoy.yaml")
+    changed = file.with_suffix(".new")
+    changed.write_text(file.read_text().replace("policy: learned", "policy: fastest"))
+    changed.replace(file)
+
+    eventually(lambda: counted(stack, "lodestar_config_reloads_total", "result")["refused"] == 1)
+    [pool] = stack.get("lodestar", 9090, "/endpoints")["pools"]
+    assert pool["policy"] == "learned"
+
+
 def test_stopping_is_graceful(stack):
     assert stack.stop("lodestar") == 0

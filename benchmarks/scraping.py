@@ -1,0 +1,117 @@
+"""What it costs to watch a fleet: scrapes of vLLM-sized pages and health probes, over loopback.
+
+    python benchmarks/scraping.py --endpoints 64 --interval 0.2
+
+CPU is this process's alone: the pages are served by another one. "idle" is the pace without
+traffic, "busy" the configured one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import uvloop
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.fleet.poller import open_session
+from lodestar_extproc.fleet.prober import Prober
+from lodestar_extproc.fleet.scraper import Scraper
+from metric_pages import a_vllm_page
+
+WARM_UP_S = 2.0
+
+
+class Page(asyncio.Protocol):
+    """Answers every request with the same page."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(self._answer * data.count(b"\r\n\r\n"))  # type: ignore[attr-defined]
+
+
+def serve_pages(n: int, ports: Connection) -> None:
+    page = a_vllm_page()
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(page), page)
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        servers = [await loop.create_server(lambda: Page(answer), "127.0.0.1", 0) for _ in range(n)]
+        ports.send([server.sockets[0].getsockname()[1] for server in servers])
+        await asyncio.Event().wait()
+
+    uvloop.run(run())
+
+
+def cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+async def measure(ports: Sequence[int], *, interval_s: float, seconds: float, busy: bool) -> dict:
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    endpoints = [
+        Endpoint(u[7:], metrics_url=u + "/metrics", health_url=u + "/health") for u in urls
+    ]
+    fleet = Fleet(endpoints)
+    async with open_session() as session:
+        scraper = Scraper(session, fleet.record_metrics, interval_s=interval_s, busy=lambda: busy)
+        prober = Prober(session, fleet.record_probe)
+        scraper.set_endpoints(endpoints)
+        prober.set_endpoints(endpoints)
+        running = [asyncio.create_task(each.run()) for each in (scraper, prober)]
+        await asyncio.sleep(WARM_UP_S)
+        before = sum(counts.succeeded for counts in scraper.counts.values())
+        started_cpu_s, started_at_s = cpu_s(), time.monotonic()
+        await asyncio.sleep(seconds)
+        used_s, took_s = cpu_s() - started_cpu_s, time.monotonic() - started_at_s
+        scrapes = sum(counts.succeeded for counts in scraper.counts.values()) - before
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    return {
+        "scrapes_per_s": round(scrapes / took_s, 1),
+        "core_ratio": round(used_s / took_s, 4),
+        "cpu_us_per_scrape_and_probes": round(1e6 * used_s / max(1, scrapes)),
+    }
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--endpoints", type=int, default=64)
+    options.add_argument("--interval", type=float, default=0.2, help="seconds between scrapes")
+    options.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    asked = options.parse_args()
+    ours, theirs = multiprocessing.Pipe()
+    servers = multiprocessing.Process(
+        target=serve_pages, args=(asked.endpoints, theirs), daemon=True
+    )
+    servers.start()
+    ports = ours.recv()
+    result = {
+        pace: uvloop.run(
+            measure(ports, interval_s=asked.interval, seconds=asked.seconds, busy=pace == "busy")
+        )
+        for pace in ("busy", "idle")
+    }
+    servers.terminate()
+    print(json.dumps({"endpoints": asked.endpoints, "page_bytes": len(a_vllm_page()), **result}))
+
+
+if __name__ == "__main__":
+    main()
