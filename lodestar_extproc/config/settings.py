@@ -90,6 +90,15 @@ class PoolSettings:
         default=False,
         text="Answer 400 to a body that cannot be read, instead of leaving it to the engine.",
     )
+    answer_503: bool = setting(
+        default=False,
+        text="Answer 503 where no endpoint may be chosen, instead of leaving it to Envoy; in full "
+        "duplex, and for a gateway's subset without endpoints, that is always done.",
+    )
+    conformance_headers: bool = setting(
+        default=False,
+        text="Obey and answer the headers of the Gateway API conformance tests; never for clients.",
+    )
     observed_ratio: float = setting(
         0.02,
         "Share of answers watched to their end, for their usage.",

@@ -17,7 +17,7 @@ from lodestar_extproc.extproc.names import TTFT_SLO_HEADERS
 from lodestar_extproc.extproc.prompt import InvalidRequest, Prompt, prompts
 from lodestar_extproc.request import InferenceRequest, RequestKind, hash_blocks
 
-__all__ = ["InvalidRequest", "error_json", "kind_of", "parse", "unparsed"]
+__all__ = ["InvalidRequest", "kind_of", "parse", "unparsed"]
 
 MAX_HASHED_BYTES = 4 * 2**20
 """About a million tokens, beyond any context window: a longer prompt's tail is not hashed."""
@@ -94,12 +94,6 @@ def unparsed(
         streaming=False,
         ttft_slo_s=_ttft_slo_s(headers),
     )
-
-
-def error_json(message: str) -> bytes:
-    """An error as OpenAI's clients read it."""
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    return orjson.dumps({"error": error})
 
 
 def _load(body: bytes) -> Mapping[str, Any]:

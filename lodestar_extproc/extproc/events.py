@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import ClassVar
 
+from lodestar_extproc.subset import Subset
+
 
 class BodyMode(IntEnum):
     """How Envoy sends a body; numbered as in its `ProcessingMode.BodySendMode`."""
@@ -44,6 +46,10 @@ class Cue(StrEnum):
     RESPONSE_END = "end of an answer"
 
 
+Headers = tuple[tuple[str, str], ...]
+"""Names in lower case, and values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """What the first message says of its stream.
@@ -57,6 +63,16 @@ class Opening:
     request_body_mode: BodyMode = BodyMode.BUFFERED
     response_body_mode: BodyMode = BodyMode.NONE
     pool: str | None = None
+
+    @property
+    def holds_requests(self) -> bool:
+        """Envoy sends a request's parts without waiting, and gets each back from here."""
+        return self.request_body_mode is BodyMode.FULL_DUPLEX_STREAMED
+
+    @property
+    def echoes_answers(self) -> bool:
+        """Envoy passes on of an answer's body only what it gets back."""
+        return self.response_body_mode is BodyMode.FULL_DUPLEX_STREAMED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +95,18 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestHeaders(Event):
+class RequestEvent(Event):
+    """A part of the request.
+
+    Attributes:
+        subset: the endpoints the gateway allows; None where it does not say.
+    """
+
+    subset: Subset | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHeaders(RequestEvent):
     """*headers* holds the names that are read here, in lower case."""
 
     phase: ClassVar[Phase] = Phase.REQUEST_HEADERS
@@ -91,7 +118,7 @@ class RequestHeaders(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestBody(Event):
+class RequestBody(RequestEvent):
     phase: ClassVar[Phase] = Phase.REQUEST_BODY
     body: bytes = b""
 
@@ -101,7 +128,7 @@ class RequestBody(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestTrailers(Event):
+class RequestTrailers(RequestEvent):
     phase: ClassVar[Phase] = Phase.REQUEST_TRAILERS
 
     @property
@@ -130,7 +157,10 @@ class ResponseEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseHeaders(ResponseEvent):
+    """*metadata* holds the texts of our namespace; None where the gateway forwards none of it."""
+
     phase: ClassVar[Phase] = Phase.RESPONSE_HEADERS
+    metadata: Mapping[str, str] | None = None
 
     @property
     def cue(self) -> Cue:
@@ -154,9 +184,19 @@ class ResponseTrailers(ResponseEvent):
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Go on, nothing changed."""
+    """Go on, nothing changed but *headers*, which are set."""
 
     phase: Phase
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPart:
+    """The next bytes of a body that Envoy gets back from here."""
+
+    phase: Phase
+    body: bytes
+    end_of_stream: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +210,7 @@ class Choose:
     phase: Phase
     addresses: tuple[str, ...]
     decision_id: str
+    headers: Headers = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +220,7 @@ class Reject:
     status: int
     body: bytes
     details: str
+    headers: Headers = ()
 
 
-Reply = Continue | Choose | Reject
+Reply = Continue | BodyPart | Choose | Reject

@@ -7,14 +7,12 @@ the stream before its table does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
-from lodestar_extproc.extproc import body
+from lodestar_extproc.extproc import body, conformance, refusals
 from lodestar_extproc.extproc.events import (
     BodyMode,
     Choose,
@@ -25,11 +23,16 @@ from lodestar_extproc.extproc.events import (
     Reject,
     Reply,
     RequestBody,
+    RequestEvent,
     RequestHeaders,
+    ResponseBody,
     ResponseEvent,
+    ResponseHeaders,
 )
+from lodestar_extproc.extproc.held_body import MAX_BODY_BYTES, HeldBody, body_parts, given_back
 from lodestar_extproc.extproc.names import CONTENT_LENGTH, METHOD, PATH, REQUEST_ID
-from lodestar_extproc.extproc.observation import AnswerRouters, Observation
+from lodestar_extproc.extproc.observation import Observation
+from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouter, PoolRouters
 from lodestar_extproc.extproc.transitions import (
     TRANSITIONS,
     Action,
@@ -37,58 +40,11 @@ from lodestar_extproc.extproc.transitions import (
     State,
     manner_of,
 )
+from lodestar_extproc.extproc.verdict import Verdict
 from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.router import NoEndpoint
 from lodestar_extproc.routers import UnknownPool
-
-MAX_BODY_BYTES = 64 * 2**20
-"""What is kept of a streamed request body; Envoy's buffer limit bounds the other modes."""
-INVALID_REQUEST = "lodestar_invalid_request"
-"""Stands in Envoy's access log as the cause of our own 400."""
-
-
-class PoolRouter(Protocol):
-    """What an exchange asks of one pool; see `router.Router`."""
-
-    @property
-    def settings(self) -> PoolSettings: ...
-
-    def bytes_per_token(self, model: str) -> float: ...
-
-    def route(self, request: InferenceRequest, *, request_id: str, at_s: float) -> Decision: ...
-
-
-class PoolRouters(AnswerRouters, Protocol):
-    """What an exchange asks of all pools; see `routers.Routers`."""
-
-    def get(self, pool: str | None, policy: str | None, objective: str | None) -> PoolRouter: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Overrides:
-    """What a route sets for its requests, beside the pool's own settings."""
-
-    pool: str | None = None
-    policy: str | None = None
-    objective: str | None = None
-
-
-NO_OVERRIDES = Overrides()
-
-
-class Verdict(StrEnum):
-    """What became of a stream."""
-
-    CUT = "cut"
-    """It ended before anything could be done."""
-    PASSED = "passed"
-    """No inference, or answered by Envoy itself: left alone."""
-    CHOSEN = "chosen"
-    REJECTED = "rejected"
-    NO_ENDPOINT = "no_endpoint"
-    BAD_ROUTE = "bad_route"
-    """The route names a pool, policy or objective that does not exist."""
-    OBSERVED = "observed"
+from lodestar_extproc.subset import Subset
 
 
 class Exchange:
@@ -100,9 +56,6 @@ class Exchange:
 
     Attributes:
         decision: made on this stream; None until then, and on observing streams.
-
-    Raises:
-        ProtocolError: Envoy talks in a manner that is not spoken here.
     """
 
     def __init__(
@@ -123,9 +76,11 @@ class Exchange:
         self._access_log = access_log
         self._kind = RequestKind.UNKNOWN
         self._headers: Mapping[str, str] = {}
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._held = HeldBody()
+        self._subset: Subset | None = None
+        self._tests_conformance = False
         self._observation: Observation | None = None
+        self._seen_enough = False
         if opening.observing:
             self._observation = Observation(routers, access_log=access_log)
 
@@ -142,14 +97,27 @@ class Exchange:
         """
         row = self._table.get(self.state, {})
         if event.cue not in row:
-            raise ProtocolError(f"{event.cue} came while {self.state}")
+            came_while, self.state = self.state, State.DONE
+            raise ProtocolError(f"{event.cue} came while {came_while}")
         action, self.state = row[event.cue]
+        if isinstance(event, RequestEvent) and event.subset is not None:
+            self._subset = event.subset
         return self._ACTIONS[action](self, event)
+
+    def go_on_without_us(self, event: Event) -> tuple[Reply, ...]:
+        """A bug of ours met *event*: what to answer, so that nothing that is held here is lost."""
+        if isinstance(event, ResponseEvent) and self._opening.echoes_answers:
+            self._seen_enough = True
+            return self._continue(event)
+        if self._opening.holds_requests and self.verdict is Verdict.CUT and not self.done:
+            return (*self._pass(event), *given_back(event, self._held.content()))
+        self.state = State.DONE
+        return ()
 
     def close(self, at_s: float) -> None:
         """The stream is over, in whatever state. Idempotent."""
         self.state = State.DONE
-        self._body.clear()
+        self._held.clear()
         if self._observation is not None:
             self._observation.close(at_s)
 
@@ -167,20 +135,34 @@ class Exchange:
     # -- the request --------------------------------------------------------------------------
 
     def _admit(self, event: Event) -> tuple[Reply, ...]:
-        assert isinstance(event, RequestHeaders)
-        kind = body.kind_of(event.headers.get(METHOD, ""), event.headers.get(PATH, ""))
-        if kind is None:
-            return self._pass(event)
-        self._kind, self._headers = kind, event.headers
-        return self._continue(event)
+        self._read_headers(event)
+        return self._pass(event) if self._kind is RequestKind.UNKNOWN else self._continue(event)
 
     def _gather(self, event: Event) -> tuple[Reply, ...]:
         self._keep(event)
         return self._continue(event)
 
+    def _hold(self, event: Event) -> tuple[Reply, ...]:
+        """Say nothing yet: the reply to the headers will carry the choice."""
+        if isinstance(event, RequestHeaders):
+            self._read_headers(event)
+        self._keep(event)
+        if self._held.is_full:
+            return self._reject(refusals.body_too_large(MAX_BODY_BYTES))
+        return ()
+
     def _choose(self, event: Event) -> tuple[Reply, ...]:
         self._keep(event)
-        return self._route(event, b"".join(self._body), self._body_bytes)
+        content = self._held.content()
+        replies = self._route(event, content, len(content))
+        if not self._opening.holds_requests or isinstance(replies[0], Reject):
+            return replies
+        return (*replies, *given_back(event, content))
+
+    def _pick(self, event: Event) -> tuple[Reply, ...]:
+        """Choose for a request without a body, be it an inference or not."""
+        self._read_headers(event)
+        return self._route(event, None, 0)
 
     def _guess(self, event: Event) -> tuple[Reply, ...]:
         """Choose by the headers: Envoy is not to send the body."""
@@ -191,36 +173,47 @@ class Exchange:
         n_bytes = int(length) if length.isdecimal() and len(length) < 16 else 0
         return self._route(event, None, n_bytes)
 
+    def _read_headers(self, event: Event) -> None:
+        assert isinstance(event, RequestHeaders)
+        kind = body.kind_of(event.headers.get(METHOD, ""), event.headers.get(PATH, ""))
+        self._kind, self._headers = kind or RequestKind.UNKNOWN, event.headers
+
     def _keep(self, event: Event) -> None:
-        if isinstance(event, RequestBody) and self._body_bytes < MAX_BODY_BYTES:
-            self._body.append(event.body)
-            self._body_bytes += len(event.body)
+        if isinstance(event, RequestBody):
+            self._held.add(event.body)
 
     def _route(self, event: Event, content: bytes | None, n_bytes: int) -> tuple[Reply, ...]:
         try:
-            router = self._router()
+            router = self._overrides.find(self._routers, self._opening.pool)
         except (UnknownPool, ValueError):
             return self._pass(event, Verdict.BAD_ROUTE)
         try:
             request = self._read(content, n_bytes, router)
         except body.InvalidRequest as error:
-            return self._reject(error)
-        request_id = self._headers.get(REQUEST_ID, "")
+            return self._reject(refusals.invalid_request(str(error)))
+        self._tests_conformance = router.settings.conformance_headers
+        if self._tests_conformance:
+            self._subset = conformance.selected(self._headers) or self._subset
         try:
-            self.decision = router.route(request, request_id=request_id, at_s=event.at_s)
-        except NoEndpoint:
-            return self._pass(event, Verdict.NO_ENDPOINT)
-        return self._send_choice(event.phase, self.decision, router.settings)
+            self.decision = router.route(
+                request,
+                request_id=self._headers.get(REQUEST_ID, ""),
+                at_s=event.at_s,
+                subset=self._subset,
+            )
+        except NoEndpoint as error:
+            return self._go_without(event, error, router.settings)
+        phase = Phase.REQUEST_HEADERS if self._opening.holds_requests else event.phase
+        return self._send_choice(phase, self.decision, router.settings)
 
-    def _router(self) -> PoolRouter:
-        """By the route's own header, else by the cluster it leads to, else the only one."""
-        wanted = self._overrides
-        if wanted.pool is None and self._opening.pool is not None:
-            try:
-                return self._routers.get(self._opening.pool, wanted.policy, wanted.objective)
-            except UnknownPool:
-                pass
-        return self._routers.get(wanted.pool, wanted.policy, wanted.objective)
+    def _go_without(
+        self, event: Event, why: NoEndpoint, settings: PoolSettings
+    ) -> tuple[Reply, ...]:
+        """No endpoint: an Endpoint Picker answers 503; in a gateway of its own, Envoy decides."""
+        picker = self._opening.holds_requests or self._subset is not None
+        if picker or settings.answer_503:
+            return self._reject(refusals.no_endpoint(str(why)), Verdict.NO_ENDPOINT)
+        return self._pass(event, Verdict.NO_ENDPOINT)
 
     def _read(self, content: bytes | None, n_bytes: int, router: PoolRouter) -> InferenceRequest:
         if content is not None:
@@ -235,7 +228,7 @@ class Exchange:
         self, phase: Phase, decision: Decision, settings: PoolSettings
     ) -> tuple[Reply, ...]:
         self.verdict = Verdict.CHOSEN
-        self._body.clear()
+        self._held.clear()
         if self._opening.response_body_mode is BodyMode.NONE:
             self.state = State.DONE
         else:
@@ -244,32 +237,49 @@ class Exchange:
             )
         n_named = 0 if settings.shadow else settings.fallback_candidates
         addresses = decision.addresses[:n_named]
-        return (Choose(phase, addresses, decision.decision_id),)
+        headers = conformance.request_headers(addresses[0]) if self._tests_conformance else ()
+        return (Choose(phase, addresses, decision.decision_id, headers),)
 
-    def _reject(self, error: body.InvalidRequest) -> tuple[Reply, ...]:
-        self.state, self.verdict = State.DONE, Verdict.REJECTED
-        return (Reject(400, body.error_json(str(error)), INVALID_REQUEST),)
+    def _reject(self, refusal: Reject, verdict: Verdict = Verdict.REJECTED) -> tuple[Reply, ...]:
+        self.state, self.verdict = State.DONE, verdict
+        return (refusal,)
 
     # -- the answer ---------------------------------------------------------------------------
 
     def _watch(self, event: Event) -> tuple[Reply, ...]:
         assert isinstance(event, ResponseEvent)
-        assert self._observation is not None
+        if self._observation is None:
+            # No choice was made: the answer is Envoy's own, or of an engine that Envoy chose.
+            self.verdict = Verdict.PASSED if self.verdict is Verdict.CUT else self.verdict
+        elif not self._seen_enough:
+            self._seen_enough = self._observation.receive(event)
         if self._opening.observing:
             self.verdict = Verdict.OBSERVED
-        if self._observation.receive(event):
+        if self._seen_enough and not self._opening.echoes_answers:
             self.state = State.DONE
+        if self._tests_conformance and isinstance(event, ResponseHeaders):
+            return (Continue(event.phase, conformance.response_headers(event)),)
         return self._continue(event)
 
     # -- either -------------------------------------------------------------------------------
 
     def _pass(self, event: Event, verdict: Verdict = Verdict.PASSED) -> tuple[Reply, ...]:
         """Envoy goes on by its own policy."""
-        self.state, self.verdict = State.DONE, verdict
-        return self._continue(event)
+        self.state, self.verdict = self._after_the_request, verdict
+        phase = Phase.REQUEST_HEADERS if self._opening.holds_requests else event.phase
+        return (Continue(phase),)
+
+    @property
+    def _after_the_request(self) -> State:
+        """In full duplex an answer is to be given back to its end: parts may be on their way."""
+        return State.CHOSEN if self._opening.echoes_answers else State.DONE
 
     def _continue(self, event: Event) -> tuple[Reply, ...]:
-        return () if self._opening.observing else (Continue(event.phase),)
+        if self._opening.observing:
+            return ()
+        if isinstance(event, ResponseBody) and self._opening.echoes_answers:
+            return body_parts(event.phase, event.body, end_of_stream=event.end_of_stream)
+        return (Continue(event.phase),)
 
     _ACTIONS: ClassVar[Mapping[Action, Callable[[Exchange, Event], tuple[Reply, ...]]]] = (
         MappingProxyType(
@@ -277,8 +287,10 @@ class Exchange:
                 Action.ADMIT: _admit,
                 Action.PASS: _pass,
                 Action.GATHER: _gather,
+                Action.HOLD: _hold,
                 Action.CHOOSE: _choose,
                 Action.GUESS: _guess,
+                Action.PICK: _pick,
                 Action.SKIP: _continue,
                 Action.WATCH: _watch,
             }

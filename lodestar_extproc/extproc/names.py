@@ -12,6 +12,9 @@ DESTINATION = "x-gateway-destination-endpoint"
 """Header and metadata key of the choice: `ip:port[,ip:port...]`, best first."""
 SERVED = "x-gateway-destination-endpoint-served"
 """Metadata key under which a gateway may name the endpoint that served."""
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+SUBSET = "x-gateway-destination-endpoint-subset"
+"""Metadata under which a gateway names the endpoints a request may go to."""
 DECISION_ID = "decision-id"
 """Metadata key that joins what follows to the decision."""
 
@@ -26,6 +29,14 @@ CONTENT_LENGTH = "content-length"
 REQUEST_ID = "x-request-id"
 TTFT_SLO_HEADERS = ("x-lodestar-ttft-slo-ms", "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
 """The client's bound on TTFT: our name, llm-d's, and the older one of both llm-d and GAIE."""
+
+DROPPED_REASON = "x-llm-d-request-dropped-reason"
+"""Header of our refusals, by llm-d's words."""
+
+TEST_SELECTION = "test-epp-endpoint-selection"
+TEST_SERVED = "x-conformance-test-served-endpoint"
+TEST_ECHO = "x-echo-set-header"
+"""Headers of the Gateway API conformance tests: where to go, who served, what to echo."""
 
 ATTRIBUTES_NAMESPACE = "envoy.filters.http.ext_proc"
 CLUSTER_NAME = "xds.cluster_name"

@@ -6,6 +6,7 @@ an entry means. Nothing that goes wrong on a stream stops the request it belongs
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -16,10 +17,12 @@ import grpc
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc import access_log, names, wire
-from lodestar_extproc.extproc.events import Phase
-from lodestar_extproc.extproc.exchange import Exchange, Overrides, PoolRouters, Verdict
+from lodestar_extproc.extproc.events import Event, Phase, Reply
+from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.health import Health
+from lodestar_extproc.extproc.pools import Overrides, PoolRouters
 from lodestar_extproc.extproc.transitions import ProtocolError
+from lodestar_extproc.extproc.verdict import Verdict
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     ProcessingRequest,
     StreamAccessLogsMessage,
@@ -84,19 +87,48 @@ class EdgeServer:
         self._clock = clock
         self._health = Health()
         self._warned: set[str] = set()
-        self._server: Any = None
+        self._log_streams: set[asyncio.Task[Any] | None] = set()
+        self._servers: list[Any] = []
 
-    async def start(self, addresses: Sequence[str]) -> tuple[int, ...]:
+    async def start(
+        self,
+        addresses: Sequence[str],
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        health_addresses: Sequence[str] = (),
+        serving: bool = True,
+    ) -> tuple[int, ...]:
         """Listen on each `host:port` or `unix:/path`; the ports bound, for port 0 the one given.
+
+        Args:
+            credentials: to encrypt the way to *addresses* by.
+            health_addresses: where health alone is told, as probes ask it: not encrypted.
+            serving: what health is told from now on.
 
         Raises:
             ListenError: an address cannot be bound.
         """
-        self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers((*self._handlers(), self._health.handler()))
-        ports = tuple(self._bind(address) for address in addresses)
-        await self._server.start()
-        self.set_serving(serving=True)
+        health = self._health.handler()
+        ports = (
+            *await self._listen(addresses, (*self._handlers(), health), credentials),
+            *await self._listen(health_addresses, (health,)),
+        )
+        self.set_serving(serving=serving)
+        return ports
+
+    async def _listen(
+        self,
+        addresses: Sequence[str],
+        handlers: Sequence[grpc.GenericRpcHandler],
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> tuple[int, ...]:
+        if not addresses:
+            return ()
+        server = grpc.aio.server(options=_OPTIONS)
+        server.add_generic_rpc_handlers(tuple(handlers))
+        ports = tuple(_bind(server, address, credentials) for address in addresses)
+        await server.start()
+        self._servers.append(server)
         return ports
 
     def set_serving(self, *, serving: bool) -> None:
@@ -109,14 +141,10 @@ class EdgeServer:
         To let Envoy go elsewhere before, stop serving and wait for its health checks.
         """
         self._health.end()
-        if self._server is not None:
-            await self._server.stop(grace_s)
-
-    def _bind(self, address: str) -> int:
-        try:
-            return int(self._server.add_insecure_port(address))
-        except RuntimeError as error:
-            raise ListenError(f"cannot listen on {address}; is it in use?") from error
+        # Envoy never ends these, and they would be waited for.
+        for stream in filter(None, self._log_streams):
+            stream.cancel()
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         # Bytes in, bytes out: garbage is then ours to count, and constant replies are encoded once.
@@ -146,12 +174,18 @@ class EdgeServer:
                         exchange = self._exchange(message, context)
                     event = wire.decode(message, self._clock())
                     self._listener.message(event.phase)
-                    for reply in exchange.receive(event):
+                    for reply in self._replies(exchange, event):
                         await context.write(wire.encode(reply))
                     if exchange.done:
                         break
         finally:
             self._close(exchange)
+
+    def _replies(self, exchange: Exchange, event: Event) -> tuple[Reply, ...]:
+        given: list[tuple[Reply, ...]] = []
+        with self._survive():
+            given.append(exchange.receive(event))
+        return given[0] if given else exchange.go_on_without_us(event)
 
     def _exchange(self, message: ProcessingRequest, context: Any) -> Exchange:
         sent = dict(context.invocation_metadata())
@@ -174,12 +208,23 @@ class EdgeServer:
     async def _stream_access_logs(
         self, messages: AsyncIterator[StreamAccessLogsMessage], _context: object
     ) -> StreamAccessLogsResponse:
+        stream = asyncio.current_task()
+        self._log_streams.add(stream)
+        try:
+            await self._read_log(messages)
+        except asyncio.CancelledError:
+            # By `stop`: only an answer ends the stream before the grace period does.
+            pass
+        finally:
+            self._log_streams.discard(stream)
+        return StreamAccessLogsResponse()
+
+    async def _read_log(self, messages: AsyncIterator[StreamAccessLogsMessage]) -> None:
         async for message in messages:
             at_s = self._clock()
             for entry in message.http_logs.log_entry:
                 with self._survive():
                     self._log_entry(entry, at_s)
-        return StreamAccessLogsResponse()
 
     def _log_entry(self, entry: Any, at_s: float) -> None:
         completion = access_log.completion(entry, at_s)
@@ -204,6 +249,15 @@ class EdgeServer:
         level = logging.DEBUG if text in self._warned else logging.WARNING
         self._warned.add(text)
         _log.log(level, text)
+
+
+def _bind(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    try:
+        if credentials is None:
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, credentials))
+    except RuntimeError as error:
+        raise ListenError(f"cannot listen on {address}; is it in use?") from error
 
 
 def _method(path: str) -> tuple[str, str]:

@@ -22,6 +22,7 @@ class Manner(StrEnum):
     BUFFERED = "buffered"
     STREAMED = "streamed"
     HEADERS_ONLY = "headers only"
+    FULL_DUPLEX = "full duplex"
     OBSERVING = "observing"
 
 
@@ -39,8 +40,10 @@ class Action(StrEnum):
     ADMIT = "admit"
     PASS = "pass"  # noqa: S105
     GATHER = "gather"
+    HOLD = "hold"
     CHOOSE = "choose"
     GUESS = "guess"
+    PICK = "pick"
     SKIP = "skip"
     WATCH = "watch"
 
@@ -55,24 +58,14 @@ _MANNERS: Mapping[BodyMode, Manner] = MappingProxyType(
         # All that fits the buffer comes in one message; the rest passes by us.
         BodyMode.BUFFERED_PARTIAL: Manner.BUFFERED,
         BodyMode.STREAMED: Manner.STREAMED,
+        BodyMode.FULL_DUPLEX_STREAMED: Manner.FULL_DUPLEX,
     }
 )
 
 
 def manner_of(opening: Opening) -> Manner:
-    """How Envoy will talk on the stream that began with *opening*.
-
-    Raises:
-        ProtocolError: in a way that is not spoken here.
-    """
-    if opening.observing:
-        return Manner.OBSERVING
-    if opening.request_body_mode not in _MANNERS:
-        known = ", ".join(mode.name for mode in _MANNERS)
-        raise ProtocolError(
-            f"request_body_mode {opening.request_body_mode.name} is not spoken; use one of {known}"
-        )
-    return _MANNERS[opening.request_body_mode]
+    """How Envoy will talk on the stream that began with *opening*."""
+    return Manner.OBSERVING if opening.observing else _MANNERS[opening.request_body_mode]
 
 
 _ANSWER: Row = MappingProxyType(
@@ -151,6 +144,27 @@ TRANSITIONS: Mapping[Manner, Mapping[State, Row]] = MappingProxyType(
                 **_TOO_LATE,
             },
             **_AFTER_THE_CHOICE,
+        },
+        # Nothing is answered until the whole request is here; then all of it, in its order.
+        Manner.FULL_DUPLEX: {
+            State.IDLE: {
+                Cue.REQUEST_HEADERS: (Action.HOLD, State.READING),
+                Cue.REQUEST_WITHOUT_BODY: (Action.PICK, State.CHOSEN),
+                **_ANSWER,
+            },
+            State.READING: {
+                Cue.REQUEST_PART: (Action.HOLD, State.READING),
+                Cue.REQUEST_END: (Action.CHOOSE, State.CHOSEN),
+                **_ANSWER,
+            },
+            State.CHOSEN: _ANSWER,
+            # An answer of Envoy's own: what still comes of the request goes nowhere.
+            State.ANSWERING: {
+                Cue.REQUEST_PART: (Action.HOLD, State.ANSWERING),
+                Cue.REQUEST_END: (Action.HOLD, State.ANSWERING),
+                **_ANSWER,
+            },
+            State.DONE: {},
         },
         Manner.OBSERVING: {
             State.IDLE: {

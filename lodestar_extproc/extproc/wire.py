@@ -13,9 +13,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lodestar_extproc.extproc.events import (
     BodyMode,
+    BodyPart,
     Choose,
     Continue,
     Event,
+    Headers,
     Opening,
     Phase,
     Reply,
@@ -40,13 +42,19 @@ from lodestar_extproc.extproc.names import (
     RESPONSE_CODE,
     SERVED,
     STATUS,
+    SUBSET,
+    SUBSET_NAMESPACE,
+    TEST_SELECTION,
     TTFT_SLO_HEADERS,
     UPSTREAM_ADDRESS,
 )
 from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
+from lodestar_extproc.subset import Subset
 
-_READ_HEADERS = frozenset((METHOD, PATH, CONTENT_LENGTH, REQUEST_ID, *TTFT_SLO_HEADERS))
+_READ_HEADERS = frozenset(
+    (METHOD, PATH, CONTENT_LENGTH, REQUEST_ID, TEST_SELECTION, *TTFT_SLO_HEADERS)
+)
 _RESPONSE_EVENTS: Mapping[str, type[ResponseEvent]] = MappingProxyType(
     {
         "response_headers": ResponseHeaders,
@@ -94,15 +102,17 @@ def decode(message: envoy_pb2.ProcessingRequest, at_s: float) -> Event:
     if name == "request_body":
         body = message.request_body
         end = body.end_of_stream or body.end_of_stream_without_message
-        return RequestBody(at_s=at_s, body=body.body, end_of_stream=end)
+        subset = _subset(message)
+        return RequestBody(at_s=at_s, body=body.body, end_of_stream=end, subset=subset)
     if name == "request_headers":
         return RequestHeaders(
             at_s=at_s,
             headers=_read_headers(message.request_headers.headers),
             end_of_stream=message.request_headers.end_of_stream,
+            subset=_subset(message),
         )
     if name == "request_trailers":
-        return RequestTrailers(at_s=at_s, end_of_stream=True)
+        return RequestTrailers(at_s=at_s, end_of_stream=True, subset=_subset(message))
     if name is None:
         raise ProtocolError("a message without content, or of a kind unknown here")
     return _decode_response(message, name, at_s)
@@ -116,6 +126,8 @@ def _decode_response(message: envoy_pb2.ProcessingRequest, name: str, at_s: floa
         fields["end_of_stream"] = part.end_of_stream or part.end_of_stream_without_message
     else:
         fields["end_of_stream"] = name == "response_trailers" or part.end_of_stream
+    if name == "response_headers":
+        fields["metadata"] = _texts(message)
     fields["decision_id"] = _metadata(message, DECISION_ID) or ""
     fields["served"] = _metadata(message, SERVED) or _attribute(message, UPSTREAM_ADDRESS)
     fields["response_code"] = _response_code(message)
@@ -124,17 +136,25 @@ def _decode_response(message: envoy_pb2.ProcessingRequest, name: str, at_s: floa
 
 def encode(reply: Reply) -> bytes:
     """The message that tells Envoy *reply*."""
-    if isinstance(reply, Continue):
+    if isinstance(reply, Continue) and not reply.headers:
         return _CONTINUE[reply.phase]
     message = envoy_pb2.ProcessingResponse()
     if isinstance(reply, Choose):
         _set_choice(message, reply)
+    elif isinstance(reply, Continue):
+        _go_on(message, reply.phase)
+        _set_headers(getattr(message, reply.phase).response.header_mutation, reply.headers)
+    elif isinstance(reply, BodyPart):
+        part: Any = getattr(message, reply.phase)
+        streamed = part.response.body_mutation.streamed_response
+        streamed.body = reply.body
+        streamed.end_of_stream = reply.end_of_stream
     else:
         immediate = message.immediate_response
         immediate.status.code = reply.status
         immediate.body = reply.body
         immediate.details = reply.details
-        _set_header(immediate.headers, "content-type", b"application/json")
+        _set_headers(immediate.headers, (("content-type", "application/json"), *reply.headers))
     return _serialize(message)
 
 
@@ -148,16 +168,19 @@ def _set_choice(message: envoy_pb2.ProcessingResponse, reply: Choose) -> None:
     told[DESTINATION].string_value = destination
     if reply.phase is not Phase.REQUEST_TRAILERS:
         # At the trailers the headers have left: only metadata can still carry the choice.
-        part: Any = getattr(message, reply.phase)
-        _set_header(part.response.header_mutation, DESTINATION, destination.encode())
+        response: Any = getattr(message, reply.phase).response
+        _set_headers(response.header_mutation, ((DESTINATION, destination), *reply.headers))
+        # A gateway that routes by the destination has to look again; others need not heed it.
+        response.clear_route_cache = reply.phase is Phase.REQUEST_HEADERS
 
 
-def _set_header(mutation: envoy_pb2.HeaderMutation, name: str, value: bytes) -> None:
-    option = mutation.set_headers.add(
-        append_action=envoy_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-    )
-    option.header.key = name
-    option.header.raw_value = value
+def _set_headers(mutation: envoy_pb2.HeaderMutation, headers: Headers) -> None:
+    for name, value in headers:
+        option = mutation.set_headers.add(
+            append_action=envoy_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+        )
+        option.header.key = name
+        option.header.raw_value = value.encode()
 
 
 def _continue(phase: Phase) -> bytes:
@@ -209,6 +232,25 @@ def metadata_value(metadata: envoy_pb2.Metadata, key: str) -> str | None:
         return None
     fields = metadata.filter_metadata[METADATA_NAMESPACE].fields
     return (fields[key].string_value or None) if key in fields else None
+
+
+def _texts(message: envoy_pb2.ProcessingRequest) -> Mapping[str, str] | None:
+    """All strings of our namespace of dynamic metadata."""
+    namespaces = message.metadata_context.filter_metadata
+    if METADATA_NAMESPACE not in namespaces:
+        return None
+    return {key: value.string_value for key, value in namespaces[METADATA_NAMESPACE].fields.items()}
+
+
+def _subset(message: envoy_pb2.ProcessingRequest) -> Subset | None:
+    """The gateway's hint: a list, or a text with commas; in any other form it allows nothing."""
+    if not message.HasField("metadata_context"):
+        return None
+    namespaces = message.metadata_context.filter_metadata
+    if SUBSET_NAMESPACE not in namespaces or SUBSET not in namespaces[SUBSET_NAMESPACE].fields:
+        return None
+    hint = namespaces[SUBSET_NAMESPACE].fields[SUBSET]
+    return Subset.of([hint.string_value, *(item.string_value for item in hint.list_value.values)])
 
 
 def _attribute(message: envoy_pb2.ProcessingRequest, key: str) -> str | None:

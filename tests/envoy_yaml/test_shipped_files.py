@@ -20,6 +20,7 @@ SOURCES = {
     "streamed.yaml": ("BUFFERED", "STREAMED", False, True),
     "observer_only.yaml": ("BUFFERED", "", True, False),
     "access_log_only.yaml": ("BUFFERED", "", False, True),
+    "full_duplex.yaml": ("FULL_DUPLEX_STREAMED", "FULL_DUPLEX_STREAMED", False, False),
 }
 CHANGED = {
     "shadow.yaml": {"engines.metadata", "engines.load_balancing_policy", "engines.lb_policy"},
@@ -27,6 +28,11 @@ CHANGED = {
     "streamed.yaml": {"manager.http_filters"},
     "observer_only.yaml": {"manager.access_log", "manager.http_filters"},
     "access_log_only.yaml": {"manager.http_filters"},
+    "full_duplex.yaml": {
+        "manager.access_log",
+        "manager.http_filters",
+        "engines.load_balancing_policy",
+    },
     "eds.yaml": {"engines.type", "engines.eds_cluster_config", "engines.load_assignment"},
     "strict_dns.yaml": {"engines.type", "engines.load_assignment"},
     "envoy_1_36.yaml": {"manager.access_log"},

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar_extproc.extproc import body as bodies
 from lodestar_extproc.extproc.body import InvalidRequest, kind_of, parse, unparsed
 from lodestar_extproc.extproc.prompt import MAX_ITEMS, MEDIA_TOKENS
 from lodestar_extproc.request import BLOCK_BYTES, RequestKind
@@ -341,16 +340,6 @@ def test_any_json_is_a_request_or_invalid(fields, kind):
 def test_any_bytes_are_a_request_or_invalid(data):
     with suppress(InvalidRequest):
         parse(data, RequestKind.UNKNOWN, lambda _: 4.0)
-
-
-def test_an_error_reads_as_openais():
-    error = json.loads(bodies.error_json("why"))["error"]
-    assert error == {
-        "message": "why",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": None,
-    }
 
 
 def test_token_ids_are_little_endian():

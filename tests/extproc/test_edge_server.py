@@ -27,8 +27,8 @@ def request_headers(**more) -> pb.ProcessingRequest:
     return message
 
 
-def request_body(data: bytes = CHAT) -> pb.ProcessingRequest:
-    return pb.ProcessingRequest(request_body=pb.HttpBody(body=data, end_of_stream=True))
+def request_body(data: bytes = CHAT, **more) -> pb.ProcessingRequest:
+    return pb.ProcessingRequest(request_body=pb.HttpBody(body=data, end_of_stream=True), **more)
 
 
 def answer(data: bytes) -> pb.ProcessingRequest:
@@ -140,7 +140,7 @@ async def test_a_cut_stream_leaves_nothing_behind():
         [pb.ProcessingRequest()],
         [request_headers(), request_headers()],
         [request_headers(), pb.ProcessingRequest()],
-        [request_headers(protocol_config=pb.ProtocolConfiguration(request_body_mode=4))],
+        [request_body(b"held", protocol_config=pb.ProtocolConfiguration(request_body_mode=4))],
     ],
 )
 async def test_a_breach_of_protocol_ends_the_stream_cleanly(messages):
@@ -169,11 +169,10 @@ async def test_no_prompt_is_ever_logged(caplog):
 
 
 async def test_a_wrong_filter_warns_once(caplog):
-    full_duplex = request_headers(protocol_config=pb.ProtocolConfiguration(request_body_mode=4))
     async with running() as (_, channel, _, _):
         for _ in range(3):
-            await replies_to(channel, full_duplex)
-    assert caplog.text.count("FULL_DUPLEX_STREAMED") == 1
+            await replies_to(channel, request_headers(), request_headers())
+    assert caplog.text.count("request headers came while reading") == 1
 
 
 async def test_5_mb_are_no_problem():
@@ -259,7 +258,8 @@ async def test_health_lists_every_service():
             response_deserializer=pb.HealthListResponse.FromString,
         )
         listed = await call(pb.HealthListRequest())
-        assert set(listed.statuses) == {"", "readiness", "liveness", names.EXT_PROC_SERVICE}
+        expected = {"", "readiness", "liveness", "inference-extension", names.EXT_PROC_SERVICE}
+        assert set(listed.statuses) == expected
 
 
 async def test_watchers_are_told_of_changes_until_the_end():
@@ -307,3 +307,21 @@ async def test_stopping_lets_open_streams_end():
         assert choice.HasField("dynamic_metadata")
         await asyncio.wait_for(stopping, 5)
         assert listener.count("closed", "chosen") == 1
+
+
+async def test_an_open_access_log_does_not_hold_up_a_stop():
+    async with running() as (edge, channel, _, listener):
+        send = channel.stream_unary(
+            names.ACCESS_LOG_METHOD,
+            request_serializer=pb.StreamAccessLogsMessage.SerializeToString,
+        )()
+        entries = pb.StreamAccessLogsMessage.HTTPAccessLogEntries(
+            log_entry=[pb.HTTPAccessLogEntry()]
+        )
+        await send.write(pb.StreamAccessLogsMessage(http_logs=entries))
+        async with asyncio.timeout(5.0):
+            while not listener.heard:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        # Envoy never ends it.
+        await asyncio.wait_for(edge.stop(60.0), 5.0)
+        assert await send.code() is grpc.StatusCode.OK

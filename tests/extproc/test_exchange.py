@@ -25,8 +25,10 @@ from lodestar_extproc.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from lodestar_extproc.extproc.exchange import Exchange, Overrides, Verdict
+from lodestar_extproc.extproc.exchange import Exchange
+from lodestar_extproc.extproc.pools import Overrides
 from lodestar_extproc.extproc.transitions import TRANSITIONS, Manner, ProtocolError, State
+from lodestar_extproc.extproc.verdict import Verdict
 from lodestar_extproc.request import RequestKind
 
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -216,11 +218,6 @@ def test_a_stream_cut_before_the_body_leaves_nothing_behind():
     assert not routers.completions
 
 
-def test_full_duplex_is_refused_by_name():
-    with pytest.raises(ProtocolError, match="FULL_DUPLEX_STREAMED"):
-        Exchange(FakeRouters(), Opening(request_body_mode=BodyMode.FULL_DUPLEX_STREAMED))
-
-
 # -- observing ----------------------------------------------------------------------------------
 
 
@@ -395,6 +392,10 @@ OPENINGS = {
     Manner.HEADERS_ONLY: Opening(
         request_body_mode=BodyMode.NONE, response_body_mode=BodyMode.STREAMED
     ),
+    Manner.FULL_DUPLEX: Opening(
+        request_body_mode=BodyMode.FULL_DUPLEX_STREAMED,
+        response_body_mode=BodyMode.FULL_DUPLEX_STREAMED,
+    ),
     Manner.OBSERVING: OBSERVING,
 }
 
@@ -420,7 +421,7 @@ def test_any_order_of_four_events_has_a_defined_answer(manner, access_log):
                 break
             if manner is Manner.OBSERVING:
                 assert replies == ()
-            else:
+            elif manner is not Manner.FULL_DUPLEX:
                 assert len(replies) == 1, "Envoy waits for exactly one reply to each message"
         exchange.close(9.0)
         exchange.close(9.0)

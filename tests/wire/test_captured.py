@@ -17,7 +17,8 @@ from edge_fakes import FakeRouters
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc import access_log, wire
 from lodestar_extproc.extproc.events import BodyMode
-from lodestar_extproc.extproc.exchange import Exchange, Verdict
+from lodestar_extproc.extproc.exchange import Exchange
+from lodestar_extproc.extproc.verdict import Verdict
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 from lodestar_extproc.request import RequestKind
 

@@ -10,6 +10,7 @@ import pytest
 from lodestar_extproc.extproc import names, wire
 from lodestar_extproc.extproc.events import (
     BodyMode,
+    BodyPart,
     Choose,
     Continue,
     Phase,
@@ -23,6 +24,7 @@ from lodestar_extproc.extproc.events import (
 )
 from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
+from lodestar_extproc.subset import Subset
 
 METADATA = {"metadataContext": {"filterMetadata": {"envoy.lb": {names.DECISION_ID: "pool.1"}}}}
 ATTRIBUTES = {
@@ -177,9 +179,12 @@ def test_a_mode_of_the_future_is_none():
 def test_a_choice_is_header_and_metadata_alike(phase):
     reply = sent(Choose(phase, ("10.0.0.1:80", "10.0.0.2:80"), "pool.1"))
     part = "requestHeaders" if phase is Phase.REQUEST_HEADERS else "requestBody"
+    # Only while the headers are held can a new route still be found for them.
+    cleared = {"clearRouteCache": True} if phase is Phase.REQUEST_HEADERS else {}
     assert reply == {
         part: {
-            "response": {
+            "response": cleared
+            | {
                 "headerMutation": {
                     "setHeaders": [
                         {
@@ -229,3 +234,69 @@ def test_a_rejection_is_a_json_answer():
     assert reply["body"] == "e30="
     assert reply["details"] == "why"
     assert reply["headers"]["setHeaders"][0]["header"]["key"] == "content-type"
+
+
+# -- what the Endpoint Picker protocol adds -----------------------------------------------------
+
+
+def hinted(hint, part="requestHeaders") -> dict:
+    namespaces = {names.SUBSET_NAMESPACE: {names.SUBSET: hint}}
+    return {part: {}, "metadataContext": {"filterMetadata": namespaces}}
+
+
+@pytest.mark.parametrize("part", ["requestHeaders", "requestBody", "requestTrailers"])
+@pytest.mark.parametrize(
+    ("hint", "named"),
+    [
+        (["10.0.0.1:80", "10.0.0.2"], {"10.0.0.1:80", "10.0.0.2"}),
+        ("10.0.0.1:80, ,10.0.0.2 ", {"10.0.0.1:80", "10.0.0.2"}),
+        (["10.0.0.1:80, 10.0.0.2"], {"10.0.0.1:80", "10.0.0.2"}),
+        ([], set()),
+        ("", set()),
+        (None, set()),
+        (7, set()),
+    ],
+)
+def test_a_subset_is_read_in_all_its_forms(part, hint, named):
+    event = wire.decode(message_of(**hinted(hint, part)), 0.0)
+    assert event.subset == Subset(frozenset(named))
+
+
+@pytest.mark.parametrize("more", [{}, METADATA, {"metadataContext": {}}])
+def test_without_the_key_there_is_no_subset(more):
+    assert wire.decode(message_of(requestHeaders={}, **more), 0.0).subset is None
+
+
+def test_who_served_is_read_from_metadata_before_attributes():
+    metadata = {"metadataContext": {"filterMetadata": {"envoy.lb": {names.SERVED: "10.0.0.2:80"}}}}
+    event = wire.decode(message_of(responseHeaders={}, **(ATTRIBUTES | metadata)), 0.0)
+    assert event.served == "10.0.0.2:80"
+    assert event.metadata == {names.SERVED: "10.0.0.2:80"}
+
+
+@pytest.mark.parametrize("phase", [Phase.REQUEST_BODY, Phase.RESPONSE_BODY])
+@pytest.mark.parametrize("end", [False, True])
+def test_a_part_of_a_body_goes_back_as_it_came(phase, end):
+    part = "requestBody" if phase is Phase.REQUEST_BODY else "responseBody"
+    streamed = {"body": "YQ=="} | ({"endOfStream": True} if end else {})
+    mutation = {"bodyMutation": {"streamedResponse": streamed}}
+    assert sent(BodyPart(phase, b"a", end)) == {part: {"response": mutation}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "place"),
+    [
+        (Continue(Phase.RESPONSE_HEADERS, (("x-a", "b"),)), ("responseHeaders", "response")),
+        (
+            Choose(Phase.REQUEST_HEADERS, ("h:1",), "p.1", (("x-a", "b"),)),
+            ("requestHeaders", "response"),
+        ),
+        (Reject(503, b"", "why", (("x-a", "b"),)), ("immediateResponse", "")),
+    ],
+)
+def test_headers_are_set_as_raw_values(reply, place):
+    message = sent(reply)
+    part = message[place[0]][place[1]] if place[1] else message[place[0]]
+    mutation = part["headers"] if "headers" in part else part["headerMutation"]
+    (option,) = [o for o in mutation["setHeaders"] if o["header"]["key"] == "x-a"]
+    assert option["header"] == header("x-a", raw="b")

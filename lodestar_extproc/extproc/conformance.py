@@ -1,0 +1,31 @@
+"""Headers of the Gateway API conformance tests: they say where to go, and are told who served.
+
+https://github.com/kubernetes-sigs/gateway-api-inference-extension/tree/main/conformance
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lodestar_extproc.extproc.events import Headers, ResponseHeaders
+from lodestar_extproc.extproc.names import SERVED, TEST_ECHO, TEST_SELECTION, TEST_SERVED
+from lodestar_extproc.subset import Subset
+
+
+def selected(headers: Mapping[str, str]) -> Subset | None:
+    """The endpoints that a test wants one of; None where it wants none in particular."""
+    wanted = headers.get(TEST_SELECTION, "")
+    return Subset.of([wanted]) if wanted else None
+
+
+def request_headers(address: str) -> Headers:
+    """What the tests' backend is to send back, to show that it was reached."""
+    return ((TEST_ECHO, f"{TEST_SERVED}:{address}"),)
+
+
+def response_headers(event: ResponseHeaders) -> Headers:
+    """Who served, as the gateway told us, or what it failed to tell."""
+    if event.metadata is None:
+        return ((TEST_SERVED, "fail: missing envoy lb metadata"),)
+    served = event.metadata.get(SERVED)
+    return ((TEST_SERVED, served or "fail: missing destination endpoint served metadata"),)

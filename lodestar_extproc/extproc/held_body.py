@@ -1,0 +1,71 @@
+"""HeldBody: a request's body, kept until the choice is made; and how Envoy gets bytes back.
+
+It knows no protocol beyond the size of a part.
+"""
+
+from __future__ import annotations
+
+from lodestar_extproc.extproc.events import BodyPart, Continue, Event, Phase
+
+MAX_BODY_BYTES = 64 * 2**20
+"""What is kept of a body that comes in parts; Envoy's buffer limit bounds the other modes."""
+MAX_PART_BYTES = 62_000
+"""The most that goes back in one message: Envoy takes no more than 64 KiB at once."""
+
+
+class HeldBody:
+    """The parts of one body, in their order."""
+
+    def __init__(self) -> None:
+        self.n_bytes = 0
+        self._parts: list[bytes] = []
+
+    @property
+    def is_full(self) -> bool:
+        """No more will be kept."""
+        return self.n_bytes >= MAX_BODY_BYTES
+
+    def add(self, part: bytes) -> None:
+        """Keep the next part; beyond the limit nothing is."""
+        if not self.is_full:
+            self._parts.append(part)
+            self.n_bytes += len(part)
+
+    def content(self) -> bytes:
+        """All that was kept."""
+        return b"".join(self._parts)
+
+    def clear(self) -> None:
+        """Let go of it."""
+        self._parts.clear()
+
+
+def body_parts(phase: Phase, data: bytes, *, end_of_stream: bool) -> tuple[BodyPart, ...]:
+    """*data* in parts of a size Envoy takes; the last one ends the stream, if anything does.
+
+    >>> [len(p.body) for p in body_parts(Phase.REQUEST_BODY, bytes(130_000), end_of_stream=True)]
+    [62000, 62000, 6000]
+    >>> body_parts(Phase.REQUEST_BODY, b"", end_of_stream=False)
+    ()
+    """
+    if len(data) <= MAX_PART_BYTES:
+        return (BodyPart(phase, data, end_of_stream),) if data or end_of_stream else ()
+    starts = range(0, len(data), MAX_PART_BYTES)
+    return tuple(
+        BodyPart(
+            phase,
+            data[at : at + MAX_PART_BYTES],
+            end_of_stream and at + MAX_PART_BYTES >= len(data),
+        )
+        for at in starts
+    )
+
+
+def given_back(last: Event, content: bytes) -> tuple[BodyPart | Continue, ...]:
+    """What follows the reply to a request's headers: *content*, held until *last* ended it."""
+    if last.phase is Phase.REQUEST_HEADERS:
+        return ()
+    if last.phase is Phase.REQUEST_BODY:
+        return body_parts(last.phase, content, end_of_stream=True)
+    parts = body_parts(Phase.REQUEST_BODY, content, end_of_stream=False)
+    return (*parts, Continue(last.phase))

@@ -1,0 +1,63 @@
+"""What an exchange asks of the pools, and how a route and a cluster name the one that is meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.decision import Decision
+from lodestar_extproc.extproc.observation import AnswerRouters
+from lodestar_extproc.request import InferenceRequest
+from lodestar_extproc.routers import UnknownPool
+from lodestar_extproc.subset import Subset
+
+
+class PoolRouter(Protocol):
+    """What an exchange asks of one pool; see `router.Router`."""
+
+    @property
+    def settings(self) -> PoolSettings: ...
+
+    def bytes_per_token(self, model: str) -> float: ...
+
+    def route(
+        self,
+        request: InferenceRequest,
+        *,
+        request_id: str,
+        at_s: float,
+        subset: Subset | None = None,
+    ) -> Decision: ...
+
+
+class PoolRouters(AnswerRouters, Protocol):
+    """What an exchange asks of all pools; see `routers.Routers`."""
+
+    def get(self, pool: str | None, policy: str | None, objective: str | None) -> PoolRouter: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a route sets for its requests, beside the pool's own settings."""
+
+    pool: str | None = None
+    policy: str | None = None
+    objective: str | None = None
+
+    def find(self, routers: PoolRouters, cluster: str | None) -> PoolRouter:
+        """By the route's own header, else by the cluster it leads to, else the only one.
+
+        Raises:
+            UnknownPool: there is none of that name.
+            ValueError: the pool knows no such policy or objective.
+        """
+        if self.pool is None and cluster is not None:
+            try:
+                return routers.get(cluster, self.policy, self.objective)
+            except UnknownPool:
+                pass
+        return routers.get(self.pool, self.policy, self.objective)
+
+
+NO_OVERRIDES = Overrides()

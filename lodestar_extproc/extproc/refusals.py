@@ -1,0 +1,36 @@
+"""Refusals: what a client is answered from here, instead of by an engine."""
+
+from __future__ import annotations
+
+import orjson
+
+from lodestar_extproc.extproc.events import Reject
+from lodestar_extproc.extproc.names import DROPPED_REASON
+
+INVALID_REQUEST = "lodestar_invalid_request"
+TOO_LARGE = "lodestar_body_too_large"
+NO_ENDPOINT = "lodestar_no_endpoint"
+"""Stand in Envoy's access log as the causes of our own answers."""
+
+
+def invalid_request(why: str) -> Reject:
+    """400: the body could not be read."""
+    return Reject(400, _error(why, "invalid_request_error"), INVALID_REQUEST)
+
+
+def body_too_large(limit_bytes: int) -> Reject:
+    """413: more than is kept."""
+    why = f"the body is longer than {limit_bytes} bytes"
+    return Reject(413, _error(why, "invalid_request_error"), TOO_LARGE)
+
+
+def no_endpoint(why: str) -> Reject:
+    """503: nobody can serve it now."""
+    reason = ((DROPPED_REASON, "rejected-no-endpoints"),)
+    return Reject(503, _error(why, "service_unavailable_error"), NO_ENDPOINT, reason)
+
+
+def _error(message: str, kind: str) -> bytes:
+    """An error as OpenAI's clients read it."""
+    error = {"message": message, "type": kind, "param": None, "code": None}
+    return orjson.dumps({"error": error})

@@ -1,0 +1,19 @@
+"""Verdict: what became of a stream, for those who count and log."""
+
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What became of a stream."""
+
+    CUT = "cut"
+    """It ended before anything could be done."""
+    PASSED = "passed"
+    """No inference, or answered by Envoy itself: left alone."""
+    CHOSEN = "chosen"
+    REJECTED = "rejected"
+    NO_ENDPOINT = "no_endpoint"
+    """None may be chosen: Envoy's own policy decided, or the client was answered 503."""
+    BAD_ROUTE = "bad_route"
+    """The route names a pool, policy or objective that does not exist."""
+    OBSERVED = "observed"
