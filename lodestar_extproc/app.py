@@ -15,9 +15,10 @@ import aiohttp
 
 from lodestar_extproc.admin.server import AdminServer
 from lodestar_extproc.assembly import apply_settings, new_router, policy_for_route
-from lodestar_extproc.config import EnvoyConfig, Pool
+from lodestar_extproc.config import Config, PickerConfig, Pool
 from lodestar_extproc.extproc.server import EdgeServer
-from lodestar_extproc.fleet.discovery import watch_config
+from lodestar_extproc.extproc.tls import Tls
+from lodestar_extproc.fleet.discovery import require_sources, watch_config
 from lodestar_extproc.fleet.poller import open_session
 from lodestar_extproc.journal.journal import Journal
 from lodestar_extproc.journal.journal_file import JournalFile
@@ -28,21 +29,27 @@ from lodestar_extproc.router import Router, RouterListener
 from lodestar_extproc.routers import Routers
 
 LAG_INTERVAL_S = 0.1
+PICKER_ADDRESS = "[::]:9002"
+"""Where gateways expect an endpoint picker."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """How to run, apart from what the Envoy configuration says.
+    """How to run, apart from what the configuration says.
 
     Attributes:
         listen: addresses for Envoy, `host:port` or `unix:/path`; empty takes the configuration's.
+        tls: how to encrypt the way from Envoy; None for plain text.
+        health: addresses for gRPC health checks alone, beside Envoy's; never encrypted.
         admin: `host:port` of the HTTP server for operators.
         drain_s: how long to serve on after health checks have begun to fail.
         grace_s: how long open streams may then take to end.
     """
 
     listen: tuple[str, ...] = ()
+    tls: Tls | None = None
+    health: tuple[str, ...] = ()
     admin: str = "127.0.0.1:9090"
     drain_s: float = 1.0
     grace_s: float = 5.0
@@ -51,12 +58,13 @@ class ServeOptions:
 class App:
     """Everything `serve` runs, in one event loop."""
 
-    def __init__(self, config: EnvoyConfig, options: ServeOptions) -> None:
+    def __init__(self, config: Config, options: ServeOptions) -> None:
         self._config = config
         self._options = options
         self._stop = asyncio.Event()
         self._upkeeps: dict[str, PoolUpkeep] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._found = {pool.name: asyncio.Event() for pool in config.pools}
         self.metrics = Metrics()
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools)
@@ -97,9 +105,11 @@ class App:
 
         Raises:
             OSError: an address cannot be bound.
-            ValueError: none is known.
+            ValueError: none is known, or there is no certificate.
+            NotConnected: endpoints are to come from Kubernetes, and there is none.
         """
         self._stop_on_signals()
+        await require_sources(self._config.pools)
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(open_session())
             for pool in self._config.pools:
@@ -111,9 +121,19 @@ class App:
             addresses = self._options.listen or listen_addresses(self._config)
             await self.admin.start(self._options.admin)
             stack.push_async_callback(self.admin.stop)
-            await self.edge.start(addresses)
             stack.push_async_callback(self.edge.stop, self._options.grace_s)
+            await self._listen(addresses)
             await self._keep_up(session, addresses)
+
+    async def _listen(self, addresses: Sequence[str]) -> None:
+        """Take streams from now on; say that we are ready once endpoints were looked for."""
+        tls = self._options.tls
+        await self.edge.start(
+            addresses,
+            credentials=None if tls is None else tls.credentials(),
+            health_addresses=self._options.health,
+            serving=False,
+        )
 
     async def _keep_up(self, session: aiohttp.ClientSession, addresses: Sequence[str]) -> None:
         """Everything that goes on beside the requests, until it is time to stop."""
@@ -122,13 +142,21 @@ class App:
                 self._tasks[name] = group.create_task(upkeep.run())
             following = group.create_task(self._follow_config(session, group))
             lagging = group.create_task(self._watch_lag())
-            self.admin.set_ready(ready=True)
-            _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self._options.admin)
-            _settle_garbage()
+            readying = group.create_task(self._get_ready(addresses))
             await self._stop.wait()
+            readying.cancel()
             await self._drain()
             for task in (following, lagging, *self._tasks.values()):
                 task.cancel()
+
+    async def _get_ready(self, addresses: Sequence[str]) -> None:
+        """Say so once it is known where every pool's endpoints are."""
+        for found in self._found.values():
+            await found.wait()
+        self.admin.set_ready(ready=True)
+        self.edge.set_serving(serving=True)
+        _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self._options.admin)
+        settle_garbage()
 
     async def _drain(self) -> None:
         _log.info("stopping: draining for %g s", self._options.drain_s)
@@ -146,7 +174,8 @@ class App:
             loop.add_signal_handler(number, self.stop)
 
     def _upkeep(self, pool: Pool, session: aiohttp.ClientSession) -> PoolUpkeep:
-        return PoolUpkeep(pool, self.routers.get(pool.name), session)
+        router, found = self.routers.get(pool.name), self._found[pool.name]
+        return PoolUpkeep(pool, router, session, found=found)
 
     async def _follow_config(
         self, session: aiohttp.ClientSession, group: asyncio.TaskGroup
@@ -174,7 +203,7 @@ class App:
             self.metrics.loop_lag(max(0.0, clock() - asleep_at_s - LAG_INTERVAL_S))
 
 
-def listen_addresses(config: EnvoyConfig) -> tuple[str, ...]:
+def listen_addresses(config: Config) -> tuple[str, ...]:
     """Where Envoy will look for us, made into addresses to bind.
 
     A loopback or wildcard address, or a socket's path, is taken as it stands; for any other host,
@@ -183,6 +212,8 @@ def listen_addresses(config: EnvoyConfig) -> tuple[str, ...]:
     Raises:
         ValueError: the configuration does not say.
     """
+    if isinstance(config, PickerConfig):
+        return (PICKER_ADDRESS,)
     named = dict.fromkeys(a for a in (config.extproc_address, config.access_log_address) if a)
     if not named:
         raise ValueError(
@@ -199,7 +230,7 @@ def _bindable(address: str) -> str:
     return f"0.0.0.0:{port}"
 
 
-def _settle_garbage() -> None:
+def settle_garbage() -> None:
     """What lives as long as the process need not be looked at again and again."""
     gc.collect()
     gc.freeze()

@@ -13,6 +13,7 @@ import typer  # noqa: E402
 
 from lodestar_extproc.check.command import check  # noqa: E402
 from lodestar_extproc.demo.command import demo  # noqa: E402
+from lodestar_extproc.epp_command import epp, with_command  # noqa: E402
 from lodestar_extproc.evaluation.load_command import load  # noqa: E402
 from lodestar_extproc.evaluation.replay_command import replay  # noqa: E402
 from lodestar_extproc.explain_command import explain  # noqa: E402
@@ -34,8 +35,13 @@ def root() -> None:
 
 for command in (serve, demo, check, simulate, load, explain, replay):
     app.command()(command)
+# Its flags are another program's, read as that program would.
+app.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,
+)(epp)
 
 
 def main() -> None:
     """The entry point `lodestar-extproc`."""
-    app()
+    app(with_command())

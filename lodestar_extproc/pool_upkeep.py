@@ -31,6 +31,7 @@ class PoolUpkeep:
 
     Args:
         session: for scrapes and probes.
+        found: set once it was heard where the endpoints are, even if there are none.
         clock: monotonic seconds, the router's.
     """
 
@@ -40,9 +41,11 @@ class PoolUpkeep:
         router: Router,
         session: aiohttp.ClientSession,
         *,
+        found: asyncio.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         settings = pool.settings
+        self._found = asyncio.Event() if found is None else found
         self._pool = pool
         self._router = router
         self._clock = clock
@@ -107,6 +110,7 @@ class PoolUpkeep:
             self._router.set_endpoints(endpoints)
             self._scraper.set_endpoints(endpoints)
             self._prober.set_endpoints(endpoints)
+            self._found.set()
             _log.info("pool %s: %d endpoints", self._pool.name, len(endpoints))
 
     async def _expire(self) -> None:

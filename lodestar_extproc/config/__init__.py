@@ -1,4 +1,6 @@
-"""Configuration: settings, and the Envoy YAML they stand in."""
+"""Configuration: settings, and the Envoy YAML or the settings file they stand in."""
+
+from typing import TypeAlias
 
 from lodestar_extproc.config.envoy import EnvoyConfig, TimingSources, read_envoy_config
 from lodestar_extproc.config.errors import ConfigError, NotEnvoyConfig
@@ -16,7 +18,11 @@ from lodestar_extproc.config.pool import EdsFile, Member, Pool, Resolution
 from lodestar_extproc.config.setting import Setting, SettingError, settings_of
 from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
 
+Config: TypeAlias = EnvoyConfig | PickerConfig
+"""What `serve` runs by."""
+
 __all__ = [
+    "Config",
     "ConfigError",
     "EdsFile",
     "EndpointSettings",

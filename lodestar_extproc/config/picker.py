@@ -39,6 +39,23 @@ class PickerConfig:
     pools: tuple[Pool, ...]
     sources: TimingSources = GATEWAY_SOURCES
 
+    def pool(self, name: str) -> Pool | None:
+        return next((pool for pool in self.pools if pool.name == name), None)
+
+    def read_again(self) -> PickerConfig:
+        """The same with the settings that the file holds now.
+
+        Raises:
+            ConfigError: the file cannot be read, or a setting in it is wrong.
+        """
+        (pool,) = self.pools
+        assert self.path is not None
+        assert pool.kubernetes is not None
+        settings, defaults = read_settings_file(self.path)
+        source = dataclasses.replace(pool.kubernetes, defaults=defaults)
+        pool = dataclasses.replace(pool, settings=settings, kubernetes=source)
+        return dataclasses.replace(self, pools=(pool,))
+
 
 def read_picker_config(
     watched: Watched, path: Path | None = None, *, access_log: bool = False

@@ -21,7 +21,8 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
 
 LIVENESS = "liveness"
 """Says only that the process answers."""
-_READY_SERVICES = ("", "readiness", EXT_PROC_SERVICE)
+_READY_SERVICES = ("", "readiness", EXT_PROC_SERVICE, "inference-extension")
+"""The last one is asked by the manifests of the Gateway API's own endpoint pickers."""
 _SERVICES = (*_READY_SERVICES, LIVENESS)
 
 

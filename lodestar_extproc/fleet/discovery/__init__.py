@@ -8,14 +8,28 @@ from lodestar_extproc.config import Pool, Resolution
 from lodestar_extproc.fleet.discovery.config_file import watch_config
 from lodestar_extproc.fleet.discovery.dns import watch_dns
 from lodestar_extproc.fleet.discovery.eds import watch_eds
-from lodestar_extproc.fleet.discovery.kubernetes import NotConnected, watch_kubernetes
+from lodestar_extproc.fleet.discovery.kubernetes import (
+    NotConnected,
+    require_api_server,
+    watch_kubernetes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
     from lodestar_extproc.endpoint import Endpoint
 
-__all__ = ["NotConnected", "discover", "watch_config"]
+__all__ = ["NotConnected", "discover", "require_sources", "watch_config"]
+
+
+async def require_sources(pools: Iterable[Pool]) -> None:
+    """Find out at the start what no waiting will mend.
+
+    Raises:
+        NotConnected: endpoints are to come from Kubernetes, and there are no credentials for it.
+    """
+    if any(pool.kubernetes is not None for pool in pools):
+        await require_api_server()
 
 
 def discover(pool: Pool) -> AsyncGenerator[tuple[Endpoint, ...], None]:

@@ -1,4 +1,4 @@
-"""watch_config(): new versions of the Envoy configuration that can be applied while Envoy runs."""
+"""watch_config(): new versions of the configuration that can be applied while Envoy runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from lodestar_extproc.config import ConfigError, EnvoyConfig, Member, Pool, read_envoy_config
+from lodestar_extproc.config import (
+    Config,
+    ConfigError,
+    EnvoyConfig,
+    Member,
+    PickerConfig,
+    Pool,
+    read_envoy_config,
+)
 from lodestar_extproc.fleet.discovery.watched_file import contents
 
 if TYPE_CHECKING:
@@ -18,14 +26,16 @@ log = logging.getLogger(__name__)
 
 
 async def watch_config(
-    config: EnvoyConfig, refused: Callable[[], None] = lambda: None
-) -> AsyncGenerator[EnvoyConfig, None]:
-    """Every change to the file of *config* that says something new and good.
+    config: Config, refused: Callable[[], None] = lambda: None
+) -> AsyncGenerator[Config, None]:
+    """Every change to the file of *config*, if it has one, that says something new and good.
 
     Envoy reads clusters and their endpoints at start only. So the pools stay as they were, with
     new settings; what would need a restart is logged. A bad file is logged, *refused* called,
     and nothing changes.
     """
+    if config.path is None:
+        return
     async with aclosing(contents(config.path)) as versions:
         async for _ in versions:
             latest = await _read(config, refused)
@@ -35,9 +45,11 @@ async def watch_config(
                 yield config
 
 
-async def _read(config: EnvoyConfig, refused: Callable[[], None]) -> EnvoyConfig:
+async def _read(config: Config, refused: Callable[[], None]) -> Config:
     """The file of *config* as it is now, as far as it can be applied; *config* if it is bad."""
     try:
+        if isinstance(config, PickerConfig):
+            return await asyncio.to_thread(config.read_again)
         latest = await asyncio.to_thread(read_envoy_config, config.path)
     except ConfigError as error:
         log.error("configuration refused, the old one stays: %s", error)  # noqa: TRY400  (the error says all)

@@ -7,6 +7,8 @@ import json
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
+
+from builders import a_pool
 from fake_api_server import (
     NODES,
     PODS,
@@ -20,8 +22,6 @@ from fake_api_server import (
     slice_parts,
     until,
 )
-
-from builders import a_pool
 from lodestar_extproc.config import (
     EndpointSettings,
     InferencePoolRef,

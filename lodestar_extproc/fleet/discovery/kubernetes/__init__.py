@@ -12,9 +12,19 @@ from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.discovery.kubernetes.api import Api, NotConnected, connect
 from lodestar_extproc.fleet.discovery.kubernetes.views import view_of
 
-__all__ = ["NotConnected", "watch_kubernetes"]
+__all__ = ["NotConnected", "require_api_server", "watch_kubernetes"]
 
 Connect: TypeAlias = Callable[[], AbstractAsyncContextManager[Api]]
+
+
+async def require_api_server() -> None:
+    """Make sure that there are credentials for one; whether it answers is another matter.
+
+    Raises:
+        NotConnected: there are none, or no client library.
+    """
+    async with connect():
+        pass
 
 
 async def watch_kubernetes(
