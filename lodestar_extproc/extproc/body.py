@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 import xxhash
 
-from lodestar_extproc.extproc.names import TTFT_SLO_HEADERS
+from lodestar_extproc.extproc.names import MODEL_REWRITE_HEADERS, TTFT_SLO_HEADERS
 from lodestar_extproc.extproc.prompt import InvalidRequest, Prompt, prompts
 from lodestar_extproc.request import InferenceRequest, RequestKind, hash_blocks
 
-__all__ = ["InvalidRequest", "kind_of", "parse", "unparsed"]
+__all__ = ["InvalidRequest", "for_model", "kind_of", "parse", "unparsed"]
 
 MAX_HASHED_BYTES = 4 * 2**20
 """About a million tokens, beyond any context window: a longer prompt's tail is not hashed."""
@@ -79,6 +79,24 @@ def parse(
         max_output_tokens=_output_limit(fields),
         ttft_slo_s=_ttft_slo_s(headers),
     )
+
+
+def for_model(body: bytes, headers: Mapping[str, str]) -> bytes:
+    """*body* asking for the model that *headers* name instead; else *body* itself.
+
+    >>> for_model(b'{"model": "a", "n": 1}', {"x-llm-d-model-name-rewrite": "b"})
+    b'{"model":"b","n":1}'
+    """
+    target = next(filter(None, map(headers.get, MODEL_REWRITE_HEADERS)), None)
+    if target is None:
+        return body
+    try:
+        fields = _load(body)
+    except InvalidRequest:
+        return body
+    if fields.get("model") == target:
+        return body
+    return orjson.dumps({**fields, "model": target})
 
 
 def unparsed(

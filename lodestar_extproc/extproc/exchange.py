@@ -154,6 +154,8 @@ class Exchange:
     def _choose(self, event: Event) -> tuple[Reply, ...]:
         self._keep(event)
         content = self._held.content()
+        if self._opening.holds_requests:
+            content = body.for_model(content, self._headers)
         replies = self._route(event, content, len(content))
         if not self._opening.holds_requests or isinstance(replies[0], Reject):
             return replies

@@ -38,6 +38,9 @@ TEST_SERVED = "x-conformance-test-served-endpoint"
 TEST_ECHO = "x-echo-set-header"
 """Headers of the Gateway API conformance tests: where to go, who served, what to echo."""
 
+MODEL_REWRITE_HEADERS = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
+"""The model to ask the engine for, instead of the one in the body: llm-d's name, and GAIE's."""
+
 ATTRIBUTES_NAMESPACE = "envoy.filters.http.ext_proc"
 CLUSTER_NAME = "xds.cluster_name"
 UPSTREAM_ADDRESS = "upstream.address"

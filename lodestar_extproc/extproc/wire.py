@@ -37,6 +37,7 @@ from lodestar_extproc.extproc.names import (
     DESTINATION,
     METADATA_NAMESPACE,
     METHOD,
+    MODEL_REWRITE_HEADERS,
     PATH,
     REQUEST_ID,
     RESPONSE_CODE,
@@ -53,7 +54,11 @@ from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 from lodestar_extproc.subset import Subset
 
 _READ_HEADERS = frozenset(
-    (METHOD, PATH, CONTENT_LENGTH, REQUEST_ID, TEST_SELECTION, *TTFT_SLO_HEADERS)
+    (
+        *(METHOD, PATH, CONTENT_LENGTH, REQUEST_ID, TEST_SELECTION),
+        *MODEL_REWRITE_HEADERS,
+        *TTFT_SLO_HEADERS,
+    )
 )
 _RESPONSE_EVENTS: Mapping[str, type[ResponseEvent]] = MappingProxyType(
     {

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar_extproc.extproc.body import InvalidRequest, kind_of, parse, unparsed
+from lodestar_extproc.extproc.body import InvalidRequest, for_model, kind_of, parse, unparsed
 from lodestar_extproc.extproc.prompt import MAX_ITEMS, MEDIA_TOKENS
 from lodestar_extproc.request import BLOCK_BYTES, RequestKind
 
@@ -356,3 +356,20 @@ def test_a_hostile_body_is_answered_in_time():
     parse(many, CHAT, lambda _: 4.0)
     parse(long, RequestKind.COMPLETIONS, lambda _: 4.0)
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("name", ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"])
+def test_a_gateway_may_name_another_model(name):
+    body = b'{"max_tokens": 3, "model": "a", "prompt": "x"}'
+    assert for_model(body, {name: "b"}) == b'{"max_tokens":3,"model":"b","prompt":"x"}'
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"model": "b", "n": 1}'])
+def test_what_needs_no_other_model_stays_as_it_is(body):
+    assert for_model(body, {"x-llm-d-model-name-rewrite": "b"}) is body
+    assert for_model(body, {}) is body
+
+
+def test_the_newer_header_names_the_model():
+    both = {"x-llm-d-model-name-rewrite": "new", "x-gateway-model-name-rewrite": "old"}
+    assert b'"new"' in for_model(b"{}", both)

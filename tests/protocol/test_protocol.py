@@ -1,0 +1,136 @@
+"""cases.yaml, replayed over gRPC against the whole service, with engines' metric pages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from aiohttp import web
+from gateway import Gateway, Pods, check, messages
+from ruamel.yaml import YAML
+
+from builders import Recorder
+from lodestar_extproc.app import App, ServeOptions
+from lodestar_extproc.completion import Outcome
+from lodestar_extproc.config import read_envoy_config
+
+CASES = YAML(typ="safe").load(Path(__file__).parent / "cases.yaml")["cases"]
+HERMETIC_CASES = 19
+
+pytestmark = pytest.mark.protocol
+
+
+def metrics_page(pod) -> str:
+    adapters = ",".join(pod.get("adapters", []))
+    return (
+        f'vllm:num_requests_waiting{{model_name="m"}} {pod.get("queue", 0)}\n'
+        f'vllm:num_requests_running{{model_name="m"}} 0\n'
+        f'vllm:kv_cache_usage_perc{{model_name="m"}} {pod.get("kv", 0)}\n'
+        f'vllm:lora_requests_info{{running_lora_adapters="{adapters}",max_lora="4"}} 1.0\n'
+    )
+
+
+@asynccontextmanager
+async def running_pods(pods):
+    """Each on an address of its own, all on one port."""
+    runners, port = [], 0
+    try:
+        for i, pod in enumerate(pods):
+            app = web.Application()
+            app.router.add_get("/metrics", _answering(metrics_page(pod)))
+            app.router.add_get("/health", _answering(""))
+            runner = web.AppRunner(app, access_log=None)
+            runners.append(runner)
+            await runner.setup()
+            await web.TCPSite(runner, f"127.0.1.{i + 1}", port).start()
+            port = runner.addresses[0][1]
+        yield Pods(tuple(f"127.0.1.{i + 1}:{port}" for i in range(len(pods))))
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+def _answering(text):
+    async def answer(_request):
+        return web.Response(text=text)
+
+    return answer
+
+
+def config_file(folder: Path, addresses, settings) -> Path:
+    hosts = (address.rpartition(":") for address in addresses)
+    endpoints = [
+        {"endpoint": {"address": {"socket_address": {"address": h, "port_value": int(p)}}}}
+        for h, _, p in hosts
+    ]
+    cluster = {
+        "name": "engines",
+        "metadata": {"filter_metadata": {"lodestar": {"seed": 0} | settings}},
+        "load_assignment": {"endpoints": [{"lb_endpoints": endpoints}]},
+    }
+    path = folder / "envoy.json"
+    path.write_text(json.dumps({"static_resources": {"clusters": [cluster]}}))
+    return path
+
+
+@asynccontextmanager
+async def running_service(folder: Path, pods, settings):
+    """The app on a socket, every pod's page read once; what its router said is recorded."""
+    config = read_envoy_config(config_file(folder, pods.addresses, settings))
+    socket = f"unix:{folder}/edge.sock"
+    app = App(config, ServeOptions(listen=(socket,), admin="127.0.0.1:0", drain_s=0, grace_s=0))
+    recorder = Recorder()
+    router = app.routers.get()
+    router._listeners = (*router._listeners, recorder)
+    running = asyncio.create_task(app.run())
+    try:
+        async with asyncio.timeout(10):
+            while not _is_read(app, len(pods.addresses)):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        async with grpc.aio.insecure_channel(socket) as channel:
+            await channel.channel_ready()
+            yield channel, recorder
+    finally:
+        app.stop()
+        await running
+
+
+def _is_read(app, n_pods: int) -> bool:
+    read = [c for pool in app.pools() for c in pool.scrapes.values() if c.succeeded]
+    return len(read) == n_pods and len(app.pools()) == 1
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"].replace(" ", "-"))
+async def test_case(case, tmp_path):
+    settings = {"policy": "least_load"} | case.get("settings", {})
+    async with (
+        running_pods(case["pods"]) as pods,
+        running_service(tmp_path, pods, settings) as (channel, recorder),
+    ):
+        gateway = Gateway(channel)
+        for step in pods.filled_in(case["steps"]):
+            for message in messages(step):
+                await gateway.send(message)
+            for wanted in step["gets"]:
+                await check(gateway, wanted, pods, step.get("ask"))
+        await gateway.end()
+        if "ended" in case:
+            (end,) = recorder.completions
+            served = case["ended"]["served"]
+            assert end.outcome is Outcome.SERVED
+            assert end.served == (served and pods.named(served))
+
+
+def test_every_case_says_where_it_is_from_and_stands_once():
+    assert len({case["name"] for case in CASES}) == len(CASES)
+    assert all(case["like"] for case in CASES)
+
+
+def test_no_case_of_the_peers_is_left_out():
+    numbers = {case["like"].removeprefix("hermetic ") for case in CASES}
+    named = {int(number) for number in numbers if number.isdecimal()}
+    assert named == set(range(1, HERMETIC_CASES + 1))
