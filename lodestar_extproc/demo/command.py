@@ -9,7 +9,7 @@ import typer
 
 from lodestar_extproc.config.settings import POLICIES
 
-DURATION_S, QUICK_DURATION_S = 40.0, 11.0
+DURATION_S, QUICK_DURATION_S = 40.0, 10.0
 
 
 def demo(
@@ -17,9 +17,9 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Under a minute in all.")] = False,
     duration: Annotated[
         float | None,
-        typer.Option(min=1, help="Seconds of load for each policy.", show_default="40, quick 11"),
+        typer.Option(min=1, help="Seconds of load for each policy.", show_default="40, quick 10"),
     ] = None,
-    rate: Annotated[float, typer.Option(min=0.1, help="Requests a second.")] = 12.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests a second.")] = 16.0,
     fleet: Annotated[
         str, typer.Option(help="Simulated engines, as accelerator:number.")
     ] = "h100:1,l20:1,a30:2",
