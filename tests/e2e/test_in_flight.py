@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
-from envoy_process import EnvoyProcess, envoy_config
+from envoy_process import EnvoyProcess, cluster_of, envoy_config
 from stack import CHAT, until
 
 from edge_fakes import RecordingListener
@@ -25,6 +25,7 @@ from lodestar_extproc.simulator.api import DEFAULT_MODEL
 from lodestar_extproc.simulator.server import SimulatedServer
 
 N_REQUESTS = 40
+FULL_DUPLEX = "variants/full_duplex.yaml"
 
 
 @dataclass
@@ -53,18 +54,19 @@ class SimulatedStack:
 
 
 @asynccontextmanager
-async def simulated_stack(folder, file: str = "envoy.yaml", **settings):
+async def simulated_stack(folder, file: str = "envoy.yaml", *, edit=None, **settings):
     engines = [SimulatedServer(ACCELERATORS["h100"], speed=20.0, seed=i) for i in range(2)]
     for engine in engines:
         await engine.start()
     addresses = [engine.address for engine in engines]
-    pool_settings = PoolSettings(policy="round_robin", seed=0, **settings)
+    pool_settings = PoolSettings(**{"policy": "round_robin", "seed": 0} | settings)
     router = new_router("engines", pool_settings, [Endpoint(address) for address in addresses])
     listener = RecordingListener()
-    edge = EdgeServer(Routers([router], policy_for_route), listener)
+    access_log = file != FULL_DUPLEX
+    edge = EdgeServer(Routers([router], policy_for_route), listener, access_log=access_log)
     (port,) = await edge.start(["127.0.0.1:0"])
     try:
-        config = envoy_config(file, edge_port=port, engines=addresses)
+        config = envoy_config(file, edge_port=port, engines=addresses, edit=edit)
         async with EnvoyProcess(config, folder) as envoy, aiohttp.ClientSession() as client:
             yield SimulatedStack(envoy, router, listener, engines, client)
     finally:
@@ -85,7 +87,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("file", ["envoy.yaml", "variants/streamed.yaml"])
+@pytest.mark.parametrize("file", ["envoy.yaml", "variants/streamed.yaml", FULL_DUPLEX])
 async def test_nothing_stays_in_flight(tmp_path, file, fault):
     rng = random.Random(1)
     async with simulated_stack(tmp_path, file) as stack:
@@ -126,3 +128,31 @@ async def test_the_usage_of_watched_answers_teaches_bytes_per_token(tmp_path):
             await stack.ask()
         await until(lambda: stack.router.n_open == 0)
         assert stack.router.bytes_per_token(DEFAULT_MODEL) > 2.0
+
+
+def never_bypassed(config) -> None:
+    """On a busy machine health checks come late, and Envoy goes on without us."""
+    del cluster_of(config, "lodestar")["health_checks"]
+
+
+async def test_as_a_mesh_asks_a_load_passes_without_a_failure_and_teaches(tmp_path):
+    """Open-loop arrivals, a fifth of them in one piece, through full duplex both ways."""
+    rng, n_requests = random.Random(2), 300
+    async with simulated_stack(
+        tmp_path, FULL_DUPLEX, edit=never_bypassed, policy="learned"
+    ) as stack:
+        asked = []
+        for number in range(n_requests):
+            request = stack.ask(stream=number % 5 != 0, max_tokens=rng.randrange(1, 60))
+            asked.append(asyncio.create_task(request))
+            await asyncio.sleep(rng.expovariate(100.0))
+        answers = await asyncio.gather(*asked)
+        for number, answer in enumerate(answers):
+            if number % 5:
+                assert answer.endswith(b"data: [DONE]\n\n")
+            else:
+                assert json.loads(answer)["choices"]
+        await until(lambda: stack.router.n_open == 0)
+        assert stack.router.fleet.n_in_flight == 0
+        assert stack.router.learner.status().n_samples == n_requests * 4 // 5
+        await until(lambda: stack.listener.count("closed", "chosen") == n_requests)
