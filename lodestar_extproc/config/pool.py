@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.config.kubernetes import KubernetesSource
@@ -12,7 +13,13 @@ from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
 from lodestar_extproc.endpoint import Endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+METRICS_PATHS: Mapping[str, str] = MappingProxyType({"trtllm": "/prometheus/metrics"})
+"""Of engines that show their metrics elsewhere; trtllm-serve's `/metrics` is JSON."""
+METRICS_PORTS: Mapping[str, int] = MappingProxyType({"triton": 8002})
+"""Of engines that show them on another port than they serve on."""
 
 
 class Resolution(StrEnum):
@@ -86,8 +93,8 @@ class Pool:
     def endpoint(self, member: Member, ip: str) -> Endpoint:
         """The endpoint that *member* is at address *ip*."""
         own = member.settings
-        metrics_port = own.metrics_port or member.port
-        metrics_path = own.metrics_path or self.settings.metrics_path
+        metrics_port = own.metrics_port or METRICS_PORTS.get(own.engine, member.port)
+        metrics_path = own.metrics_path or METRICS_PATHS.get(own.engine, self.settings.metrics_path)
         health_port = member.health_port or member.port
         return Endpoint(
             address=host_and_port(ip, member.port),

@@ -166,10 +166,16 @@ class EndpointSettings:
     )
     engine: str = setting("vllm", "Whose metric names it uses.", choices=ENGINES)
     metrics_path: str | None = setting(
-        None, "Where its metrics are read, if not at the pool's `metrics_path`.", begins_with="/"
+        None,
+        "Where its metrics are read, if not at the pool's `metrics_path`; for `trtllm`, if not at "
+        "`/prometheus/metrics`.",
+        begins_with="/",
     )
     metrics_port: int | None = setting(
-        None, "Port of its metrics, if not the endpoint's own.", at_least=1, at_most=65535
+        None,
+        "Port of its metrics, if not the endpoint's own; for `triton`, if not 8002.",
+        at_least=1,
+        at_most=65535,
     )
     kv_capacity_tokens: float | None = setting(
         None, "Tokens its KV cache holds, if its metrics do not say.", above=0

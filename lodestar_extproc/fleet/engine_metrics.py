@@ -119,7 +119,10 @@ _TRITON_BLOCK_TYPE = b"kv_cache_block_type"
 
 TRITON = EngineNames(
     running_requests=((Series(_TRITON_REQUESTS, where=(b"request_type", b"scheduled")),),),
-    waiting_requests=((Series(_TRITON_REQUESTS, where=(b"request_type", b"waiting")),),),
+    waiting_requests=(
+        (Series(_TRITON_REQUESTS, where=(b"request_type", b"waiting")),),
+        (Series(b"nv_inference_pending_request_count"),),  # of any backend
+    ),
     kv_usage_ratio=(
         (Series(_TRITON_BLOCKS, Combine.MEAN, where=(_TRITON_BLOCK_TYPE, b"fraction")),),
     ),

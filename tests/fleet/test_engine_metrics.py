@@ -194,6 +194,15 @@ nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type="max",model="tensorrt_llm"
     )
 
 
+def test_triton_with_another_backend_says_how_many_wait():
+    page = b"""
+nv_inference_pending_request_count{model="a",version="1"} 3
+nv_inference_pending_request_count{model="b",version="1"} 4
+"""
+
+    assert parse(page, "triton") == EndpointMetrics(waiting_requests=7.0)
+
+
 def test_an_unknown_engine_says_nothing():
     assert parse(a_vllm_page(), "abacus") == EndpointMetrics()
 

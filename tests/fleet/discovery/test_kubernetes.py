@@ -456,6 +456,7 @@ async def test_slices_learn_the_accelerator_from_the_node(server):
         ("sglang", "sglang"),
         ("trtllm-serve", "trtllm"),
         ("triton-tensorrt-llm", "triton"),
+        ("triton", "triton"),
         ("another", "vllm"),
     ],
 )

@@ -23,6 +23,7 @@ ENGINES: Mapping[str, str] = MappingProxyType(
         "sglang": "sglang",
         "trtllm-serve": "trtllm",
         "triton-tensorrt-llm": "triton",
+        "triton": "triton",
     }
 )
 """Our engine by the value of that label, in which llm-d's router names them."""
