@@ -42,6 +42,12 @@ CHANGED = {
         "lodestar.type",
         "lodestar.load_assignment",
     },
+    "gateway.yaml": {
+        "engines.type",
+        "engines.load_assignment",
+        "lodestar.type",
+        "lodestar.load_assignment",
+    },
 }
 
 
@@ -70,7 +76,7 @@ def test_we_read_every_shipped_file(path, monkeypatch):
     seen = (sources.request_body_mode, sources.response_body_mode, sources.observer)
     assert (*seen, sources.access_log_tags is not None) == SOURCES.get(path.name, EVERYTHING)
     assert [pool.name for pool in config.pools] == ["engines"]
-    host = "lodestar" if path.name == "compose.yaml" else "127.0.0.1"
+    host = "lodestar" if path.name in ("compose.yaml", "gateway.yaml") else "127.0.0.1"
     assert config.extproc_address == f"{host}:9002"
 
 
