@@ -153,10 +153,11 @@ class App:
         """Say so once it is known where every pool's endpoints are."""
         for found in self._found.values():
             await found.wait()
+        # It takes long enough to be noticed: before the first request, not during it.
+        settle_garbage()
         self.admin.set_ready(ready=True)
         self.edge.set_serving(serving=True)
         _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self._options.admin)
-        settle_garbage()
 
     async def _drain(self) -> None:
         _log.info("stopping: draining for %g s", self._options.drain_s)
