@@ -21,10 +21,12 @@ from fake_api_server import (
     NODES,
     PODS,
     POOLS,
+    SLICES,
     an_api_server,
     node_parts,
     pod_parts,
     pool_parts,
+    slice_parts,
     until,
 )
 from lodestar_extproc.extproc import names
@@ -94,30 +96,35 @@ class Picker:
 
 
 @asynccontextmanager
-async def a_picker(server, folder, *arguments):
+async def a_process(server, folder, *arguments):
+    """The command, with credentials for *server*, and the file it logs to."""
     kubeconfig = folder / "kubeconfig"
     user = {"name": "u", "user": {"token": "t"}}
     cluster = {"name": "k", "cluster": {"server": f"http://127.0.0.1:{server.port}"}}
     context = {"name": "c", "context": {"cluster": "k", "user": "u"}}
     config = {"current-context": "c", "contexts": [context], "clusters": [cluster], "users": [user]}
     kubeconfig.write_text(json.dumps(config))
-    ports = unused_port(), unused_port(), unused_port()
-    flags = zip(("--grpc-port", "--grpc-health-port", "--metrics-port"), ports, strict=True)
     log = folder / "log"
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            COMMAND,
-            *arguments,
-            *(str(part) for pair in flags for part in pair),
-            stderr=output,
-            env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+            COMMAND, *arguments, stderr=output, env=environment
         )
     try:
-        yield Picker(process, ports, log)
+        yield process, log
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+@asynccontextmanager
+async def a_picker(server, folder, *arguments):
+    ports = unused_port(), unused_port(), unused_port()
+    flags = zip(("--grpc-port", "--grpc-health-port", "--metrics-port"), ports, strict=True)
+    given = (*arguments, *(str(part) for pair in flags for part in pair))
+    async with a_process(server, folder, *given) as (process, log):
+        yield Picker(process, ports, log)
 
 
 @pytest.fixture
@@ -214,3 +221,25 @@ async def test_without_a_cluster_it_ends_and_says_so(tmp_path):
 
     assert process.returncode == 2
     assert b"no Kubernetes API server" in said
+
+
+async def test_endpoints_beside_an_envoy_configuration_are_the_services(engine_port, tmp_path):
+    ready = {"addresses": ["127.0.0.1"], "conditions": {"ready": True}, "nodeName": "gpu-1"}
+    async with an_api_server() as server:
+        server.put(NODES, "gpu-1", **node_parts(**{"nvidia.com/gpu.product": "NVIDIA-L4"}))
+        server.put(SLICES, "a", **slice_parts(ready, ports=(("http", engine_port),)))
+        gateway = Path(__file__).parents[1] / "envoy" / "kubernetes" / "gateway.yaml"
+        ports = [unused_port() for _ in range(3)]
+        grpc_port, health_port, metrics_port = ports
+        arguments = (
+            *("serve", f"--envoy-config={gateway}", "--service=vllm:http", "--namespace=default"),
+            *(f"--listen=127.0.0.1:{grpc_port}", f"--health=127.0.0.1:{health_port}"),
+            f"--admin=127.0.0.1:{metrics_port}",
+        )
+        async with a_process(server, tmp_path, *arguments) as (process, log):
+            picker = Picker(process, ports, log)
+            await picker.becomes(SERVING)
+            _, page = await picker.get("/endpoints")
+
+    assert f'"127.0.0.1:{engine_port}"' in page
+    assert "NVIDIA-L4" in page

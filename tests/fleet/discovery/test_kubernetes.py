@@ -519,3 +519,17 @@ async def test_without_a_cluster_it_says_what_is_needed(monkeypatch, tmp_path):
     with pytest.raises(NotConnected, match="service account"):
         async with connect():
             pass
+
+
+async def test_node_that_answers_late_is_awaited(server):
+    server.put(NODES, "gpu-7", **node_parts(**{"nvidia.com/gpu.product": "NVIDIA-L4"}))
+    server.put(PODS, "a", **pod_parts("10.0.0.1", node="gpu-7"))
+    server.refuse[f"{NODES}/gpu-7"] = 503
+    server.put(POOLS, "vllm", **pool_parts())
+    async with watching(server) as answers:
+        answer = asyncio.ensure_future(answers.next())
+        await until(lambda: [path for path, _ in server.asked if NODES in path])
+        server.refuse.clear()
+        (endpoint,) = await answer
+
+    assert endpoint.accelerator == "NVIDIA-L4"

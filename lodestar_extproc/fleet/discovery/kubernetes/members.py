@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from lodestar_extproc.config import EndpointSettings, Member
 from lodestar_extproc.fleet.discovery.kubernetes.accelerator import accelerator, own_settings
+from lodestar_extproc.fleet.discovery.kubernetes.api import Object
 from lodestar_extproc.fleet.discovery.kubernetes.nodes import Nodes
 from lodestar_extproc.fleet.discovery.kubernetes.objects import (
     Labels,
     Pod,
     PoolPorts,
     SliceEndpoint,
+    read_pod,
 )
 
 ANONYMOUS = EndpointSettings().accelerator
@@ -20,7 +23,7 @@ ANONYMOUS = EndpointSettings().accelerator
 
 
 class PodMembers:
-    """Members for pods, made once for each.
+    """Members for pods, each pod read once.
 
     Args:
         defaults: settings of pods that say nothing.
@@ -29,24 +32,29 @@ class PodMembers:
     def __init__(self, nodes: Nodes, defaults: EndpointSettings) -> None:
         self._nodes = nodes
         self._defaults = defaults
-        self._settings: dict[str, tuple[Pod, EndpointSettings]] = {}
+        self._read: dict[str, _Read] = {}
 
-    def of(self, pods: Iterable[Pod], ports: PoolPorts) -> tuple[Member, ...]:
-        """One for every serving port of every pod whose accelerator is known, or never will be."""
-        latest: dict[str, tuple[Pod, EndpointSettings]] = {}
-        members: list[Member] = []
-        for pod in pods:
-            settings = self._settings_of(pod)
-            if settings is not None:
-                latest[pod.name] = (pod, settings)
-                members += _on_ports(pod, settings, ports)
-        self._settings = latest
-        return tuple(members)
+    def of(self, pods: Mapping[str, Object], ports: PoolPorts) -> tuple[Member, ...]:
+        """One for every serving port of every ready pod of *pods*, which are by name.
+
+        A pod whose node is still being asked for its accelerator is left out.
+        """
+        self._read = {name: self._read_again(name, found) for name, found in pods.items()}
+        return tuple(
+            member
+            for read in self._read.values()
+            if read.pod is not None and read.settings is not None
+            for member in _on_ports(read.pod, read.settings, ports)
+        )
+
+    def _read_again(self, name: str, found: Object) -> _Read:
+        last = self._read.get(name)
+        if last is not None and last.found is found and not last.pending:
+            return last
+        pod = read_pod(found)
+        return _Read(found, pod, None if pod is None else self._settings_of(pod))
 
     def _settings_of(self, pod: Pod) -> EndpointSettings | None:
-        known, settings = self._settings.get(pod.name, (None, None))
-        if known == pod:
-            return settings
         settings = own_settings(f"pod {pod.name}", pod.labels, pod.annotations, self._defaults)
         if settings.accelerator != ANONYMOUS:
             return settings
@@ -57,6 +65,19 @@ class PodMembers:
                 return None
             name = accelerator((labels,), pod.devices)
         return _on(settings, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read in one object; *settings* is None while the node is being asked."""
+
+    found: Object
+    pod: Pod | None
+    settings: EndpointSettings | None
+
+    @property
+    def pending(self) -> bool:
+        return self.pod is not None and self.settings is None
 
 
 def slice_members(

@@ -14,6 +14,8 @@ from lodestar_extproc.fleet.discovery.kubernetes.api import Api, ApiError
 from lodestar_extproc.fleet.discovery.kubernetes.objects import Labels, node_labels
 
 FORBIDDEN = 403
+ATTEMPTS, PAUSE_S = 3, 0.3
+"""A pod waits for its node's answer; after so many it is served as any other."""
 _NONE: Labels = MappingProxyType({})
 _log = logging.getLogger(__name__)
 
@@ -54,16 +56,22 @@ class Nodes:
             self._changed()
 
     async def _ask(self, name: str) -> Labels:
-        try:
-            return node_labels(await self._api.get(f"/api/v1/nodes/{name}"))
-        except ApiError as error:
-            if error.status == FORBIDDEN:
-                self._forbidden = True
-                _log.warning(
-                    "Kubernetes: %s; accelerators are told apart by the pods' own labels only: "
-                    "bind a ClusterRole that allows to get nodes",
-                    error,
-                )
-            else:
-                _log.warning("Kubernetes: %s; its accelerator is taken for the default", error)
-            return _NONE
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return node_labels(await self._api.get(f"/api/v1/nodes/{name}"))
+            except ApiError as error:
+                if error.status == FORBIDDEN:
+                    self._forbid(error)
+                    break
+                if attempt == ATTEMPTS:
+                    _log.warning("Kubernetes: %s; its accelerator is taken for the default", error)
+                await asyncio.sleep(PAUSE_S)
+        return _NONE
+
+    def _forbid(self, error: ApiError) -> None:
+        self._forbidden = True
+        _log.warning(
+            "Kubernetes: %s; accelerators are told apart by the pods' own labels only: "
+            "bind a ClusterRole that allows to get nodes",
+            error,
+        )

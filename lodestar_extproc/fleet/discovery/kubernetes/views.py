@@ -25,7 +25,6 @@ from lodestar_extproc.fleet.discovery.kubernetes.objects import (
     SliceEndpoint,
     read_endpoint_slice,
     read_inference_pool,
-    read_pod,
 )
 
 Changed = Callable[[], None]
@@ -70,8 +69,7 @@ class PodsView:
     def members(self) -> tuple[Member, ...] | None:
         if not self._pods.synced:
             return None
-        pods = (read_pod(found) for found in self._pods.objects.values())
-        members = self._members.of((pod for pod in pods if pod is not None), self.spec.ports)
+        members = self._members.of(self._pods.objects, self.spec.ports)
         self._heard = self._heard or not self._nodes.asking
         return members if self._heard else None
 
