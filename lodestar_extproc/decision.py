@@ -82,6 +82,10 @@ class Ranking:
     service_s: FloatArray | None = None
 
 
+UNTRAINED_S_PER_KTOKEN = 0.1
+"""Prefill time before anything is predicted, between a fast and a slow accelerator's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Where one request was sent and all that is needed to learn from what followed.
@@ -117,6 +121,19 @@ class Decision:
     def chosen(self) -> int:
         """Index of the best endpoint in the snapshot."""
         return self.ranking.order[0]
+
+    @property
+    def expected_ttft_s(self) -> float:
+        """As predicted for the best endpoint, or guessed where nothing was."""
+        if self.ranking.predicted_ttft_s is not None:
+            return float(self.ranking.predicted_ttft_s[self.chosen])
+        new_ktokens = float(self.candidates.features.engine[self.chosen, 1])
+        return new_ktokens * UNTRAINED_S_PER_KTOKEN
+
+    def tried_before(self, address: str) -> tuple[str, ...]:
+        """The choices that retries take before *address*; none if it was no candidate."""
+        ranked = self.addresses
+        return ranked[: ranked.index(address)] if address in ranked else ()
 
     def without_prompt(self) -> Decision:
         """The same, less the prompt's hashes: of many long prompts they are many megabytes."""

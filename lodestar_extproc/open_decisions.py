@@ -16,6 +16,7 @@ class OpenDecision:
     Attributes:
         learned: a sample was made of it; there is one at most.
         body_began_before: something that was no token came before the first token.
+        blamed: endpoints that were tried in vain have been blamed; they are once at most.
         report: what the engine said in its answer, where that was read.
     """
 
@@ -23,6 +24,7 @@ class OpenDecision:
     first_token_at_s: float | None = None
     learned: bool = False
     body_began_before: bool = False
+    blamed: bool = False
     report: AnswerReport | None = None
 
 

@@ -27,9 +27,6 @@ from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.sample import training_sample
 from lodestar_extproc.subset import Subset
 
-UNTRAINED_S_PER_KTOKEN = 0.1
-"""Prefill time before anything is predicted, between a fast and a slow accelerator's."""
-
 
 class NoEndpoint(Exception):  # noqa: N818  (the condition's name)
     """The pool has no endpoint: Envoy's own policy must decide."""
@@ -169,7 +166,7 @@ class Router:
             decision.address,
             uncached_tokens=float(decision.candidates.uncached_tokens[chosen]),
             at_s=decision.at_s,
-            expected_first_token_at_s=None if seen else decision.at_s + _expected_s(decision),
+            expected_first_token_at_s=None if seen else decision.at_s + decision.expected_ttft_s,
         )
 
     # -- its first token passed ---
@@ -188,6 +185,9 @@ class Router:
         # log has the last attempt's own. In shadow mode nobody retried: the pick was not used.
         if served == decision.address or self.settings.shadow:
             self._learn(entry, served, event.at_s - decision.at_s, event.at_s)
+        elif len(tried := decision.tried_before(served)) < self.settings.fallback_candidates:
+            # The access log would tell it too, when the answer ends: minutes later.
+            self._blame_tried(entry, tried, event.at_s)
         for listener in self._listeners:
             listener.first_token(decision, event)
 
@@ -229,7 +229,7 @@ class Router:
         )
         if not used:
             return
-        self._blame(decision, event)
+        self._blame(entry, event)
         self._learn_usage(decision.candidates.request, event)
         served = event.served or decision.address
         if event.outcome is Outcome.SERVED:
@@ -240,18 +240,25 @@ class Router:
             waited_s = event.duration_s or event.at_s - decision.at_s
             self._learn(entry, served, waited_s, event.at_s, censored=True)
 
-    def _blame(self, decision: Decision, event: Completion) -> None:
+    def _blame_tried(self, entry: OpenDecision, tried: Sequence[str], at_s: float) -> None:
+        """A retry went past *tried*: they have failed."""
+        if entry.blamed or self.settings.shadow:
+            return
+        entry.blamed = bool(tried)
+        for address in tried:
+            self.fleet.health.failed(address, at_s)
+            self.learner.penalise(address, at_s)
+
+    def _blame(self, entry: OpenDecision, event: Completion) -> None:
         """Endpoints tried before the one that served have failed, and maybe that one too."""
         health, served = self.fleet.health, event.served
-        n_failed = 0 if self.settings.shadow else (event.attempts or 1) - 1
-        for address in decision.addresses[:n_failed] if n_failed else ():
-            if address != served:
-                health.failed(address, event.at_s)
-                self.learner.penalise(address, event.at_s)
+        n_failed = (event.attempts or 1) - 1
+        tried = entry.decision.addresses[:n_failed] if n_failed else ()
+        self._blame_tried(entry, [a for a in tried if a != served], event.at_s)
         if served is None:
             return
         if event.outcome is Outcome.SERVED:
-            health.succeeded(served)
+            health.succeeded(served, event.at_s)
         elif event.outcome is Outcome.FAILED:
             self.learner.penalise(served, event.at_s)
             answered = event.response_code is not None and not event.flags
@@ -289,11 +296,3 @@ class Router:
     def n_open(self) -> int:
         """Decisions whose answers have not ended."""
         return len(self._open)
-
-
-def _expected_s(decision: Decision) -> float:
-    """When the first token is to be expected, from the decision on."""
-    chosen, predicted = decision.chosen, decision.ranking.predicted_ttft_s
-    if predicted is not None:
-        return float(predicted[chosen])
-    return float(decision.candidates.features.engine[chosen, 1]) * UNTRAINED_S_PER_KTOKEN

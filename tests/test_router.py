@@ -57,12 +57,41 @@ def test_a_retry_is_learned_from_the_last_attempt_and_blames_the_first():
     failed, served = decision.addresses[:2]
     router.first_token(FirstToken(decision.decision_id, 3.0, served))
     assert n_samples(router) == 0
+    assert router.fleet.health.state(failed, 3.5) is HealthState.EJECTED
 
     router.complete(end(decision, served=served, attempts=2, ttft_s=0.5))
     assert n_samples(router) == 1
     assert router.learner.status().endpoints[0].address == served
-    assert router.fleet.health.state(failed, 9.0) is HealthState.EJECTED
     assert router.fleet.health.state(served, 9.0) is HealthState.HEALTHY
+
+
+def test_without_an_observer_a_retry_blames_the_first_at_its_end():
+    router = a_router(sees_first_tokens=False)
+    decision = route(router)
+    failed, served = decision.addresses[:2]
+    router.complete(end(decision, served=served, attempts=2))
+
+    assert router.fleet.health.state(failed, 9.5) is HealthState.EJECTED
+
+
+def test_what_envoy_chose_by_itself_blames_nobody():
+    router = a_router(4)
+    decision = route(router)
+    router.first_token(FirstToken(decision.decision_id, 3.0, decision.addresses[3]))
+
+    assert router.fleet.health.all_healthy
+
+
+def test_a_retry_is_blamed_at_its_first_token_and_not_again_at_its_end():
+    router = a_router()
+    decision = route(router)
+    failed, _, served = decision.addresses
+    router.first_token(FirstToken(decision.decision_id, 3.0, served))
+    states = [router.fleet.health.state(a, 3.5) for a in decision.addresses]
+    assert states == [HealthState.EJECTED, HealthState.EJECTED, HealthState.HEALTHY]
+
+    router.complete(end(decision, served=served, attempts=3))
+    assert router.fleet.health.state(failed, 9.5) is HealthState.PROBATION
 
 
 def test_a_keep_alive_before_the_first_token_spoils_the_logs_label():

@@ -208,7 +208,7 @@ class Fleet:
             self._move(flight, served)
             self._load.start_decode(flight, at_s)
         self._load.saw_first_token(flight.address, at_s)
-        self._health.succeeded(flight.address)
+        self._health.succeeded(flight.address, at_s)
 
     def _move(self, flight: Flight, served: str | None) -> None:
         """A retry, or Envoy's own choice, served it elsewhere: count it, and its prompt, there."""

@@ -92,12 +92,15 @@ class Health:
         record.ejected_until_s = at_s + ejection_s
         record.ejections = min(record.ejections + 1, 10)
 
-    def succeeded(self, address: str) -> None:
+    def succeeded(self, address: str, at_s: float) -> None:
         """A first token or a whole answer came."""
         record = self._records.get(address)
         if record is not None:
-            record.ejections = record.errors = 0
+            record.errors = 0
             record.frozen = False
+            # During an ejection only what was sent before it can succeed, which says nothing new.
+            if at_s >= record.ejected_until_s:
+                record.ejections = 0
 
     def froze(self, address: str) -> None:
         """It holds prompts for long without a first token, while others progress."""

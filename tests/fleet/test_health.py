@@ -29,10 +29,19 @@ def test_failures_during_an_ejection_do_not_lengthen_it():
 def test_one_success_ends_probation():
     health = a_health()
     health.failed("a", 0.0)
-    health.succeeded("a")
+    health.succeeded("a", 1.5)
 
     assert health.state("a", 2.0) is HealthState.HEALTHY
     assert health.all_healthy
+
+
+def test_what_was_sent_before_a_failure_does_not_excuse_it():
+    health = a_health()
+    health.failed("a", 0.0)
+    health.succeeded("a", 0.5)
+
+    assert health.state("a", 0.6) is HealthState.EJECTED
+    assert health.state("a", 1.1) is HealthState.PROBATION
 
 
 def test_one_error_answer_is_the_prompts_fault_three_in_a_row_the_endpoints():
@@ -41,7 +50,7 @@ def test_one_error_answer_is_the_prompts_fault_three_in_a_row_the_endpoints():
     health.errored("a", 0.0)
     assert health.state("a", 0.0) is HealthState.HEALTHY
 
-    health.succeeded("a")
+    health.succeeded("a", 0.0)
     health.errored("a", 0.0)
     health.errored("a", 0.0)
     health.errored("a", 0.0)
@@ -68,7 +77,7 @@ def test_a_frozen_endpoint_returns_with_its_first_token():
     health.froze("a")
     assert health.state("a", 99.0) is HealthState.FROZEN
 
-    health.succeeded("a")
+    health.succeeded("a", 99.0)
     assert health.state("a", 99.0) is HealthState.HEALTHY
 
 
@@ -83,8 +92,8 @@ def test_a_frozen_endpoint_that_all_gave_up_on_is_tried_again_later_one_at_a_tim
 
 def test_an_unknown_endpoint_is_down_and_events_of_it_are_ignored():
     health = Health()
-    for event in (health.succeeded, health.froze):
-        event("x")
+    health.froze("x")
+    health.succeeded("x", 0.0)
     health.failed("x", 0.0)
     health.probed("x", healthy=True)
 
