@@ -26,10 +26,7 @@ from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.sample import training_sample
 from lodestar_extproc.subset import Subset
-
-
-class NoEndpoint(Exception):  # noqa: N818  (the condition's name)
-    """The pool has no endpoint: Envoy's own policy must decide."""
+from lodestar_extproc.unserved import NoEndpoint, shed_if_late
 
 
 class RouterListener(Protocol):
@@ -115,23 +112,29 @@ class Router:
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
+        sheddable: bool = False,
     ) -> Decision:
         """Choose an endpoint of *subset* (None: of all) for *request*; count it in flight there.
 
         Raises:
             NoEndpoint: the pool has none there.
+            Overloaded: *sheddable*, and predicted to be late everywhere.
         """
         candidates = self.candidates(request, at_s, subset)
         if len(candidates) == 0:
             raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
+        decision_id = f"{self.pool}.{self._rng.getrandbits(64):016x}"
+        ranking = self._rank(candidates)
+        if sheddable:
+            shed_if_late(ranking, request.ttft_slo_s or self.settings.ttft_slo_s)
         decision = Decision(
-            decision_id=f"{self.pool}.{self._rng.getrandbits(64):016x}",
+            decision_id=decision_id,
             request_id=request_id,
             at_s=at_s,
             pool=self.pool,
             policy=self._policy.name,
             candidates=candidates,
-            ranking=self._rank(candidates),
+            ranking=ranking,
             shadows=tuple((s.name, s.rank(candidates, self._rng).order[0]) for s in self._shadows),
         )
         self._open.add(decision)
@@ -266,11 +269,8 @@ class Router:
 
     def _learn_usage(self, request: InferenceRequest, event: Completion) -> None:
         if event.prompt_tokens is not None:
-            self._bytes_per_token.learn(
-                request.model,
-                prompt_bytes=request.prompt_bytes,
-                prompt_tokens=event.prompt_tokens,
-            )
+            tokens, n_bytes = event.prompt_tokens, request.prompt_bytes
+            self._bytes_per_token.learn(request.model, prompt_bytes=n_bytes, prompt_tokens=tokens)
 
     def _learn(
         self,

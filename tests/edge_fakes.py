@@ -11,9 +11,9 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.request import InferenceRequest
-from lodestar_extproc.router import NoEndpoint
 from lodestar_extproc.routers import UnknownPool
 from lodestar_extproc.subset import Subset
+from lodestar_extproc.unserved import NoEndpoint, Overloaded
 
 
 def a_decision(*addresses: str, decision_id: str = "pool.1", request_id: str = "") -> Decision:
@@ -46,6 +46,7 @@ class FakeRouters:
     policies: tuple[str, ...] = ("random",)
     to_the_end: bool = False
     bug: Exception | None = None
+    excess_s: float | None = None
     n_decisions: int = 0
     routed: list[InferenceRequest] = field(default_factory=list)
     request_ids: list[str] = field(default_factory=list)
@@ -72,12 +73,15 @@ class FakeRouters:
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
+        sheddable: bool = False,
     ) -> Decision:
         addresses = [a for a in self.addresses if subset is None or a in subset]
         if not addresses:
             raise NoEndpoint("none")
         if self.bug is not None:
             raise self.bug
+        if sheddable and self.excess_s is not None:
+            raise Overloaded(self.excess_s)
         self.routed.append(request)
         self.request_ids.append(request_id)
         self.n_decisions += 1

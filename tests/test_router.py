@@ -8,8 +8,8 @@ from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Ou
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.fleet.health import HealthState
 from lodestar_extproc.request import RequestKind
-from lodestar_extproc.router import NoEndpoint
 from lodestar_extproc.routers import Routers, UnknownPool
+from lodestar_extproc.unserved import NoEndpoint
 
 
 def route(router, at_s=0.0, request=None, request_id="r1"):
@@ -258,7 +258,7 @@ def test_shadow_policies_are_scored_and_never_decide():
 
 
 def test_the_model_decides_after_burn_in_and_its_choice_goes_out():
-    router = a_router(2, burn_in_samples=20)
+    router = a_router(2, burn_in_samples=20, exploration_ratio=0.0, trust_max_error_ratio=10.0)
     slow = router.fleet.endpoints[0].address
     reasons = []
     for i in range(60):

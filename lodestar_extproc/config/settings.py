@@ -95,6 +95,11 @@ class PoolSettings:
         text="Answer 503 where no endpoint may be chosen, instead of leaving it to Envoy; in full "
         "duplex, and for a gateway's subset without endpoints, that is always done.",
     )
+    sheddable_objectives: tuple[str, ...] = setting(
+        (),
+        "Objectives (`x-llm-d-inference-objective`) whose requests are answered 429, with a time "
+        "to wait, while every endpoint is predicted to miss their bound on TTFT.",
+    )
     conformance_headers: bool = setting(
         default=False,
         text="Obey and answer the headers of the Gateway API conformance tests; never for clients.",

@@ -5,7 +5,7 @@ https://github.com/kubernetes-sigs/gateway-api-inference-extension/tree/main/con
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lodestar_extproc.extproc.events import Headers, ResponseHeaders
 from lodestar_extproc.extproc.names import SERVED, TEST_ECHO, TEST_SELECTION, TEST_SERVED
@@ -18,9 +18,9 @@ def selected(headers: Mapping[str, str]) -> Subset | None:
     return Subset.of([wanted]) if wanted else None
 
 
-def request_headers(address: str) -> Headers:
-    """What the tests' backend is to send back, to show that it was reached."""
-    return ((TEST_ECHO, f"{TEST_SERVED}:{address}"),)
+def request_headers(addresses: Sequence[str]) -> Headers:
+    """What the tests' backend is to send back, to show that the first address was reached."""
+    return tuple((TEST_ECHO, f"{TEST_SERVED}:{address}") for address in addresses[:1])
 
 
 def response_headers(event: ResponseHeaders) -> Headers:

@@ -22,17 +22,15 @@ from lodestar_extproc.extproc.events import (
     Phase,
     Reject,
     Reply,
-    RequestBody,
     RequestEvent,
-    RequestHeaders,
     ResponseBody,
     ResponseEvent,
     ResponseHeaders,
 )
-from lodestar_extproc.extproc.held_body import MAX_BODY_BYTES, HeldBody, body_parts, given_back
-from lodestar_extproc.extproc.names import CONTENT_LENGTH, METHOD, PATH, REQUEST_ID
+from lodestar_extproc.extproc.held_body import MAX_BODY_BYTES, body_parts, given_back
+from lodestar_extproc.extproc.incoming import IncomingRequest
 from lodestar_extproc.extproc.observation import Observation
-from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouter, PoolRouters
+from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouters
 from lodestar_extproc.extproc.transitions import (
     TRANSITIONS,
     Action,
@@ -41,10 +39,8 @@ from lodestar_extproc.extproc.transitions import (
     manner_of,
 )
 from lodestar_extproc.extproc.verdict import Verdict
-from lodestar_extproc.request import InferenceRequest, RequestKind
-from lodestar_extproc.router import NoEndpoint
 from lodestar_extproc.routers import UnknownPool
-from lodestar_extproc.subset import Subset
+from lodestar_extproc.unserved import NoEndpoint, Overloaded
 
 
 class Exchange:
@@ -74,10 +70,7 @@ class Exchange:
         self._opening = opening
         self._overrides = overrides
         self._access_log = access_log
-        self._kind = RequestKind.UNKNOWN
-        self._headers: Mapping[str, str] = {}
-        self._held = HeldBody()
-        self._subset: Subset | None = None
+        self._request = IncomingRequest()
         self._tests_conformance = False
         self._observation: Observation | None = None
         self._seen_enough = False
@@ -100,8 +93,6 @@ class Exchange:
             came_while, self.state = self.state, State.DONE
             raise ProtocolError(f"{event.cue} came while {came_while}")
         action, self.state = row[event.cue]
-        if isinstance(event, RequestEvent) and event.subset is not None:
-            self._subset = event.subset
         return self._ACTIONS[action](self, event)
 
     def go_on_without_us(self, event: Event) -> tuple[Reply, ...]:
@@ -110,14 +101,14 @@ class Exchange:
             self._seen_enough = True
             return self._continue(event)
         if self._opening.holds_requests and self.verdict is Verdict.CUT and not self.done:
-            return (*self._pass(event), *given_back(event, self._held.content()))
+            return (*self._pass(event), *given_back(event, self._request.content()))
         self.state = State.DONE
         return ()
 
     def close(self, at_s: float) -> None:
         """The stream is over, in whatever state. Idempotent."""
         self.state = State.DONE
-        self._held.clear()
+        self._request.held.clear()
         if self._observation is not None:
             self._observation.close(at_s)
 
@@ -135,102 +126,75 @@ class Exchange:
     # -- the request --------------------------------------------------------------------------
 
     def _admit(self, event: Event) -> tuple[Reply, ...]:
-        self._read_headers(event)
-        return self._pass(event) if self._kind is RequestKind.UNKNOWN else self._continue(event)
+        self._request.take(event)
+        return self._continue(event) if self._request.is_inference else self._pass(event)
 
     def _gather(self, event: Event) -> tuple[Reply, ...]:
-        self._keep(event)
+        self._request.take(event)
         return self._continue(event)
 
     def _hold(self, event: Event) -> tuple[Reply, ...]:
         """Say nothing yet: the reply to the headers will carry the choice."""
-        if isinstance(event, RequestHeaders):
-            self._read_headers(event)
-        self._keep(event)
-        if self._held.is_full:
+        self._request.take(event)
+        if self._request.held.is_full:
             return self._reject(refusals.body_too_large(MAX_BODY_BYTES))
         return ()
 
     def _choose(self, event: Event) -> tuple[Reply, ...]:
-        self._keep(event)
-        content = self._held.content()
-        if self._opening.holds_requests:
-            content = body.for_model(content, self._headers)
+        self._request.take(event)
+        if not self._opening.holds_requests:
+            content = self._request.content()
+            return self._route(event, content, len(content))
+        content = self._request.content_for_model()
         replies = self._route(event, content, len(content))
-        if not self._opening.holds_requests or isinstance(replies[0], Reject):
+        if isinstance(replies[0], Reject):
             return replies
         return (*replies, *given_back(event, content))
 
     def _pick(self, event: Event) -> tuple[Reply, ...]:
         """Choose for a request without a body, be it an inference or not."""
-        self._read_headers(event)
+        self._request.take(event)
         return self._route(event, None, 0)
 
     def _guess(self, event: Event) -> tuple[Reply, ...]:
         """Choose by the headers: Envoy is not to send the body."""
         replies = self._admit(event)
-        if self.done:
-            return replies
-        length = self._headers.get(CONTENT_LENGTH, "")
-        n_bytes = int(length) if length.isdecimal() and len(length) < 16 else 0
-        return self._route(event, None, n_bytes)
-
-    def _read_headers(self, event: Event) -> None:
-        assert isinstance(event, RequestHeaders)
-        kind = body.kind_of(event.headers.get(METHOD, ""), event.headers.get(PATH, ""))
-        self._kind, self._headers = kind or RequestKind.UNKNOWN, event.headers
-
-    def _keep(self, event: Event) -> None:
-        if isinstance(event, RequestBody):
-            self._held.add(event.body)
+        if self._request.is_inference:
+            return self._route(event, None, self._request.announced_bytes)
+        return replies
 
     def _route(self, event: Event, content: bytes | None, n_bytes: int) -> tuple[Reply, ...]:
         try:
             router = self._overrides.find(self._routers, self._opening.pool)
         except (UnknownPool, ValueError):
             return self._pass(event, Verdict.BAD_ROUTE)
-        try:
-            request = self._read(content, n_bytes, router)
-        except body.InvalidRequest as error:
-            return self._reject(refusals.invalid_request(str(error)))
-        self._tests_conformance = router.settings.conformance_headers
-        if self._tests_conformance:
-            self._subset = conformance.selected(self._headers) or self._subset
+        settings, subset = router.settings, self._request.subset(router.settings)
+        self._tests_conformance = settings.conformance_headers
         try:
             self.decision = router.route(
-                request,
-                request_id=self._headers.get(REQUEST_ID, ""),
+                self._request.read(content, n_bytes, router),
+                request_id=self._request.request_id,
                 at_s=event.at_s,
-                subset=self._subset,
+                subset=subset,
+                sheddable=self._request.is_sheddable(settings),
             )
+        except body.InvalidRequest as error:
+            return self._reject(refusals.invalid_request(str(error)))
+        except Overloaded as error:
+            return self._reject(refusals.overloaded(str(error), error.retry_after_s), Verdict.SHED)
         except NoEndpoint as error:
-            return self._go_without(event, error, router.settings)
+            # An endpoint picker says so; in a gateway of its own, Envoy decides.
+            if self._opening.holds_requests or subset is not None or settings.answer_503:
+                return self._reject(refusals.no_endpoint(str(error)), Verdict.NO_ENDPOINT)
+            return self._pass(event, Verdict.NO_ENDPOINT)
         phase = Phase.REQUEST_HEADERS if self._opening.holds_requests else event.phase
-        return self._send_choice(phase, self.decision, router.settings)
-
-    def _go_without(
-        self, event: Event, why: NoEndpoint, settings: PoolSettings
-    ) -> tuple[Reply, ...]:
-        """No endpoint: an Endpoint Picker answers 503; in a gateway of its own, Envoy decides."""
-        picker = self._opening.holds_requests or self._subset is not None
-        if picker or settings.answer_503:
-            return self._reject(refusals.no_endpoint(str(why)), Verdict.NO_ENDPOINT)
-        return self._pass(event, Verdict.NO_ENDPOINT)
-
-    def _read(self, content: bytes | None, n_bytes: int, router: PoolRouter) -> InferenceRequest:
-        if content is not None:
-            try:
-                return body.parse(content, self._kind, router.bytes_per_token, self._headers)
-            except body.InvalidRequest:
-                if router.settings.strict:
-                    raise
-        return body.unparsed(n_bytes, router.bytes_per_token(""), self._headers)
+        return self._send_choice(phase, self.decision, settings)
 
     def _send_choice(
         self, phase: Phase, decision: Decision, settings: PoolSettings
     ) -> tuple[Reply, ...]:
         self.verdict = Verdict.CHOSEN
-        self._held.clear()
+        self._request.held.clear()
         if self._opening.response_body_mode is BodyMode.NONE:
             self.state = State.DONE
         else:
@@ -239,7 +203,7 @@ class Exchange:
             )
         n_named = 0 if settings.shadow else settings.fallback_candidates
         addresses = decision.addresses[:n_named]
-        headers = conformance.request_headers(addresses[0]) if self._tests_conformance else ()
+        headers = conformance.request_headers(addresses) if self._tests_conformance else ()
         return (Choose(phase, addresses, decision.decision_id, headers),)
 
     def _reject(self, refusal: Reject, verdict: Verdict = Verdict.REJECTED) -> tuple[Reply, ...]:
@@ -268,8 +232,9 @@ class Exchange:
     def _pass(self, event: Event, verdict: Verdict = Verdict.PASSED) -> tuple[Reply, ...]:
         """Envoy goes on by its own policy."""
         self.state, self.verdict = self._after_the_request, verdict
-        phase = Phase.REQUEST_HEADERS if self._opening.holds_requests else event.phase
-        return (Continue(phase),)
+        if self._opening.holds_requests and isinstance(event, RequestEvent):
+            return (Continue(Phase.REQUEST_HEADERS),)
+        return self._continue(event)
 
     @property
     def _after_the_request(self) -> State:

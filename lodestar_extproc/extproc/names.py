@@ -38,6 +38,8 @@ TEST_SERVED = "x-conformance-test-served-endpoint"
 TEST_ECHO = "x-echo-set-header"
 """Headers of the Gateway API conformance tests: where to go, who served, what to echo."""
 
+OBJECTIVE_HEADERS = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
+"""What the request is for, by llm-d's name and GAIE's: says whether it may be shed."""
 MODEL_REWRITE_HEADERS = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 """The model to ask the engine for, instead of the one in the body: llm-d's name, and GAIE's."""
 

@@ -28,6 +28,7 @@ class PoolRouter(Protocol):
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
+        sheddable: bool = False,
     ) -> Decision: ...
 
 

@@ -10,6 +10,7 @@ from lodestar_extproc.extproc.names import DROPPED_REASON
 INVALID_REQUEST = "lodestar_invalid_request"
 TOO_LARGE = "lodestar_body_too_large"
 NO_ENDPOINT = "lodestar_no_endpoint"
+OVERLOADED = "lodestar_overloaded"
 """Stand in Envoy's access log as the causes of our own answers."""
 
 
@@ -28,6 +29,12 @@ def no_endpoint(why: str) -> Reject:
     """503: nobody can serve it now."""
     reason = ((DROPPED_REASON, "rejected-no-endpoints"),)
     return Reject(503, _error(why, "service_unavailable_error"), NO_ENDPOINT, reason)
+
+
+def overloaded(why: str, retry_after_s: int) -> Reject:
+    """429: it would be served too late, and may be asked again."""
+    headers = (("retry-after", str(retry_after_s)), (DROPPED_REASON, "rejected-saturated"))
+    return Reject(429, _error(why, "rate_limit_error"), OVERLOADED, headers)
 
 
 def _error(message: str, kind: str) -> bytes:

@@ -12,6 +12,8 @@ class Verdict(StrEnum):
     """No inference, or answered by Envoy itself: left alone."""
     CHOSEN = "chosen"
     REJECTED = "rejected"
+    SHED = "shed"
+    """Predicted to be late everywhere, and answered 429."""
     NO_ENDPOINT = "no_endpoint"
     """None may be chosen: Envoy's own policy decided, or the client was answered 503."""
     BAD_ROUTE = "bad_route"

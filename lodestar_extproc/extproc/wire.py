@@ -11,6 +11,14 @@ from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from lodestar_extproc.extproc.context import (
+    attribute,
+    header_value,
+    message_metadata,
+    metadata_texts,
+    response_code,
+    subset_hint,
+)
 from lodestar_extproc.extproc.events import (
     BodyMode,
     BodyPart,
@@ -30,7 +38,6 @@ from lodestar_extproc.extproc.events import (
     ResponseTrailers,
 )
 from lodestar_extproc.extproc.names import (
-    ATTRIBUTES_NAMESPACE,
     CLUSTER_NAME,
     CONTENT_LENGTH,
     DECISION_ID,
@@ -38,24 +45,21 @@ from lodestar_extproc.extproc.names import (
     METADATA_NAMESPACE,
     METHOD,
     MODEL_REWRITE_HEADERS,
+    OBJECTIVE_HEADERS,
     PATH,
     REQUEST_ID,
-    RESPONSE_CODE,
     SERVED,
-    STATUS,
-    SUBSET,
-    SUBSET_NAMESPACE,
     TEST_SELECTION,
     TTFT_SLO_HEADERS,
     UPSTREAM_ADDRESS,
 )
 from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
-from lodestar_extproc.subset import Subset
 
 _READ_HEADERS = frozenset(
     (
         *(METHOD, PATH, CONTENT_LENGTH, REQUEST_ID, TEST_SELECTION),
+        *OBJECTIVE_HEADERS,
         *MODEL_REWRITE_HEADERS,
         *TTFT_SLO_HEADERS,
     )
@@ -85,7 +89,7 @@ def parse(data: bytes) -> envoy_pb2.ProcessingRequest:
 
 def decode_opening(message: envoy_pb2.ProcessingRequest) -> Opening:
     """What a stream's first message says of all that follow."""
-    pool = _attribute(message, CLUSTER_NAME)
+    pool = attribute(message, CLUSTER_NAME)
     if not message.HasField("protocol_config"):
         return Opening(observing=message.observability_mode, pool=pool)
     config = message.protocol_config
@@ -107,17 +111,17 @@ def decode(message: envoy_pb2.ProcessingRequest, at_s: float) -> Event:
     if name == "request_body":
         body = message.request_body
         end = body.end_of_stream or body.end_of_stream_without_message
-        subset = _subset(message)
+        subset = subset_hint(message)
         return RequestBody(at_s=at_s, body=body.body, end_of_stream=end, subset=subset)
     if name == "request_headers":
         return RequestHeaders(
             at_s=at_s,
             headers=_read_headers(message.request_headers.headers),
             end_of_stream=message.request_headers.end_of_stream,
-            subset=_subset(message),
+            subset=subset_hint(message),
         )
     if name == "request_trailers":
-        return RequestTrailers(at_s=at_s, end_of_stream=True, subset=_subset(message))
+        return RequestTrailers(at_s=at_s, end_of_stream=True, subset=subset_hint(message))
     if name is None:
         raise ProtocolError("a message without content, or of a kind unknown here")
     return _decode_response(message, name, at_s)
@@ -132,10 +136,10 @@ def _decode_response(message: envoy_pb2.ProcessingRequest, name: str, at_s: floa
     else:
         fields["end_of_stream"] = name == "response_trailers" or part.end_of_stream
     if name == "response_headers":
-        fields["metadata"] = _texts(message)
-    fields["decision_id"] = _metadata(message, DECISION_ID) or ""
-    fields["served"] = _metadata(message, SERVED) or _attribute(message, UPSTREAM_ADDRESS)
-    fields["response_code"] = _response_code(message)
+        fields["metadata"] = metadata_texts(message)
+    fields["decision_id"] = message_metadata(message, DECISION_ID) or ""
+    fields["served"] = message_metadata(message, SERVED) or attribute(message, UPSTREAM_ADDRESS)
+    fields["response_code"] = response_code(message)
     return _RESPONSE_EVENTS[name](**fields)
 
 
@@ -218,78 +222,6 @@ def _read_headers(given: envoy_pb2.HeaderMap) -> Mapping[str, str]:
         if name in _READ_HEADERS and name not in headers:
             headers[name] = header_value(header)
     return headers
-
-
-def header_value(header: envoy_pb2.HeaderValue) -> str:
-    """Envoy fills raw_value, other senders value."""
-    return header.raw_value.decode("utf-8", "replace") or header.value
-
-
-def _metadata(message: envoy_pb2.ProcessingRequest, key: str) -> str | None:
-    if not message.HasField("metadata_context"):
-        return None
-    return metadata_value(message.metadata_context, key)
-
-
-def metadata_value(metadata: envoy_pb2.Metadata, key: str) -> str | None:
-    """A string of our namespace of dynamic metadata; None where there is none."""
-    if METADATA_NAMESPACE not in metadata.filter_metadata:
-        return None
-    fields = metadata.filter_metadata[METADATA_NAMESPACE].fields
-    return (fields[key].string_value or None) if key in fields else None
-
-
-def _texts(message: envoy_pb2.ProcessingRequest) -> Mapping[str, str] | None:
-    """All strings of our namespace of dynamic metadata."""
-    namespaces = message.metadata_context.filter_metadata
-    if METADATA_NAMESPACE not in namespaces:
-        return None
-    return {key: value.string_value for key, value in namespaces[METADATA_NAMESPACE].fields.items()}
-
-
-def _subset(message: envoy_pb2.ProcessingRequest) -> Subset | None:
-    """The gateway's hint: a list, or a text with commas; in any other form it allows nothing."""
-    if not message.HasField("metadata_context"):
-        return None
-    namespaces = message.metadata_context.filter_metadata
-    if SUBSET_NAMESPACE not in namespaces or SUBSET not in namespaces[SUBSET_NAMESPACE].fields:
-        return None
-    hint = namespaces[SUBSET_NAMESPACE].fields[SUBSET]
-    return Subset.of([hint.string_value, *(item.string_value for item in hint.list_value.values)])
-
-
-def _attribute(message: envoy_pb2.ProcessingRequest, key: str) -> str | None:
-    fields = _attributes(message)
-    return (fields[key].string_value or None) if key in fields else None
-
-
-def _response_code(message: envoy_pb2.ProcessingRequest) -> int | None:
-    """From the attribute, else from the headers' own status."""
-    fields = _attributes(message)
-    if RESPONSE_CODE in fields:
-        return _status(fields[RESPONSE_CODE].number_value)
-    if message.HasField("response_headers"):
-        for header in message.response_headers.headers.headers:
-            if header.key == STATUS:
-                return _status(header_value(header))
-    return None
-
-
-def _status(given: str | float) -> int | None:
-    try:
-        return int(given) or None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _attributes(message: envoy_pb2.ProcessingRequest) -> Mapping[str, Any]:
-    if ATTRIBUTES_NAMESPACE not in message.attributes:
-        return _NO_FIELDS
-    fields: Mapping[str, Any] = message.attributes[ATTRIBUTES_NAMESPACE].fields
-    return fields
-
-
-_NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 
 
 def _body_mode(number: int) -> BodyMode:

@@ -320,6 +320,72 @@ def test_in_any_order_every_byte_comes_back_once_and_headers_first():
             assert sum(isinstance(r, Choose) for r in replies) == 1
 
 
+# -- shedding -------------------------------------------------------------------------------------
+
+SHEDDING = PoolSettings(sheddable_objectives=("batch",))
+
+
+@pytest.mark.parametrize("opening", [BOTH_WAYS, Opening()])
+@pytest.mark.parametrize("name", names.OBJECTIVE_HEADERS)
+def test_what_may_be_shed_is_answered_429_with_a_time_to_wait(opening, name):
+    routers = FakeRouters(settings=SHEDDING, excess_s=2.4)
+    asked = RequestHeaders(
+        at_s=0.0, headers={":method": "POST", ":path": "/v1/chat/completions", name: "batch"}
+    )
+    exchange = started(routers, asked, opening=opening)
+    (reply,) = exchange.receive(content())
+    assert isinstance(reply, Reject)
+    assert reply.status == 429
+    assert dict(reply.headers) == {
+        "retry-after": "3",
+        names.DROPPED_REASON: "rejected-saturated",
+    }
+    assert exchange.verdict is Verdict.SHED
+    assert not routers.routed
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"x_llm_d_inference_objective": "chat"},
+        {"x_llm_d_inference_objective": "chat", "x_gateway_inference_objective": "batch"},
+    ],
+)
+def test_nothing_else_is_shed(given):
+    exchange = started(FakeRouters(settings=SHEDDING, excess_s=2.4), headers(**given))
+    assert exchange.receive(content())[0] == CHOICE
+
+
+# -- one way only -------------------------------------------------------------------------------
+
+ANSWERS_ONLY = Opening(response_body_mode=FDS)
+
+
+def test_of_a_held_request_the_answer_may_come_otherwise():
+    exchange = started(opening=Opening(request_body_mode=FDS, response_body_mode=BodyMode.STREAMED))
+    exchange.receive(headers())
+    exchange.receive(content())
+    assert exchange.receive(answer()) == (Continue(Phase.RESPONSE_BODY),)
+    assert exchange.done
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize"])
+def test_of_any_request_an_answer_in_full_duplex_goes_back(path):
+    exchange = started(opening=ANSWERS_ONLY)
+    exchange.receive(headers(**{":path": path}))
+    if exchange.verdict is not Verdict.PASSED:
+        assert isinstance(exchange.receive(content())[0], Choose)
+    for _ in range(3):
+        assert exchange.receive(answer()) == (part(TOKEN, phase=Phase.RESPONSE_BODY),)
+
+
+def test_an_answer_before_the_choice_goes_back_in_full_duplex():
+    exchange = started(None, headers(), opening=ANSWERS_ONLY)
+    for _ in range(2):
+        assert exchange.receive(answer()) == (part(TOKEN, phase=Phase.RESPONSE_BODY),)
+
+
 # -- conformance tests --------------------------------------------------------------------------
 
 CONFORMANT = PoolSettings(conformance_headers=True)

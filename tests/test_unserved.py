@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from builders import a_request, a_router
+from lodestar_extproc.decision import Ranking, Reason
+from lodestar_extproc.unserved import Overloaded, shed_if_late
+
+
+def ranking(*predicted_s: float, reason=Reason.MODEL) -> Ranking:
+    order = tuple(range(len(predicted_s)))
+    return Ranking(order, reason, np.array(predicted_s) if predicted_s else None)
+
+
+@pytest.mark.parametrize(("best_s", "wait_s"), [(1.01, 1), (2.0, 1), (2.5, 2), (61.0, 60)])
+def test_beyond_the_bound_everywhere_it_is_refused_with_a_time_to_wait(best_s, wait_s):
+    with pytest.raises(Overloaded) as caught:
+        shed_if_late(ranking(best_s + 1, best_s), 1.0)
+    assert caught.value.retry_after_s == wait_s
+
+
+@pytest.mark.parametrize(
+    ("given", "slo_s"),
+    [
+        (ranking(2.0, 0.9), 1.0),
+        (ranking(2.0), 2.0),
+        (ranking(2.0), None),
+        (ranking(), 1.0),
+        (ranking(2.0, reason=Reason.UNTRUSTED), 1.0),
+        (ranking(2.0, reason=Reason.BURN_IN), 1.0),
+    ],
+)
+def test_a_bound_that_one_meets_or_a_prediction_not_believed_refuses_nobody(given, slo_s):
+    shed_if_late(given, slo_s)
+
+
+class Slow:
+    """Predicts ten seconds everywhere."""
+
+    name = "slow"
+
+    def rank(self, candidates, rng):
+        return ranking(*[10.0] * len(candidates))
+
+
+def test_what_is_refused_is_not_counted():
+    router = a_router(2, ttft_slo_s=1.0).deciding_by(Slow())
+    with pytest.raises(Overloaded):
+        router.route(a_request(), request_id="", at_s=0.0, sheddable=True)
+    assert router.n_open == router.fleet.n_in_flight == 0
+    router.route(a_request(), request_id="", at_s=0.0)
+    assert router.n_open == 1
+
+
+def test_the_requests_own_bound_comes_before_the_pools():
+    router = a_router(2, ttft_slo_s=1.0).deciding_by(Slow())
+    patient = a_request(ttft_slo_s=20.0)
+    assert router.route(patient, request_id="", at_s=0.0, sheddable=True)
