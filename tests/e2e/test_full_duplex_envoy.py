@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 import pytest_asyncio
-from envoy_process import cluster_of
+from envoy_process import cluster_of, connection_manager
 from stack import CHAT, chat, running_stack, until
 
 from lodestar_extproc.completion import Outcome
@@ -164,6 +164,63 @@ async def test_200_concurrent_streams_keep_their_answers_apart(stack):
     answers = await asyncio.gather(*(stack.post(chat()) for _ in range(200)))
     assert set(answers) == {(200, a.stream())}
     await until(lambda: len(stack.routers.completions) == 200)
+
+
+def with_trailers(config) -> None:
+    """HTTP/1 has trailers only where they are asked for."""
+    options = {"http_protocol_options": {"enable_trailers": True}}
+    connection_manager(config).update(options)
+    cluster = cluster_of(config, "engines")
+    del cluster["health_checks"]
+    for protocol in cluster["typed_extension_protocol_options"].values():
+        protocol["explicit_http_config"] = options
+    never_bypassed(config)
+
+
+async def answer_with_trailers(reader, writer) -> None:
+    """An engine that says in its trailers which trailer it was sent."""
+    await reader.readuntil(b"\r\n\r\n")
+    last = (await reader.readuntil(b"\r\n\r\n")).rpartition(b"0\r\n")[2]
+    writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    writer.write(b"6\r\nanswer\r\n0\r\nx-heard: " + last.strip() + b"\r\n\r\n")
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("body", [b"", chat(), b"x" * 200_000])
+async def test_trailers_pass_both_ways(tmp_path, body):
+    engine = await asyncio.start_server(answer_with_trailers, "127.0.0.1", 0, limit=2**20)
+    address = "{}:{}".format(*engine.sockets[0].getsockname())
+    file = "variants/full_duplex.yaml"
+
+    def to_engine(config) -> None:
+        with_trailers(config)
+        host, _, port = address.rpartition(":")
+        socket = {"socket_address": {"address": host, "port_value": int(port)}}
+        lb_endpoints = [{"endpoint": {"address": socket}}]
+        endpoints = [{"lb_endpoints": lb_endpoints}]
+        cluster_of(config, "engines")["load_assignment"]["endpoints"] = endpoints
+
+    async with engine, running_stack(tmp_path, file, access_log=False, edit=to_engine) as stack:
+        stack.routers.addresses = (address,)
+        reader, writer = await asyncio.open_connection("127.0.0.1", stack.envoy.port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\n")
+        writer.write(b"transfer-encoding: chunked\r\nte: trailers\r\n\r\n")
+        if body:
+            writer.write(b"%x\r\n%b\r\n" % (len(body), body))
+        writer.write(b"0\r\nx-said: something\r\n\r\n")
+        async with asyncio.timeout(10):
+            answer = await reader.readuntil(b"\r\n0\r\n")
+            trailers = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+        assert b" 200 OK" in answer
+        assert b"answer" in answer
+        assert trailers == b"x-heard: x-said: something\r\n\r\n"
+        assert stack.listener.count("message", "request_trailers") == 1
+        assert stack.listener.count("message", "response_trailers") == 1
+        assert not stack.listener.count("failed", "protocol")
 
 
 async def test_a_broken_router_stops_no_request(whole_stack):
