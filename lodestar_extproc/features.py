@@ -7,6 +7,7 @@ coefficients >= 0 is a step-time model of the engine.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,8 @@ MIN_STEP_TOKENS = 256.0
 """Prefill tokens a step keeps however many requests decode."""
 MAX_HEAD_PROGRESS_RATIO = 0.9
 KV_USABLE_RATIO = 0.98
+_SCALES = np.array([[1.0], [1e-3], [1.0], [1e-2], [1e-5], [1e-7], [1e-3], [0.1]])
+"""Of the engine features, so that all are about 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,49 +95,75 @@ def extract(
         matched_tokens: [n], leading prompt tokens each endpoint's cache probably holds.
         prefill_s_per_ktoken: [n], the learned rate, by which the oldest prefill has progressed.
     """
-    n = len(snapshot)
-    prompt = request.prompt_tokens
-    decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
     uncached = uncached_prompt_tokens(request, matched_tokens)
-    pairs = uncached * (prompt - 0.5 * uncached)
+    pairs = uncached * (request.prompt_tokens - 0.5 * uncached)
     queued = _queued_tokens(snapshot, prefill_s_per_ktoken)
-    work = queued + uncached
+    # Each call costs as much as the arithmetic for a hundred endpoints: hence few, and in place.
+    rows = np.empty((N_FEATURES, len(snapshot)))
+    _fill_engine(rows[:N_ENGINE], request.prompt_tokens, snapshot, queued + uncached, pairs)
+    _fill_loads(rows[N_ENGINE:], request.prompt_tokens, snapshot, queued, uncached)
+    per_ktoken = np.zeros((N_ENGINE, len(snapshot)))
+    per_ktoken[1] = 1.0
+    steps_per_ktoken = np.divide(1e3, snapshot.token_budget, out=per_ktoken[2])
+    np.multiply(steps_per_ktoken, snapshot.decode_context_tokens / 1e5, out=per_ktoken[4])
+    marginal = per_ktoken * (uncached / 1e3)
+    np.divide(pairs, 1e7, out=marginal[5])
+    return FeatureMatrix(rows.T, marginal.T, per_ktoken.T, uncached)
+
+
+def _fill_engine(
+    rows: FloatArray, prompt: float, snapshot: FleetSnapshot, work: FloatArray, pairs: FloatArray
+) -> None:
+    """The engine features of *work* tokens, own ones included, and of *pairs* of one's own."""
+    decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
+    rows[0] = 1.0
+    rows[1] = work
     fluid_steps = work / np.maximum(snapshot.token_budget - decodes, MIN_STEP_TOKENS)
     # The mean of whole and fluid steps, and half a step for the one in progress.
-    steps = 0.5 * (np.ceil(fluid_steps) + fluid_steps) + 0.5
-    held = context + snapshot.prefill_prompt_tokens
-    capacity = snapshot.kv_capacity_tokens
-
-    rows = np.empty((N_FEATURES, n))
-    rows[0] = 1.0
-    rows[1] = work / 1e3
-    rows[2] = steps
-    rows[3] = steps * decodes / 1e2
-    rows[4] = steps * context / 1e5
-    rows[5] = (pairs + snapshot.prefill_pairs) / 1e7
+    steps = np.ceil(fluid_steps, out=rows[2])
+    steps += fluid_steps
+    steps += 1.0
+    steps *= 0.5
+    np.multiply(steps, decodes, out=rows[3])
+    np.multiply(steps, context, out=rows[4])
+    np.add(pairs, snapshot.prefill_pairs, out=rows[5])
+    needed = context + snapshot.prefill_prompt_tokens + prompt
     # fmax: an unknown capacity (NaN) is no deficit.
-    rows[6] = np.fmax((held + prompt - KV_USABLE_RATIO * capacity) / 1e3, 0.0)
-    rows[7] = 0.1 * (snapshot.prefill_requests + decodes > 0) + decodes / 1e3
-    rows[8] = prompt
-    rows[9] = uncached
-    rows[10] = 1.0 - uncached / max(prompt, 1.0)
-    rows[11] = snapshot.prefill_requests
-    rows[12] = decodes
-    rows[13] = queued
-    rows[14] = snapshot.prefill_prompt_tokens
-    rows[15] = context
-    rows[16] = snapshot.running_requests
-    rows[17] = snapshot.waiting_requests
-    rows[18] = snapshot.kv_usage_ratio
-    _replace_unknown(rows, held / capacity)
+    np.fmax(needed - KV_USABLE_RATIO * snapshot.kv_capacity_tokens, 0.0, out=rows[6])
+    np.minimum(snapshot.in_flight, 1.0, out=rows[7])
+    rows[7] += decodes / 1e2
+    rows *= _SCALES
 
-    per_ktoken = np.zeros((N_ENGINE, n))
-    per_ktoken[1] = 1.0
-    per_ktoken[2] = 1e3 / snapshot.token_budget
-    per_ktoken[4] = per_ktoken[2] * context / 1e5
-    marginal = per_ktoken * (uncached / 1e3)
-    marginal[5] = pairs / 1e7
-    return FeatureMatrix(rows.T, marginal.T, per_ktoken.T, uncached)
+
+def _fill_loads(
+    rows: FloatArray,
+    prompt: float,
+    snapshot: FleetSnapshot,
+    queued: FloatArray,
+    uncached: FloatArray,
+) -> None:
+    """The load features; where a scraped value is unknown, what was counted here stands in."""
+    decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
+    rows[0] = prompt
+    rows[1] = uncached
+    np.subtract(1.0, uncached / max(prompt, 1.0), out=rows[2])
+    loads = (
+        snapshot.prefill_requests,
+        decodes,
+        queued,
+        snapshot.prefill_prompt_tokens,
+        context,
+        snapshot.running_requests,
+        snapshot.waiting_requests,
+        snapshot.kv_usage_ratio,
+    )
+    np.concatenate(loads, out=rows[3:].reshape(-1))
+    scraped = rows[8:]
+    if math.isnan(scraped.sum()):
+        held = context + snapshot.prefill_prompt_tokens
+        kv_usage = np.fmin(np.fmax(held / snapshot.kv_capacity_tokens, 0.0), 1.0)
+        unknown = np.isnan(scraped)
+        scraped[unknown] = np.stack((decodes, snapshot.prefill_requests, kv_usage))[unknown]
 
 
 def _queued_tokens(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) -> FloatArray:
@@ -142,18 +171,10 @@ def _queued_tokens(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) ->
     started_at_s = np.maximum(
         snapshot.last_first_token_at_s, snapshot.head_dispatched_at_s + API_DELAY_S
     )
-    rate_s = np.maximum(prefill_s_per_ktoken, MIN_PREFILL_S_PER_KTOKEN)
+    done = snapshot.at_s - started_at_s
+    done /= np.maximum(prefill_s_per_ktoken / 1e3, MIN_PREFILL_S_PER_KTOKEN / 1e3)
     # Where nothing waits the head has no tokens, so none are done, however long ago it started.
-    done = np.minimum(
-        1e3 * (snapshot.at_s - started_at_s) / rate_s,
-        MAX_HEAD_PROGRESS_RATIO * snapshot.head_uncached_tokens,
-    )
-    return np.maximum(snapshot.prefill_uncached_tokens - np.maximum(done, 0.0), 0.0)
-
-
-def _replace_unknown(rows: FloatArray, counted_kv_usage: FloatArray) -> None:
-    """Where a scraped value is unknown, what was counted here stands in; no row stays NaN."""
-    unknown = np.isnan(rows[16:19])
-    if unknown.any():
-        counted = np.stack((rows[12], rows[11], np.fmin(np.fmax(counted_kv_usage, 0.0), 1.0)))
-        rows[16:19][unknown] = counted[unknown]
+    np.minimum(done, MAX_HEAD_PROGRESS_RATIO * snapshot.head_uncached_tokens, out=done)
+    np.maximum(done, 0.0, out=done)
+    queued: FloatArray = np.maximum(snapshot.prefill_uncached_tokens - done, 0.0, out=done)
+    return queued

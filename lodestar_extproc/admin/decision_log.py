@@ -14,6 +14,8 @@ from lodestar_extproc.decision import Decision, Reason
 from lodestar_extproc.features import FEATURES
 
 CAPACITY = 256
+MAX_HELD_BLOCKS = 256
+"""Hashes of a longer prompt are let go when its request has ended."""
 
 _WHY = (
     (Reason.POLICY, "its rule ranked it first"),
@@ -62,7 +64,7 @@ class DecisionLog:
 
     def decided(self, decision: Decision) -> None:
         """See `RouterListener`."""
-        self._by_id[decision.decision_id] = LoggedDecision(decision.without_prompt())
+        self._by_id[decision.decision_id] = LoggedDecision(decision)
         if len(self._by_id) > self._capacity:
             self._by_id.popitem(last=False)
 
@@ -78,6 +80,9 @@ class DecisionLog:
         logged = self._by_id.get(decision.decision_id)
         if logged is None:
             return
+        if len(decision.candidates.request.block_hashes) > MAX_HELD_BLOCKS:
+            # Until now the router held them too.
+            logged.decision = decision.without_prompt()
         logged.outcome = event.outcome
         logged.duration_s = event.duration_s
         logged.used = bool(event.decision_id) or event.outcome is Outcome.EXPIRED

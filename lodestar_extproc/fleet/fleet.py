@@ -91,6 +91,7 @@ class Fleet:
             self._health.add(endpoint.address)
             self._indexes[endpoint.address] = self._new_index(endpoint)
         self._flights = {k: f for k, f in self._flights.items() if f.address in wanted}
+        self._indexes = {address: self._indexes[address] for address in wanted}
         self._endpoints = tuple(wanted.values())
         self._load.adopt(self._endpoints)
         return joined, left
@@ -130,11 +131,15 @@ class Fleet:
         n_blocks = len(request.block_hashes)
         if n_blocks == 0:
             return np.zeros(len(endpoints)), np.zeros(len(endpoints))
-        indexes = [self._indexes[e.address] for e in endpoints]
-        matched = matched_blocks(indexes, request.block_hashes)
+        matched = matched_blocks(self._indexes_of(endpoints), request.block_hashes)
         # An engine always computes at least the last prompt token.
         tokens = np.minimum(matched * request.tokens_per_block, request.prompt_tokens - 1)
         return np.maximum(tokens, 0.0), matched / n_blocks
+
+    def _indexes_of(self, endpoints: Sequence[Endpoint]) -> Iterable[PrefixIndex | None]:
+        if endpoints is self._endpoints:
+            return self._indexes.values()
+        return [self._indexes[e.address] for e in endpoints]
 
     def _routable(self, at_s: float, subset: Subset | None) -> list[int] | None:
         """Columns that may be chosen; None for all."""

@@ -47,6 +47,7 @@ class Health:
         self._unhealthy_threshold = unhealthy_threshold
         self._healthy_threshold = healthy_threshold
         self._records: dict[str, _Record] = {}
+        self._suspects: set[str] = set()
 
     def judge_by(self, *, unhealthy_threshold: int, healthy_threshold: int) -> None:
         """Count probes by new thresholds from now on."""
@@ -60,6 +61,7 @@ class Health:
     def remove(self, address: str) -> None:
         """Forget an endpoint that left."""
         self._records.pop(address, None)
+        self._suspects.discard(address)
 
     def probed(self, address: str, *, healthy: bool) -> None:
         """An active probe answered, or did not."""
@@ -74,6 +76,7 @@ class Health:
         else:
             record.probe_failures, record.probe_successes = record.probe_failures + 1, 0
             record.probe_down |= record.probe_failures >= self._unhealthy_threshold
+        self._note(address, record)
 
     def errored(self, address: str, at_s: float) -> None:
         """It answered, but with an error of its own (5xx, an error event in a stream)."""
@@ -91,6 +94,7 @@ class Health:
         ejection_s = min(LONGEST_EJECTION_S, FIRST_EJECTION_S * 2**record.ejections)
         record.ejected_until_s = at_s + ejection_s
         record.ejections = min(record.ejections + 1, 10)
+        self._note(address, record)
 
     def succeeded(self, address: str, at_s: float) -> None:
         """A first token or a whole answer came."""
@@ -101,6 +105,7 @@ class Health:
             # During an ejection only what was sent before it can succeed, which says nothing new.
             if at_s >= record.ejected_until_s:
                 record.ejections = 0
+            self._note(address, record)
 
     def froze(self, address: str) -> None:
         """It holds prompts for long without a first token, while others progress."""
@@ -108,12 +113,14 @@ class Health:
         if record is not None and not record.frozen:
             record.frozen = True
             record.ejections = max(record.ejections, 1)
+            self._note(address, record)
 
     def gave_up(self, address: str, at_s: float) -> None:
         """Nothing waits on it any more: if it was frozen it may be tried again, but not soon."""
         record = self._records.get(address)
         if record is not None and record.frozen:
             record.frozen = False
+            self._note(address, record)
             self.failed(address, at_s)
 
     def state(self, address: str, at_s: float) -> HealthState:
@@ -130,4 +137,10 @@ class Health:
     @property
     def all_healthy(self) -> bool:
         """True when no endpoint has anything against it; the common case, kept cheap."""
-        return not any(r.probe_down or r.frozen or r.ejections for r in self._records.values())
+        return not self._suspects
+
+    def _note(self, address: str, record: _Record) -> None:
+        if record.probe_down or record.frozen or record.ejections:
+            self._suspects.add(address)
+        else:
+            self._suspects.discard(address)

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
@@ -20,7 +18,7 @@ from lodestar_extproc.learning.labels import believed_s, label
 from lodestar_extproc.learning.live_errors import LiveErrors
 from lodestar_extproc.learning.models import Prediction, TTFTModel
 from lodestar_extproc.learning.penalties import Penalties
-from lodestar_extproc.learning.trust import Trust, Verdict
+from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.sample import TrainingSample
 
 NO_PREDICTION_S = 1e9
@@ -116,29 +114,32 @@ class Learner:
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Prediction:
         """TTFT on every endpoint, with the interval that should hold 80 % of them."""
         estimate = self._model.predict(features, endpoints)
-        factors = self._errors.interval(endpoints)
         return Prediction(
             estimate.ttft_s,
             estimate.service_s,
             estimate.backlog_s,
             estimate.s_per_ktoken,
-            low_s=estimate.ttft_s * factors[:, 0],
-            high_s=estimate.ttft_s * factors[:, 1],
+            factors=self._errors.interval(endpoints),
         )
 
-    def verdict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Verdict:
-        """What a prediction for *features* is worth."""
-        n_samples = self._n_learned if self._model.is_trained else 0
-        return self._trust.judge(features, endpoints, n_samples, self._model.extrapolation_ratio)
+    def verdict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint], index: int) -> Reason:
+        """MODEL if the model may choose the candidate at *index*, else why not."""
+        return self._trust.judge(
+            features,
+            endpoints,
+            index,
+            n_samples=self._n_learned if self._model.is_trained else 0,
+            extrapolation_ratio=self._model.extrapolation_ratio,
+        )
 
     def penalty_s(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray:
         """What recent failures add to the cost of each endpoint, seconds, [n]."""
         return self._penalties.at(endpoints, at_s)
 
-    def n_samples(self, endpoints: Sequence[Endpoint]) -> FloatArray:
-        """First tokens learned from each endpoint, [n]."""
+    def n_samples(self, endpoints: Sequence[Endpoint]) -> list[int]:
+        """First tokens learned from each endpoint."""
         known = self._n_samples
-        return np.array([known.get(e.address, 0) for e in endpoints], dtype=np.float64)
+        return [known.get(e.address, 0) for e in endpoints]
 
     # -- what happened ---------------------------------------------------------------------------
 

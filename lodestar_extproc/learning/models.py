@@ -36,10 +36,23 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Prediction(Estimate):
-    """An estimate with the interval that should hold 80 % of the observed TTFTs, both [n]."""
+    """An estimate with the interval that should hold 80 % of the observed TTFTs.
 
-    low_s: FloatArray
-    high_s: FloatArray
+    Attributes:
+        factors: [n_endpoints, 2], the interval's ends over the prediction.
+    """
+
+    factors: FloatArray
+
+    @property
+    def low_s(self) -> FloatArray:
+        """[n_endpoints]."""
+        return self.ttft_s * self.factors[:, 0]
+
+    @property
+    def high_s(self) -> FloatArray:
+        """[n_endpoints]."""
+        return self.ttft_s * self.factors[:, 1]
 
 
 class TTFTModel(Protocol):

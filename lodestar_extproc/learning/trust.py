@@ -6,10 +6,8 @@ It judges by what the model's own predictions were worth lately; it neither pred
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
@@ -22,32 +20,8 @@ REOPEN_RATIO = 0.8
 MIN_ENDPOINT_SAMPLES = 10
 """With fewer an endpoint is not judged alone."""
 
-BoolArray = NDArray[np.bool_]
 Range = tuple[FloatArray, FloatArray]
 """Lowest and highest value of each feature, both [N_FEATURES]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the model's word is worth on one request.
-
-    Attributes:
-        reason: MODEL, or why the model may not decide at all.
-        doubtful: [n_endpoints], its predictions of this endpoint were wrong lately.
-        outside: [n_endpoints], this candidate is unlike anything learned.
-    """
-
-    reason: Reason
-    doubtful: BoolArray
-    outside: BoolArray
-
-    def on(self, index: int) -> Reason:
-        """MODEL if it may choose the candidate at *index*, else why not."""
-        if self.reason is not Reason.MODEL:
-            return self.reason
-        if self.doubtful[index]:
-            return Reason.UNTRUSTED
-        return Reason.OUT_OF_RANGE if self.outside[index] else Reason.MODEL
 
 
 class Trust:
@@ -64,6 +38,7 @@ class Trust:
         self._trusted = True
         self._doubtful: set[str] = set()
         self._range: Range | None = None
+        self._limits: tuple[float, list[tuple[float, float]]] | None = None
 
     def weighs(self, n_samples: int) -> bool:
         """Whether errors count yet: those of a model's first guesses say nothing of it later."""
@@ -77,8 +52,12 @@ class Trust:
     def learned(self, sample: TrainingSample) -> None:
         """The model has seen this row: rows like it are in range."""
         row = sample.features
-        lowest, highest = (row, row) if self._range is None else self._range
-        self._range = np.minimum(lowest, row), np.maximum(highest, row)
+        if self._range is None:
+            self.adopt((row, row))
+            return
+        lowest, highest = self._range
+        if ((row < lowest) | (row > highest)).any():
+            self.adopt((np.minimum(lowest, row), np.maximum(highest, row)))
 
     def update(self, address: str, errors: LiveErrors) -> None:
         """The errors of the fleet and of the endpoint at *address* have changed."""
@@ -96,13 +75,25 @@ class Trust:
         self,
         features: FeatureMatrix,
         endpoints: Sequence[Endpoint],
+        index: int,
+        *,
         n_samples: int,
         extrapolation_ratio: float,
-    ) -> Verdict:
-        """What the model's word is worth on this request, learned from *n_samples*."""
-        doubtful = np.array([e.address in self._doubtful for e in endpoints], dtype=np.bool_)
-        outside = self._outside(features.values, extrapolation_ratio)
-        return Verdict(self.reason(n_samples), doubtful, outside)
+    ) -> Reason:
+        """MODEL if it may choose the candidate at *index*, else why not.
+
+        Args:
+            n_samples: that the model has learned from.
+            extrapolation_ratio: learned ranges that a feature may lie beyond what was learned.
+        """
+        reason = self.reason(n_samples)
+        if reason is not Reason.MODEL:
+            return reason
+        if endpoints[index].address in self._doubtful:
+            return Reason.UNTRUSTED
+        # Each candidate by its own row: the others may be as strange as they like.
+        outside = self._is_outside(features.values[index], extrapolation_ratio)
+        return Reason.OUT_OF_RANGE if outside else Reason.MODEL
 
     def reason(self, n_samples: int) -> Reason:
         """MODEL, or why a model that learned from *n_samples* may not decide at all."""
@@ -137,8 +128,8 @@ class Trust:
         return lowest, highest
 
     def adopt(self, learned: Range | None) -> None:
-        """Take the range of a model that was learned earlier."""
-        self._range = learned
+        """Take this as the range of what was learned."""
+        self._range, self._limits = learned, None
 
     def _keeps(self, window: ErrorWindow, *, trusted: bool, trivial: float | None) -> bool:
         """Whether trust is kept, or regained, at the error of *window*."""
@@ -149,12 +140,19 @@ class Trust:
         useless = trivial is not None and error > trivial and error > limit / 2
         return error <= (limit if trusted else REOPEN_RATIO * limit) and not useless
 
-    def _outside(self, values: FloatArray, extrapolation_ratio: float) -> BoolArray:
+    def _is_outside(self, row: FloatArray, extrapolation_ratio: float) -> bool:
         if self._range is None:
-            return np.ones(len(values), dtype=np.bool_)
-        lowest, highest = self._range
-        span = highest - lowest
-        # A feature that never varied tells nothing, and no model gave it a weight of its own.
-        margin = np.where(span > 0, extrapolation_ratio * span, np.inf)
-        inside = (values >= lowest - margin) & (values <= highest + margin)
-        return np.logical_not(inside.all(axis=1))
+            return True
+        if self._limits is None or self._limits[0] != extrapolation_ratio:
+            self._limits = extrapolation_ratio, _limits(self._range, extrapolation_ratio)
+        bounded = zip(self._limits[1], row.tolist(), strict=True)
+        return not all(low <= value <= high for (low, high), value in bounded)
+
+
+def _limits(learned: Range, extrapolation_ratio: float) -> list[tuple[float, float]]:
+    """Of each feature: the range and so much of its span on both sides."""
+    lowest, highest = learned
+    span = highest - lowest
+    # A feature that never varied tells nothing, and no model gave it a weight of its own.
+    margin = np.where(span > 0, extrapolation_ratio * span, np.inf)
+    return list(zip((lowest - margin).tolist(), (highest + margin).tolist(), strict=True))

@@ -5,10 +5,8 @@ It knows how to weigh the two; predictions are the learner's, costs the objectiv
 
 from __future__ import annotations
 
+import math
 import random
-from dataclasses import replace
-
-import numpy as np
 
 from lodestar_extproc.decision import Candidates, Ranking, Reason
 from lodestar_extproc.endpoint import FloatArray
@@ -22,16 +20,18 @@ FEW_SAMPLES = 20.0
 SANE_RATIO, SANE_S = 2.0, 0.1
 """Exploration costs a request at most this: twice the best predicted TTFT, and a little."""
 
+Choice = tuple[tuple[int, ...], Reason, float]
+"""The order, who decided it and why, and the propensity of its first."""
+
 
 class Learned:
     """Ranks by the objective's cost of what the learner predicts.
 
-    Algorithm: the fallback ranks every request. The model's order replaces it when the learner
-    trusts the model in general and about the endpoint it would choose. Of those requests,
-    *exploration_ratio* go to an endpoint that few samples are known of, if its TTFT is predicted
-    to be near the best.
+    Algorithm: the model's order, where the learner trusts the model in general and about the
+    endpoint it would choose; else the fallback's. Of the model's requests, *exploration_ratio* go
+    to an endpoint that few samples are known of, if its TTFT is predicted to be near the best.
 
-    Cost: the fallback's, and about 70 µs for 8 endpoints. Without a signal: the fallback.
+    Cost: about 70 µs for 8 endpoints, or the fallback's too. Without a signal: the fallback.
 
     Args:
         learner: predicts, and says what its word is worth.
@@ -60,26 +60,27 @@ class Learned:
         snapshot = candidates.snapshot
         self._objective.arrived(snapshot.at_s)
         prediction = self._learner.predict(candidates.features, snapshot.endpoints)
-        ranking = self._by_model_or_fallback(candidates, prediction, rng)
-        best = ranking.order[0]
+        order, reason, propensity = self._choose(candidates, prediction, rng)
+        best = order[0]
         self._objective.routed(snapshot.endpoints[best].address, float(prediction.service_s[best]))
         if not self._learner.is_trained:
-            return ranking
-        return replace(ranking, predicted_ttft_s=prediction.ttft_s, service_s=prediction.service_s)
+            return Ranking(order, reason, propensity=propensity)
+        return Ranking(order, reason, prediction.ttft_s, propensity, prediction.service_s)
 
-    def _by_model_or_fallback(
-        self, candidates: Candidates, prediction: Prediction, rng: random.Random
-    ) -> Ranking:
-        heuristic = self._fallback.rank(candidates, rng)
+    def _choose(self, candidates: Candidates, prediction: Prediction, rng: random.Random) -> Choice:
         cost = self._cost(candidates, prediction)
-        if not np.isfinite(cost).all():
-            return replace(heuristic, reason=Reason.UNTRUSTED)
+        if not math.isfinite(cost.sum()):
+            return self._fall_back(candidates, Reason.UNTRUSTED, rng)
         order = by_cost(cost, rng)
-        verdict = self._learner.verdict(candidates.features, candidates.snapshot.endpoints)
-        reason = verdict.on(order[0])
+        endpoints = candidates.snapshot.endpoints
+        reason = self._learner.verdict(candidates.features, endpoints, order[0])
         if reason is not Reason.MODEL:
-            return replace(heuristic, reason=reason)
+            return self._fall_back(candidates, reason, rng)
         return self._explore(candidates, prediction.ttft_s, order, rng)
+
+    def _fall_back(self, candidates: Candidates, reason: Reason, rng: random.Random) -> Choice:
+        heuristic = self._fallback.rank(candidates, rng)
+        return heuristic.order, reason, heuristic.propensity
 
     def _cost(self, candidates: Candidates, prediction: Prediction) -> FloatArray:
         snapshot = candidates.snapshot
@@ -92,7 +93,7 @@ class Learned:
         ttft_s: FloatArray,
         order: tuple[int, ...],
         rng: random.Random,
-    ) -> Ranking:
+    ) -> Choice:
         """The model's order, or one that begins with an endpoint of which little is known."""
         little_known = self._little_known(candidates, ttft_s)
         ratio = self._exploration_ratio if little_known else 0.0
@@ -102,14 +103,16 @@ class Learned:
         if chosen in little_known:
             propensity += ratio / len(little_known)
         if chosen == best:
-            return Ranking(order, Reason.MODEL, propensity=propensity)
+            return order, Reason.MODEL, propensity
         rest = tuple(i for i in order if i != chosen)
-        return Ranking((chosen, *rest), Reason.EXPLORATION, propensity=propensity)
+        return (chosen, *rest), Reason.EXPLORATION, propensity
 
     def _little_known(self, candidates: Candidates, ttft_s: FloatArray) -> list[int]:
         if self._exploration_ratio <= 0:
             return []
         n_samples = self._learner.n_samples(candidates.snapshot.endpoints)
-        sane = ttft_s <= SANE_RATIO * float(ttft_s.min()) + SANE_S
-        few: list[int] = np.flatnonzero((n_samples < FEW_SAMPLES) & sane).tolist()
-        return few
+        few = [i for i, n in enumerate(n_samples) if n < FEW_SAMPLES]
+        if not few:
+            return []
+        sane_s = SANE_RATIO * float(ttft_s.min()) + SANE_S
+        return [i for i in few if ttft_s[i] <= sane_s]

@@ -91,20 +91,20 @@ class Externality:
         """Own TTFT plus the weighted delay to others, [n]."""
         self._service.retain(candidates.snapshot.endpoints)
         x, v = estimate.service_s, estimate.backlog_s
-        congestion = self.arrival_rate(estimate) / (2.0 * (1.0 - self.utilisation(candidates)))
-        cost: FloatArray = estimate.ttft_s + self._weight * congestion * (2.0 * v * x + x * x)
+        congestion = self.arrival_rate(estimate) / (1.0 - self.utilisation(candidates))
+        cost: FloatArray = estimate.ttft_s + 0.5 * self._weight * congestion * (v + v + x) * x
         return cost
 
     def arrival_rate(self, estimate: Estimate) -> FloatArray:
         """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""
         speed = 1.0 / estimate.s_per_ktoken
-        rate: FloatArray = self._arrivals * self._start_up() * speed / speed.sum()
+        rate: FloatArray = self._arrivals * self._start_up() / float(speed.sum()) * speed
         return rate
 
     def utilisation(self, candidates: Candidates) -> FloatArray:
         """ρ: seconds of service routed to each endpoint a second, bounded, [n]."""
         own = self._start_up() * self._service.gather(candidates.snapshot.endpoints)[:, 0]
-        fleet = min(MAX_UTILISATION, float(own.mean()))
+        fleet = min(MAX_UTILISATION, float(own.sum()) / len(own))
         mixed: FloatArray = np.minimum(MAX_UTILISATION, (1 - OWN_SHARE) * fleet + OWN_SHARE * own)
         return mixed
 

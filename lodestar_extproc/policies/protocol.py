@@ -31,6 +31,5 @@ def by_cost(cost: FloatArray, rng: random.Random) -> tuple[int, ...]:
     >>> by_cost(np.array([3.0, 1.0, 2.0]), random.Random(0))
     (1, 2, 0)
     """
-    n = len(cost)
-    ties = np.array([rng.random() for _ in range(n)])
+    ties = np.frombuffer(rng.randbytes(8 * len(cost)), np.uint64)
     return tuple(np.lexsort((ties, cost)).tolist())

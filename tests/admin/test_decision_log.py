@@ -70,9 +70,10 @@ def test_an_empty_id_finds_nothing():
     assert log.explain("", world.now_s) is None
 
 
-def test_no_prompt_is_kept():
+def test_no_long_prompt_is_kept_beyond_its_request():
     world, log = a_world(policy="random")
-    decision = world.decide()
+    decision = world.decide(prompt=b"x" * 100_000)
+    world.end(decision)
 
     held = log._by_id[decision.decision_id].decision
     assert decision.candidates.request.block_hashes

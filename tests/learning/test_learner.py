@@ -20,7 +20,7 @@ def a_learner(model=None, **limits):
 
 
 def reason(learner, world):
-    return learner.verdict(world.candidates().features, world.endpoints).reason
+    return learner.status().reason
 
 
 def test_learns_from_nothing_to_trust_within_a_hundred_samples():
@@ -176,7 +176,7 @@ def test_an_endpoint_that_left_leaves_nothing_behind():
 
     assert gone.address.encode() not in orjson.dumps(learner.state())
     assert gone.address not in [e.address for e in learner.status().endpoints]
-    assert learner.n_samples([gone]).tolist() == [0.0]
+    assert learner.n_samples([gone]) == [0]
     assert learner.penalty_s([gone], 1.0).tolist() == [0.0]
     assert learner.status().n_samples == 200
 
@@ -191,7 +191,7 @@ def test_a_restart_is_warm():
     assert (second.ttft_s == first.ttft_s).all()
     assert (second.high_s == first.high_s).all()
     assert reason(again, world) is Reason.MODEL
-    assert again.n_samples(world.endpoints).tolist() == learner.n_samples(world.endpoints).tolist()
+    assert again.n_samples(world.endpoints) == learner.n_samples(world.endpoints)
 
 
 def test_a_damaged_state_leaves_the_learner_as_it_was():
