@@ -34,8 +34,8 @@ class Processes:
         self._folder = folder
         self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
 
-    def start(self, name: str, command: Sequence[str]) -> None:
-        """Run *command*, its output in `name.log`."""
+    def start(self, name: str, command: Sequence[str]) -> int:
+        """Run *command*, its output in `name.log`; the process's id."""
         with self.log_of(name).open("wb") as log:
             process = subprocess.Popen(  # noqa: S603  (our own commands)
                 command,
@@ -46,6 +46,7 @@ class Processes:
                 start_new_session=True,
             )
         self._running.append((name, process))
+        return process.pid
 
     def log_of(self, name: str) -> Path:
         """Where the output of *name* goes."""

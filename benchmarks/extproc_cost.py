@@ -1,0 +1,292 @@
+"""What the service costs behind a real Envoy: `make bench-extproc-cost`.
+
+Simulated engines, made fast, answer each request with 4 tokens as server-sent events. Three Envoys
+stand before them: alone, with Lodestar, and with an ext_proc service that only answers the same
+streams. They take turns in every round, so that compare what one run says.
+
+CPU: user and system time of the service's process, from /proc, over requests at some concurrency.
+Latency: time to the last byte at concurrency 1, one request to each Envoy in turn.
+Idle: CPU and memory of Lodestar with 64 endpoints scraped every 200 ms and no requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from lodestar_extproc.demo.bootstrap import Ports, bootstrap
+from lodestar_extproc.demo.processes import Processes, beside_python, free_ports
+from lodestar_extproc.evaluation.chats import text
+
+ALONE, OURS, NOTHING = "Envoy alone", "Lodestar", "do-nothing"
+PROMPT_TOKENS, SHARED_TOKENS, OUTPUT_TOKENS = 500, 350, 4
+ENGINES, IDLE_ENGINES = 4, 64
+SPEED = 200.0
+WARM_UP = 300
+IDLE_WINDOW_S = 10.0
+MAX_CPU_RATIO, MAX_ADDED_MS, MAX_IDLE_RATIO, MAX_MEMORY_MIB = 1.5, 1.5, 0.10, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One Envoy, and the process of its service; pid 0 without one."""
+
+    name: str
+    url: str
+    pid: int
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mib(pid: int) -> float:
+    """Resident memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def bodies(seed: int) -> Iterator[bytes]:
+    """Streamed chats of about 2 KB; two thirds share a system prompt with others."""
+    rng = random.Random(seed)
+    systems = [text(rng, SHARED_TOKENS) for _ in range(8)]
+    while True:
+        shared = rng.choice(systems) if rng.random() < 0.67 else ""
+        own = text(rng, PROMPT_TOKENS - len(shared) // 4)
+        said = ({"role": "system", "content": shared}, {"role": "user", "content": own})
+        asked = {"model": "llama-3.1-8b", "messages": said, "stream": True}
+        yield orjson.dumps(asked | {"max_tokens": OUTPUT_TOKENS})
+
+
+async def ask(session: aiohttp.ClientSession, target: Target, body: bytes) -> float:
+    """One request; its time in seconds."""
+    started_s = time.perf_counter()
+    async with session.post(target.url + "/v1/chat/completions", data=body) as response:
+        answer = await response.read()
+    elapsed_s = time.perf_counter() - started_s
+    if response.status != 200 or not answer.rstrip().endswith(b"[DONE]"):
+        raise RuntimeError(f"{target.name}: status {response.status}, {answer[-200:]!r}")
+    return elapsed_s
+
+
+class Bench:
+    """Sends load and reads clocks."""
+
+    def __init__(self, session: aiohttp.ClientSession, seed: int) -> None:
+        self._session = session
+        self._bodies = bodies(seed)
+
+    async def load(self, target: Target, n: int, concurrency: int) -> float:
+        """Send *n* requests; CPU seconds that the target's service took for each."""
+        left = iter(range(n))
+        before_s = cpu_s(target.pid)
+
+        async def worker() -> None:
+            for _ in left:
+                await ask(self._session, target, next(self._bodies))
+
+        await asyncio.gather(*(worker() for _ in range(concurrency)))
+        await asyncio.sleep(0.3)  # the access log follows
+        return (cpu_s(target.pid) - before_s) / n
+
+    async def latency(self, targets: list[Target], n: int) -> dict[str, list[float]]:
+        """*n* requests to each, in turn."""
+        taken_s: dict[str, list[float]] = {target.name: [] for target in targets}
+        for body in itertools.islice(self._bodies, n):
+            for target in targets:
+                taken_s[target.name].append(await ask(self._session, target, body))
+        return taken_s
+
+
+@asynccontextmanager
+async def opened_session() -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=0)
+    headers = {"content-type": "application/json"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        yield session
+
+
+class World:
+    """Engines, services and Envoys, each a process.
+
+    Args:
+        folder: for configurations and output.
+    """
+
+    def __init__(self, processes: Processes, session: aiohttp.ClientSession, folder: Path) -> None:
+        self._processes = processes
+        self._session = session
+        self._folder = folder
+        self._addresses: list[str] = []
+
+    async def start_engines(self, n: int) -> None:
+        # Consecutive ports cannot be reserved; those above a free one are free as a rule.
+        port = min(free_ports(1)[0], 65_000)
+        command = [sys.executable, "-m", "lodestar_extproc", "simulate", "--speed", str(SPEED)]
+        self._processes.start(
+            "engines", [*command, "--instances", f"h100:{n}", "--port", str(port)]
+        )
+        self._addresses = [f"127.0.0.1:{port + i}" for i in range(n)]
+        for address in self._addresses:
+            await self._processes.ready(self._session, f"http://{address}/health")
+
+    async def start(self, name: str) -> Target:
+        """Envoy and what *name* puts behind it."""
+        at = Ports(*free_ports(4))
+        config = self._folder / f"{name}.json"
+        config.write_text(json.dumps(self._envoy_config(name, at)))
+        pid = 0
+        if name == OURS:
+            pid = await self._start_ours(config, at)
+        elif name == NOTHING:
+            script = str(Path(__file__).with_name("do_nothing_extproc.py"))
+            command = [sys.executable, script, f"127.0.0.1:{at.edge}", self._addresses[0]]
+            pid = self._processes.start(name, command)
+        command = [beside_python("envoy"), "--config-path", str(config), "--concurrency", "1"]
+        quiet = ["--log-level", "warning", "--use-dynamic-base-id"]
+        self._processes.start(f"envoy-{name}", [*command, *quiet])
+        await self._processes.ready(self._session, f"http://127.0.0.1:{at.envoy_admin}/ready")
+        return Target(name, f"http://127.0.0.1:{at.listener}", pid)
+
+    async def _start_ours(self, config: Path, at: Ports) -> int:
+        admin = f"127.0.0.1:{at.lodestar_admin}"
+        command = [sys.executable, "-m", "lodestar_extproc", "serve", "--envoy-config", str(config)]
+        pid = self._processes.start(OURS, [*command, "--admin", admin, "--drain", "0"])
+        await self._processes.ready(self._session, f"http://{admin}/ready")
+        return pid
+
+    def _envoy_config(self, name: str, at: Ports) -> dict[str, Any]:
+        engines = [(address, "h100") for address in self._addresses]
+        config = bootstrap(at, engines, {"policy": "learned"})
+        if name == ALONE:
+            [listener] = config["staticResources"]["listeners"]
+            manager = listener["filterChains"][0]["filters"][0]["typedConfig"]
+            manager["httpFilters"] = manager["httpFilters"][-1:]
+            del manager["accessLog"]
+        return config
+
+
+async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """CPU of each service a request, and time of a request through each Envoy."""
+    with Processes(folder) as processes:
+        async with opened_session() as session:
+            world = World(processes, session, folder)
+            await world.start_engines(ENGINES)
+            alone, ours, nothing = [await world.start(name) for name in (ALONE, OURS, NOTHING)]
+            bench = Bench(session, options.seed)
+            for target in (ours, nothing):
+                await bench.load(target, WARM_UP, options.concurrency)
+            cpu_us: dict[str, list[float]] = {OURS: [], NOTHING: []}
+            latency_ms: dict[str, list[float]] = {ALONE: [], OURS: [], NOTHING: []}
+            for _ in range(options.rounds):
+                for target in (ours, nothing):
+                    used_s = await bench.load(target, options.requests, options.concurrency)
+                    cpu_us[target.name].append(1e6 * used_s)
+                taken_s = await bench.latency([alone, ours, nothing], options.pings)
+                for name, each in taken_s.items():
+                    latency_ms[name].append(1e3 * float(np.median(each)))
+                processes.check()
+            return _result(cpu_us, latency_ms) | {"memory_mib": memory_mib(ours.pid)}
+
+
+def _result(cpu_us: dict[str, list[float]], latency_ms: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians over the rounds of each round's own ratio and difference."""
+    ratios = [a / b for a, b in zip(cpu_us[OURS], cpu_us[NOTHING], strict=True)]
+    added = {
+        name: [a - b for a, b in zip(latency_ms[name], latency_ms[ALONE], strict=True)]
+        for name in (OURS, NOTHING)
+    }
+    return {
+        "cpu_us_per_request": cpu_us,
+        "cpu_ratio": float(np.median(ratios)),
+        "p50_ms": latency_ms,
+        "added_p50_ms": {name: float(np.median(each)) for name, each in added.items()},
+    }
+
+
+async def measure_idle(folder: Path) -> dict[str, float]:
+    """CPU and memory with many endpoints and nothing to do."""
+    with Processes(folder) as processes:
+        async with opened_session() as session:
+            world = World(processes, session, folder)
+            await world.start_engines(IDLE_ENGINES)
+            ours = await world.start(OURS)
+            # Scrapes slow down where nothing happens: requests keep them at their pace.
+            bench = Bench(session, 1)
+            await bench.load(ours, 3 * IDLE_ENGINES, 4)
+            before_s, started_s = cpu_s(ours.pid), time.monotonic()
+            await asyncio.sleep(IDLE_WINDOW_S)
+            used_ratio = (cpu_s(ours.pid) - before_s) / (time.monotonic() - started_s)
+            return {"idle_core_ratio": used_ratio, "idle_memory_mib": memory_mib(ours.pid)}
+
+
+def show(result: dict[str, Any], console: Console) -> bool:
+    """Print it; whether every target is met."""
+    table = Table("", box=None)
+    for name in ("CPU µs a request", "p50 ms at concurrency 1", "added ms"):
+        table.add_column(name, justify="right")
+    for name, each in result["p50_ms"].items():
+        cpu = result["cpu_us_per_request"].get(name)
+        added = result["added_p50_ms"].get(name)
+        table.add_row(
+            name,
+            "-" if cpu is None else f"{np.median(cpu):.0f} ({min(cpu):.0f} to {max(cpu):.0f})",
+            f"{np.median(each):.2f}",
+            "-" if added is None else f"{added:.2f}",
+        )
+    console.print(table)
+    verdicts = [
+        ("CPU, Lodestar over do-nothing", result["cpu_ratio"], MAX_CPU_RATIO),
+        ("added p50, ms", result["added_p50_ms"][OURS], MAX_ADDED_MS),
+        ("memory, MiB", result["memory_mib"], MAX_MEMORY_MIB),
+        ("idle with 64 endpoints, cores", result.get("idle_core_ratio", 0.0), MAX_IDLE_RATIO),
+    ]
+    for name, value, target in verdicts:
+        style = "red" if value > target else "green"
+        console.print(f"{name}: {value:.2f}, target {target:g}", style=style)
+    return all(value <= target for _, value, target in verdicts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=1500, help="of a round, each service")
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--pings", type=int, default=200, help="of a round, each Envoy")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-idle", action="store_true", help="leave out the idle measurement")
+    parser.add_argument("--json", type=Path, help="write the result here too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lodestar-cost-") as folder:
+        result = asyncio.run(measure(options, Path(folder)))
+        if not options.no_idle:
+            result |= asyncio.run(measure_idle(Path(folder)))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0 if show(result, Console(width=120)) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
