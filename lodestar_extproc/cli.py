@@ -14,6 +14,7 @@ import typer  # noqa: E402
 from lodestar_extproc.check.command import check  # noqa: E402
 from lodestar_extproc.demo.command import demo  # noqa: E402
 from lodestar_extproc.epp_command import epp, with_command  # noqa: E402
+from lodestar_extproc.evaluation.bench_command import bench  # noqa: E402
 from lodestar_extproc.evaluation.load_command import load  # noqa: E402
 from lodestar_extproc.evaluation.replay_command import replay  # noqa: E402
 from lodestar_extproc.explain_command import explain  # noqa: E402
@@ -33,7 +34,7 @@ def root() -> None:
     """A learned router for LLM engines behind Envoy."""
 
 
-for command in (serve, demo, check, simulate, load, explain, replay):
+for command in (serve, demo, check, simulate, load, explain, replay, bench):
     app.command()(command)
 # Its flags are another program's, read as that program would.
 app.command(

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-from lodestar_extproc.evaluation.comparison import Comparison
-from lodestar_extproc.evaluation.contenders import NoContender, parse_contender
-from lodestar_extproc.evaluation.fleets import STANDARD_FLEETS, NoFleet, find_fleet
-from lodestar_extproc.evaluation.report import write_report
-from lodestar_extproc.evaluation.results import write_json
-from lodestar_extproc.evaluation.scenarios import SCENARIOS
-from lodestar_extproc.evaluation.study import Study, run_all
-from lodestar_extproc.evaluation.tables import cell_table, ratio_table
-from lodestar_extproc.evaluation.trial import Outcome, Trial
-from lodestar_extproc.evaluation.workloads.catalog import WORKLOADS, NoWorkload, find_workload
+from lodestar_extproc.evaluation.bench_names import SCENARIO_NAMES, STANDARD_FLEETS, WORKLOADS
 
 DEFAULT_POLICIES = "prefix_cache,prefix_affinity_token_load,lmetric,least_load,learned"
 
@@ -49,7 +28,7 @@ Requests = Annotated[
     int | None,
     typer.Option(min=100, help="Of each run.", show_default="400 s of them, 5000 to 14000"),
 ]
-Scenarios = Annotated[str, typer.Option(help=f"{', '.join(SCENARIOS)}, or all; with commas.")]
+Scenarios = Annotated[str, typer.Option(help=f"{', '.join(SCENARIO_NAMES)}, or all; with commas.")]
 Traces = Annotated[Path, typer.Option(help="Folder of the public traces.")]
 TokensPerHash = Annotated[
     int | None, typer.Option(min=1, help="Tokens a hash id of a Mooncake trace stands for.")
@@ -97,37 +76,31 @@ def bench(  # noqa: PLR0913  (one argument an option)
 
         lodestar-extproc bench --workload mine.jsonl --rate 12 --fleet mine.yaml
     """
-    console = Console(stderr=True)
-    study = Study(
-        workloads=_names(workload, WORKLOADS),
-        fleets=_names(fleet, STANDARD_FLEETS),
-        scenarios=_names(scenario, tuple(SCENARIOS)),
-        contenders=_names(policies, ()),
-        seeds=tuple(range(first_seed, first_seed + seeds)),
-        traces=traces,
-        loads=_loads(load),
-        rate_per_s=rate,
-        n_requests=requests,
-        tokens_per_hash=tokens_per_hash,
-        hindsight=hindsight,
-    )
-    _check(study)
-    began_s = time.perf_counter()
-    outcomes = _run(study.trials(console.print), jobs or os.cpu_count() or 1, console)
-    elapsed_s = time.perf_counter() - began_s
-    comparison = Comparison(outcomes)
-    _show(comparison, Console())
-    if json is not None:
-        write_json(json, comparison, sys.argv[1:], elapsed_s)
-    if report is not None:
-        write_report(report, comparison, sys.argv[1:], elapsed_s)
-        console.print(f"report: {report / 'report.md'}")
-
-
-def _show(comparison: Comparison, console: Console) -> None:
-    console.print(cell_table(comparison))
-    if comparison.subject is not None and len(comparison.contenders) > 1:
-        console.print(ratio_table(comparison))
+    # Here, so that other commands need not load numba, River and matplotlib.
+    try:
+        from lodestar_extproc.evaluation.bench import run_bench  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        typer.secho(f"error: {error}; pip install 'lodestar-extproc[demo]'", fg="red", err=True)
+        raise typer.Exit(1) from None
+    try:
+        run_bench(
+            workloads=_names(workload, WORKLOADS),
+            fleets=_names(fleet, STANDARD_FLEETS),
+            scenarios=_names(scenario, SCENARIO_NAMES),
+            contenders=_names(policies, ()),
+            seeds=tuple(range(first_seed, first_seed + seeds)),
+            loads=_loads(load),
+            rate_per_s=rate,
+            n_requests=requests,
+            traces=traces,
+            tokens_per_hash=tokens_per_hash,
+            hindsight=hindsight,
+            jobs=jobs,
+            json=json,
+            report=report,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _names(text: str, everything: tuple[str, ...]) -> tuple[str, ...]:
@@ -144,41 +117,3 @@ def _loads(text: str) -> tuple[float, ...]:
     if not loads or not all(0 < x < 2 for x in loads):
         raise typer.BadParameter(f"{text!r}: wants shares like 0.6,0.8", param_hint="--load")
     return loads
-
-
-def _check(study: Study) -> None:
-    """Refuse what cannot run before anything does."""
-    try:
-        for workload in study.workloads:
-            find_workload(workload, traces=study.traces, tokens_per_hash=study.tokens_per_hash)
-        for fleet in study.fleets:
-            find_fleet(fleet)
-        for contender in study.contenders:
-            parse_contender(contender)
-    except (NoWorkload, NoFleet, NoContender) as error:
-        raise typer.BadParameter(str(error)) from None
-    unknown = [s for s in study.scenarios if s not in SCENARIOS]
-    if unknown or not study.contenders:
-        raise typer.BadParameter(
-            f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}"
-            if unknown
-            else "name at least one policy"
-        )
-
-
-def _run(trials: list[Trial], n_processes: int, console: Console) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("simulating", total=sum(t.n_requests for t in trials))
-        for trial, ended in run_all(trials, min(n_processes, len(trials))):
-            outcomes += ended
-            progress.update(task, advance=trial.n_requests, description=trial.cell.name)
-    order = {trial.cell: number for number, trial in enumerate(trials)}
-    return sorted(outcomes, key=lambda o: (order[o.cell], o.seed))

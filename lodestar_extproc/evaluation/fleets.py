@@ -12,7 +12,6 @@ from ruamel.yaml.error import YAMLError
 
 from lodestar_extproc.simulator.accelerators import ACCELERATORS, EngineSpec, StepCost
 
-STANDARD_FLEETS = ("a30x8", "a30x4+v100x4", "h100x3+l20x3+a30x2")
 MAX_ENGINES = 256
 _COST_KEYS = frozenset(f.name for f in fields(StepCost))
 _ENGINE_KEYS = frozenset(f.name for f in fields(EngineSpec)) - {"accelerator", "cost"}

@@ -17,10 +17,9 @@ import numpy as np
 import orjson
 from rich.console import Console
 
+from lodestar_extproc.evaluation.bench_names import STANDARD_FLEETS, WORKLOADS
 from lodestar_extproc.evaluation.contenders import parse_contender
-from lodestar_extproc.evaluation.fleets import STANDARD_FLEETS
 from lodestar_extproc.evaluation.trial import Cell, Trial, generate, simulate
-from lodestar_extproc.evaluation.workloads.catalog import WORKLOADS
 from lodestar_extproc.simulator.record import RequestRecord
 
 TABLE = Path(__file__).with_name("saturation.json")

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from lodestar_extproc.evaluation.bench_names import (
+    SCENARIO_NAMES,
+    STANDARD_FLEETS,
+    WORKLOADS,
+)
 from lodestar_extproc.evaluation.contenders import NoContender, parse_contender
+from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.saturation import bisect_rate, known_saturation, requests_at
 from lodestar_extproc.evaluation.scenarios import SCENARIOS
 from lodestar_extproc.evaluation.study import Study, run_all
 from lodestar_extproc.evaluation.trial import Cell, Trial, generate, run_trial, simulate
-from lodestar_extproc.evaluation.workloads.catalog import WORKLOADS
+from lodestar_extproc.evaluation.workloads.catalog import GENERATED, TRACES
 
 NOWHERE = Path("no-traces")
 
@@ -181,3 +187,9 @@ def test_bisection_finds_where_stability_ends():
     assert bisect_rate(lambda rate: rate < 40.0) == pytest.approx(40.0, rel=0.012)
     assert requests_at(1.0) == 5000
     assert requests_at(20.0) == 8000
+
+
+def test_the_names_in_the_help_are_those_that_there_are():
+    assert set(SCENARIO_NAMES) == set(SCENARIOS)
+    assert set(WORKLOADS) == set(TRACES) | set(GENERATED)
+    assert all(find_fleet(name).specs for name in STANDARD_FLEETS)

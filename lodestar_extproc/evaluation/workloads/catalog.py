@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from lodestar_extproc.evaluation.bench_names import WORKLOADS
 from lodestar_extproc.evaluation.workloads.agentic import Agentic
 from lodestar_extproc.evaluation.workloads.azure import read_azure
 from lodestar_extproc.evaluation.workloads.mooncake import read_mooncake
@@ -54,7 +55,6 @@ GENERATED: Mapping[str, WorkloadSource] = MappingProxyType(
         "agentic": Agentic(),
     }
 )
-WORKLOADS = ("conversation", "synthetic", "prefix30", "prefix50", "bursty", "agentic")
 
 
 class NoWorkload(ValueError):  # noqa: N818  (the condition's name)

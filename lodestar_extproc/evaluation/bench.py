@@ -1,0 +1,121 @@
+"""run_bench(): a benchmark from its options to its tables, JSON and report."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lodestar_extproc.evaluation.comparison import Comparison
+from lodestar_extproc.evaluation.contenders import parse_contender
+from lodestar_extproc.evaluation.fleets import find_fleet
+from lodestar_extproc.evaluation.report import write_report
+from lodestar_extproc.evaluation.results import write_json
+from lodestar_extproc.evaluation.scenarios import SCENARIOS
+from lodestar_extproc.evaluation.study import Study, run_all
+from lodestar_extproc.evaluation.tables import cell_table, ratio_table
+from lodestar_extproc.evaluation.trial import Outcome, Trial
+from lodestar_extproc.evaluation.workloads.catalog import find_workload
+
+
+def run_bench(  # noqa: PLR0913  (one argument an option)
+    *,
+    workloads: tuple[str, ...],
+    fleets: tuple[str, ...],
+    scenarios: tuple[str, ...],
+    contenders: tuple[str, ...],
+    seeds: tuple[int, ...],
+    loads: tuple[float, ...],
+    rate_per_s: float | None,
+    n_requests: int | None,
+    traces: Path,
+    tokens_per_hash: int | None,
+    hindsight: bool,
+    jobs: int | None,
+    json: Path | None,
+    report: Path | None,
+) -> None:
+    """Compare *contenders* over all cells; see `Study` for the arguments.
+
+    Args:
+        jobs: processes; None for one a core.
+        json, report: where to write figures, and tables with plots.
+
+    Raises:
+        ValueError: a name that means nothing, or a trace that is not there.
+    """
+    console = Console(stderr=True)
+    study = Study(
+        workloads=workloads,
+        fleets=fleets,
+        scenarios=scenarios,
+        contenders=contenders,
+        seeds=seeds,
+        traces=traces,
+        loads=loads,
+        rate_per_s=rate_per_s,
+        n_requests=n_requests,
+        tokens_per_hash=tokens_per_hash,
+        hindsight=hindsight,
+    )
+    _check(study)
+    began_s = time.perf_counter()
+    outcomes = _run(study.trials(console.print), jobs or os.cpu_count() or 1, console)
+    elapsed_s = time.perf_counter() - began_s
+    comparison = Comparison(outcomes)
+    _show(comparison, Console())
+    if json is not None:
+        write_json(json, comparison, sys.argv[1:], elapsed_s)
+    if report is not None:
+        write_report(report, comparison, sys.argv[1:], elapsed_s)
+        console.print(f"report: {report / 'report.md'}")
+
+
+def _show(comparison: Comparison, console: Console) -> None:
+    console.print(cell_table(comparison))
+    if comparison.subject is not None and len(comparison.contenders) > 1:
+        console.print(ratio_table(comparison))
+
+
+def _check(study: Study) -> None:
+    """Refuse what cannot run before anything does."""
+    for workload in study.workloads:
+        find_workload(workload, traces=study.traces, tokens_per_hash=study.tokens_per_hash)
+    for fleet in study.fleets:
+        find_fleet(fleet)
+    for contender in study.contenders:
+        parse_contender(contender)
+    for scenario in study.scenarios:
+        if scenario not in SCENARIOS:
+            raise ValueError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+    if not study.contenders:
+        raise ValueError("name at least one policy")
+
+
+def _run(trials: list[Trial], n_processes: int, console: Console) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("simulating", total=sum(t.n_requests for t in trials))
+        for trial, ended in run_all(trials, min(n_processes, len(trials))):
+            outcomes += ended
+            progress.update(task, advance=trial.n_requests, description=trial.cell.name)
+    order = {trial.cell: number for number, trial in enumerate(trials)}
+    return sorted(outcomes, key=lambda o: (order[o.cell], o.seed))
