@@ -146,7 +146,7 @@ def new_objective(settings: PoolSettings, name: str | None = None) -> Objective:
     name = settings.objective if name is None else name
     match name:
         case "externality":
-            return Externality(settings.externality_weight)
+            return Externality(settings.externality_weight, settings.decode_weight)
         case "ttft":
             return GreedyTTFT()
     raise ValueError(f"no objective {name!r}; there are externality, ttft")

@@ -53,6 +53,11 @@ class PoolSettings:
     externality_weight: float = setting(
         2.0, "Weight of the delay caused to others against the request's own TTFT.", at_least=0
     )
+    decode_weight: float = setting(
+        0.1,
+        "Price of a second by which the request slows one that is generating, in seconds of TTFT.",
+        at_least=0,
+    )
     model: str = setting("engine", "What predicts TTFT.", choices=MODELS)
     shadow: bool = setting(
         default=False, text="Decide and learn, but leave the choice of the endpoint to Envoy."

@@ -184,7 +184,7 @@ def test_nan_never_decides():
 def test_a_failed_endpoint_is_avoided_for_a_while():
     world = a_world("slow", "slow", "slow")
     learner = a_taught_learner(world)
-    policy = a_policy(learner)
+    policy = a_policy(learner, GreedyTTFT())
     candidates = world.candidates()
     best = policy.rank(candidates, RNG).order[0]
     for _ in range(10):

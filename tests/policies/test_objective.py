@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def test_cost_of_the_worked_decision(weight, cost):
     decision = worked_decision()
     endpoints = decision.snapshot.endpoints
     estimate = EngineModel().predict(decision.features, endpoints)
-    objective = Externality(weight)
+    objective = Externality(weight, decode_weight=0.0)
     # 6 arrivals a second, and .55 and .40 seconds of service a second, long after the start.
     objective._started_at_s, objective._at_s, objective._arrivals = -1e9, 100.0, 6.0
     for endpoint, busy in zip(endpoints, (0.55, 0.40), strict=True):
@@ -89,10 +91,18 @@ def test_work_before_a_backlog_costs_more_than_the_same_work_without():
 
 
 def test_weight_zero_is_greedy():
-    objective = Externality(0.0)
+    objective = Externality(0.0, decode_weight=0.0)
     steady(objective, 8.0, 60, service_s=(0.1, 0.1))
 
     assert objective.score(an_estimate(), candidates()).tolist() == [0.5, 0.5]
+
+
+def test_slowing_those_that_generate_has_its_price():
+    seen = candidates()
+    crowded = replace(seen, snapshot=replace(seen.snapshot, decode_requests=np.array([20.0, 0.0])))
+    cost = Externality(0.0, decode_weight=0.1).score(an_estimate(service_s=[0.3, 0.3]), crowded)
+
+    assert cost - 0.5 == pytest.approx([0.1 * 20 * 0.3, 0.0])
 
 
 def test_a_pause_empties_the_counts():
