@@ -151,11 +151,19 @@ async def test_a_mesh_is_served_from_pool_to_answer_and_nothing_fails_when_we_st
 
 
 @pytest.mark.parametrize("what", [signal.SIGKILL, signal.SIGSTOP])
-async def test_killed_or_frozen_requests_go_on_within_two_seconds(tmp_path, what):
+async def test_killed_or_frozen_requests_go_on_once_it_is_noticed(tmp_path, what):
     async with a_mesh(tmp_path) as (ask, _, process, _):
         assert (await ask())[0] == 200
         process.send_signal(what)
-        await asyncio.sleep(2.0)
 
-        async with asyncio.timeout(5):
-            assert [(await ask())[0] for _ in range(5)] == [200] * 5
+        async def goes_on():
+            try:
+                async with asyncio.timeout(1.0):
+                    return (await ask())[0] == 200
+            except TimeoutError:
+                return False
+
+        async with asyncio.timeout(15):
+            while not await goes_on():  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert [(await ask())[0] for _ in range(5)] == [200] * 5
