@@ -198,9 +198,8 @@ class LoadTable:
         """
         m = self._matrix.copy() if columns is None else self._matrix[:, columns]
         age_s = at_s - m[Row.SCRAPED_AT_S]
-        stale = age_s > stale_s
-        if stale.any():
-            m[Row.RUNNING : Row.SCRAPED_AT_S, stale] = np.nan
+        if np.maximum.reduce(age_s, initial=0.0) > stale_s:
+            m[Row.RUNNING : Row.SCRAPED_AT_S, age_s > stale_s] = np.nan
         decoding_s = np.maximum(0.0, m[Row.DECODE_REQUESTS] * at_s - m[Row.DECODE_STARTED_S])
         return FleetSnapshot(
             at_s=at_s,

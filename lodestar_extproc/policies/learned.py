@@ -9,7 +9,7 @@ import math
 import random
 
 from lodestar_extproc.decision import Candidates, Ranking, Reason
-from lodestar_extproc.endpoint import FloatArray
+from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.models import Prediction
 from lodestar_extproc.policies.objective import Objective
@@ -54,6 +54,7 @@ class Learned:
         self._objective = objective
         self._fallback = fallback
         self._exploration_ratio = exploration_ratio
+        self._well_known: tuple[Endpoint, ...] = ()
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         """Rank once a request: the objective counts it as an arrival, and its choice as made."""
@@ -108,11 +109,14 @@ class Learned:
         return (chosen, *rest), Reason.EXPLORATION, propensity
 
     def _little_known(self, candidates: Candidates, ttft_s: FloatArray) -> list[int]:
-        if self._exploration_ratio <= 0:
+        endpoints = candidates.snapshot.endpoints
+        # What was once well known stays so, until the fleet is another.
+        if self._exploration_ratio <= 0 or endpoints is self._well_known:
             return []
-        n_samples = self._learner.n_samples(candidates.snapshot.endpoints)
+        n_samples = self._learner.n_samples(endpoints)
         few = [i for i, n in enumerate(n_samples) if n < FEW_SAMPLES]
         if not few:
+            self._well_known = endpoints
             return []
         sane_s = SANE_RATIO * float(ttft_s.min()) + SANE_S
         return [i for i in few if ttft_s[i] <= sane_s]
