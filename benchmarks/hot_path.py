@@ -117,9 +117,8 @@ class World:
     def serve(self, n: int) -> dict[str, Stopwatch]:
         """Send *n* requests, and let what is due meanwhile happen; the time each call took."""
         self._timings.clear()
-        for _ in range(n):
+        for data in [self.request_body() for _ in range(n)]:
             self._advance()
-            data = self.request_body()
             with self._timings["decide"]():
                 request = body.parse(
                     data, RequestKind.CHAT_COMPLETIONS, self.router.bytes_per_token

@@ -16,7 +16,7 @@ from lodestar_extproc.features import FeatureMatrix
 from lodestar_extproc.learning.drift_watch import DriftWatch
 from lodestar_extproc.learning.labels import believed_s, label
 from lodestar_extproc.learning.live_errors import LiveErrors
-from lodestar_extproc.learning.models import Prediction, TTFTModel
+from lodestar_extproc.learning.models import Estimate, TTFTModel
 from lodestar_extproc.learning.penalties import Penalties
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.sample import TrainingSample
@@ -111,16 +111,16 @@ class Learner:
         """Seconds each endpoint takes for 1000 prompt tokens, [n]."""
         return self._model.prefill_s_per_ktoken(endpoints)
 
-    def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Prediction:
-        """TTFT on every endpoint, with the interval that should hold 80 % of them."""
-        estimate = self._model.predict(features, endpoints)
-        return Prediction(
-            estimate.ttft_s,
-            estimate.service_s,
-            estimate.backlog_s,
-            estimate.s_per_ktoken,
-            factors=self._errors.interval(endpoints),
-        )
+    def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
+        """TTFT on every endpoint, and what else a choice is weighed by."""
+        return self._model.predict(features, endpoints)
+
+    def interval_s(
+        self, ttft_s: FloatArray, endpoints: Sequence[Endpoint]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Between what 80 % of the TTFTs predicted as *ttft_s* should be, low and high, [n]."""
+        low, high = self._errors.interval(endpoints).T
+        return ttft_s * low, ttft_s * high
 
     def verdict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint], index: int) -> Reason:
         """MODEL if the model may choose the candidate at *index*, else why not."""

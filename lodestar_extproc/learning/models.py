@@ -1,4 +1,4 @@
-"""TTFTModel: what every model of time to first token is. Estimate and Prediction: what it answers.
+"""TTFTModel: what every model of time to first token is. Estimate: what it answers.
 
 It knows no policy: a model says how long a request would wait, not where it should go.
 """
@@ -32,27 +32,6 @@ class Estimate:
     service_s: FloatArray
     backlog_s: FloatArray
     s_per_ktoken: FloatArray
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction(Estimate):
-    """An estimate with the interval that should hold 80 % of the observed TTFTs.
-
-    Attributes:
-        factors: [n_endpoints, 2], the interval's ends over the prediction.
-    """
-
-    factors: FloatArray
-
-    @property
-    def low_s(self) -> FloatArray:
-        """[n_endpoints]."""
-        return self.ttft_s * self.factors[:, 0]
-
-    @property
-    def high_s(self) -> FloatArray:
-        """[n_endpoints]."""
-        return self.ttft_s * self.factors[:, 1]
 
 
 class TTFTModel(Protocol):

@@ -11,7 +11,7 @@ import random
 from lodestar_extproc.decision import Candidates, Ranking, Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.learning.models import Prediction
+from lodestar_extproc.learning.models import Estimate
 from lodestar_extproc.policies.objective import Objective
 from lodestar_extproc.policies.protocol import Policy, by_cost
 
@@ -68,7 +68,7 @@ class Learned:
             return Ranking(order, reason, propensity=propensity)
         return Ranking(order, reason, prediction.ttft_s, propensity, prediction.service_s)
 
-    def _choose(self, candidates: Candidates, prediction: Prediction, rng: random.Random) -> Choice:
+    def _choose(self, candidates: Candidates, prediction: Estimate, rng: random.Random) -> Choice:
         cost = self._cost(candidates, prediction)
         if not math.isfinite(cost.sum()):
             return self._fall_back(candidates, Reason.UNTRUSTED, rng)
@@ -83,7 +83,7 @@ class Learned:
         heuristic = self._fallback.rank(candidates, rng)
         return heuristic.order, reason, heuristic.propensity
 
-    def _cost(self, candidates: Candidates, prediction: Prediction) -> FloatArray:
+    def _cost(self, candidates: Candidates, prediction: Estimate) -> FloatArray:
         snapshot = candidates.snapshot
         cost = self._objective.score(prediction, candidates)
         return cost + self._learner.penalty_s(snapshot.endpoints, snapshot.at_s)
