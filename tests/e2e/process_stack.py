@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,8 +17,6 @@ from typing import Any
 import aiohttp
 from child_process import ChildProcess
 from envoy_process import ENVOY_BINARY, EnvoyProcess, cluster_of, envoy_config
-
-from lodestar_extproc.demo.processes import free_ports
 
 ECHO_ENGINE = Path(__file__).with_name("echo_engine.py")
 READY_TIMEOUT_S = 40.0
@@ -31,6 +31,20 @@ async def eventually(look: Callable[[], Awaitable[Any]], timeout_s: float = 10.0
         assert time.monotonic() < give_up_at_s, "what was waited for did not happen"
         await asyncio.sleep(0.02)
     return value
+
+
+def a_port() -> int:
+    """One that stays free until its process listens, and while it is restarted.
+
+    Below those that systems hand out themselves, from 32768 or 49152 on: no neighbour gets it.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
 
 
 async def get(url: str) -> str:
@@ -64,7 +78,7 @@ class Engine(HttpProcess):
     """One `echo_engine.py`."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        (port,) = free_ports(1)
+        port = a_port()
         self.address = f"127.0.0.1:{port}"
         command = [sys.executable, str(ECHO_ENGINE), str(port)]
         super().__init__(name, command, folder, f"http://{self.address}/health")
@@ -145,7 +159,7 @@ async def running_processes(
     **settings: Any,
 ) -> AsyncIterator[ProcessStack]:
     """All processes on the shipped configuration *file*, with pool *settings* changed."""
-    edge_port, admin_port = free_ports(2)
+    edge_port, admin_port = a_port(), a_port()
     async with AsyncExitStack() as stack:
         engines = [Engine(f"engine{i}", folder) for i in range(n_engines)]
 
