@@ -75,7 +75,8 @@ async def freeze_and_thaw(stack: ProcessStack, load: SteadyLoad) -> dict[str, An
     assert await stack.ext_proc("message_timeouts") == timeouts, "it is asked no more"
     assert found["until noticed"].get("max_s", 0.0) < MESSAGE_TIMEOUT_S + SLACK_S
     stack.service.thaw()
-    return found | {"thawed": await go_on(stack, load)}
+    found["thawed"] = await go_on(stack, load)
+    return found | {"unused": await stack.service.metric("lodestar_unused_decisions_total")}
 
 
 async def stop(stack: ProcessStack, load: SteadyLoad) -> dict[str, float]:
