@@ -1,6 +1,7 @@
 import pytest
 
-from lodestar_extproc.evaluation.fleets import STANDARD_FLEETS, NoFleet, find_fleet
+from lodestar_extproc.evaluation.bench_names import STANDARD_FLEETS
+from lodestar_extproc.evaluation.fleets import NoFleet, find_fleet
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
 
 
