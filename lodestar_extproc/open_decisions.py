@@ -27,6 +27,11 @@ class OpenDecision:
     blamed: bool = False
     report: AnswerReport | None = None
 
+    @property
+    def body_began_with_token(self) -> bool:
+        """The first token was seen, and nothing came before it."""
+        return self.first_token_at_s is not None and not self.body_began_before
+
 
 class OpenDecisions:
     """Decisions by id, oldest first, found also by Envoy's request id."""

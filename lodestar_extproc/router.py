@@ -236,8 +236,9 @@ class Router:
         self._learn_usage(decision.candidates.request, event)
         served = event.served or decision.address
         if event.outcome is Outcome.SERVED:
-            # A refusal comes at once; and a keep-alive begins a body before the first token does.
-            if (event.response_code or 200) < 400 and not entry.body_began_before:
+            # A keep-alive begins a body before a token does, and then the log has timed that.
+            timed = entry.body_began_with_token or not self._sees_first_tokens
+            if timed and (event.response_code or 200) < 400:
                 self._learn(entry, served, event.ttft_s, event.at_s)
         elif event.outcome is Outcome.CLIENT_GONE and entry.first_token_at_s is None:
             waited_s = event.duration_s or event.at_s - decision.at_s

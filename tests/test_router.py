@@ -142,6 +142,13 @@ def test_a_refusal_comes_at_once_and_teaches_nothing():
     assert n_samples(router) == 0
 
 
+def test_what_an_observer_should_have_seen_and_did_not_is_no_label():
+    router = a_router()
+    router.complete(end(route(router), ttft_s=0.002))
+
+    assert n_samples(router) == 0
+
+
 def test_a_client_that_leaves_before_the_first_token_teaches_a_lower_bound():
     router = a_router()
     router.complete(end(route(router), outcome=Outcome.CLIENT_GONE, duration_s=30.0))
