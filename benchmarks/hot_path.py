@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import os
 import random
 import time
 from collections import defaultdict
@@ -46,12 +47,15 @@ from lodestar_extproc.routers import Routers
 PROMPT_TOKENS = 500
 SYSTEM_TOKENS = 350
 LONG_TOKENS = 100_000
+KV_CAPACITY_TOKENS = 200_000.0
+FILLING_TOKENS = 8000
 IN_FLIGHT = 6
 ACCELERATORS = (("h100", 0.03), ("a30", 0.11), ("l20", 0.09), ("v100", 0.14))
 """And seconds for 1000 uncached tokens."""
 TARGETS_US = {("learned", 8): 150.0, ("learned", 64): 400.0}
 MAX_P99_RATIO = 4.0
 MAX_LONG_MS = 5.0
+MAX_MEMORY_MIB = 300.0
 
 
 class Stopwatch:
@@ -127,6 +131,18 @@ class World:
             self._answer(decision)
         return dict(self._timings)
 
+    def fill_caches(self) -> None:
+        """Long prompts of their own, until every prefix index is full and has been for a while."""
+        n = int(2 * self.kind.n_endpoints * KV_CAPACITY_TOKENS / FILLING_TOKENS)
+        for _ in range(n):
+            self._now_s += 0.2  # so long a prompt takes an engine a second
+            self._advance()
+            said = [{"role": "user", "content": self._rng.randbytes(2 * FILLING_TOKENS).hex()}]
+            data = orjson.dumps({"model": "llama", "messages": said, "stream": True})
+            kind, bytes_per_token = RequestKind.CHAT_COMPLETIONS, self.router.bytes_per_token
+            request = body.parse(data, kind, bytes_per_token)
+            self._answer(self.router.route(request, request_id="", at_s=self._now_s))
+
     def _advance(self) -> None:
         self._now_s += self._rng.expovariate(self._rate_per_s)
         while self._events and self._events[0][0] <= self._now_s:
@@ -173,7 +189,7 @@ class World:
                 running_requests=float(snapshot.decode_requests[i]),
                 waiting_requests=float(snapshot.prefill_requests[i]),
                 kv_usage_ratio=0.5,
-                kv_capacity_tokens=200_000.0,
+                kv_capacity_tokens=KV_CAPACITY_TOKENS,
             )
             self.router.fleet.record_metrics(endpoint.address, metrics, self._now_s)
         self._at(self._now_s + 0.2, self._scrape)
@@ -270,6 +286,12 @@ def _row(world: World, results: list[dict[str, dict[str, float]]]) -> dict[str, 
     return row
 
 
+def memory_mib() -> float:
+    """Resident now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def show(rows: list[dict[str, Any]], console: Console) -> bool:
     """Print the table; whether every target is met."""
     table = Table("policy", "endpoints", box=None)
@@ -311,6 +333,21 @@ def _missed(row: dict[str, Any]) -> Iterator[str]:
         yield f"{name}: 100k tokens {row['handle_100k_cpu_p50_us']} µs, target {MAX_LONG_MS} ms"
 
 
+def measure_memory(seed: int) -> int:
+    """Print what a world of 64 endpoints holds when its caches are full; the exit status."""
+    # Random, for a good policy would leave slow endpoints empty; it learns all the same.
+    world = World(Kind("random", 64), seed)
+    before_mib = memory_mib()
+    world.fill_caches()
+    full_mib = memory_mib()
+    world.fill_caches()
+    print(
+        f"MiB resident: {before_mib:.0f} empty, {full_mib:.0f} with full caches, "
+        f"{memory_mib():.0f} after as much again; target {MAX_MEMORY_MIB:g}"
+    )
+    return 0 if memory_mib() <= MAX_MEMORY_MIB else 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -320,6 +357,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=1000, help="of a round, each world")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--memory", action="store_true", help="instead: resident memory with 64 full caches"
+    )
     parser.add_argument("--json", type=Path, help="write the rows here too")
     options = parser.parse_args()
     kinds = [
@@ -327,6 +367,8 @@ def main() -> int:
         for n in options.endpoints.split(",")
         for policy in options.policies.split(",")
     ]
+    if options.memory:
+        return measure_memory(options.seed)
     rows = measure(kinds, options.rounds, options.requests, options.seed)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
