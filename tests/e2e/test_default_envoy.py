@@ -133,7 +133,8 @@ async def test_a_body_of_5_mb_arrives_whole(stack):
     body = chat(text="x" * 5_000_000)
     status, answer = await stack.post(body)
     assert (status, answer) == (200, stack.engines[0].stream())
-    assert stack.engines[0].seen[-1][2] == body
+    # Envoy asks for the engine's health meanwhile.
+    assert body in [seen[2] for seen in stack.engines[0].seen]
     assert stack.routers.routed[0].prompt_bytes > 5_000_000
 
 

@@ -13,7 +13,7 @@ from process_stack import Engine, ProcessStack, eventually, running_processes
 from service_faults import enough_is_under_way, more, waits
 from steady_load import Sent, SteadyLoad
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(200)]
 
 AROUND_S = 1.0
 """So soon an engine that fails at once has to be left alone."""
@@ -115,7 +115,7 @@ async def test_whoever_asks_after_an_engine_died_is_served_by_another(stack):
 
 async def a_busy_victim(stack: ProcessStack, load: SteadyLoad) -> Engine:
     """An engine that serves many, while all are well."""
-    await eventually(lambda: all_are_healthy(stack), 40.0)
+    await eventually(lambda: all_are_healthy(stack), 100.0)
     await enough_is_under_way(load)
 
     async def busiest_address() -> str:
