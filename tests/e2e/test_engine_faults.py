@@ -67,6 +67,7 @@ async def test_a_resetting_engine_costs_no_more_than_what_was_written_to_it(stac
     assert len(late) <= 8
 
 
+@pytest.mark.slow
 async def test_a_hanging_engine_is_found_out_by_its_silence(stack):
     async with SteadyLoad(stack.envoy.url) as load:
         victim = await a_busy_victim(stack, load)
@@ -81,6 +82,7 @@ async def test_a_hanging_engine_is_found_out_by_its_silence(stack):
     assert not load.problems
 
 
+@pytest.mark.slow
 async def test_a_frozen_engine_is_found_out_by_its_health(stack):
     async with SteadyLoad(stack.envoy.url) as load:
         victim = await a_busy_victim(stack, load)
