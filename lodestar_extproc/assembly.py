@@ -146,7 +146,12 @@ def new_objective(settings: PoolSettings, name: str | None = None) -> Objective:
     name = settings.objective if name is None else name
     match name:
         case "externality":
-            return Externality(settings.externality_weight, settings.decode_weight)
+            return Externality(
+                settings.externality_weight,
+                decode_weight=settings.decode_weight,
+                eviction_weight=settings.eviction_weight,
+                memory_weight_s=settings.memory_weight_s,
+            )
         case "ttft":
             return GreedyTTFT()
     raise ValueError(f"no objective {name!r}; there are externality, ttft")

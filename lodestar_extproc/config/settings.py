@@ -54,9 +54,18 @@ class PoolSettings:
         2.0, "Weight of the delay caused to others against the request's own TTFT.", at_least=0
     )
     decode_weight: float = setting(
-        0.1,
+        0.15,
         "Price of a second by which the request slows one that is generating, in seconds of TTFT.",
         at_least=0,
+    )
+    eviction_weight: float = setting(
+        1.0,
+        "Price of a second of prefill that has to be done again, because the request takes its "
+        "place in a prefix cache.",
+        at_least=0,
+    )
+    memory_weight_s: float = setting(
+        0.3, "Price of the KV cache memory a request takes; it rises as memory fills.", at_least=0
     )
     model: str = setting("engine", "What predicts TTFT.", choices=MODELS)
     shadow: bool = setting(

@@ -82,12 +82,10 @@ class Clairvoyant:
         self._objective = objective
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
-        snapshot = candidates.snapshot
-        self._objective.arrived(snapshot.at_s)
+        self._objective.arrived(candidates)
         estimate = self._oracle.estimate(candidates)
         order = by_cost(self._objective.score(estimate, candidates), rng)
-        service_s = float(estimate.service_s[order[0]])
-        self._objective.routed(snapshot.endpoints[order[0]].address, service_s)
+        self._objective.routed(candidates, order[0], float(estimate.service_s[order[0]]))
         return Ranking(order, Reason.POLICY, predicted_ttft_s=estimate.ttft_s)
 
 

@@ -59,11 +59,11 @@ class Learned:
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         """Rank once a request: the objective counts it as an arrival, and its choice as made."""
         snapshot = candidates.snapshot
-        self._objective.arrived(snapshot.at_s)
+        self._objective.arrived(candidates)
         prediction = self._learner.predict(candidates.features, snapshot.endpoints)
         order, reason, propensity = self._choose(candidates, prediction, rng)
         best = order[0]
-        self._objective.routed(snapshot.endpoints[best].address, float(prediction.service_s[best]))
+        self._objective.routed(candidates, best, float(prediction.service_s[best]))
         if not self._learner.is_trained:
             return Ranking(order, reason, propensity=propensity)
         return Ranking(order, reason, prediction.ttft_s, propensity, prediction.service_s)

@@ -14,9 +14,11 @@ from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.models import Estimate
+from lodestar_extproc.policies.cache_price import CachePrice
 
 MEMORY_S = 30.0
 MAX_UTILISATION = 0.92
+MAX_MEMORY_USED = 0.98
 OWN_SHARE = 0.5
 """Of an endpoint's utilisation: half its own, half the fleet's, for it moves with the fleet's."""
 
@@ -26,7 +28,7 @@ class Objective(Protocol):
 
     name: str
 
-    def arrived(self, at_s: float) -> None:
+    def arrived(self, candidates: Candidates) -> None:
         """A request is about to be scored."""
         ...
 
@@ -34,8 +36,8 @@ class Objective(Protocol):
         """Cost of each candidate, seconds, [n]; the lowest is best."""
         ...
 
-    def routed(self, address: str, service_s: float) -> None:
-        """The request went to *address*, whoever decided, and adds *service_s* there."""
+    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
+        """The request went to candidate *chosen*, whoever decided, and adds *service_s* there."""
         ...
 
 
@@ -44,48 +46,67 @@ class GreedyTTFT:
 
     name = "ttft"
 
-    def arrived(self, at_s: float) -> None:
+    def arrived(self, candidates: Candidates) -> None:
         """Nothing to count."""
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:  # noqa: ARG002
         """The predicted TTFT, [n]."""
         return estimate.ttft_s
 
-    def routed(self, address: str, service_s: float) -> None:
+    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
         """Nothing to count."""
 
 
 class Externality:
     """Own TTFT, and the delay that the request causes to those who come after it.
 
-        cost = p + w·λ/(2(1-ρ))·(2·v·x + x²) + d·n·x
+        cost = p + w·λ/(2(1-ρ))·(2·v·x + x²) + (d·n + e·q)·x + m·s·u/(1-u)
 
     In an M/G/1 queue the relative value of a backlog u is λu²/(2(1-ρ)): the waiting it will cause.
     Adding x seconds behind v raises it by the term above, so this is one step of policy
     improvement over a static random split. λ is the fleet's arrival rate times the endpoint's
     share of its speed; ρ is from the service that was routed, both as exponential means.
 
-    The last term is for the n requests that generate there: a prefill shares their steps, so each
-    of their next tokens comes up to x seconds later. A late token is worth less than a late first
-    token; d between 0.05 and 0.2 did about equally well in simulations.
+    The n requests that generate there share their steps with the prefill, so each of their next
+    tokens comes up to x seconds later; a late token is worth less than a late first token.
+
+    The prompt's uncached tokens take the place of as many others in the prefix cache. The share q
+    of these that is asked for again (see `CachePrice`) has to be computed again: q·x seconds.
+
+    While it is served the request holds the share s of the KV cache's memory. With the share u in
+    use, its own included, those who come later wait for memory ever longer as u nears 1.
 
     Args:
         weight: w, 0 for no price of the queue.
         decode_weight: d, 0 for no price of slower tokens.
+        eviction_weight: e, 0 for no price of what the cache loses.
+        memory_weight_s: m, seconds; 0 for no price of memory.
     """
 
     name = "externality"
 
-    def __init__(self, weight: float = 2.0, decode_weight: float = 0.1) -> None:
+    def __init__(
+        self,
+        weight: float = 2.0,
+        *,
+        decode_weight: float = 0.15,
+        eviction_weight: float = 1.0,
+        memory_weight_s: float = 0.3,
+    ) -> None:
         self._weight = weight
         self._decode_weight = decode_weight
+        self._eviction_weight = eviction_weight
+        self._memory_weight_s = memory_weight_s
+        self._cache_price = CachePrice()
         self._started_at_s: float | None = None
         self._at_s = 0.0
         self._arrivals = 0.0
         self._service = EndpointTable(np.zeros(1))
 
-    def arrived(self, at_s: float) -> None:
+    def arrived(self, candidates: Candidates) -> None:
         """Age what was counted, and count one arrival."""
+        at_s = candidates.snapshot.at_s
+        self._cache_price.arrived(candidates)
         if self._started_at_s is None:
             self._started_at_s = self._at_s = at_s
         decay = math.exp(-max(0.0, at_s - self._at_s) / MEMORY_S)
@@ -100,8 +121,17 @@ class Externality:
         congestion = self.arrival_rate(estimate) / (1.0 - self.utilisation(candidates))
         price = 0.5 * self._weight * congestion * (v + v + x)
         price += self._decode_weight * candidates.snapshot.decode_requests
-        cost: FloatArray = estimate.ttft_s + price * x
+        price += self._eviction_weight * self._cache_price.shares(candidates)
+        cost: FloatArray = estimate.ttft_s + price * x + self._memory_s(candidates)
         return cost
+
+    def _memory_s(self, candidates: Candidates) -> FloatArray:
+        """The price of the memory the request takes; 0 where nobody knows how much there is."""
+        snapshot = candidates.snapshot
+        own = candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
+        held = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
+        used = np.minimum(held / snapshot.kv_capacity_tokens + own, MAX_MEMORY_USED)
+        return self._memory_weight_s * np.nan_to_num(own * used / (1.0 - used))
 
     def arrival_rate(self, estimate: Estimate) -> FloatArray:
         """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""
@@ -116,8 +146,10 @@ class Externality:
         mixed: FloatArray = np.minimum(MAX_UTILISATION, (1 - OWN_SHARE) * fleet + OWN_SHARE * own)
         return mixed
 
-    def routed(self, address: str, service_s: float) -> None:
+    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
         """Count its service where it went."""
+        self._cache_price.placed(candidates, chosen)
+        address = candidates.snapshot.endpoints[chosen].address
         routed = self._service.row(address, "") + service_s / MEMORY_S
         self._service.set(address, routed)
 

@@ -30,11 +30,11 @@ class Ledger(GreedyTTFT):
     def __init__(self):
         self.arrivals, self.routes = [], []
 
-    def arrived(self, at_s):
-        self.arrivals.append(at_s)
+    def arrived(self, candidates):
+        self.arrivals.append(candidates.snapshot.at_s)
 
-    def routed(self, address, service_s):
-        self.routes.append((address, service_s))
+    def routed(self, candidates, chosen, service_s):
+        self.routes.append((candidates.snapshot.endpoints[chosen].address, service_s))
 
 
 RNG = random.Random(0)

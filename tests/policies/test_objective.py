@@ -12,8 +12,13 @@ from lodestar_extproc.policies.objective import MAX_UTILISATION, Externality, Gr
 ENDPOINTS = tuple(Endpoint(f"10.0.0.{i}:80") for i in range(2))
 
 
-def candidates(at_s=0.0, endpoints=ENDPOINTS):
-    return see(a_snapshot(endpoints, at_s=at_s), 1000.0)
+def candidates(at_s=0.0, endpoints=ENDPOINTS, **columns):
+    return see(a_snapshot(endpoints, at_s=at_s, **columns), 1000.0)
+
+
+def queue_alone(weight=2.0):
+    """Without the prices of slower tokens, of evictions and of memory."""
+    return Externality(weight, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.0)
 
 
 def an_estimate(**changes):
@@ -25,8 +30,9 @@ def an_estimate(**changes):
 def steady(objective, rate, seconds, service_s=(0.0, 0.0)):
     """Evenly spaced arrivals, in turn to each endpoint."""
     for i in range(int(rate * seconds)):
-        objective.arrived(i / rate)
-        objective.routed(ENDPOINTS[i % 2].address, service_s[i % 2])
+        seen = candidates(i / rate)
+        objective.arrived(seen)
+        objective.routed(seen, i % 2, service_s[i % 2])
 
 
 def test_greedy_is_the_predicted_ttft():
@@ -40,11 +46,11 @@ def test_cost_of_the_worked_decision(weight, cost):
     decision = worked_decision()
     endpoints = decision.snapshot.endpoints
     estimate = EngineModel().predict(decision.features, endpoints)
-    objective = Externality(weight, decode_weight=0.0)
+    objective = queue_alone(weight)
     # 6 arrivals a second, and .55 and .40 seconds of service a second, long after the start.
     objective._started_at_s, objective._at_s, objective._arrivals = -1e9, 100.0, 6.0
-    for endpoint, busy in zip(endpoints, (0.55, 0.40), strict=True):
-        objective.routed(endpoint.address, busy * 30.0)
+    for chosen, busy in enumerate((0.55, 0.40)):
+        objective.routed(decision, chosen, busy * 30.0)
 
     assert objective.arrival_rate(estimate) == pytest.approx([3.014417, 2.985583], abs=5e-7)
     assert objective.utilisation(decision) == pytest.approx([0.5125, 0.4375], abs=5e-7)
@@ -91,7 +97,7 @@ def test_work_before_a_backlog_costs_more_than_the_same_work_without():
 
 
 def test_weight_zero_is_greedy():
-    objective = Externality(0.0, decode_weight=0.0)
+    objective = queue_alone(0.0)
     steady(objective, 8.0, 60, service_s=(0.1, 0.1))
 
     assert objective.score(an_estimate(), candidates()).tolist() == [0.5, 0.5]
@@ -100,7 +106,8 @@ def test_weight_zero_is_greedy():
 def test_slowing_those_that_generate_has_its_price():
     seen = candidates()
     crowded = replace(seen, snapshot=replace(seen.snapshot, decode_requests=np.array([20.0, 0.0])))
-    cost = Externality(0.0, decode_weight=0.1).score(an_estimate(service_s=[0.3, 0.3]), crowded)
+    objective = Externality(0.0, decode_weight=0.1, eviction_weight=0.0, memory_weight_s=0.0)
+    cost = objective.score(an_estimate(service_s=[0.3, 0.3]), crowded)
 
     assert cost - 0.5 == pytest.approx([0.1 * 20 * 0.3, 0.0])
 
@@ -108,7 +115,7 @@ def test_slowing_those_that_generate_has_its_price():
 def test_a_pause_empties_the_counts():
     objective = Externality()
     steady(objective, 8.0, 60, service_s=(0.1, 0.1))
-    objective.arrived(60.0 + 3600.0)
+    objective.arrived(candidates(60.0 + 3600.0))
 
     assert objective.utilisation(candidates()).max() < 1e-6
     assert objective.arrival_rate(an_estimate()).sum() == pytest.approx(1 / 30)
@@ -116,8 +123,8 @@ def test_a_pause_empties_the_counts():
 
 def test_a_clock_that_steps_back_does_no_harm():
     objective = Externality()
-    objective.arrived(100.0)
-    objective.arrived(50.0)
+    objective.arrived(candidates(100.0))
+    objective.arrived(candidates(50.0))
 
     assert objective.arrival_rate(an_estimate()).sum() > 0
 
@@ -126,9 +133,10 @@ def test_endpoints_come_and_go_without_a_trace():
     objective = Externality()
     for i in range(100):
         fleet = tuple(Endpoint(f"10.0.{i}.{k}:80") for k in range(2))
-        objective.arrived(float(i))
-        objective.score(an_estimate(), candidates(float(i), fleet))
-        objective.routed(fleet[0].address, 1.0)
+        seen = candidates(float(i), fleet)
+        objective.arrived(seen)
+        objective.score(an_estimate(), seen)
+        objective.routed(seen, 0, 1.0)
 
     assert objective.utilisation(candidates(100.0, fleet)).max() > 0
     assert len(objective._service._values) < 10
@@ -137,7 +145,37 @@ def test_endpoints_come_and_go_without_a_trace():
 def test_an_idle_fleet_prefers_the_lower_ttft():
     world, objective = LinearWorld(("fast", "slow")), Externality()
     seen = world.candidates()
-    objective.arrived(0.0)
+    objective.arrived(seen)
     cost = objective.score(an_estimate(ttft_s=[0.1, 0.9]), seen)
 
     assert cost[0] < cost[1]
+
+
+def test_memory_has_a_price_that_rises_as_it_fills():
+    objective = Externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.5)
+    held = np.array([8_000.0, 3_000.0])
+    seen = candidates(kv_capacity_tokens=10_000.0, decode_context_tokens=held)
+    cost = objective.score(an_estimate(), seen)
+
+    # A tenth of the memory each; 0.9 and 0.4 of it in use with it.
+    assert cost - 0.5 == pytest.approx([0.5 * 0.1 * 0.9 / 0.1, 0.5 * 0.1 * 0.4 / 0.6])
+
+
+def test_memory_that_nobody_knows_of_and_memory_overfull_cost_something_finite():
+    objective = Externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.5)
+    seen = candidates(
+        kv_capacity_tokens=np.array([np.nan, 2_000.0]),
+        decode_context_tokens=np.array([1e9, 1e9]),
+    )
+    cost = objective.score(an_estimate(), seen)
+
+    assert cost[0] == 0.5
+    assert 0.5 < cost[1] < 100.0
+
+
+def test_what_the_cache_loses_has_its_price():
+    objective = Externality(0.0, decode_weight=0.0, eviction_weight=2.0, memory_weight_s=0.0)
+    objective._cache_price.shares = lambda _: np.array([0.5, 0.0])
+    cost = objective.score(an_estimate(), candidates())
+
+    assert cost - 0.5 == pytest.approx([2.0 * 0.5 * 0.1, 0.0])

@@ -1,0 +1,145 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from builders import a_request, an_endpoint, some_blocks
+from lodestar_extproc.decision import Candidates
+from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.policies.cache_price import ABSENT_S, LOOK_INTERVAL_S, CachePrice
+
+CAPACITY_TOKENS = 1600.0
+"""A hundred blocks of 16 tokens: what ten prompts of these need."""
+
+
+def a_prompt(seed, n_blocks=10):
+    return a_request(some_blocks(n_blocks, seed))
+
+
+class Caches:
+    """Endpoints whose caches lose what the fleet's index loses."""
+
+    def __init__(self, n=2, **changes):
+        self.fleet = Fleet(
+            [an_endpoint(i, kv_capacity_tokens=CAPACITY_TOKENS, **changes) for i in range(n)]
+        )
+        self.price = CachePrice()
+        self.n_sent = 0
+
+    def see(self, request, at_s=0.0) -> Candidates:
+        snapshot = self.fleet.snapshot(at_s)
+        tokens, ratio = self.fleet.match(request, snapshot.endpoints)
+        return Candidates(request, snapshot, tokens, ratio, np.full(len(snapshot), 0.1))
+
+    def send(self, seed, endpoint=0, at_s=0.0):
+        candidates = self.see(a_prompt(seed), at_s)
+        self.price.arrived(candidates)
+        self.price.placed(candidates, endpoint)
+        address = candidates.snapshot.endpoints[endpoint].address
+        self.n_sent += 1
+        self.fleet.dispatch(
+            f"d{self.n_sent}", candidates.request, address, uncached_tokens=1.0, at_s=at_s
+        )
+
+    def shares(self, at_s=0.0):
+        return self.price.shares(self.see(a_prompt(0), at_s))
+
+
+def test_prompts_that_never_return_cost_nothing_to_lose():
+    caches = Caches()
+    for seed in range(100):
+        caches.send(seed)
+
+    assert caches.shares().tolist() == [0.0, 0.0]
+
+
+def test_what_still_fits_is_not_missed():
+    caches = Caches()
+    for _ in range(10):
+        for seed in range(9):
+            caches.send(seed)
+
+    assert caches.shares().tolist() == [0.0, 0.0]
+
+
+def test_a_little_more_than_fits_is_missed_where_it_was_lost():
+    caches = Caches()
+    for _ in range(10):
+        for seed in range(12):
+            caches.send(seed)
+    shares = caches.shares()
+
+    assert shares[0] > 0.8
+    assert shares[1] == 0.0
+
+
+def test_what_another_endpoint_holds_is_not_missed():
+    caches = Caches()
+    for seed in range(8):
+        caches.send(seed, endpoint=1)
+    for _ in range(10):
+        for seed in range(8):
+            caches.send(seed, endpoint=1)
+        for seed in range(100, 104):
+            caches.send(seed, endpoint=0)
+
+    assert caches.shares().tolist() == [0.0, 0.0]
+
+
+def test_the_past_fades_as_the_cache_is_refilled():
+    caches = Caches()
+    for _ in range(10):
+        for seed in range(12):
+            caches.send(seed)
+    before = caches.shares()[0]
+    for seed in range(1000, 1060):
+        caches.send(seed)
+
+    assert caches.shares()[0] < 0.2 * before
+
+
+def test_an_endpoint_that_caches_nothing_loses_nothing():
+    caches = Caches(prefix_caching=False)
+    for _ in range(5):
+        for seed in range(12):
+            caches.send(seed)
+
+    assert caches.shares().tolist() == [0.0, 0.0]
+
+
+def test_a_capacity_that_becomes_known_later_is_used():
+    caches = Caches()
+    known = caches.see(a_prompt(0))
+    unknown = replace(
+        known, snapshot=replace(known.snapshot, kv_capacity_tokens=np.full(2, np.nan))
+    )
+    caches.price.arrived(unknown)
+    for _ in range(10):
+        for seed in range(12):
+            caches.send(seed, at_s=LOOK_INTERVAL_S)
+
+    assert caches.shares(LOOK_INTERVAL_S)[0] > 0.8
+
+
+def test_who_is_away_for_a_while_is_remembered_and_who_left_is_not():
+    caches = Caches()
+    for _ in range(10):
+        for seed in range(12):
+            caches.send(seed)
+    everyone = caches.fleet.endpoints
+    caches.fleet.set_endpoints(everyone[1:])
+    caches.price.arrived(caches.see(a_prompt(0), 60.0))
+    assert len(caches.price._ghosts) == 2
+
+    caches.price.arrived(caches.see(a_prompt(0), 60.0 + 2 * ABSENT_S))
+    assert len(caches.price._ghosts) == 1
+
+
+@pytest.mark.parametrize("request_", [a_request(b""), a_request(b"short")])
+def test_a_prompt_without_a_full_block_changes_nothing(request_):
+    caches = Caches()
+    candidates = caches.see(request_)
+    caches.price.arrived(candidates)
+    caches.price.placed(candidates, 0)
+
+    assert caches.shares().tolist() == [0.0, 0.0]
