@@ -23,14 +23,15 @@ PROBES_S = 4.0
 """Two health checks in a row fail: at most twice their interval and timeout, a second each."""
 N_STRUCK = 5
 """Answers under way on the engine when it fails."""
-SLACK_S = 3.0
+SLACK_S = 5.0
 """For a machine that is busy with other things."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engine_faults")
-    settings = {"frozen_after_s": FROZEN_AFTER_S}
+    # Every engine has clients, and none has them all: else a frozen one would end the load.
+    settings = {"policy": "least_request", "frozen_after_s": FROZEN_AFTER_S}
     async with running_processes(folder, n_engines=4, edit=patient, **settings) as stack:
         yield stack
         # Whatever befell the engines, all that was taken has been given back.
@@ -73,8 +74,7 @@ async def test_a_hanging_engine_is_found_out_by_its_silence(stack):
         victim = await a_busy_victim(stack, load)
         broken_s = time.monotonic()
         await victim.break_down("hang")
-        noticed_s = await left_alone(stack, victim, FROZEN_AFTER_S + SLACK_S)
-        assert await stack.service.state_of(victim) == "frozen"
+        noticed_s = await left_alone(stack, victim, FROZEN_AFTER_S + SLACK_S, as_what="frozen")
         await more(load, 100)
         await victim.break_down("none")
     show("hangs", load, broken_s, noticed_s)
@@ -82,7 +82,6 @@ async def test_a_hanging_engine_is_found_out_by_its_silence(stack):
     assert not load.problems
 
 
-@pytest.mark.slow
 async def test_a_frozen_engine_is_found_out_by_its_health(stack):
     async with SteadyLoad(stack.envoy.url) as load:
         victim = await a_busy_victim(stack, load)
@@ -106,7 +105,7 @@ async def test_whoever_asks_after_an_engine_died_is_served_by_another(stack):
         later = load.started_between(dead_s)
         victim.start()
         await victim.ready()
-        await eventually(lambda: is_healthy(stack, victim), 40.0)
+        await eventually(lambda: is_back(stack, victim), 40.0)
     show("killed", load, killed_s, noticed_s)
     # The answers it was giving broke off, and nothing else did.
     assert load.problems
@@ -116,35 +115,36 @@ async def test_whoever_asks_after_an_engine_died_is_served_by_another(stack):
 
 
 async def a_busy_victim(stack: ProcessStack, load: SteadyLoad) -> Engine:
-    """An engine that serves many, while all are well."""
-    await eventually(lambda: all_are_healthy(stack), 100.0)
+    """An engine that serves many, while all are well but one, which an earlier test broke."""
     await enough_is_under_way(load)
 
     async def busiest_address() -> str:
         endpoints = (await stack.service.pool())["endpoints"]
-        busiest = max(endpoints, key=lambda endpoint: endpoint["decode_requests"])
-        return busiest["address"] if busiest["decode_requests"] >= N_STRUCK else ""
+        healthy = [endpoint for endpoint in endpoints if endpoint["state"] == "healthy"]
+        busiest = max(healthy, key=lambda endpoint: endpoint["decode_requests"])
+        well = len(healthy) >= len(endpoints) - 1
+        return busiest["address"] if well and busiest["decode_requests"] >= N_STRUCK else ""
 
-    busiest = await eventually(busiest_address, 20.0)
+    busiest = await eventually(busiest_address, 60.0)
     return next(engine for engine in stack.engines if engine.address == busiest)
 
 
-async def left_alone(stack: ProcessStack, engine: Engine, timeout_s: float) -> float:
-    """Wait until no more requests go to *engine*; the time then."""
+async def left_alone(
+    stack: ProcessStack, engine: Engine, timeout_s: float, *, as_what: str = ""
+) -> float:
+    """Wait until *engine* is taken for unhealthy, or for *as_what*; the time then."""
 
-    async def is_unhealthy() -> bool:
-        return not await is_healthy(stack, engine)
+    async def is_left() -> bool:
+        state = await stack.service.state_of(engine)
+        return state == as_what if as_what else state != "healthy"
 
-    await eventually(is_unhealthy, timeout_s)
+    await eventually(is_left, timeout_s)
     return time.monotonic()
 
 
-async def is_healthy(stack: ProcessStack, engine: Engine) -> bool:
-    return await stack.service.state_of(engine) == "healthy"
-
-
-async def all_are_healthy(stack: ProcessStack) -> bool:
-    return {e["state"] for e in (await stack.service.pool())["endpoints"]} == {"healthy"}
+async def is_back(stack: ProcessStack, engine: Engine) -> bool:
+    """It may be tried again; how soon it is, depends on how good the others are."""
+    return await stack.service.state_of(engine) in {"healthy", "probation"}
 
 
 def show(what: str, load: SteadyLoad, broken_s: float, noticed_s: float, **more: Any) -> None:
