@@ -50,10 +50,11 @@ def new_router(
 
 def apply_settings(router: Router, settings: PoolSettings) -> None:
     """Run *router* by new *settings*: only a change of model begins to learn anew."""
+    learner = router.learner
     if settings.model != router.settings.model:
-        router.learner.close()
-        router.learner = new_learner(settings, random.Random(settings.seed))
-    router.learner.trust.judge_by(
+        learner.close()
+        learner = new_learner(settings, random.Random(settings.seed))
+    learner.trust.judge_by(
         burn_in_samples=settings.burn_in_samples,
         max_error_ratio=settings.trust_max_error_ratio,
     )
@@ -64,9 +65,9 @@ def apply_settings(router: Router, settings: PoolSettings) -> None:
         unhealthy_threshold=settings.unhealthy_threshold,
         healthy_threshold=settings.healthy_threshold,
     )
-    learner = router.learner
     router.adopt(
         settings,
+        learner,
         new_policy(settings, learner),
         HEURISTICS[settings.fallback_policy](),
         [new_policy(settings, learner, name) for name in settings.shadow_policies],

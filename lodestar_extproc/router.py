@@ -18,13 +18,12 @@ from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Ou
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
+from lodestar_extproc.feedback import Feedback
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.open_decisions import OpenDecision, OpenDecisions
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, RequestKind
-from lodestar_extproc.sample import training_sample
 from lodestar_extproc.subset import Subset
 from lodestar_extproc.unserved import NoEndpoint, shed_if_late
 
@@ -66,7 +65,6 @@ class Router:
         self.pool = pool
         self.settings = settings
         self.fleet = fleet
-        self.learner = learner
         self._policy = policy
         self._fallback = fallback
         self._shadows = tuple(shadows)
@@ -74,7 +72,14 @@ class Router:
         self._listeners = tuple(listeners)
         self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
-        self._bytes_per_token = BytesPerToken(settings.bytes_per_token)
+        self._feedback = Feedback(
+            settings, fleet.health, learner, sees_first_tokens=sees_first_tokens
+        )
+
+    @property
+    def learner(self) -> Learner:
+        """What has been learned of the pool, and learns on."""
+        return self._feedback.learner
 
     def deciding_by(self, policy: Policy) -> Router:
         """The same pool, in-flight counts and learner, deciding by another policy."""
@@ -83,11 +88,17 @@ class Router:
         return other
 
     def adopt(
-        self, settings: PoolSettings, policy: Policy, fallback: Policy, shadows: Sequence[Policy]
+        self,
+        settings: PoolSettings,
+        learner: Learner,
+        policy: Policy,
+        fallback: Policy,
+        shadows: Sequence[Policy],
     ) -> None:
-        """Decide by new settings from now on; load, caches and what was learned stay."""
+        """Decide and learn by these from now on; load and caches stay."""
         self.settings, self._policy, self._fallback = settings, policy, fallback
         self._shadows = tuple(shadows)
+        self._feedback.settings, self._feedback.learner = settings, learner
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Adopt a new membership of the fleet."""
@@ -97,7 +108,7 @@ class Router:
 
     def bytes_per_token(self, model: str) -> float:
         """Prompt bytes a token of *model* stands for, as learned from usage."""
-        return self._bytes_per_token.of(model)
+        return self._feedback.bytes_per_token.of(model)
 
     def should_observe_to_end(self) -> bool:
         """Whether the next answer is one of the share that is watched for its usage."""
@@ -182,17 +193,9 @@ class Router:
         entry.first_token_at_s = event.at_s
         entry.body_began_before = event.body_began_before
         self.fleet.first_token(event.decision_id, event.at_s, event.served)
-        decision = entry.decision
-        served = event.served or decision.address
-        # Served elsewhere, by a retry: the time of the failed attempts is in this label. The access
-        # log has the last attempt's own. In shadow mode nobody retried: the pick was not used.
-        if served == decision.address or self.settings.shadow:
-            self._learn(entry, served, event.at_s - decision.at_s, event.at_s)
-        elif len(tried := decision.tried_before(served)) < self.settings.fallback_candidates:
-            # The access log would tell it too, when the answer ends: minutes later.
-            self._blame_tried(entry, tried, event.at_s)
+        self._feedback.first_token(entry, event)
         for listener in self._listeners:
-            listener.first_token(decision, event)
+            listener.first_token(entry.decision, event)
 
     # -- its answer ended ---
 
@@ -230,66 +233,8 @@ class Router:
         self.fleet.release(
             decision.decision_id, event.at_s, served=event.served, prompt_computed=computed
         )
-        if not used:
-            return
-        self._blame(entry, event)
-        self._learn_usage(decision.candidates.request, event)
-        served = event.served or decision.address
-        if event.outcome is Outcome.SERVED:
-            # A keep-alive begins a body before a token does, and then the log has timed that.
-            timed = entry.body_began_with_token or not self._sees_first_tokens
-            if timed and (event.response_code or 200) < 400:
-                self._learn(entry, served, event.ttft_s, event.at_s)
-        elif event.outcome is Outcome.CLIENT_GONE and entry.first_token_at_s is None:
-            waited_s = event.duration_s or event.at_s - decision.at_s
-            self._learn(entry, served, waited_s, event.at_s, censored=True)
-
-    def _blame_tried(self, entry: OpenDecision, tried: Sequence[str], at_s: float) -> None:
-        """A retry went past *tried*: they have failed."""
-        if entry.blamed or self.settings.shadow:
-            return
-        entry.blamed = bool(tried)
-        for address in tried:
-            self.fleet.health.failed(address, at_s)
-            self.learner.penalise(address, at_s)
-
-    def _blame(self, entry: OpenDecision, event: Completion) -> None:
-        """Endpoints tried before the one that served have failed, and maybe that one too."""
-        health, served = self.fleet.health, event.served
-        n_failed = (event.attempts or 1) - 1
-        tried = entry.decision.addresses[:n_failed] if n_failed else ()
-        self._blame_tried(entry, [a for a in tried if a != served], event.at_s)
-        if served is None:
-            return
-        if event.outcome is Outcome.SERVED:
-            health.succeeded(served, event.at_s)
-        elif event.outcome is Outcome.FAILED:
-            self.learner.penalise(served, event.at_s)
-            answered = event.response_code is not None and not event.flags
-            (health.errored if answered else health.failed)(served, event.at_s)
-
-    def _learn_usage(self, request: InferenceRequest, event: Completion) -> None:
-        if event.prompt_tokens is not None:
-            tokens, n_bytes = event.prompt_tokens, request.prompt_bytes
-            self._bytes_per_token.learn(request.model, prompt_bytes=n_bytes, prompt_tokens=tokens)
-
-    def _learn(
-        self,
-        entry: OpenDecision,
-        address: str,
-        ttft_s: float | None,
-        at_s: float,
-        *,
-        censored: bool = False,
-    ) -> None:
-        if ttft_s is None or entry.learned or not self.learner.learns:
-            return
-        if not entry.decision.candidates.request.streaming:
-            return  # an answer in one piece has no first token to time
-        sample = training_sample(entry.decision, address, ttft_s, at_s, censored=censored)
-        if sample is not None:
-            entry.learned = True
-            self.learner.learn(sample)
+        if used:
+            self._feedback.ended(entry, event)
 
     # -- for those who watch ---
 
