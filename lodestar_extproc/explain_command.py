@@ -149,6 +149,7 @@ def _show_explanation(answer: Mapping[str, Any], console: Console) -> None:
     console.print(
         f"{answer['decision_id']}, request {answer['request_id'] or UNKNOWN}, "
         f"{_number(answer['age_s'], 1)} s ago: {answer['kind']} for {answer['model'] or UNKNOWN}, "
+        f"priority {answer['priority']}, "
         f"{_number(answer['prompt_tokens'], 0)} prompt tokens; propensity "
         f"{_number(answer['propensity'])}",
         soft_wrap=True,

@@ -31,12 +31,16 @@ class InferenceRequest:
     """One prompt as the router sees it.
 
     Attributes:
-        model: as the body names it; empty where it names none.
+        model: what the engine is asked for; empty where the body names none.
         block_hashes: hash k identifies the first k+1 full blocks of the prompt (see `hash_blocks`).
         prompt_tokens: exact for token lists, else bytes divided by the learned bytes per token.
         max_output_tokens: the client's limit; None where it set none.
         streaming: whether the answer comes as server-sent events, so that a first token is seen.
         ttft_slo_s: the client's bound on TTFT, seconds; None where it set none.
+        tpot_slo_s: the same for the time between output tokens.
+        priority: of its objective; below 0 it may be refused rather than served too late.
+        session: hash of the client's name for its session; None where it has none.
+        named_model: what the body named, where the engine is asked for another model.
     """
 
     model: str
@@ -47,6 +51,15 @@ class InferenceRequest:
     streaming: bool
     max_output_tokens: int | None = None
     ttft_slo_s: float | None = None
+    tpot_slo_s: float | None = None
+    priority: int = 0
+    session: int | None = None
+    named_model: str | None = None
+
+    @property
+    def is_sheddable(self) -> bool:
+        """Whether it may be refused rather than served too late."""
+        return self.priority < 0
 
     @property
     def tokens_per_block(self) -> float:

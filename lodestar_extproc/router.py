@@ -110,6 +110,10 @@ class Router:
         """Prompt bytes a token of *model* stands for, as learned from usage."""
         return self._feedback.bytes_per_token.of(model)
 
+    def target_model(self, named: str) -> str:
+        """The model to ask an engine for where a client names *named*."""
+        return self.settings.model_rewrites.target(named, self._rng)
+
     def should_observe_to_end(self) -> bool:
         """Whether the next answer is one of the share that is watched for its usage."""
         return self._rng.random() < self.settings.observed_ratio
@@ -123,20 +127,19 @@ class Router:
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
-        sheddable: bool = False,
     ) -> Decision:
         """Choose an endpoint of *subset* (None: of all) for *request*; count it in flight there.
 
         Raises:
             NoEndpoint: the pool has none there.
-            Overloaded: *sheddable*, and predicted to be late everywhere.
+            Overloaded: it may be shed, and is predicted to be late everywhere.
         """
         candidates = self.candidates(request, at_s, subset)
         if len(candidates) == 0:
             raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
         decision_id = f"{self.pool}.{self._rng.getrandbits(64):016x}"
         ranking = self._rank(candidates)
-        if sheddable:
+        if request.is_sheddable:
             shed_if_late(ranking, request.ttft_slo_s or self.settings.ttft_slo_s)
         decision = Decision(
             decision_id=decision_id,

@@ -52,6 +52,11 @@ class Routers:
             self._overridden[key] = router.deciding_by(chosen)
         return self._overridden[key]
 
+    @property
+    def headers(self) -> frozenset[str]:
+        """Names of the headers that settings ask for."""
+        return frozenset(router.settings.session_header for router in self)
+
     def _pool(self, pool: str | None) -> Router:
         if pool is None and len(self._pools) == 1:
             return next(iter(self._pools.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -63,8 +64,15 @@ class FakeRouters:
         self.asked.append((pool, policy, objective))
         return self
 
+    @property
+    def headers(self) -> frozenset[str]:
+        return frozenset((self.settings.session_header,))
+
     def bytes_per_token(self, model: str) -> float:
         return 4.0
+
+    def target_model(self, named: str) -> str:
+        return self.settings.model_rewrites.target(named, random.Random(0))
 
     def route(
         self,
@@ -73,14 +81,13 @@ class FakeRouters:
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
-        sheddable: bool = False,
     ) -> Decision:
         addresses = [a for a in self.addresses if subset is None or a in subset]
         if not addresses:
             raise NoEndpoint("none")
         if self.bug is not None:
             raise self.bug
-        if sheddable and self.excess_s is not None:
+        if request.is_sheddable and self.excess_s is not None:
             raise Overloaded(self.excess_s)
         self.routed.append(request)
         self.request_ids.append(request_id)

@@ -45,7 +45,7 @@ class Slow:
 def test_what_is_refused_is_not_counted():
     router = a_router(2, ttft_slo_s=1.0).deciding_by(Slow())
     with pytest.raises(Overloaded):
-        router.route(a_request(), request_id="", at_s=0.0, sheddable=True)
+        router.route(a_request(priority=-1), request_id="", at_s=0.0)
     assert router.n_open == router.fleet.n_in_flight == 0
     router.route(a_request(), request_id="", at_s=0.0)
     assert router.n_open == 1
@@ -53,5 +53,5 @@ def test_what_is_refused_is_not_counted():
 
 def test_the_requests_own_bound_comes_before_the_pools():
     router = a_router(2, ttft_slo_s=1.0).deciding_by(Slow())
-    patient = a_request(ttft_slo_s=20.0)
-    assert router.route(patient, request_id="", at_s=0.0, sheddable=True)
+    patient = a_request(ttft_slo_s=20.0, priority=-1)
+    assert router.route(patient, request_id="", at_s=0.0)

@@ -137,6 +137,8 @@ def _summary(logged: LoggedDecision, at_s: float) -> dict[str, Any]:
         "policy": decision.policy,
         "reason": ranking.reason,
         "model": request.model,
+        "named_model": request.named_model,
+        "priority": request.priority,
         "kind": request.kind,
         "streaming": request.streaming,
         "prompt_tokens": request.prompt_tokens,

@@ -11,6 +11,8 @@ import math
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
+from lodestar_extproc.config.mapped import MappedSetting
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -64,7 +66,7 @@ class Setting:
     """One field of a settings dataclass.
 
     Attributes:
-        kind: bool, int, float, str, or tuple for a list of str.
+        kind: bool, int, float, str, tuple for a list of str, or a `MappedSetting`.
         optional: whether null is a value.
     """
 
@@ -85,6 +87,8 @@ class Setting:
             return None
         if self.kind is tuple:
             return self._parse_list(value)
+        if issubclass(self.kind, MappedSetting):
+            return self._parse_mapping(self.kind, value)
         parsed = _AS_KIND[self.kind](value)
         if parsed is None or not self.bounds.hold(parsed):
             raise SettingError(self.name, f"{shown(value)} is not {self.allowed}")
@@ -100,9 +104,21 @@ class Setting:
             raise SettingError(self.name, "it names one of its items twice")
         return tuple(value)
 
+    def _parse_mapping(self, kind: type[MappedSetting], value: object) -> MappedSetting:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, dict):
+            raise SettingError(self.name, f"{shown(value)} is not {self.allowed}")
+        try:
+            return kind.read({str(key): each for key, each in value.items()})
+        except ValueError as error:
+            raise SettingError(self.name, f"{error}; it takes {self.allowed}") from None
+
     @property
     def allowed(self) -> str:
         """What it takes, in words: `a number above 0`."""
+        if issubclass(self.kind, MappedSetting):
+            return self.kind.TAKES
         base = _KIND_NAMES[self.kind]
         if self.bounds.choices:
             choices = ", ".join(self.bounds.choices)
@@ -146,8 +162,8 @@ def shown(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, dict):
-        return "a mapping"
+    if isinstance(value, (dict, MappedSetting)):
+        return "a mapping" if len(value) else "{}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(shown(item) for item in value)}]"
     return f'"{value}"' if isinstance(value, str) else str(value)

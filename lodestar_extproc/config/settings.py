@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lodestar_extproc.config.mapped import NO_PRIORITIES, NO_REWRITES, ModelRewrites, Priorities
 from lodestar_extproc.config.setting import SettingError, check, setting
 
 FIXED_POLICIES = (
@@ -97,6 +98,12 @@ class PoolSettings:
     ttft_slo_s: float | None = setting(
         None, "Bound on TTFT for requests that name none of their own.", above=0
     )
+    tpot_slo_s: float | None = setting(
+        None,
+        "Bound on the time between output tokens for requests that name none of their own; "
+        "endpoints predicted to miss it rank behind those that meet it.",
+        above=0,
+    )
     request_timeout_s: float = setting(
         600.0, "A request of which nothing is heard for this long is counted as gone.", above=0
     )
@@ -109,10 +116,20 @@ class PoolSettings:
         text="Answer 503 where no endpoint may be chosen, instead of leaving it to Envoy; in full "
         "duplex, and for a gateway's subset without endpoints, that is always done.",
     )
-    sheddable_objectives: tuple[str, ...] = setting(
-        (),
-        "Objectives (`x-llm-d-inference-objective`) whose requests are answered 429, with a time "
-        "to wait, while every endpoint is predicted to miss their bound on TTFT.",
+    objective_priorities: Priorities = setting(
+        NO_PRIORITIES,
+        "Priority of the requests of each objective (`x-llm-d-inference-objective`), 0 of others. "
+        "Below 0 a request is sheddable: it is answered 429, with a time to wait, while every "
+        "endpoint is predicted to miss its bound on TTFT or on TPOT.",
+    )
+    model_rewrites: ModelRewrites = setting(
+        NO_REWRITES,
+        "Models to ask engines for in place of the one a body names, such as "
+        "`{chat: {llama-3-8b: 90, llama-3-8b-v2: 10}}`: each request gets one of them, by weight.",
+    )
+    session_header: str = setting(
+        "x-session-id",
+        "Header by which clients name their session, in lower case; for `session_affinity`.",
     )
     conformance_headers: bool = setting(
         default=False,

@@ -5,19 +5,17 @@ It knows paths, headers and JSON; nothing of gRPC, and nothing of who will serve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import orjson
 import xxhash
 
-from lodestar_extproc.extproc.names import MODEL_REWRITE_HEADERS, TTFT_SLO_HEADERS
 from lodestar_extproc.extproc.prompt import InvalidRequest, Prompt, prompts
+from lodestar_extproc.extproc.terms import NO_TERMS, Terms
 from lodestar_extproc.request import InferenceRequest, RequestKind, hash_blocks
 
-__all__ = ["InvalidRequest", "for_model", "kind_of", "parse", "unparsed"]
+__all__ = ["InvalidRequest", "kind_of", "parse", "unparsed"]
 
 MAX_HASHED_BYTES = 4 * 2**20
 """About a million tokens, beyond any context window: a longer prompt's tail is not hashed."""
@@ -30,7 +28,8 @@ _PATHS = (
     ("/v1/messages", RequestKind.MESSAGES),
 )
 _OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
+"""What clients name a session by, the narrowest first."""
 
 
 def kind_of(method: str, path: str) -> RequestKind | None:
@@ -51,7 +50,8 @@ def parse(
     body: bytes,
     kind: RequestKind,
     bytes_per_token: Callable[[str], float],
-    headers: Mapping[str, str] = _NO_HEADERS,
+    terms: Terms = NO_TERMS,
+    target_of: Callable[[str], str] = str,
 ) -> InferenceRequest:
     """Read *body*, written for the API *kind*.
 
@@ -59,15 +59,17 @@ def parse(
         body: the whole HTTP body.
         kind: UNKNOWN reads it by its shape.
         bytes_per_token: learned, by model; above 0.
-        headers: of the request, names in lower case.
+        terms: what its headers ask for.
+        target_of: the model to ask the engine for in place of the one named.
 
     Raises:
         InvalidRequest: not JSON, not an object, no model, or beyond what can be read.
     """
     fields = _load(body)
-    model = fields.get("model")
-    if not isinstance(model, str) or not model:
+    named = fields.get("model")
+    if not isinstance(named, str) or not named:
         raise InvalidRequest('the body must name a model: "model": "..."')
+    model = target_of(named)
     sequences = prompts(kind, fields)
     return InferenceRequest(
         model=model,
@@ -77,31 +79,15 @@ def parse(
         prompt_tokens=_tokens(sequences, bytes_per_token(model)),
         streaming=fields.get("stream") is True,
         max_output_tokens=_output_limit(fields),
-        ttft_slo_s=_ttft_slo_s(headers),
+        ttft_slo_s=terms.ttft_slo_s,
+        tpot_slo_s=terms.tpot_slo_s,
+        priority=terms.priority,
+        session=_session(terms.session, fields),
+        named_model=None if model == named else named,
     )
 
 
-def for_model(body: bytes, headers: Mapping[str, str]) -> bytes:
-    """*body* asking for the model that *headers* name instead; else *body* itself.
-
-    >>> for_model(b'{"model": "a", "n": 1}', {"x-llm-d-model-name-rewrite": "b"})
-    b'{"model":"b","n":1}'
-    """
-    target = next(filter(None, map(headers.get, MODEL_REWRITE_HEADERS)), None)
-    if target is None:
-        return body
-    try:
-        fields = _load(body)
-    except InvalidRequest:
-        return body
-    if fields.get("model") == target:
-        return body
-    return orjson.dumps({**fields, "model": target})
-
-
-def unparsed(
-    body_bytes: int, bytes_per_token: float, headers: Mapping[str, str] = _NO_HEADERS
-) -> InferenceRequest:
+def unparsed(body_bytes: int, bytes_per_token: float, terms: Terms = NO_TERMS) -> InferenceRequest:
     """A request known by its size alone; the engine will tell the client what is wrong with it."""
     return InferenceRequest(
         model="",
@@ -110,8 +96,24 @@ def unparsed(
         prompt_bytes=body_bytes,
         prompt_tokens=body_bytes / bytes_per_token,
         streaming=False,
-        ttft_slo_s=_ttft_slo_s(headers),
+        ttft_slo_s=terms.ttft_slo_s,
+        tpot_slo_s=terms.tpot_slo_s,
+        priority=terms.priority,
+        session=_session(terms.session, {}),
     )
+
+
+def _session(name: str, fields: Mapping[str, Any]) -> int | None:
+    """The hash of *name*, else of the first field that names a session; names are not kept."""
+    if name:
+        return xxhash.xxh3_64_intdigest(name.encode())
+    for field in _SESSION_FIELDS:
+        given = fields.get(field)
+        if field == "conversation" and isinstance(given, dict):
+            given = given.get("id")
+        if isinstance(given, str) and given:
+            return xxhash.xxh3_64_intdigest(f"{field}\0{given}".encode())
+    return None
 
 
 def _load(body: bytes) -> Mapping[str, Any]:
@@ -152,15 +154,3 @@ def _tokens(sequences: tuple[Prompt, ...], bytes_per_token: float) -> float:
 def _output_limit(fields: Mapping[str, Any]) -> int | None:
     given = (fields.get(name) for name in _OUTPUT_LIMITS)
     return next((limit for limit in given if type(limit) is int and limit > 0), None)
-
-
-def _ttft_slo_s(headers: Mapping[str, str]) -> float | None:
-    """The first readable header; a value that is no positive number is no bound."""
-    for name in TTFT_SLO_HEADERS:
-        try:
-            slo_s = float(headers[name]) / 1e3
-        except (KeyError, ValueError):
-            continue
-        if math.isfinite(slo_s) and slo_s > 0:
-            return slo_s
-    return None

@@ -70,6 +70,11 @@ class Opening:
         return self.request_body_mode is BodyMode.FULL_DUPLEX_STREAMED
 
     @property
+    def may_change_requests(self) -> bool:
+        """No part of a request's body has gone on before all of it was here."""
+        return self.request_body_mode not in (BodyMode.NONE, BodyMode.STREAMED)
+
+    @property
     def echoes_answers(self) -> bool:
         """Envoy passes on of an answer's body only what it gets back."""
         return self.response_body_mode is BodyMode.FULL_DUPLEX_STREAMED
@@ -205,12 +210,14 @@ class Choose:
 
     Attributes:
         addresses: none leaves the choice to Envoy, and only tells it the decision's id.
+        body: what to send instead of the request's body; None for that itself.
     """
 
     phase: Phase
     addresses: tuple[str, ...]
     decision_id: str
     headers: Headers = ()
+    body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

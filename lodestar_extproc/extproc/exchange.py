@@ -7,6 +7,7 @@ the stream before its table does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -30,7 +31,7 @@ from lodestar_extproc.extproc.events import (
 from lodestar_extproc.extproc.held_body import MAX_BODY_BYTES, body_parts, given_back
 from lodestar_extproc.extproc.incoming import IncomingRequest
 from lodestar_extproc.extproc.observation import Observation
-from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouters
+from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouter, PoolRouters
 from lodestar_extproc.extproc.transitions import (
     TRANSITIONS,
     Action,
@@ -120,7 +121,8 @@ class Exchange:
         made = self.decision
         return (
             f"verdict={self.verdict} decision={made.decision_id} request={made.request_id or '-'} "
-            f"endpoint={made.addresses[0]} policy={made.policy} reason={made.ranking.reason}"
+            f"endpoint={made.addresses[0]} policy={made.policy} reason={made.ranking.reason} "
+            f"priority={made.candidates.request.priority}"
         )
 
     # -- the request --------------------------------------------------------------------------
@@ -142,14 +144,8 @@ class Exchange:
 
     def _choose(self, event: Event) -> tuple[Reply, ...]:
         self._request.take(event)
-        if not self._opening.holds_requests:
-            content = self._request.content()
-            return self._route(event, content, len(content))
-        content = self._request.content_for_model()
-        replies = self._route(event, content, len(content))
-        if isinstance(replies[0], Reject):
-            return replies
-        return (*replies, *given_back(event, content))
+        content = self._request.content()
+        return self._route(event, content, len(content))
 
     def _pick(self, event: Event) -> tuple[Reply, ...]:
         """Choose for a request without a body, be it an inference or not."""
@@ -167,32 +163,41 @@ class Exchange:
         try:
             router = self._overrides.find(self._routers, self._opening.pool)
         except (UnknownPool, ValueError):
-            return self._pass(event, Verdict.BAD_ROUTE)
-        settings, subset = router.settings, self._request.subset(router.settings)
+            return (*self._pass(event, Verdict.BAD_ROUTE), *self._held(event, content))
+        settings = router.settings
         self._tests_conformance = settings.conformance_headers
         try:
-            self.decision = router.route(
-                self._request.read(content, n_bytes, router),
-                request_id=self._request.request_id,
-                at_s=event.at_s,
-                subset=subset,
-                sheddable=self._request.is_sheddable(settings),
-            )
+            return self._decide(router, event, content, n_bytes)
         except body.InvalidRequest as error:
             return self._reject(refusals.invalid_request(str(error)))
         except Overloaded as error:
             return self._reject(refusals.overloaded(str(error), error.retry_after_s), Verdict.SHED)
         except NoEndpoint as error:
             # An endpoint picker says so; in a gateway of its own, Envoy decides.
-            if self._opening.holds_requests or subset is not None or settings.answer_503:
+            hinted = self._request.subset(settings) is not None
+            if self._opening.holds_requests or hinted or settings.answer_503:
                 return self._reject(refusals.no_endpoint(str(error)), Verdict.NO_ENDPOINT)
             return self._pass(event, Verdict.NO_ENDPOINT)
-        phase = Phase.REQUEST_HEADERS if self._opening.holds_requests else event.phase
-        return self._send_choice(phase, self.decision, settings)
 
-    def _send_choice(
-        self, phase: Phase, decision: Decision, settings: PoolSettings
+    def _decide(
+        self, router: PoolRouter, event: Event, content: bytes | None, n_bytes: int
     ) -> tuple[Reply, ...]:
+        """The choice, and the body with it where Envoy is to get one from here."""
+        request, to_send = self._request.read(
+            content, n_bytes, router, may_rename=self._opening.may_change_requests
+        )
+        self.decision = router.route(
+            request,
+            request_id=self._request.request_id,
+            at_s=event.at_s,
+            subset=self._request.subset(router.settings),
+        )
+        choice = self._choice(event, self.decision, router.settings)
+        if self._opening.holds_requests:
+            return (choice, *self._held(event, to_send))
+        return (choice if to_send is content else replace(choice, body=to_send),)
+
+    def _choice(self, event: Event, decision: Decision, settings: PoolSettings) -> Choose:
         self.verdict = Verdict.CHOSEN
         self._request.held.clear()
         if self._opening.response_body_mode is BodyMode.NONE:
@@ -204,7 +209,14 @@ class Exchange:
         n_named = 0 if settings.shadow else settings.fallback_candidates
         addresses = decision.addresses[:n_named]
         headers = conformance.request_headers(addresses) if self._tests_conformance else ()
-        return (Choose(phase, addresses, decision.decision_id, headers),)
+        phase = Phase.REQUEST_HEADERS if self._opening.holds_requests else event.phase
+        return Choose(phase, addresses, decision.decision_id, headers)
+
+    def _held(self, event: Event, content: bytes | None) -> tuple[Reply, ...]:
+        """What Envoy has to get back of a request, after the reply to its headers."""
+        if content is None or not self._opening.holds_requests:
+            return ()
+        return given_back(event, content)
 
     def _reject(self, refusal: Reject, verdict: Verdict = Verdict.REJECTED) -> tuple[Reply, ...]:
         self.state, self.verdict = State.DONE, verdict

@@ -11,14 +11,15 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc import body, conformance
 from lodestar_extproc.extproc.events import Event, RequestBody, RequestEvent, RequestHeaders
 from lodestar_extproc.extproc.held_body import HeldBody
+from lodestar_extproc.extproc.model_name import renamed
 from lodestar_extproc.extproc.names import (
     CONTENT_LENGTH,
     METHOD,
-    OBJECTIVE_HEADERS,
     PATH,
     REQUEST_ID,
 )
 from lodestar_extproc.extproc.pools import PoolRouter
+from lodestar_extproc.extproc.terms import terms_of
 from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.subset import Subset
 
@@ -63,30 +64,39 @@ class IncomingRequest:
         """The body, as it came."""
         return self.held.content()
 
-    def content_for_model(self) -> bytes:
-        """The body, asking for the model that the headers name, if they name one."""
-        return body.for_model(self.held.content(), self._headers)
-
     def subset(self, settings: PoolSettings) -> Subset | None:
         """The endpoints it may go to; None for all."""
         wanted = conformance.selected(self._headers) if settings.conformance_headers else None
         return self._subset if wanted is None else wanted
 
-    def is_sheddable(self, settings: PoolSettings) -> bool:
-        """Whether it may be refused rather than served too late."""
-        names = map(self._headers.get, OBJECTIVE_HEADERS)
-        return next(filter(None, names), "") in settings.sheddable_objectives
+    def read(
+        self, content: bytes | None, n_bytes: int, router: PoolRouter, *, may_rename: bool
+    ) -> tuple[InferenceRequest, bytes | None]:
+        """What routing needs of it; and *content* as the engine is to get it.
 
-    def read(self, content: bytes | None, n_bytes: int, router: PoolRouter) -> InferenceRequest:
-        """What routing needs of it; by its size alone where *content* is None, or no inference.
+        By its size alone where *content* is None, or no inference.
+
+        Args:
+            may_rename: its body can still be changed, to ask for another model.
 
         Raises:
             InvalidRequest: *content* is no inference, and the pool is strict.
         """
+        settings = router.settings
+        terms = terms_of(self._headers, settings)
+
+        def target_of(named: str) -> str:
+            if not may_rename:
+                return named
+            return terms.target_model or router.target_model(named)
+
         if content is not None:
             try:
-                return body.parse(content, self._kind, router.bytes_per_token, self._headers)
+                request = body.parse(content, self._kind, router.bytes_per_token, terms, target_of)
             except body.InvalidRequest:
-                if router.settings.strict:
+                if settings.strict:
                     raise
-        return body.unparsed(n_bytes, router.bytes_per_token(""), self._headers)
+            else:
+                changed = request.named_model is not None
+                return request, renamed(content, request.model) if changed else content
+        return body.unparsed(n_bytes, router.bytes_per_token(""), terms), content

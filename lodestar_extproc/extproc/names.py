@@ -29,6 +29,8 @@ CONTENT_LENGTH = "content-length"
 REQUEST_ID = "x-request-id"
 TTFT_SLO_HEADERS = ("x-lodestar-ttft-slo-ms", "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
 """The client's bound on TTFT: our name, llm-d's, and the older one of both llm-d and GAIE."""
+TPOT_SLO_HEADERS = ("x-lodestar-tpot-slo-ms", "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms")
+"""The same for the time between output tokens."""
 
 DROPPED_REASON = "x-llm-d-request-dropped-reason"
 """Header of our refusals, by llm-d's words."""
@@ -39,7 +41,7 @@ TEST_ECHO = "x-echo-set-header"
 """Headers of the Gateway API conformance tests: where to go, who served, what to echo."""
 
 OBJECTIVE_HEADERS = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
-"""What the request is for, by llm-d's name and GAIE's: says whether it may be shed."""
+"""What the request is for, by llm-d's name and GAIE's: a setting gives each its priority."""
 MODEL_REWRITE_HEADERS = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 """The model to ask the engine for, instead of the one in the body: llm-d's name, and GAIE's."""
 

@@ -21,6 +21,8 @@ class PoolRouter(Protocol):
 
     def bytes_per_token(self, model: str) -> float: ...
 
+    def target_model(self, named: str) -> str: ...
+
     def route(
         self,
         request: InferenceRequest,
@@ -28,12 +30,14 @@ class PoolRouter(Protocol):
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
-        sheddable: bool = False,
     ) -> Decision: ...
 
 
 class PoolRouters(AnswerRouters, Protocol):
     """What an exchange asks of all pools; see `routers.Routers`."""
+
+    @property
+    def headers(self) -> frozenset[str]: ...
 
     def get(self, pool: str | None, policy: str | None, objective: str | None) -> PoolRouter: ...
 

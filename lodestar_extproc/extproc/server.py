@@ -172,7 +172,7 @@ class EdgeServer:
                     message = wire.parse(data)
                     if exchange is None:
                         exchange = self._exchange(message, context)
-                    event = wire.decode(message, self._clock())
+                    event = wire.decode(message, self._clock(), self._routers.headers)
                     self._listener.message(event.phase)
                     for reply in self._replies(exchange, event):
                         await context.write(wire.encode(reply))

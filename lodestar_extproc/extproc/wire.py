@@ -50,6 +50,7 @@ from lodestar_extproc.extproc.names import (
     REQUEST_ID,
     SERVED,
     TEST_SELECTION,
+    TPOT_SLO_HEADERS,
     TTFT_SLO_HEADERS,
     UPSTREAM_ADDRESS,
 )
@@ -62,6 +63,7 @@ _READ_HEADERS = frozenset(
         *OBJECTIVE_HEADERS,
         *MODEL_REWRITE_HEADERS,
         *TTFT_SLO_HEADERS,
+        *TPOT_SLO_HEADERS,
     )
 )
 _RESPONSE_EVENTS: Mapping[str, type[ResponseEvent]] = MappingProxyType(
@@ -101,8 +103,14 @@ def decode_opening(message: envoy_pb2.ProcessingRequest) -> Opening:
     )
 
 
-def decode(message: envoy_pb2.ProcessingRequest, at_s: float) -> Event:
+def decode(
+    message: envoy_pb2.ProcessingRequest, at_s: float, more_headers: frozenset[str] = frozenset()
+) -> Event:
     """The event *message* stands for.
+
+    Args:
+        at_s: monotonic seconds.
+        more_headers: names, beside our own, that settings ask for.
 
     Raises:
         ProtocolError: it holds none that is known here.
@@ -116,7 +124,7 @@ def decode(message: envoy_pb2.ProcessingRequest, at_s: float) -> Event:
     if name == "request_headers":
         return RequestHeaders(
             at_s=at_s,
-            headers=_read_headers(message.request_headers.headers),
+            headers=_read_headers(message.request_headers.headers, _READ_HEADERS | more_headers),
             end_of_stream=message.request_headers.end_of_stream,
             subset=subset_hint(message),
         )
@@ -169,6 +177,11 @@ def encode(reply: Reply) -> bytes:
 
 def _set_choice(message: envoy_pb2.ProcessingResponse, reply: Choose) -> None:
     _go_on(message, reply.phase)
+    if reply.body is not None:
+        replaced: Any = getattr(message, reply.phase).response
+        replaced.body_mutation.body = reply.body
+        # Envoy answers 500 where a length that came with the headers is not the new body's.
+        _set_headers(replaced.header_mutation, ((CONTENT_LENGTH, str(len(reply.body))),))
     told = message.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
     told[DECISION_ID].string_value = reply.decision_id
     if not reply.addresses:
@@ -214,12 +227,12 @@ def _serialize(message: envoy_pb2.ProcessingResponse) -> bytes:
 _CONTINUE: Mapping[Phase, bytes] = MappingProxyType({phase: _continue(phase) for phase in Phase})
 
 
-def _read_headers(given: envoy_pb2.HeaderMap) -> Mapping[str, str]:
-    """The headers that are read here; of several of one name the first."""
+def _read_headers(given: envoy_pb2.HeaderMap, wanted: frozenset[str]) -> Mapping[str, str]:
+    """The *wanted* headers; of several of one name the first."""
     headers: dict[str, str] = {}
     for header in given.headers:
         name = header.key.lower()
-        if name in _READ_HEADERS and name not in headers:
+        if name in wanted and name not in headers:
             headers[name] = header_value(header)
     return headers
 

@@ -104,6 +104,9 @@ def _request(made: Entry, salt: bytes) -> dict[str, Any]:
             "prompt_tokens": request.prompt_tokens,
             "max_output_tokens": request.max_output_tokens,
             "ttft_slo_s": request.ttft_slo_s,
+            "tpot_slo_s": request.tpot_slo_s,
+            "priority": request.priority,
+            "named_model": request.named_model,
             "prefix_hashes": [[length, _salted(h, salt)] for length, h in made.prefixes],
         }
     }

@@ -74,6 +74,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._decisions = Children(requests.DECISIONS, registry)
+        self._priority_decisions = Children(requests.PRIORITY_DECISIONS, registry)
         self._endpoint_decisions = Children(requests.ENDPOINT_DECISIONS, registry)
         self._decision_seconds = Children(requests.DECISION_SECONDS, registry)
         self._shadow_decisions = Children(requests.SHADOW_DECISIONS, registry)
@@ -117,6 +118,7 @@ class Metrics:
         """See `RouterListener`."""
         pool, candidates, chosen = (decision.pool,), decision.candidates, decision.chosen
         self._decisions[decision.pool, decision.policy, decision.ranking.reason].inc()
+        self._priority_decisions[decision.pool, str(candidates.request.priority)].inc()
         self._endpoint_decisions[decision.pool, _address(decision, chosen)].inc()
         self._decision_seconds[pool].observe(self._clock() - decision.at_s)
         self._prompt_tokens[pool].inc(candidates.request.prompt_tokens)

@@ -18,6 +18,13 @@ DECISIONS = counter(
     "A growing share of `untrusted` or `out_of_range`: look at the learner's error. "
     "`unparsed`: clients send bodies that are no inference request.",
 )
+PRIORITY_DECISIONS = counter(
+    "lodestar_priority_decisions_total",
+    ("pool", "priority"),
+    "Of those, by the priority that `objective_priorities` gives the request; what was shed is in "
+    '`lodestar_streams_total{verdict="shed"}`.',
+    "Only requests below 0 are ever shed; nothing is wrong when it moves.",
+)
 ENDPOINT_DECISIONS = counter(
     "lodestar_endpoint_decisions_total",
     ENDPOINT,

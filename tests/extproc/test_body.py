@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar_extproc.extproc.body import InvalidRequest, for_model, kind_of, parse, unparsed
+from lodestar_extproc.extproc.body import InvalidRequest, kind_of, parse, unparsed
 from lodestar_extproc.extproc.prompt import MAX_ITEMS, MEDIA_TOKENS
+from lodestar_extproc.extproc.terms import NO_TERMS, Terms
 from lodestar_extproc.request import BLOCK_BYTES, RequestKind
 
 CHAT = RequestKind.CHAT_COMPLETIONS
 LONG = "word " * 200
 
 
-def read(kind: RequestKind = CHAT, headers=None, **fields):
-    return parse(orjson.dumps({"model": "m"} | fields), kind, lambda _: 4.0, headers or {})
+def read(kind: RequestKind = CHAT, terms=None, **fields):
+    return parse(orjson.dumps({"model": "m"} | fields), kind, lambda _: 4.0, terms or NO_TERMS)
 
 
 def user(content) -> dict:
@@ -233,24 +234,54 @@ def test_only_true_streams(stream, streaming):
     assert read(stream=stream).streaming is streaming
 
 
+def test_what_the_headers_ask_for_is_kept_even_of_a_body_that_cannot_be_read():
+    terms = Terms(ttft_slo_s=0.25, tpot_slo_s=0.05, priority=-1, session="a")
+    for request in (read(terms=terms), unparsed(0, 4.0, terms)):
+        assert (request.ttft_slo_s, request.tpot_slo_s) == (0.25, 0.05)
+        assert request.is_sheddable
+        assert request.session is not None
+
+
+# -- sessions -----------------------------------------------------------------------------------
+
+CONVERSATION = {"conversation": "c", "user": "u"}
+
+
 @pytest.mark.parametrize(
-    ("headers", "slo_s"),
+    ("fields", "same"),
     [
-        ({"x-lodestar-ttft-slo-ms": "250"}, 0.25),
-        ({"x-llm-d-slo-ttft-ms": "250"}, 0.25),
-        ({"x-slo-ttft-ms": "250.5"}, 0.2505),
-        ({"x-slo-ttft-ms": "1", "x-lodestar-ttft-slo-ms": "2"}, 0.002),
-        ({"x-lodestar-ttft-slo-ms": "soon", "x-slo-ttft-ms": "1"}, 0.001),
-        ({"x-slo-ttft-ms": "0"}, None),
-        ({"x-slo-ttft-ms": "-3"}, None),
-        ({"x-slo-ttft-ms": "nan"}, None),
-        ({"x-slo-ttft-ms": "inf"}, None),
-        ({"x-slo-ttft-ms": ""}, None),
+        ({"user": "u"}, {"user": "u"}),
+        ({"conversation": "c"}, {"conversation": {"id": "c"}}),
+        (CONVERSATION, {"conversation": "c", "user": "other"}),
+        ({"prompt_cache_key": "k"}, {"prompt_cache_key": "k"}),
+        ({"session_id": "s"}, {"session_id": "s"} | CONVERSATION),
     ],
 )
-def test_an_slo_is_a_positive_number_of_milliseconds(headers, slo_s):
-    assert read(headers=headers).ttft_slo_s == slo_s
-    assert unparsed(0, 4.0, headers).ttft_slo_s == slo_s
+def test_a_session_is_known_by_the_narrowest_field_that_names_one(fields, same):
+    session = read(**fields).session
+    assert session == read(**same).session != read(user="another").session
+
+
+def test_the_header_names_the_session_before_any_field():
+    terms = Terms(session="a")
+    assert read(terms=terms).session == read(terms=terms, user="u").session != read().session
+
+
+@pytest.mark.parametrize("fields", [{}, {"user": 3}, {"user": ""}, {"conversation": ["c"]}])
+def test_what_names_no_session_has_none(fields):
+    assert read(**fields).session is None
+
+
+# -- another model ------------------------------------------------------------------------------
+
+
+def test_a_rewritten_model_is_hashed_as_what_the_engine_is_asked_for():
+    body = orjson.dumps({"model": "a", "messages": [user("x" * 500)]})
+    rewritten = parse(body, CHAT, lambda _: 4.0, target_of=lambda _: "b")
+    asked = parse(body.replace(b'"a"', b'"b"'), CHAT, lambda _: 4.0)
+    assert (rewritten.model, rewritten.named_model) == ("b", "a")
+    assert rewritten.block_hashes == asked.block_hashes
+    assert asked.named_model is None
 
 
 # -- what is no request -------------------------------------------------------------------------
@@ -356,20 +387,3 @@ def test_a_hostile_body_is_answered_in_time():
     parse(many, CHAT, lambda _: 4.0)
     parse(long, RequestKind.COMPLETIONS, lambda _: 4.0)
     assert time.process_time() - started < 0.5
-
-
-@pytest.mark.parametrize("name", ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"])
-def test_a_gateway_may_name_another_model(name):
-    body = b'{"max_tokens": 3, "model": "a", "prompt": "x"}'
-    assert for_model(body, {name: "b"}) == b'{"max_tokens":3,"model":"b","prompt":"x"}'
-
-
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"model": "b", "n": 1}'])
-def test_what_needs_no_other_model_stays_as_it_is(body):
-    assert for_model(body, {"x-llm-d-model-name-rewrite": "b"}) is body
-    assert for_model(body, {}) is body
-
-
-def test_the_newer_header_names_the_model():
-    both = {"x-llm-d-model-name-rewrite": "new", "x-gateway-model-name-rewrite": "old"}
-    assert b'"new"' in for_model(b"{}", both)

@@ -9,6 +9,7 @@ import pytest
 
 from edge_fakes import FakeRouters
 from lodestar_extproc.completion import Outcome
+from lodestar_extproc.config.mapped import Priorities
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc import held_body, names
 from lodestar_extproc.extproc.events import (
@@ -322,7 +323,7 @@ def test_in_any_order_every_byte_comes_back_once_and_headers_first():
 
 # -- shedding -------------------------------------------------------------------------------------
 
-SHEDDING = PoolSettings(sheddable_objectives=("batch",))
+SHEDDING = PoolSettings(objective_priorities=Priorities((("batch", -1), ("chat", 2))))
 
 
 @pytest.mark.parametrize("opening", [BOTH_WAYS, Opening()])

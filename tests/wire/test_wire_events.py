@@ -204,6 +204,22 @@ def test_a_choice_is_header_and_metadata_alike(phase):
     }
 
 
+def test_a_choice_may_bring_a_body_in_place_of_the_requests():
+    reply = sent(Choose(Phase.REQUEST_BODY, ("10.0.0.1:80",), "pool.1", body=b"{}"))
+    response = reply["requestBody"]["response"]
+    assert response["bodyMutation"] == {"body": "e30="}
+    # Without its length Envoy answers 500.
+    set_headers = [each["header"] for each in response["headerMutation"]["setHeaders"]]
+    assert header("content-length", "2") in set_headers
+
+
+def test_the_headers_that_settings_ask_for_are_read_too():
+    message = envoy_pb2.ProcessingRequest()
+    for name in ("X-Chat", "x-other"):
+        message.request_headers.headers.headers.add(key=name, raw_value=b"a")
+    assert wire.decode(message, 0.0, frozenset(("x-chat",))).headers == {"x-chat": "a"}
+
+
 @pytest.mark.parametrize(
     "phase", [Phase.REQUEST_HEADERS, Phase.REQUEST_BODY, Phase.REQUEST_TRAILERS]
 )

@@ -1,0 +1,67 @@
+"""Terms: what a request's headers say of how it is to be served, by the names clients may use.
+
+It knows headers and settings; nothing of the body.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.extproc.names import (
+    MODEL_REWRITE_HEADERS,
+    OBJECTIVE_HEADERS,
+    TPOT_SLO_HEADERS,
+    TTFT_SLO_HEADERS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the headers ask for.
+
+    Attributes:
+        ttft_slo_s, tpot_slo_s: bounds on the first token and on the time between tokens.
+        priority: of the request's objective.
+        session: the client's name for its session; empty where it has none.
+        target_model: what to ask the engine for, whatever the body names; empty for no other.
+    """
+
+    ttft_slo_s: float | None = None
+    tpot_slo_s: float | None = None
+    priority: int = 0
+    session: str = ""
+    target_model: str = ""
+
+
+NO_TERMS = Terms()
+
+
+def terms_of(headers: Mapping[str, str], settings: PoolSettings) -> Terms:
+    """The terms in *headers*, whose names are in lower case."""
+    return Terms(
+        ttft_slo_s=_bound_s(headers, TTFT_SLO_HEADERS),
+        tpot_slo_s=_bound_s(headers, TPOT_SLO_HEADERS),
+        priority=settings.objective_priorities.of(_first(headers, OBJECTIVE_HEADERS)),
+        session=headers.get(settings.session_header, ""),
+        target_model=_first(headers, MODEL_REWRITE_HEADERS),
+    )
+
+
+def _first(headers: Mapping[str, str], names: Iterable[str]) -> str:
+    """The first of *names* that is not empty."""
+    return next(filter(None, map(headers.get, names)), "")
+
+
+def _bound_s(headers: Mapping[str, str], names: Iterable[str]) -> float | None:
+    """The first readable one; a value that is no positive number of milliseconds is no bound."""
+    for name in names:
+        try:
+            bound_s = float(headers[name]) / 1e3
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(bound_s) and bound_s > 0:
+            return bound_s
+    return None

@@ -1,0 +1,49 @@
+import pytest
+
+from lodestar_extproc.config.mapped import Priorities
+from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.extproc.names import MODEL_REWRITE_HEADERS, OBJECTIVE_HEADERS
+from lodestar_extproc.extproc.terms import NO_TERMS, terms_of
+
+SETTINGS = PoolSettings(objective_priorities=Priorities((("batch", -1), ("chat", 2))))
+
+
+@pytest.mark.parametrize("what", ["ttft", "tpot"])
+@pytest.mark.parametrize(
+    ("headers", "slo_s"),
+    [
+        ({"x-lodestar-{}-slo-ms": "250"}, 0.25),
+        ({"x-llm-d-slo-{}-ms": "250"}, 0.25),
+        ({"x-slo-{}-ms": "250.5"}, 0.2505),
+        ({"x-slo-{}-ms": "1", "x-lodestar-{}-slo-ms": "2"}, 0.002),
+        ({"x-lodestar-{}-slo-ms": "soon", "x-slo-{}-ms": "1"}, 0.001),
+        ({"x-slo-{}-ms": "0"}, None),
+        ({"x-slo-{}-ms": "-3"}, None),
+        ({"x-slo-{}-ms": "nan"}, None),
+        ({"x-slo-{}-ms": "inf"}, None),
+        ({"x-slo-{}-ms": ""}, None),
+    ],
+)
+def test_a_bound_is_a_positive_number_of_milliseconds(what, headers, slo_s):
+    terms = terms_of({name.format(what): value for name, value in headers.items()}, SETTINGS)
+    other = "tpot" if what == "ttft" else "ttft"
+    assert getattr(terms, f"{what}_slo_s") == slo_s
+    assert getattr(terms, f"{other}_slo_s") is None
+
+
+@pytest.mark.parametrize("name", OBJECTIVE_HEADERS)
+@pytest.mark.parametrize(("objective", "priority"), [("batch", -1), ("chat", 2), ("other", 0)])
+def test_an_objective_has_the_priority_that_settings_give_it(name, objective, priority):
+    assert terms_of({name: objective}, SETTINGS).priority == priority
+
+
+def test_the_newer_name_of_a_header_is_read_before_the_older():
+    for newer, older in (OBJECTIVE_HEADERS, MODEL_REWRITE_HEADERS):
+        terms = terms_of({newer: "chat", older: "batch"}, SETTINGS)
+        assert (terms.priority, terms.target_model) in ((2, ""), (0, "chat"))
+
+
+def test_a_session_is_named_in_the_header_of_the_settings():
+    settings = PoolSettings(session_header="x-chat")
+    assert terms_of({"x-chat": "a", "x-session-id": "b"}, settings).session == "a"
+    assert terms_of({"x-session-id": "b"}, settings) == NO_TERMS
