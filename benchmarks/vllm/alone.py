@@ -1,4 +1,4 @@
-"""What one idle engine takes: time to first token by prompt length, time per token by batch."""
+"""One idle engine: its first token by prompt length, time per token by batch, size of cache."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import aiohttp
 from engines import MODEL, EnginePlan
 
 from lodestar_extproc.evaluation.load import events
+from lodestar_extproc.fleet.engine_metrics import parse
 
 TOKENS = range(100, 4000)
 """Ids of ordinary tokens of the made model."""
@@ -55,7 +56,9 @@ async def alone(plan: EnginePlan, prompt_tokens: Sequence[int]) -> dict[str, Any
                     "tpot_s": [each.tpot_s for each in timed],
                 }
             )
-    return {"prefill": prefill, "decode": decode}
+        async with session.get(f"{plan.url}/metrics") as response:
+            kv_tokens = parse(await response.read(), "vllm").kv_capacity_tokens
+    return {"kv_tokens": kv_tokens, "prefill": prefill, "decode": decode}
 
 
 async def _ask(

@@ -10,18 +10,18 @@ import asyncio
 import csv
 import gzip
 import json
-import random
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
+from cells import Cell
 from engines import MODEL, Engine, EnginePlan, reset_caches
 from gateway import Gateway, running_gateway
 
@@ -34,46 +34,15 @@ from lodestar_extproc.fleet.engine_metrics import parse
 WARM_UP_S = 10.0
 """Left out of the figures called `warm`: every cache and every model begins empty."""
 POLL_S = 2.0
+REQUEST_FIELDS = (
+    *("at_s", "kind", "ttft_s", "e2e_s", "output_chunks"),
+    # The name of the engine that served it.
+    *("engine", "failure"),
+)
 DECISION_FIELDS = (
     *("age_s", "policy", "reason", "chosen", "served", "prompt_tokens", "matched_tokens"),
     *("predicted_ttft_s", "ttft_s", "outcome"),
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One policy under one load; *round* also seeds the arrivals."""
-
-    fleet: str
-    workload: str
-    rate_per_s: float
-    policy: str
-    round: int
-    duration_s: float
-
-    @property
-    def name(self) -> str:
-        return (
-            f"{self.fleet}-{self.workload}-{self.rate_per_s:.2f}-{self.policy}-r{self.round}"
-            f"-{self.duration_s:.0f}s"
-        )
-
-
-def interleaved(
-    fleet: str,
-    workload: str,
-    rate_per_s: float,
-    policies: Sequence[str],
-    rounds: Sequence[int],
-    duration_s: float,
-) -> Iterator[Cell]:
-    """Every policy once a round, in an order of its own."""
-    for number in rounds:
-        order = random.Random(f"{fleet}{workload}{rate_per_s}{number}").sample(
-            list(policies), len(policies)
-        )
-        for policy in order:
-            yield Cell(fleet, workload, rate_per_s, policy, number, duration_s)
 
 
 class Workbench:
@@ -119,6 +88,15 @@ class Workbench:
         self._keep(cell, result, records, decisions)
         return result
 
+    def _requests(self, records: Sequence[LoadRecord]) -> list[list[Any]]:
+        """A row of REQUEST_FIELDS each."""
+        names = {engine.plan.address: engine.plan.name for engine in self._engines}
+        rows = []
+        for record in records:
+            row = asdict(record) | {"engine": names.get(record.served_by, "")}
+            rows.append([_short(row[name]) for name in REQUEST_FIELDS])
+        return rows
+
     def _keep(
         self,
         cell: Cell,
@@ -126,9 +104,8 @@ class Workbench:
         records: Sequence[LoadRecord],
         decisions: _Decisions,
     ) -> None:
-        names = [field.name for field in fields(LoadRecord)]
-        rows = [[_short(getattr(record, name)) for name in names] for record in records]
-        _write_csv(self._cells / f"{cell.name}.requests.csv", names, rows)
+        requests = self._requests(records)
+        _write_csv(self._cells / f"{cell.name}.requests.csv", REQUEST_FIELDS, requests)
         rows = [[_short(each[name]) for name in DECISION_FIELDS] for each in decisions.seen()]
         _write_csv(self._cells / f"{cell.name}.decisions.csv", DECISION_FIELDS, rows)
         # Last: a cell that has this has everything.
@@ -142,15 +119,19 @@ class Workbench:
     def publish(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Write summary.json, requests.csv.gz and decisions.csv.gz of all cells to *folder*."""
         folder.mkdir(parents=True, exist_ok=True)
-        summary = {"about": about, "cells": self.results()}
+        results = self.results()
+        summary = {"about": about, "cells": results}
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
+        names = [field.name for field in fields(Cell)]
+        cells = [Cell.of(each) for each in results]
         for what in ("requests", "decisions"):
             with gzip.open(folder / f"{what}.csv.gz", "wt", newline="") as out:
-                for i, path in enumerate(sorted(self._cells.glob(f"*.{what}.csv"))):
+                for i, cell in enumerate(cells):
+                    path = self._cells / f"{cell.name}.{what}.csv"
                     header, *lines = path.read_text().splitlines()
-                    cell = path.name.removesuffix(f".{what}.csv")
-                    out.writelines([] if i else [f"cell,{header}\n"])
-                    out.writelines(f"{cell},{line}\n" for line in lines)
+                    its = ",".join(str(getattr(cell, name)) for name in names)
+                    out.writelines([] if i else [f"{','.join(names)},{header}\n"])
+                    out.writelines(f"{its},{line}\n" for line in lines)
         for log in self._gateway.glob("*.log"):
             shutil.copy(log, folder / f"last-{log.name}")
 

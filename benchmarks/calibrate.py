@@ -1,0 +1,234 @@
+"""Fits the simulated engine to real ones, and says how far off it is on runs it never saw.
+
+Reads a results folder of `compare_on_gpu.py`. The coefficients of each endpoint are fitted to some
+runs; every other run is then replayed, each request at its time on the endpoint that served it, and
+the times compared. With --host one number more is fitted to the warm-up of each replayed run, and
+only what comes after is compared: how fast the machine's processor was then.
+
+Examples:
+
+    python benchmarks/calibrate.py benchmarks/gpu/results --fit rate_per_s=42.52,round=1 --host
+
+    python benchmarks/calibrate.py out/vllm/results --fit round=1,repeat=0 --json out/fitted.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from engine_fit import (
+    FITTED,
+    first_guess,
+    fit,
+    fit_host,
+    part_of,
+    simulate,
+    slower_host,
+    tpot_s,
+    value_of,
+)
+from real_runs import Run, Times, read_runs
+
+from lodestar_extproc.simulator.accelerators import EngineSpec
+
+WARM_UP_S = 10.0
+"""Of a run, in which every cache begins empty; left out of all figures."""
+FIGURES = ("mean", "p50", "p90", "p99", "TPOT", "e2e")
+"""TTFT's first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One run, real and simulated.
+
+    Attributes:
+        real, simulated: FIGURES, in seconds.
+        host: how much slower the processor was taken to be than in the fitted runs.
+        median_error: of one request's TTFT, as a share of the real one.
+    """
+
+    run: Run
+    real: Mapping[str, float]
+    simulated: Mapping[str, float]
+    host: float
+    hit_ratio: float
+    median_error: float
+
+    def error(self, figure: str) -> float:
+        """Simulated over real, less one."""
+        return self.simulated[figure] / self.real[figure] - 1.0
+
+
+def main() -> None:
+    asked = arguments()
+    about = json.loads((asked.results / "summary.json").read_text())["about"]
+    runs = read_runs(asked.results)
+    fitted = [run for run in runs if chosen(run, asked.fit)]
+    others = [run for run in runs if run not in fitted]
+    if not fitted:
+        sys.exit(f"no run has {asked.fit}; there are: " + ", ".join(run.cell.name for run in runs))
+    specs = dict(fit_all(fitted, about, asked.evaluations))
+    print("\n".join(coefficients(specs)), flush=True)
+    tables = {"fitted": fitted, "not fitted": others}
+    for title, some in tables.items():
+        replays = [replay(run, specs, host=1.0) for run in some]
+        print("\n".join(["", f"{title}:", "", *table(replays)]), flush=True)
+    if asked.host:
+        replays = [replay(run, specs, host=host_of(run, specs)) for run in others]
+        print("\n".join(["", "not fitted, but for the host's speed:", "", *table(replays)]))
+    print("\n".join(["", "real runs beside each other:", "", *spreads(runs)]))
+    if asked.json:
+        asked.json.write_text(json.dumps({k: asdict(v) for k, v in specs.items()}, indent=1))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", type=Path, help="folder with summary.json and requests.csv.gz")
+    parser.add_argument(
+        "--fit",
+        type=conditions,
+        default="round=1,repeat=0",
+        metavar="NAME=VALUE,...",
+        help="runs to fit, by fields of their cell (default: %(default)s)",
+    )
+    parser.add_argument("--host", action="store_true", help="fit the host's speed in each run, too")
+    parser.add_argument("--evaluations", type=int, default=500, help="of one endpoint's fit")
+    parser.add_argument("--json", type=Path, help="write the fitted engines here")
+    return parser.parse_args()
+
+
+def conditions(text: str) -> dict[str, str]:
+    """What `--fit` says."""
+    parts = [part.partition("=") for part in text.split(",")]
+    if not all(equals for _, equals, _ in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form round=1,policy=learned")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
+def chosen(run: Run, wanted: Mapping[str, str]) -> bool:
+    return all(str(getattr(run.cell, name, None)) == value for name, value in wanted.items())
+
+
+def fit_all(
+    runs: Sequence[Run], about: Mapping[str, Any], evaluations: int
+) -> Iterator[tuple[str, EngineSpec]]:
+    """The engine that fits each endpoint best."""
+    for endpoint in sorted({str(name) for run in runs for name in run.served_by}):
+        began_s = time.monotonic()
+        alone = next(v for k, v in about["alone"].items() if k.endswith(endpoint))
+        kv_tokens = int(alone.get("kv_tokens") or about["kv_tokens"])
+        parts = [part_of(run, endpoint) for run in runs]
+        guess = first_guess(endpoint, alone, kv_tokens)
+        yield endpoint, fit([part for part in parts if len(part.numbers)], guess, evaluations)
+        print(f"{endpoint} fitted in {time.monotonic() - began_s:.0f} s", file=sys.stderr)
+
+
+def host_of(run: Run, specs: Mapping[str, EngineSpec]) -> float:
+    """The host's slowness in the warm-up of *run*, which no figure counts."""
+    parts = [(part_of(run, name, WARM_UP_S), spec) for name, spec in specs.items()]
+    return fit_host([(part, spec) for part, spec in parts if len(part.numbers)])
+
+
+def replay(run: Run, specs: Mapping[str, EngineSpec], host: float) -> Replayed:
+    """What *specs* make of *run*, on a processor *host* times as slow."""
+    slowed = {name: slower_host(spec, host) for name, spec in specs.items()}
+    simulated, hit_ratio = simulate(run, slowed)
+    warm = run.at_s >= WARM_UP_S
+    errors = np.abs(simulated.ttft_s / run.times.ttft_s - 1.0)[warm]
+    return Replayed(
+        run,
+        figures(run.times, run.output_tokens, warm),
+        figures(simulated, run.output_tokens, warm),
+        host,
+        hit_ratio,
+        float(np.median(errors)),
+    )
+
+
+def figures(times: Times, output_tokens: Any, warm: Any) -> dict[str, float]:
+    ttft_s = times.ttft_s[warm]
+    values = (
+        ttft_s.mean(),
+        *np.percentile(ttft_s, (50, 90, 99)),
+        tpot_s(times, output_tokens)[warm].mean(),
+        times.e2e_s[warm].mean(),
+    )
+    return dict(zip(FIGURES, map(float, values), strict=True))
+
+
+def coefficients(specs: Mapping[str, EngineSpec]) -> Iterator[str]:
+    yield "| endpoint | " + " | ".join(FITTED) + " |"
+    yield "|---" * (len(FITTED) + 1) + "|"
+    for endpoint, spec in specs.items():
+        yield f"| {endpoint} | " + " | ".join(f"{value_of(spec, n):.3g}" for n in FITTED) + " |"
+
+
+def table(replays: Sequence[Replayed]) -> Iterator[str]:
+    """A row a run: the real figure in ms and the simulated one's error."""
+    yield "| load | policy | round | " + " | ".join(FIGURES) + " | one request | host |"
+    yield "|---" * (len(FIGURES) + 5) + "|"
+    for each in sorted(replays, key=lambda each: (each.run.cell.rate_per_s, each.run.cell.name)):
+        cell = each.run.cell
+        again = f" again {cell.repeat}" if cell.repeat else ""
+        errors = [f"{1e3 * each.real[name]:.0f} {each.error(name):+.0%}" for name in FIGURES]
+        yield (
+            f"| {cell.rate_per_s}/s | {cell.policy} | {cell.round}{again} | "
+            + " | ".join(errors)
+            + f" | {each.median_error:.0%} | {each.host:.2f} |"
+        )
+    for what, some in groups(replays):
+        mean = [np.mean([abs(each.error(name)) for each in some]) for name in FIGURES]
+        signed = [np.mean([each.error(name) for each in some]) for name in FIGURES]
+        cells = [f"{a:.0%} ({b:+.0%})" for a, b in zip(mean, signed, strict=True)]
+        yield f"| {what} | mean error (bias) | | " + " | ".join(cells) + " | | |"
+
+
+def groups(replays: Sequence[Replayed]) -> Iterator[tuple[str, list[Replayed]]]:
+    for rate_per_s in sorted({each.run.cell.rate_per_s for each in replays}):
+        yield (
+            f"{rate_per_s}/s",
+            [each for each in replays if each.run.cell.rate_per_s == rate_per_s],
+        )
+
+
+def spreads(runs: Sequence[Run]) -> Iterator[str]:
+    """By how much real runs of one policy and load differ: with and without the same arrivals."""
+    yield "| arrivals | load | policy | runs | " + " | ".join(FIGURES) + " |"
+    yield "|---" * (len(FIGURES) + 4) + "|"
+    for same in (True, False):
+        alike: dict[tuple[Any, ...], list[Run]] = {}
+        for run in runs:
+            cell = run.cell
+            key = (cell.workload, cell.rate_per_s, cell.policy, cell.round if same else None)
+            if same or cell.repeat == 0:
+                alike.setdefault(key, []).append(run)
+        for (_, rate_per_s, policy, _), some in alike.items():
+            if len(some) < 2:
+                continue
+            each = [figures(r.times, r.output_tokens, r.at_s >= WARM_UP_S) for r in some]
+            cells = [spread([one[name] for one in each]) for name in FIGURES]
+            yield (
+                f"| {'same' if same else 'other'} | {rate_per_s}/s | {policy} | {len(some)} | "
+                + " | ".join(cells)
+                + " |"
+            )
+
+
+def spread(values: Sequence[float]) -> str:
+    """The furthest from the mean, as a share of it."""
+    mean = float(np.mean(values))
+    return f"±{max(abs(value / mean - 1.0) for value in values):.0%}"
+
+
+if __name__ == "__main__":
+    main()

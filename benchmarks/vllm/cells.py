@@ -1,0 +1,86 @@
+"""Cells: one policy under one load each, and the arrivals that every policy of a round gets.
+
+It knows neither engines nor what came of a cell.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, MIXES, Arrival, ChatMix, Chats
+
+LETTERS_PER_TOKEN = 1.82
+"""Of generated words in the made model's tokenizer; measured."""
+CPU_SHARE = 1 / 8
+"""Of a prompt's length on CPU: a core is a thousand times slower than a GPU."""
+FIRST_SEED = 100
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy under one load.
+
+    Attributes:
+        round: also seeds the arrivals.
+        repeat: the same policy on the same arrivals, once more; 0 is the first time.
+    """
+
+    fleet: str
+    workload: str
+    rate_per_s: float
+    policy: str
+    round: int
+    duration_s: float
+    repeat: int = 0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The cell that *values*, which may hold more, describe."""
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+
+    @property
+    def name(self) -> str:
+        return (
+            f"{self.fleet}-{self.workload}-{self.rate_per_s:.2f}-{self.policy}-r{self.round}"
+            f"-{self.duration_s:.0f}s" + (f"-again{self.repeat}" if self.repeat else "")
+        )
+
+    def arrivals(self, *, on_cpu: bool) -> list[Arrival]:
+        """The same for every policy and repeat of a round."""
+        mix = replace(_scaled(MIXES[self.workload], on_cpu=on_cpu), rate_per_s=self.rate_per_s)
+        return list(Chats(mix, FIRST_SEED + self.round, self.duration_s))
+
+
+def interleaved(
+    fleet: str,
+    workload: str,
+    rate_per_s: float,
+    policies: Sequence[str],
+    rounds: Sequence[int],
+    duration_s: float,
+    repeat: int = 0,
+) -> Iterator[Cell]:
+    """Every policy once a round, in an order of its own."""
+    for number in rounds:
+        seed = f"{fleet}{workload}{rate_per_s}{number}" + "again" * repeat
+        for policy in random.Random(seed).sample(list(policies), len(policies)):
+            yield Cell(fleet, workload, rate_per_s, policy, number, duration_s, repeat)
+
+
+def _scaled(mix: ChatMix, *, on_cpu: bool) -> ChatMix:
+    """So that the tokens of a mix, which are of 4 letters, are tokens of the made model."""
+    scale = LETTERS_PER_TOKEN / BYTES_PER_TOKEN * (CPU_SHARE if on_cpu else 1.0)
+
+    def both(bounds: tuple[int, int]) -> tuple[int, int]:
+        return round(bounds[0] * scale), round(bounds[1] * scale)
+
+    return replace(
+        mix,
+        system_tokens=round(mix.system_tokens * scale),
+        turn_tokens=both(mix.turn_tokens),
+        document_tokens=both(mix.document_tokens),
+        question_tokens=both(mix.question_tokens),
+    )
