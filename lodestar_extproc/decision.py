@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.features import FeatureMatrix, extract, uncached_prompt_tokens
 from lodestar_extproc.request import InferenceRequest
@@ -19,6 +22,9 @@ class Candidates:
         matched_tokens: [n_endpoints], prompt tokens each cache probably holds.
         matched_ratio: [n_endpoints], full blocks matched over full blocks, 0 to 1.
         prefill_s_per_ktoken: [n_endpoints], learned, at the time of the decision.
+        adapter_effort: [n_endpoints], 0 where the request's adapter runs, to 1; None without one.
+        tpot_s: [n_endpoints], predicted, NaN where unknown; None for a request without a bound.
+        tpot_slo_s: the bound on it.
     """
 
     request: InferenceRequest
@@ -26,6 +32,16 @@ class Candidates:
     matched_tokens: FloatArray
     matched_ratio: FloatArray
     prefill_s_per_ktoken: FloatArray
+    adapter_effort: FloatArray | None = None
+    tpot_s: FloatArray | None = None
+    tpot_slo_s: float | None = None
+
+    @property
+    def misses_tpot(self) -> NDArray[np.bool_]:
+        """Endpoints that are predicted to be too slow between tokens, [n_endpoints]."""
+        if self.tpot_s is None or self.tpot_slo_s is None:
+            return np.zeros(len(self), dtype=bool)
+        return self.tpot_s > self.tpot_slo_s
 
     @cached_property
     def features(self) -> FeatureMatrix:

@@ -34,6 +34,20 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapters:
+    """The LoRA adapters of one engine.
+
+    Attributes:
+        running, waiting: of requests that it computes, and of requests that wait.
+        slots: how many it computes at once.
+    """
+
+    running: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+    slots: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointMetrics:
     """What one scrape of an engine's metric page said; None is unknown, never zero.
 
@@ -50,6 +64,7 @@ class EndpointMetrics:
     generation_tokens: float | None = None
     prefix_query_tokens: float | None = None
     prefix_hit_tokens: float | None = None
+    adapters: Adapters | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,13 @@ class InferenceRequest:
         return self.priority < 0
 
     @property
+    def session_key(self) -> int | None:
+        """The session, else the first block: the same beginning is the same conversation."""
+        if self.session is not None or not self.block_hashes:
+            return self.session
+        return self.block_hashes[0]
+
+    @property
     def tokens_per_block(self) -> float:
         """Tokens a full block stands for."""
         if self.prompt_bytes == 0:

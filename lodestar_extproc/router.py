@@ -22,6 +22,7 @@ from lodestar_extproc.feedback import Feedback
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.open_decisions import OpenDecision, OpenDecisions
+from lodestar_extproc.policies.preference import preferred
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.subset import Subset
@@ -140,7 +141,8 @@ class Router:
         decision_id = f"{self.pool}.{self._rng.getrandbits(64):016x}"
         ranking = self._rank(candidates)
         if request.is_sheddable:
-            shed_if_late(ranking, request.ttft_slo_s or self.settings.ttft_slo_s)
+            ttft_slo_s = request.ttft_slo_s or self.settings.ttft_slo_s
+            shed_if_late(ranking, candidates, ttft_slo_s)
         decision = Decision(
             decision_id=decision_id,
             request_id=request_id,
@@ -163,10 +165,28 @@ class Router:
         """*request* beside every routable endpoint it may go to: what a policy sees."""
         snapshot = self.fleet.snapshot(at_s, subset)
         matched_tokens, matched_ratio = self.fleet.match(request, snapshot.endpoints)
-        rate_s = self.learner.prefill_s_per_ktoken(snapshot.endpoints)
-        return Candidates(request, snapshot, matched_tokens, matched_ratio, rate_s)
+        endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
+        tpot_s = None
+        if tpot_slo_s is not None:
+            tpot_s = self.fleet.decode_speed.tpot_s(endpoints, snapshot.in_flight + 1)
+        return Candidates(
+            request,
+            snapshot,
+            matched_tokens,
+            matched_ratio,
+            self.learner.prefill_s_per_ktoken(endpoints),
+            adapter_effort=self.fleet.adapters.effort(request.model, endpoints),
+            tpot_s=tpot_s,
+            tpot_slo_s=tpot_slo_s,
+        )
 
     def _rank(self, candidates: Candidates) -> Ranking:
+        ranking = self._ranked_by_policy(candidates)
+        if candidates.adapter_effort is None and candidates.tpot_s is None:
+            return ranking
+        return preferred(ranking, candidates, self.settings.adapter_load_s)
+
+    def _ranked_by_policy(self, candidates: Candidates) -> Ranking:
         if len(candidates) == 1:
             return Ranking((0,), reason=Reason.ONLY_ENDPOINT)
         if candidates.request.kind is RequestKind.UNKNOWN:

@@ -5,12 +5,14 @@ It listens to the routers and answers questions; it decides nothing and keeps no
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.decision import Decision, Reason
+from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.features import FEATURES
 
 CAPACITY = 256
@@ -169,9 +171,16 @@ def _candidate(logged: LoggedDecision, rank: int, index: int) -> dict[str, Any]:
         "prefill_requests": float(snapshot.prefill_requests[index]),
         "prefill_tokens": float(snapshot.prefill_uncached_tokens[index]),
         "decode_requests": float(snapshot.decode_requests[index]),
+        "predicted_tpot_s": _at(candidates.tpot_s, index),
+        "adapter_effort": _at(candidates.adapter_effort, index),
         "scrape_age_s": float(snapshot.scrape_age_s[index]),
         "features": dict(zip(FEATURES, candidates.features.values[index].tolist(), strict=True)),
     }
+
+
+def _at(values: FloatArray | None, index: int) -> float | None:
+    """The value of one candidate; None where it is unknown."""
+    return None if values is None or math.isnan(values[index]) else float(values[index])
 
 
 def _explanation(logged: LoggedDecision) -> str:
@@ -185,6 +194,10 @@ def _explanation(logged: LoggedDecision) -> str:
         f"Its cache was expected to hold {candidates.matched_tokens[chosen]:.0f} of "
         f"{candidates.request.prompt_tokens:.0f} prompt tokens. "
     )
+    if candidates.misses_tpot.any():
+        text += "Endpoints that would miss the bound on TPOT came last. "
+    if candidates.adapter_effort is not None:
+        text += "Endpoints at hand for the adapter came before others. "
     predicted_s = logged.predicted_s(chosen)
     if predicted_s is not None:
         others = [logged.predicted_s(i) or 0.0 for i in decision.ranking.order[1:]]

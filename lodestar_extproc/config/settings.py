@@ -21,6 +21,7 @@ FIXED_POLICIES = (
     "cache_cost",
     "cache_aware",
     "least_load",
+    "session_affinity",
 )
 POLICIES = (*FIXED_POLICIES, "learned")
 OBJECTIVES = ("externality", "ttft")
@@ -133,6 +134,12 @@ class PoolSettings:
     )
     conformance_headers: bool = setting(
         default=False,
+    adapter_load_s: float = setting(
+        1.0,
+        "What a LoRA adapter is taken to cost on an endpoint where another has to leave for it; "
+        "where it runs it costs nothing, and with room for it a fifth. 0 prefers none.",
+        at_least=0,
+    )
         text="Obey and answer the headers of the Gateway API conformance tests; never for clients.",
     )
     observed_ratio: float = setting(

@@ -7,6 +7,7 @@ Inference Extension lists.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
 
-from lodestar_extproc.endpoint import EndpointMetrics
+from lodestar_extproc.endpoint import Adapters, EndpointMetrics
 
 Sample = tuple[Mapping[bytes, bytes], bytes]
 """Labels and value text."""
@@ -52,6 +53,7 @@ class EngineNames:
     """Where one engine says what: for each field its sources, the preferred one first.
 
     Attributes:
+        adapters: labels of running ones, of waiting ones, and of how many run at once.
         replicas: labels by which series differ that repeat each other; the first one counts.
         totals: a label that splits a series whose total carries the empty value; only that counts.
     """
@@ -63,6 +65,7 @@ class EngineNames:
     generation_tokens: tuple[Source, ...] = ()
     prefix_query_tokens: tuple[Source, ...] = ()
     prefix_hit_tokens: tuple[Source, ...] = ()
+    adapters: tuple[Source, ...] = ()
     replicas: tuple[bytes, ...] = ()
     totals: bytes = b""
 
@@ -83,6 +86,14 @@ VLLM = EngineNames(
     # The older vllm:gpu_prefix_cache_* counted blocks in some releases and tokens in others.
     prefix_query_tokens=((Series(b"vllm:prefix_cache_queries_total"),),),
     prefix_hit_tokens=((Series(b"vllm:prefix_cache_hits_total"),),),
+    adapters=(
+        (
+            Series(
+                b"vllm:lora_requests_info",
+                labels=(b"running_lora_adapters", b"waiting_lora_adapters", b"max_lora"),
+            ),
+        ),
+    ),
 )
 
 SGLANG = EngineNames(
@@ -153,7 +164,8 @@ def parse(page: bytes, engine: str) -> EndpointMetrics:
     names = ENGINES.get(engine)
     if names is None:
         return EndpointMetrics()
-    read = _Page(_samples(page, engine), names).read
+    parsed = _Page(_samples(page, engine), names)
+    read = parsed.read
     usage = read(names.kv_usage_ratio)
     return EndpointMetrics(
         running_requests=read(names.running_requests),
@@ -163,6 +175,7 @@ def parse(page: bytes, engine: str) -> EndpointMetrics:
         generation_tokens=read(names.generation_tokens),
         prefix_query_tokens=read(names.prefix_query_tokens),
         prefix_hit_tokens=read(names.prefix_hit_tokens),
+        adapters=parsed.adapters(),
     )
 
 
@@ -215,6 +228,16 @@ class _Page:
                 return value
         return None
 
+    def adapters(self) -> Adapters | None:
+        """Of the newest sample: its value is the time at which it was true."""
+        for series in itertools.chain.from_iterable(self._names.adapters):
+            samples = self._samples.get(series.name, [])
+            if samples:
+                labels, _ = max(samples, key=lambda sample: _number(sample[1]) or 0.0)
+                running, waiting, slots = (labels.get(label, b"") for label in series.labels)
+                return Adapters(_names_in(running), _names_in(waiting), _number(slots) or 0.0)
+        return None
+
     def _combined(self, series: Series) -> float | None:
         values = list(self._values(series))
         if not values or None in values:
@@ -251,6 +274,12 @@ def _number(text: bytes) -> float | None:
         return None
     # float() also reads "1_000", which is no number in the exposition format.
     return value if value >= 0 and math.isfinite(value) and b"_" not in text else None
+
+
+def _names_in(text: bytes) -> frozenset[str]:
+    """Of a list parted by commas."""
+    parts = (part.strip() for part in text.decode("utf-8", "replace").split(","))
+    return frozenset(filter(None, parts))
 
 
 def _product(factors: list[float | None]) -> float | None:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot, FloatArray
+from lodestar_extproc.fleet.adapters import AdapterTable
+from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.fleet.health import Health, HealthState
 from lodestar_extproc.fleet.load import Flight, LoadTable
 from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
@@ -52,7 +54,9 @@ class Fleet:
         self._frozen_after_s = frozen_after_s
         self._endpoints: tuple[Endpoint, ...] = ()
         self._indexes: dict[str, PrefixIndex | None] = {}
-        self._load = LoadTable()
+        self.adapters = AdapterTable()
+        self.decode_speed = DecodeSpeed()
+        self._load = LoadTable(self.decode_speed)
         self._flights: dict[str, Flight] = {}
         self._expected: list[tuple[float, str]] = []
         self._judged_at_s = float("-inf")
@@ -86,6 +90,8 @@ class Fleet:
         joined = [e for a, e in wanted.items() if a not in self._indexes]
         for address in left:
             self._health.remove(address)
+            self.adapters.forget(address)
+            self.decode_speed.forget(address)
             del self._indexes[address]
         for endpoint in joined:
             self._health.add(endpoint.address)
@@ -274,6 +280,7 @@ class Fleet:
         """A scrape of *address* succeeded."""
         if address not in self._indexes:
             return
+        self.adapters.report(address, metrics.adapters)
         restarted = self._load.scraped(address, metrics, at_s)
         index = self._indexes[address]
         if index is None:

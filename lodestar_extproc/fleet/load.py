@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot, FloatArray
+from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.request import InferenceRequest
 
 DEFAULT_DECODE_TOKENS_PER_S = 33.0
@@ -65,9 +66,14 @@ class Flight:
 
 
 class LoadTable:
-    """The numbers behind every snapshot."""
+    """The numbers behind every snapshot.
 
-    def __init__(self) -> None:
+    Args:
+        decode_speed: is told what scrapes show of it.
+    """
+
+    def __init__(self, decode_speed: DecodeSpeed) -> None:
+        self._decode_speed = decode_speed
         self._columns: dict[str, int] = {}
         self._prefills: dict[str, OrderedDict[str, Flight]] = {}
         self._matrix = np.zeros((Row.COUNT, 0))
@@ -152,6 +158,7 @@ class LoadTable:
         if metrics.running_requests and total > total_before and at_s > before_s:
             rate = (total - total_before) / (at_s - before_s) / metrics.running_requests
             rate = min(rate, MAX_DECODE_TOKENS_PER_S)
+            self._decode_speed.observe(address, metrics.running_requests, 1.0 / rate)
             column[Row.DECODE_RATE] += DECODE_RATE_SMOOTHING * (rate - column[Row.DECODE_RATE])
         return total < total_before
 

@@ -16,6 +16,7 @@ from lodestar_extproc.policies.prefix_cache import PrefixCache
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.policies.random_choice import RandomChoice
 from lodestar_extproc.policies.round_robin import RoundRobin
+from lodestar_extproc.policies.session_affinity import SessionAffinity
 
 HEURISTICS: Mapping[str, Callable[[], Policy]] = MappingProxyType(
     {
@@ -29,5 +30,6 @@ HEURISTICS: Mapping[str, Callable[[], Policy]] = MappingProxyType(
         "cache_cost": CacheCost,
         "cache_aware": CacheAware,
         "least_load": LeastLoad,
+        "session_affinity": SessionAffinity,
     }
 )

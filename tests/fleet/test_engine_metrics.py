@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from lodestar_extproc.endpoint import EndpointMetrics
+from lodestar_extproc.endpoint import Adapters, EndpointMetrics
 from lodestar_extproc.fleet.engine_metrics import ENGINES, parse
 from metric_pages import VLLM_PAGE_BYTES, a_vllm_page
 
@@ -226,3 +226,32 @@ def seconds(page: bytes) -> float:
     started_at_s = time.perf_counter()
     parse(page, "vllm")
     return time.perf_counter() - started_at_s
+
+
+LORA = 'vllm:lora_requests_info{{max_lora="{}",running_lora_adapters="{}",waiting_lora_adapters="{}"}} {}\n'
+
+
+@pytest.mark.parametrize(
+    ("series", "adapters"),
+    [
+        (
+            [("2", "a, b", "c", 1.0)],
+            Adapters(frozenset(("a", "b")), frozenset(("c",)), 2.0),
+        ),
+        ([("2", "", "", 1.0)], Adapters(frozenset(), frozenset(), 2.0)),
+        # The value is the time of a sample, and old ones stay on the page.
+        (
+            [("1", "new", "", 1.7e9 + 5), ("1", "old", "", 1.7e9)],
+            Adapters(frozenset(("new",)), frozenset(), 1.0),
+        ),
+        ([("many", "a", "", "NaN")], Adapters(frozenset(("a",)), frozenset(), 0.0)),
+        ([], None),
+    ],
+)
+def test_the_newest_sample_tells_the_adapters(series, adapters):
+    page = "".join(LORA.format(*each) for each in series) + "vllm:num_requests_running 1\n"
+    assert parse(page.encode(), "vllm").adapters == adapters
+
+
+def test_an_engine_that_tells_no_adapters_has_none_to_tell():
+    assert parse(LORA.format("1", "a", "", 1.0).encode(), "sglang").adapters is None

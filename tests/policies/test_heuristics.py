@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from builders import a_fleet, a_prompt, a_request, an_endpoint, candidates_of, dispatch
 from lodestar_extproc.config.settings import FIXED_POLICIES
 from lodestar_extproc.endpoint import EndpointMetrics
+from lodestar_extproc.policies import session_affinity
 from lodestar_extproc.policies.heuristics import HEURISTICS
 
 
@@ -52,8 +53,9 @@ class TestEveryPolicy:
         assert first[0] == first[1] == first[2]
 
     def test_uses_every_idle_equal_endpoint(self, name):
-        policy, rng, candidates = HEURISTICS[name](), random.Random(1), candidates_of(a_fleet(4))
-        chosen = {policy.rank(candidates, rng).order[0] for _ in range(200)}
+        policy, rng, fleet = HEURISTICS[name](), random.Random(1), a_fleet(4)
+        each = [candidates_of(fleet, a_request(a_prompt(20, seed))) for seed in range(200)]
+        chosen = {policy.rank(candidates, rng).order[0] for candidates in each}
 
         assert chosen == {0, 1, 2, 3}
 
@@ -140,6 +142,55 @@ def test_least_load_prices_a_full_cache():
     fleet.record_metrics(fleet.endpoints[0].address, full, 1.0)
 
     assert first("least_load", fleet) == fleet.endpoints[1].address
+
+
+class TestSessionAffinity:
+    def first(self, policy, fleet, at_s=1.0, **request):
+        candidates = candidates_of(fleet, a_request(**request), at_s)
+        chosen = policy.rank(candidates, random.Random(0)).order[0]
+        return candidates.snapshot.endpoints[chosen].address
+
+    @pytest.mark.parametrize(
+        "same",
+        [{"session": 7}, {"session": None, "prompt": a_prompt(100, 3)}],
+        ids=["named", "by beginning"],
+    )
+    def test_a_session_stays_however_busy_its_endpoint_is(self, same):
+        policy, fleet = HEURISTICS["session_affinity"](), a_fleet(3)
+        home = self.first(policy, fleet, **same)
+        for i in range(9):
+            dispatch(fleet, f"d{i}", home)
+
+        assert self.first(policy, fleet, **same) == home
+        assert self.first(policy, fleet, session=8) != home
+
+    def test_a_session_moves_once_when_its_endpoint_may_not_be_chosen(self):
+        policy, fleet = HEURISTICS["session_affinity"](), a_fleet(3)
+        home = self.first(policy, fleet, session=7)
+        everyone = fleet.endpoints
+        fleet.set_endpoints([e for e in everyone if e.address != home])
+        moved = self.first(policy, fleet, session=7)
+        fleet.set_endpoints(everyone)
+
+        assert self.first(policy, fleet, session=7) == moved != home
+
+    def test_a_session_is_kept_for_300_s_after_its_last_request(self):
+        policy, fleet = HEURISTICS["session_affinity"](), a_fleet(2)
+        home = self.first(policy, fleet, at_s=0.0, session=7)
+        dispatch(fleet, "d", home)
+        fleet.first_token("d", 1.0)
+
+        assert self.first(policy, fleet, at_s=299.0, session=7) == home
+        assert self.first(policy, fleet, at_s=598.0, session=7) == home
+        assert self.first(policy, fleet, at_s=899.0, session=7) != home
+
+    def test_no_more_sessions_are_kept_than_set(self, monkeypatch):
+        monkeypatch.setattr(session_affinity, "MAX_SESSIONS", 10)
+        policy, fleet = HEURISTICS["session_affinity"](), a_fleet(2)
+        for session in range(50):
+            self.first(policy, fleet, session=session)
+
+        assert len(policy._bound) == 10
 
 
 def test_an_endpoint_without_cache_never_counts_as_a_hit():

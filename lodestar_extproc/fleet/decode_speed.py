@@ -1,0 +1,57 @@
+"""DecodeSpeed: how long each engine takes for a token, by how many requests it generates for.
+
+It learns from what engines report between two scrapes, and knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lodestar_extproc.endpoint import Endpoint, FloatArray
+
+FORGETTING = 0.99
+"""A scrape: at five a second, a memory of 20 s."""
+PRIOR_VARIANCE = 4.0
+"""Of the batch, in requests²: below it a slope is more noise than measurement."""
+MIN_SCRAPES = 5
+
+
+class DecodeSpeed:
+    """A straight line through (batch, seconds a token) for each engine, by moving averages.
+
+    A step reads the weights once and each sequence's KV cache, so its time is about a + b·batch
+    with a, b >= 0; every request of the batch gets one token a step.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, FloatArray] = {}
+        self._scrapes: dict[str, int] = {}
+
+    def observe(self, address: str, batch: float, s_per_token: float) -> None:
+        """With *batch* requests each got a token every *s_per_token* seconds."""
+        row = np.array([1.0, batch, s_per_token, batch * batch, batch * s_per_token])
+        self._sums[address] = FORGETTING * self._sums.get(address, 0.0) + row
+        self._scrapes[address] = self._scrapes.get(address, 0) + 1
+
+    def forget(self, address: str) -> None:
+        """It is no member any more."""
+        self._sums.pop(address, None)
+        self._scrapes.pop(address, None)
+
+    def tpot_s(self, endpoints: Sequence[Endpoint], batch: FloatArray) -> FloatArray:
+        """Time between tokens on each endpoint with *batch* requests there, [n]; NaN if unknown."""
+        pairs = zip(endpoints, batch.tolist(), strict=True)
+        return np.array([self._tpot_s(e.address, each) for e, each in pairs])
+
+    def _tpot_s(self, address: str, batch: float) -> float:
+        if self._scrapes.get(address, 0) < MIN_SCRAPES:
+            return float("nan")
+        weight, *sums = self._sums[address].tolist()
+        mean_batch, mean_s, square, product = (each / weight for each in sums)
+        variance = max(0.0, square - mean_batch * mean_batch)
+        slope = (product - mean_batch * mean_s) / (variance + PRIOR_VARIANCE)
+        # Neither b nor a is below 0.
+        slope = min(max(slope, 0.0), mean_s / mean_batch)
+        return float(mean_s + slope * (batch - mean_batch))
