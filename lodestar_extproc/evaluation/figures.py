@@ -24,6 +24,7 @@ class Figures:
     Attributes:
         failed: requests that broke off, were refused, or were left by their client. One whose
             client left before the first token counts in the TTFTs with the time it had waited.
+        slo_met_ratio: requests that met their bound on TTFT; None without one.
         hit_ratio: prompt tokens served from the engines' prefix caches.
         model_share: decisions that the model made.
         error_mean_ratio, error_median_ratio: |observed - predicted| / observed TTFT.
@@ -43,6 +44,7 @@ class Figures:
     ttft_p99_s: float
     tpot_mean_s: float
     e2e_mean_s: float
+    slo_met_ratio: float | None
     hit_ratio: float
     busiest_ratio: float
     model_share: float | None
@@ -58,8 +60,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What is known of a run besides its records."""
+    """What is known of a run besides its records.
 
+    Attributes:
+        ttft_slo_s: the bound on TTFT that was promised; None for none.
+    """
+
+    ttft_slo_s: float | None = None
     coverage_ratio: float | None = None
     agreement_ratio: float | None = None
     regret_s: float | None = None
@@ -84,6 +91,9 @@ def measure(records: Sequence[RequestRecord], measured_from: float, quality: Qua
         ttft_p99_s=float(np.percentile(ttft_s, 99)),
         tpot_mean_s=float(np.nanmean([r.tpot_s for r in served])),
         e2e_mean_s=float(np.mean([r.e2e_s for r in served])),
+        slo_met_ratio=None
+        if quality.ttft_slo_s is None
+        else float(np.mean([r.ttft_s <= quality.ttft_slo_s for r in kept])),
         hit_ratio=sum(r.cached_tokens for r in served) / sum(r.prompt_tokens for r in served),
         busiest_ratio=_busiest(kept),
         model_share=float(np.mean([r.reason in BY_MODEL for r in kept]))

@@ -155,6 +155,7 @@ class _World:
         seen = self._hindsight
         learner: Router = self._routers[0]
         return Quality(
+            ttft_slo_s=self._contender.settings.ttft_slo_s,
             coverage_ratio=learner.learner.status().coverage_ratio
             if self._contender.learns
             else None,

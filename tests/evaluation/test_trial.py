@@ -193,3 +193,11 @@ def test_the_names_in_the_help_are_those_that_there_are():
     assert set(SCENARIO_NAMES) == set(SCENARIOS)
     assert set(WORKLOADS) == set(TRACES) | set(GENERATED)
     assert all(find_fleet(name).specs for name in STANDARD_FLEETS)
+
+
+def test_a_promised_ttft_is_kept_or_not():
+    found = figures(a_trial("lmetric", "lmetric:ttft_slo_s=0.3", "lmetric:ttft_slo_s=60", n=200))
+    met = [f.slo_met_ratio for f in found.values()]
+
+    assert met[0] is None
+    assert 0.0 < met[1] < met[2] == 1.0

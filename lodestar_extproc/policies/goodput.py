@@ -1,0 +1,92 @@
+"""Goodput: an objective for those who promise a TTFT: as many requests within it as can be.
+
+It knows the bound of each request and how sure predictions are, not who makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy.special import ndtr
+
+from lodestar_extproc.decision import Candidates
+from lodestar_extproc.endpoint import Endpoint, FloatArray
+from lodestar_extproc.learning.models import Estimate
+from lodestar_extproc.policies.objective import Externality
+
+Interval = Callable[[FloatArray, Sequence[Endpoint]], tuple[FloatArray, FloatArray]]
+"""Low and high ends of the interval that holds 80 % of the TTFTs predicted as these, [n] each."""
+
+LATE_WEIGHT = 3.0
+OWN_WEIGHT = 0.1
+"""Of endpoints that meet the bound alike, or miss it alike, the sooner is the better."""
+INTERVAL_DEVIATIONS = 2.563
+"""From the 10 % to the 90 % quantile of a normal distribution, in standard deviations."""
+MIN_DEVIATION = 1e-3
+
+
+def certain(
+    ttft_s: FloatArray,
+    endpoints: Sequence[Endpoint],  # noqa: ARG001
+) -> tuple[FloatArray, FloatArray]:
+    """The interval of predictions that are never wrong."""
+    return ttft_s, ttft_s
+
+
+class Goodput:
+    """Few late requests: one that comes after its bound S costs as much as a wait of three S.
+
+        cost = 3·S·P(TTFT > S) + (cost to others) + 0.1·p
+
+    TTFT is taken for log-normal, with the ends of the learned interval for its 10 % and 90 %
+    quantiles. The cost to others is that of `Externality` with the backlog v cut off at S: those
+    who come to a longer one are late with or without this request. So a request that is late
+    everywhere goes where it takes the least from others, and a crowded endpoint may stay so for
+    the good of the rest.
+
+    Args:
+        externality: what a request costs others; and all of the cost for one without a bound.
+        interval_s: how sure the predictions are.
+        ttft_slo_s: S of the requests that name none, seconds; None for no bound.
+    """
+
+    name = "goodput"
+
+    def __init__(
+        self,
+        externality: Externality,
+        interval_s: Interval = certain,
+        ttft_slo_s: float | None = None,
+    ) -> None:
+        self._externality = externality
+        self._interval_s = interval_s
+        self._ttft_slo_s = ttft_slo_s
+
+    def arrived(self, candidates: Candidates) -> None:
+        """Count one arrival."""
+        self._externality.arrived(candidates)
+
+    def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
+        """What being late costs the request, and the request others, [n]."""
+        slo_s = candidates.request.ttft_slo_s or self._ttft_slo_s
+        if slo_s is None:
+            return self._externality.score(estimate, candidates)
+        backlog_s = np.minimum(estimate.backlog_s, slo_s)
+        cost = self._externality.score(replace(estimate, backlog_s=backlog_s), candidates)
+        late = self.late_ratio(estimate, candidates.snapshot.endpoints, slo_s)
+        return cost - (1.0 - OWN_WEIGHT) * estimate.ttft_s + LATE_WEIGHT * slo_s * late
+
+    def late_ratio(
+        self, estimate: Estimate, endpoints: Sequence[Endpoint], slo_s: float
+    ) -> FloatArray:
+        """P(TTFT > *slo_s*), 0 to 1, [n]."""
+        low, high = np.log(self._interval_s(estimate.ttft_s, endpoints))
+        deviation = np.maximum((high - low) / INTERVAL_DEVIATIONS, MIN_DEVIATION)
+        late: FloatArray = ndtr((0.5 * (low + high) - np.log(slo_s)) / deviation)
+        return late
+
+    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
+        """Count its service where it went."""
+        self._externality.routed(candidates, chosen, service_s)
