@@ -295,5 +295,6 @@ class Fleet:
         was_down = self._health.state(address, at_s) is HealthState.DOWN
         self._health.probed(address, healthy=healthy)
         index = self._indexes.get(address)
-        if was_down and healthy and index is not None:
-            index.clear()  # an engine that was away has lost its cache
+        # Slow to answer is not restarted: known counters tell which, in `record_metrics`.
+        if was_down and healthy and index is not None and not self._load.counted(address):
+            index.clear()

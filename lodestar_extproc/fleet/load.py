@@ -139,7 +139,7 @@ class LoadTable:
     def scraped(self, address: str, metrics: EndpointMetrics, at_s: float) -> bool:
         """Adopt what the engine reported; None leaves a value unknown.
 
-        Returns True when its counters fell: the engine restarted since the last scrape.
+        Returns True when its counters fell or went: the engine restarted since the last scrape.
         """
         column = self._matrix[:, self._columns[address]]
         column[Row.RUNNING : Row.KV_CAPACITY] = (
@@ -152,7 +152,7 @@ class LoadTable:
             column[Row.KV_CAPACITY] = metrics.kv_capacity_tokens
         total = metrics.generation_tokens
         if total is None:
-            return False
+            return self._generation.pop(address, None) is not None
         total_before, before_s = self._generation.get(address, (total, at_s))
         self._generation[address] = (total, at_s)
         if metrics.running_requests and total > total_before and at_s > before_s:
@@ -161,6 +161,10 @@ class LoadTable:
             self._decode_speed.observe(address, metrics.running_requests, 1.0 / rate)
             column[Row.DECODE_RATE] += DECODE_RATE_SMOOTHING * (rate - column[Row.DECODE_RATE])
         return total < total_before
+
+    def counted(self, address: str) -> bool:
+        """Whether a restart of *address* would show in its counters."""
+        return address in self._generation
 
     def _set_head(self, column: FloatArray, address: str) -> None:
         prefills = self._prefills[address]

@@ -172,6 +172,39 @@ def test_an_engine_that_restarted_has_lost_its_cache():
     assert fleet.match(request, fleet.endpoints)[0].tolist() == [0.0]
 
 
+def test_an_engine_whose_counters_went_has_lost_its_cache():
+    fleet, request = a_fleet(1), a_request()
+    fleet.record_metrics(A, EndpointMetrics(generation_tokens=500.0), 0.0)
+    dispatch(fleet, "d", A, request)
+    fleet.record_metrics(A, EndpointMetrics(), 1.0)
+
+    assert fleet.match(request, fleet.endpoints)[0].tolist() == [0.0]
+
+
+def fail_and_recover(fleet):
+    for at_s, healthy in ((1.0, False), (2.0, False), (3.0, True)):
+        fleet.record_probe(A, healthy, at_s)
+
+
+def test_an_engine_that_was_slow_to_answer_probes_keeps_its_cache():
+    fleet, request = a_fleet(1), a_request()
+    fleet.record_metrics(A, EndpointMetrics(generation_tokens=500.0), 0.0)
+    dispatch(fleet, "d", A, request)
+    before = fleet.match(request, fleet.endpoints)[0].tolist()
+    fail_and_recover(fleet)
+    fleet.record_metrics(A, EndpointMetrics(generation_tokens=600.0), 4.0)
+
+    assert fleet.match(request, fleet.endpoints)[0].tolist() == before != [0.0]
+
+
+def test_an_engine_that_was_away_and_has_no_counters_is_taken_to_have_restarted():
+    fleet, request = a_fleet(1), a_request()
+    dispatch(fleet, "d", A, request)
+    fail_and_recover(fleet)
+
+    assert fleet.match(request, fleet.endpoints)[0].tolist() == [0.0]
+
+
 def test_the_index_takes_the_capacity_the_engine_reports():
     fleet, request = a_fleet(1), a_request(a_prompt(4000))
     dispatch(fleet, "d", A, request)
