@@ -18,6 +18,11 @@ MESSAGES = (
     *("request_headers", "request_body", "request_trailers"),
     *("response_headers", "response_body", "response_trailers"),
 )
+ASKED_BY = {
+    "objective": "x-llm-d-inference-objective",
+    "rewrite": "x-llm-d-model-name-rewrite",
+    "session": "x-session-id",
+}
 REPLY_TIMEOUT_S = 10.0
 
 
@@ -56,8 +61,9 @@ def messages(step: Mapping[str, Any]) -> Iterator[pb.ProcessingRequest]:
     ask = step["ask"]
     headers = {"hi": "mom", "x-request-id": "test-request-id"}
     headers[":method"], headers[":path"] = "POST", "/v1/completions"
-    if "rewrite" in ask:
-        headers["x-llm-d-model-name-rewrite"] = ask["rewrite"]
+    for name, header in ASKED_BY.items():
+        if name in ask:
+            headers[header] = ask[name]
     hint = {"subset": ask["subset"]} if "subset" in ask else {}
     yield message({"request_headers": headers, **hint})
     yield message({"request_body": completion(**ask), "end": True, **hint})

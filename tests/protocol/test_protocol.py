@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from aiohttp import web
-from gateway import Gateway, Pods, check, messages
+from gateway import Gateway, Pods, check, message, messages
 from ruamel.yaml import YAML
 
 from builders import Recorder
@@ -113,16 +113,40 @@ async def test_case(case, tmp_path):
     ):
         gateway = Gateway(channel)
         for step in pods.filled_in(case["steps"]):
-            for message in messages(step):
-                await gateway.send(message)
+            for sent in messages(step):
+                await gateway.send(sent)
             for wanted in step["gets"]:
                 await check(gateway, wanted, pods, step.get("ask"))
         await gateway.end()
+        for name, value in case.get("decided", {}).items():
+            assert getattr(recorder.decisions[-1].candidates.request, name) == value
         if "ended" in case:
             (end,) = recorder.completions
             served = case["ended"]["served"]
             assert end.outcome is Outcome.SERVED
             assert end.served == (served and pods.named(served))
+
+
+@pytest.mark.parametrize("name", ["x-session-id", "x-chat"])
+async def test_requests_of_a_session_stay_on_one_pod_and_others_are_spread(tmp_path, name):
+    settings = {"policy": "session_affinity", "session_header": name}
+    async with (
+        running_pods([{}, {}, {}]) as pods,
+        running_service(tmp_path, pods, settings) as (channel, recorder),
+    ):
+        for session in ("a",) * 10 + ("b", "c", "d", "e", "f"):
+            body = {"request_body": '{"model":"m","prompt":"a"}', "end": True}
+            gateway = Gateway(channel)
+            headers = {":method": "POST", ":path": "/v1/completions", name: session}
+            for step in ({"request_headers": headers}, body):
+                await gateway.send(message(step))
+            await gateway.reply()
+            await gateway.reply()
+            await gateway.end()
+        chosen = [decision.address for decision in recorder.decisions]
+        assert len(set(chosen[:10])) == 1
+        assert len(set(chosen)) > 1
+        assert set(chosen) <= set(pods.addresses)
 
 
 def test_every_case_says_where_it_is_from_and_stands_once():
