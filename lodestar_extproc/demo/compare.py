@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lodestar_extproc.demo.stack import FleetPlan, Stack, running_stack
+from lodestar_extproc.demo.bootstrap import bootstrap
+from lodestar_extproc.demo.stack import Configure, FleetPlan, Stack, running_stack
 from lodestar_extproc.demo.watch import Watch
 from lodestar_extproc.evaluation.chats import ChatMix, Chats
 from lodestar_extproc.evaluation.load import LoadClient, LoadRecord
@@ -25,6 +26,7 @@ class DemoPlan:
     Attributes:
         duration_s: of the arrivals, for each policy.
         port: of Envoy's listener; 0 for any.
+        configure: makes Envoy's configuration.
     """
 
     policies: tuple[str, ...]
@@ -34,6 +36,7 @@ class DemoPlan:
     seed: int
     folder: Path
     port: int = 0
+    configure: Configure = bootstrap
 
     @property
     def chats(self) -> Chats:
@@ -69,7 +72,9 @@ async def compare(plan: DemoPlan, progress: Progress, refresh: Callable[[], None
         refresh()
         folder = plan.folder / policy
         folder.mkdir(parents=True, exist_ok=True)
-        async with running_stack(plan.fleet, {"policy": policy}, folder, port=plan.port) as stack:
+        async with running_stack(
+            plan.fleet, {"policy": policy}, folder, port=plan.port, configure=plan.configure
+        ) as stack:
             await _run(plan, stack, progress, refresh)
 
 

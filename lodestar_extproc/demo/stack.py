@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,9 @@ import aiohttp
 
 from lodestar_extproc.demo.bootstrap import Ports, bootstrap
 from lodestar_extproc.demo.processes import Processes, beside_python, free_ports
+
+Configure = Callable[[Ports, Sequence[tuple[str, str]], Mapping[str, Any]], Mapping[str, Any]]
+"""Makes Envoy's configuration; `bootstrap` is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,12 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(
-    fleet: FleetPlan, settings: Mapping[str, Any], folder: Path, *, port: int = 0
+    fleet: FleetPlan,
+    settings: Mapping[str, Any],
+    folder: Path,
+    *,
+    port: int = 0,
+    configure: Configure = bootstrap,
 ) -> AsyncIterator[Stack]:
     """Start a world and end it with the body.
 
@@ -69,7 +77,7 @@ async def running_stack(
     ports, engine_port = _ports(port, fleet)
     addresses = [f"127.0.0.1:{engine_port + i}" for i in range(len(fleet.accelerators))]
     config = folder / "envoy.json"
-    config.write_text(json.dumps(bootstrap(ports, _engines(addresses, fleet), settings), indent=1))
+    config.write_text(json.dumps(configure(ports, _engines(addresses, fleet), settings), indent=1))
     admin_url = f"http://127.0.0.1:{ports.lodestar_admin}"
     envoy_admin_url = f"http://127.0.0.1:{ports.envoy_admin}"
     with Processes(folder) as processes:
