@@ -165,6 +165,7 @@ class EdgeServer:
     async def _process(self, messages: AsyncIterator[bytes], context: Any) -> None:
         """One ext_proc stream. Returning ends it, and the request goes on without us."""
         exchange: Exchange | None = None
+        wanted = self._routers.headers
         self._listener.stream_opened()
         try:
             with self._survival:
@@ -172,7 +173,7 @@ class EdgeServer:
                     message = wire.parse(data)
                     if exchange is None:
                         exchange = self._exchange(message, context)
-                    event = wire.decode(message, self._clock(), self._routers.headers)
+                    event = wire.decode(message, self._clock(), wanted)
                     self._listener.message(event.phase)
                     for reply in self._replies(exchange, event):
                         await context.write(wire.encode(reply))
