@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
-from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.config.settings import OBJECTIVES, PoolSettings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.health import Health
@@ -15,6 +15,8 @@ from lodestar_extproc.learning.models import TTFTModel
 from lodestar_extproc.learning.river_models import BayesianLinearModel
 from lodestar_extproc.learning.sklearn_models import MLPModel
 from lodestar_extproc.learning.trust import Trust
+from lodestar_extproc.policies.end_to_end import EndToEnd
+from lodestar_extproc.policies.goodput import Goodput
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.learned import Learned
 from lodestar_extproc.policies.objective import Externality, GreedyTTFT, Objective
@@ -132,30 +134,39 @@ def new_policy(
         raise ValueError(f"no policy {name!r}; there are learned, {', '.join(HEURISTICS)}")
     return Learned(
         learner,
-        new_objective(settings, objective),
+        new_objective(settings, learner, objective),
         HEURISTICS[settings.fallback_policy](),
         exploration_ratio=settings.exploration_ratio,
     )
 
 
-def new_objective(settings: PoolSettings, name: str | None = None) -> Objective:
+def new_objective(settings: PoolSettings, learner: Learner, name: str | None = None) -> Objective:
     """An objective by *name*; None takes the pool's own.
+
+    Args:
+        learner: knows how sure predictions are, and how long answers take.
 
     Raises:
         ValueError: there is none of that name.
     """
     name = settings.objective if name is None else name
+    externality = Externality(
+        settings.externality_weight,
+        # The end-to-end objective has a price of its own for slower tokens.
+        decode_weight=0.0 if name == EndToEnd.name else settings.decode_weight,
+        eviction_weight=settings.eviction_weight,
+        memory_weight_s=settings.memory_weight_s,
+    )
     match name:
         case "externality":
-            return Externality(
-                settings.externality_weight,
-                decode_weight=settings.decode_weight,
-                eviction_weight=settings.eviction_weight,
-                memory_weight_s=settings.memory_weight_s,
-            )
+            return externality
         case "ttft":
             return GreedyTTFT()
-    raise ValueError(f"no objective {name!r}; there are externality, ttft")
+        case "goodput":
+            return Goodput(externality, learner.interval_s, settings.ttft_slo_s)
+        case "end_to_end":
+            return EndToEnd(externality, learner.generation_s, settings.generation_weight)
+    raise ValueError(f"no objective {name!r}; there are {', '.join(OBJECTIVES)}")
 
 
 def policy_for_route(router: Router, policy: str | None, objective: str | None) -> Policy:

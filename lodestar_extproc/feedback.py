@@ -56,6 +56,7 @@ class Feedback:
         self._learn_usage(decision.candidates.request, event)
         served = event.served or decision.address
         if event.outcome is Outcome.SERVED:
+            self._learn_generation(entry, served, event)
             # A keep-alive begins a body before a token does, and then the log has timed that.
             timed = entry.body_began_with_token or not self._sees_first_tokens
             if timed and (event.response_code or 200) < 400:
@@ -92,6 +93,19 @@ class Feedback:
         if event.prompt_tokens is not None:
             tokens, n_bytes = event.prompt_tokens, request.prompt_bytes
             self.bytes_per_token.learn(request.model, prompt_bytes=n_bytes, prompt_tokens=tokens)
+
+    def _learn_generation(self, entry: OpenDecision, served: str, event: Completion) -> None:
+        index = entry.decision.index_of(served)
+        if index is None or not entry.decision.candidates.request.streaming:
+            return
+        generation_s = None
+        if entry.first_token_at_s is not None:
+            generation_s = event.at_s - entry.first_token_at_s
+        elif event.duration_s is not None and event.ttft_s is not None:
+            generation_s = event.duration_s - event.ttft_s
+        if generation_s is not None and generation_s >= 0:
+            endpoint = entry.decision.candidates.snapshot.endpoints[index]
+            self.learner.generated(endpoint.accelerator, generation_s)
 
     def _learn(
         self,

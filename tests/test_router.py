@@ -357,3 +357,42 @@ def test_a_route_decides_by_its_own_policy_on_the_same_fleet():
     assert router.fleet.n_in_flight == 1
     with pytest.raises(ValueError, match="no policy 'magic'"):
         routers.get("pool", "magic")
+
+
+def generation_s(router):
+    return router.learner.generation_s(router.fleet.endpoints)[0]
+
+
+def test_how_long_answers_take_after_the_first_token_is_learned_from_whole_ones():
+    router = a_router()
+    decision = route(router, at_s=1.0)
+    router.first_token(FirstToken(decision.decision_id, 1.5, decision.address))
+    router.complete(end(decision, at_s=5.5))
+    assert generation_s(router) == pytest.approx(4.0)
+
+    broken = route(router, at_s=6.0)
+    router.first_token(FirstToken(broken.decision_id, 6.5, broken.address))
+    router.complete(end(broken, at_s=6.6, outcome=Outcome.FAILED))
+    in_one_piece = route(router, at_s=7.0, request=a_request(streaming=False))
+    router.complete(end(in_one_piece, at_s=17.0, ttft_s=9.0, duration_s=9.0))
+    assert generation_s(router) == pytest.approx(4.0)
+
+
+def test_without_an_observer_the_access_log_says_how_long_an_answer_took():
+    router = a_router(sees_first_tokens=False)
+    router.complete(end(route(router), ttft_s=0.5, duration_s=2.5))
+
+    assert generation_s(router) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("objective", ["externality", "ttft", "goodput", "end_to_end"])
+def test_every_objective_decides_once_the_model_may(objective):
+    router = a_router(objective=objective, burn_in_samples=10, ttft_slo_s=1.0)
+    for i in range(60):
+        n_tokens = 200 + 700 * i % 3000
+        decision = route(router, at_s=2.0 * i, request=a_request(a_prompt(n_tokens, seed=i)))
+        first_token_at_s = 2.0 * i + 0.05 + n_tokens / 1e4
+        router.first_token(FirstToken(decision.decision_id, first_token_at_s, decision.address))
+        router.complete(end(decision, at_s=2.0 * i + 1.0))
+
+    assert decision.ranking.reason is Reason.MODEL

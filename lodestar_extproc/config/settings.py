@@ -24,7 +24,7 @@ FIXED_POLICIES = (
     "session_affinity",
 )
 POLICIES = (*FIXED_POLICIES, "learned")
-OBJECTIVES = ("externality", "ttft")
+OBJECTIVES = ("externality", "ttft", "goodput", "end_to_end")
 MODELS = ("engine", "bayesian_linear", "mlp")
 ENGINES = ("vllm", "sglang", "trtllm", "triton")
 
@@ -48,8 +48,9 @@ class PoolSettings:
     )
     objective: str = setting(
         "externality",
-        "What the learned policy minimises: the request's own TTFT (`ttft`), or that and the "
-        "delay it causes to others (`externality`).",
+        "What the learned policy minimises: own TTFT and the delay caused to others "
+        "(`externality`), own TTFT alone (`ttft`), requests that miss their bound on TTFT "
+        "(`goodput`), or the time to the end of answers (`end_to_end`).",
         choices=OBJECTIVES,
     )
     externality_weight: float = setting(
@@ -68,6 +69,12 @@ class PoolSettings:
     )
     memory_weight_s: float = setting(
         0.3, "Price of the KV cache memory a request takes; it rises as memory fills.", at_least=0
+    )
+    generation_weight: float = setting(
+        1.0,
+        "Under `end_to_end`, weight of the time after the first token against TTFT: 1 for "
+        "end-to-end latency, more for TPOT.",
+        at_least=0,
     )
     model: str = setting("engine", "What predicts TTFT.", choices=MODELS)
     shadow: bool = setting(
@@ -128,18 +135,18 @@ class PoolSettings:
         "Models to ask engines for in place of the one a body names, such as "
         "`{chat: {llama-3-8b: 90, llama-3-8b-v2: 10}}`: each request gets one of them, by weight.",
     )
-    session_header: str = setting(
-        "x-session-id",
-        "Header by which clients name their session, in lower case; for `session_affinity`.",
-    )
-    conformance_headers: bool = setting(
-        default=False,
     adapter_load_s: float = setting(
         1.0,
         "What a LoRA adapter is taken to cost on an endpoint where another has to leave for it; "
         "where it runs it costs nothing, and with room for it a fifth. 0 prefers none.",
         at_least=0,
     )
+    session_header: str = setting(
+        "x-session-id",
+        "Header by which clients name their session, in lower case; for `session_affinity`.",
+    )
+    conformance_headers: bool = setting(
+        default=False,
         text="Obey and answer the headers of the Gateway API conformance tests; never for clients.",
     )
     observed_ratio: float = setting(

@@ -20,6 +20,7 @@ import orjson
 from lodestar_extproc.assembly import new_fleet, new_learner, new_objective, new_policy
 from lodestar_extproc.config.setting import SettingError
 from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.evaluation.clairvoyant import Clairvoyant, Oracle
 from lodestar_extproc.evaluation.every_token import EveryTokenFleet
 from lodestar_extproc.evaluation.references import Conductor, LMetricBySpeed
@@ -53,6 +54,14 @@ class NoLearner(Learner):
 
     def learn(self, sample: TrainingSample) -> None:
         """Let it pass."""
+
+    def interval_s(
+        self,
+        ttft_s: FloatArray,
+        endpoints: Sequence[Endpoint],  # noqa: ARG002
+    ) -> tuple[FloatArray, FloatArray]:
+        """What is foreseen for policies that see the future is certain."""
+        return ttft_s, ttft_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +128,9 @@ class Contender:
     ) -> Policy:
         match self.policy:
             case "clairvoyant":
-                return Clairvoyant(oracle, new_objective(settings))
+                return Clairvoyant(oracle, new_objective(settings, learner))
             case "clairvoyant_ttft":
-                return Clairvoyant(oracle, new_objective(settings, "ttft"))
+                return Clairvoyant(oracle, new_objective(settings, learner, "ttft"))
             case "conductor":
                 return Conductor(machines)
             case "lmetric_by_speed":

@@ -14,6 +14,7 @@ from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
 from lodestar_extproc.learning.drift_watch import DriftWatch
+from lodestar_extproc.learning.generation_times import GenerationTimes
 from lodestar_extproc.learning.labels import believed_s, label
 from lodestar_extproc.learning.live_errors import LiveErrors
 from lodestar_extproc.learning.models import Estimate, TTFTModel
@@ -85,6 +86,7 @@ class Learner:
         self._errors = LiveErrors()
         self._drift = DriftWatch()
         self._penalties = Penalties()
+        self._generation = GenerationTimes()
         self._n_samples: dict[str, int] = {}
         self._n_learned = 0
         self._rejected = 0
@@ -136,6 +138,10 @@ class Learner:
         """What recent failures add to the cost of each endpoint, seconds, [n]."""
         return self._penalties.at(endpoints, at_s)
 
+    def generation_s(self, endpoints: Sequence[Endpoint]) -> FloatArray:
+        """Mean seconds from first token to end on such accelerators, [n]; 0 while unknown."""
+        return self._generation.mean_s(endpoints)
+
     def n_samples(self, endpoints: Sequence[Endpoint]) -> list[int]:
         """First tokens learned from each endpoint."""
         known = self._n_samples
@@ -162,6 +168,10 @@ class Learner:
         self._trust.learned(sample)
         self._n_samples[sample.address] = self._n_samples.get(sample.address, 0) + 1
         self._n_learned += 1
+
+    def generated(self, accelerator: str, generation_s: float) -> None:
+        """A whole answer came from such an accelerator, so long after its first token."""
+        self._generation.add(accelerator, generation_s)
 
     def penalise(self, address: str, at_s: float) -> None:
         """The endpoint at *address* has failed a request."""

@@ -27,14 +27,6 @@ INTERVAL_DEVIATIONS = 2.563
 MIN_DEVIATION = 1e-3
 
 
-def certain(
-    ttft_s: FloatArray,
-    endpoints: Sequence[Endpoint],  # noqa: ARG001
-) -> tuple[FloatArray, FloatArray]:
-    """The interval of predictions that are never wrong."""
-    return ttft_s, ttft_s
-
-
 class Goodput:
     """Few late requests: one that comes after its bound S costs as much as a wait of three S.
 
@@ -57,7 +49,7 @@ class Goodput:
     def __init__(
         self,
         externality: Externality,
-        interval_s: Interval = certain,
+        interval_s: Interval,
         ttft_slo_s: float | None = None,
     ) -> None:
         self._externality = externality

@@ -7,7 +7,7 @@ import pytest
 from learning_worlds import LinearWorld, a_snapshot, see
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.learning.models import Estimate
-from lodestar_extproc.policies.goodput import LATE_WEIGHT, OWN_WEIGHT, Goodput, certain
+from lodestar_extproc.policies.goodput import LATE_WEIGHT, OWN_WEIGHT, Goodput
 from lodestar_extproc.policies.objective import Externality
 
 ENDPOINTS = tuple(Endpoint(f"10.0.0.{i}:80") for i in range(2))
@@ -43,7 +43,7 @@ def test_a_tenth_of_the_requests_come_after_the_upper_end_of_the_interval():
 
 
 def test_what_is_certain_is_late_or_is_not():
-    late = Goodput(FREE).late_ratio(an_estimate(0.98, 1.02), ENDPOINTS, 1.0)
+    late = Goodput(FREE, within(1.0)).late_ratio(an_estimate(0.98, 1.02), ENDPOINTS, 1.0)
 
     assert late == pytest.approx([0.0, 1.0])
 
@@ -88,7 +88,7 @@ def test_beyond_the_bound_a_backlog_costs_others_no_more():
 
 
 def test_a_requests_own_bound_goes_before_the_pools():
-    objective = Goodput(FREE, certain, 1.0)
+    objective = Goodput(FREE, within(1.0), 1.0)
     estimate = an_estimate(0.6, 2.0)
     own, pools = (objective.score(estimate, candidates(slo)) for slo in (4.0, None))
 
