@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from lodestar_extproc.decision import Candidates, Ranking
+from lodestar_extproc.decision import Candidates, Ranking, Reason
 
 
 def preferred(ranking: Ranking, candidates: Candidates, adapter_load_s: float) -> Ranking:
@@ -19,8 +19,12 @@ def preferred(ranking: Ranking, candidates: Candidates, adapter_load_s: float) -
         adapter_load_s: what an adapter costs where others have to leave for it; 0 for nothing.
     """
     late, far = candidates.misses_tpot, _far(candidates, adapter_load_s)
-    order = sorted(ranking.order, key=lambda i: (late[i], far[i]))
-    return replace(ranking, order=tuple(order))
+    order = tuple(sorted(ranking.order, key=lambda i: (late[i], far[i])))
+    if order[0] == ranking.order[0]:
+        return replace(ranking, order=order)
+    # The endpoint tried on purpose is not the one it goes to: what it goes to is no accident.
+    reason = Reason.MODEL if ranking.reason is Reason.EXPLORATION else ranking.reason
+    return replace(ranking, order=order, reason=reason, propensity=1.0)
 
 
 def _far(candidates: Candidates, adapter_load_s: float) -> np.ndarray:

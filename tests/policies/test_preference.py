@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from builders import a_fleet, a_prompt, a_request, a_router, candidates_of, dispatch
-from lodestar_extproc.decision import Ranking
+from lodestar_extproc.decision import Ranking, Reason
 from lodestar_extproc.endpoint import Adapters, EndpointMetrics
 from lodestar_extproc.policies.preference import preferred
 
@@ -52,6 +52,15 @@ def test_who_misses_the_bound_on_tpot_comes_last_whatever_is_loaded_there():
     slow = {"tpot_s": effort(0.1, 0.06, NAN), "tpot_slo_s": 0.05}
     assert order_of((0, 1, 2), **slow) == (2, 0, 1)
     assert order_of((0, 1, 2), adapter_effort=effort(1.0, 0.0, 0.2), **slow) == (2, 1, 0)
+
+
+def test_an_endpoint_tried_on_purpose_that_is_put_behind_is_tried_no_more():
+    tried = Ranking((1, 0, 2), Reason.EXPLORATION, propensity=0.005)
+    candidates = replace(candidates_of(a_fleet(3)), adapter_effort=effort(0.0, 1.0, 0.0))
+    moved = preferred(tried, candidates, 1.0)
+    assert (moved.order, moved.reason, moved.propensity) == ((0, 2, 1), Reason.MODEL, 1.0)
+    candidates = replace(candidates, adapter_effort=effort(1.0, 0.0, 1.0))
+    assert preferred(tried, candidates, 1.0) == tried
 
 
 def scrape(router, index, generated, at_s, **metrics):
