@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
 
 from lodestar_extproc.config.settings import OBJECTIVES, PoolSettings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.health import Health
+from lodestar_extproc.learning.auto_model import AutoModel
+from lodestar_extproc.learning.background import training_process
 from lodestar_extproc.learning.engine_model import EngineModel
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.models import TTFTModel
+from lodestar_extproc.learning.residual_model import ResidualModel
 from lodestar_extproc.learning.river_models import BayesianLinearModel
 from lodestar_extproc.learning.sklearn_models import MLPModel
 from lodestar_extproc.learning.trust import Trust
@@ -20,8 +25,12 @@ from lodestar_extproc.policies.goodput import Goodput
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.learned import Learned
 from lodestar_extproc.policies.objective import Externality, GreedyTTFT, Objective
+from lodestar_extproc.policies.paper import LodestarPaper
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.router import Router, RouterListener
+
+AUTO_MODELS = ("engine", "bayesian_linear", "residual")
+"""Between which `auto` chooses; the first predicts until another is better."""
 
 
 def new_router(
@@ -91,28 +100,49 @@ def new_fleet(settings: PoolSettings, endpoints: Iterable[Endpoint] = ()) -> Fle
     )
 
 
-def new_learner(settings: PoolSettings, rng: random.Random) -> Learner:
+def new_learner(
+    settings: PoolSettings,
+    rng: random.Random,
+    start_executor: Callable[[], Executor] = training_process,
+) -> Learner:
     """A learner that knows nothing yet."""
     trust = Trust(
         burn_in_samples=settings.burn_in_samples,
         max_error_ratio=settings.trust_max_error_ratio,
     )
-    return Learner(new_model(settings, rng), trust)
+    return Learner(new_model(settings, rng, start_executor), trust)
 
 
-def new_model(settings: PoolSettings, rng: random.Random) -> TTFTModel:
+def new_model(
+    settings: PoolSettings,
+    rng: random.Random,
+    start_executor: Callable[[], Executor] = training_process,
+) -> TTFTModel:
     """The model that *settings* name.
+
+    Args:
+        rng: seeds what is drawn in training.
+        start_executor: where models that train in batches do so.
 
     Raises:
         ValueError: there is none of that name.
     """
+
+    def rival(name: str) -> Callable[[], TTFTModel]:
+        return lambda: new_model(replace(settings, model=name), rng, start_executor)
+
     match settings.model:
         case "engine":
             return EngineModel()
         case "bayesian_linear":
             return BayesianLinearModel()
+        case "residual":
+            return ResidualModel(rng, start_executor=start_executor)
         case "mlp":
-            return MLPModel(rng, retrain_samples=settings.mlp_retrain_samples)
+            retrain_samples = settings.mlp_retrain_samples
+            return MLPModel(rng, retrain_samples=retrain_samples, start_executor=start_executor)
+        case "auto":
+            return AutoModel([rival(name) for name in AUTO_MODELS])
     raise ValueError(f"no model {settings.model!r}")
 
 
@@ -130,6 +160,8 @@ def new_policy(
     name = settings.policy if name is None else name
     if name in HEURISTICS:
         return HEURISTICS[name]()
+    if name == LodestarPaper.name:
+        return LodestarPaper(learner)
     if name != "learned":
         raise ValueError(f"no policy {name!r}; there are learned, {', '.join(HEURISTICS)}")
     return Learned(

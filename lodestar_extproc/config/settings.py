@@ -24,8 +24,9 @@ FIXED_POLICIES = (
     "session_affinity",
 )
 POLICIES = (*FIXED_POLICIES, "learned")
+PAPER_POLICY = "lodestar_paper"
 OBJECTIVES = ("externality", "ttft", "goodput", "end_to_end")
-MODELS = ("engine", "bayesian_linear", "mlp")
+MODELS = ("engine", "bayesian_linear", "residual", "mlp", "auto")
 ENGINES = ("vllm", "sglang", "trtllm", "triton")
 
 
@@ -37,7 +38,12 @@ class PoolSettings:
         SettingError: a value is out of bounds, or two contradict each other.
     """
 
-    policy: str = setting("learned", "What chooses the endpoint.", choices=POLICIES)
+    policy: str = setting(
+        "learned",
+        "What chooses the endpoint; `lodestar_paper`, the router of arXiv 2606.00946, is there to "
+        "be compared with and needs `model: mlp`.",
+        choices=(*POLICIES, PAPER_POLICY),
+    )
     fallback_policy: str = setting(
         "prefix_affinity_token_load",
         "What chooses while the model is not trusted, and for bodies that cannot be read.",
@@ -195,6 +201,8 @@ class PoolSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.policy == PAPER_POLICY and self.model != "mlp":
+            raise SettingError("model", f'policy {PAPER_POLICY} is made for model "mlp": set it')
         if self.scrape_stale_s < self.scrape_interval_s:
             raise SettingError(
                 "scrape_stale_s",

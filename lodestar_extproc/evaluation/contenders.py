@@ -4,6 +4,7 @@ lmetric                          a fixed rule
 learned                          the learned policy with default settings
 learned:model=mlp+objective=ttft the same with others
 learned@every_token              told every token of every stream, which no default edge tells
+lodestar_paper                   the paper's router: its network, guard, fallback and filter
 clairvoyant, clairvoyant_ttft    see the future of each engine
 conductor, lmetric_by_speed      know each engine's true coefficients
 """
@@ -11,23 +12,23 @@ conductor, lmetric_by_speed      know each engine's true coefficients
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 import orjson
 
 from lodestar_extproc.assembly import new_fleet, new_learner, new_objective, new_policy
 from lodestar_extproc.config.setting import SettingError
-from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.config.settings import PAPER_POLICY, PoolSettings
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.evaluation.clairvoyant import Clairvoyant, Oracle
 from lodestar_extproc.evaluation.every_token import EveryTokenFleet
 from lodestar_extproc.evaluation.references import Conductor, LMetricBySpeed
+from lodestar_extproc.learning.background import TrainingInPlace
 from lodestar_extproc.learning.engine_model import EngineModel
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.learning.mlp_training import TrainingInPlace
-from lodestar_extproc.learning.sklearn_models import MLPModel
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.protocol import Policy
@@ -37,6 +38,16 @@ from lodestar_extproc.simulator.machine import Machine
 
 LEARNED = "learned"
 EVERY_TOKEN = "@every_token"  # noqa: S105  (no password)
+PAPER_SETTINGS: Mapping[str, Any] = MappingProxyType(
+    {
+        "policy": PAPER_POLICY,
+        "model": "mlp",
+        "fallback_policy": "prefix_cache",
+        "burn_in_samples": 0,
+        "trust_max_error_ratio": 1e9,
+    }
+)
+"""It decides from its first training on, however wrong its predictions."""
 OMNISCIENT = ("clairvoyant", "clairvoyant_ttft", "conductor", "lmetric_by_speed")
 
 
@@ -79,8 +90,8 @@ class Contender:
 
     @property
     def learns(self) -> bool:
-        """Whether it is the learned policy."""
-        return self.policy == LEARNED
+        """Whether it is a learned policy."""
+        return self.policy in (LEARNED, PAPER_POLICY)
 
     @property
     def is_heuristic(self) -> bool:
@@ -105,7 +116,7 @@ class Contender:
         bytes_per_token = self.settings.bytes_per_token * index_ratio
         settings = replace(self.settings, bytes_per_token=bytes_per_token)
         rng = random.Random(seed)
-        learner = _new_learner(settings, rng) if self.learns else NoLearner()
+        learner = new_learner(settings, rng, TrainingInPlace) if self.learns else NoLearner()
         endpoints = [m.endpoint for m in machines]
         fleet = (
             EveryTokenFleet(endpoints, oracle, bytes_per_token=bytes_per_token)
@@ -146,15 +157,20 @@ def parse_contender(text: str) -> Contender:
     """
     bare = text.removesuffix(EVERY_TOKEN)
     policy, _, overrides = bare.partition(":")
-    if policy not in (LEARNED, *HEURISTICS, *OMNISCIENT):
-        known = ", ".join((LEARNED, *HEURISTICS, *OMNISCIENT))
+    names = (LEARNED, PAPER_POLICY, *HEURISTICS, *OMNISCIENT)
+    if policy not in names:
+        known = ", ".join(names)
         raise NoContender(f"no policy {policy!r}; there are {known}")
     changes = dict(_override(pair) for pair in overrides.split("+")) if overrides else {}
     try:
-        settings = PoolSettings(**changes)
+        settings = PoolSettings(**(_defaults(policy) | changes))
     except SettingError as error:
         raise NoContender(f"{text}: {error}") from None
     return Contender(text, policy, settings, every_token=bare != text)
+
+
+def _defaults(policy: str) -> dict[str, Any]:
+    return dict(PAPER_SETTINGS) if policy == PAPER_POLICY else {}
 
 
 def _override(pair: str) -> tuple[str, Any]:
@@ -165,17 +181,3 @@ def _override(pair: str) -> tuple[str, Any]:
         return key, orjson.loads(value)
     except orjson.JSONDecodeError:
         return key, value
-
-
-def _new_learner(settings: PoolSettings, rng: random.Random) -> Learner:
-    """As in `serve`, but a training takes no time at all."""
-    if settings.model != MLPModel.name:
-        return new_learner(settings, rng)
-    model = MLPModel(
-        rng, retrain_samples=settings.mlp_retrain_samples, start_executor=TrainingInPlace
-    )
-    trust = Trust(
-        burn_in_samples=settings.burn_in_samples,
-        max_error_ratio=settings.trust_max_error_ratio,
-    )
-    return Learner(model, trust)

@@ -47,6 +47,8 @@ class LearnerStatus:
     """What a pool has learned, in numbers.
 
     Attributes:
+        model: as it was asked for.
+        predicting: the model whose word it is now; another where the model is one that chooses.
         reason: MODEL, or why the model decides nothing now.
         error_ratio, trivial_error_ratio: median relative error of the model's last predictions,
             and of always predicting the median TTFT; None before the first.
@@ -56,6 +58,7 @@ class LearnerStatus:
     """
 
     model: str
+    predicting: str
     reason: Reason
     n_samples: int
     rejected: int
@@ -203,6 +206,7 @@ class Learner:
         )
         return LearnerStatus(
             model=self._model.name,
+            predicting=self._model.predicting,
             reason=self._trust.reason(self._n_learned if self._model.is_trained else 0),
             n_samples=self._n_learned,
             rejected=self._rejected,

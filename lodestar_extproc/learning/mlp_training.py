@@ -1,17 +1,11 @@
-"""Training of the perceptron: a function of the stored samples, and where it runs.
+"""Training of the perceptron: a function of the stored samples.
 
-It is the only place that uses scikit-learn, imported where it runs: the serving process never
-waits for a training.
+It is the only place that uses scikit-learn, imported where it runs: in a process of its own.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import warnings
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from typing import Any
 
 import numpy as np
 
@@ -28,8 +22,6 @@ LEARNING_RATE = 1e-3
 L2 = 1e-5
 BATCH = 256
 EPOCHS = 20
-NICENESS = 10
-"""A training must not take the processor from a decision."""
 
 
 def train(stored: Rows, n_kinds: int, seed: int) -> Perceptron:
@@ -56,28 +48,3 @@ def train(stored: Rows, n_kinds: int, seed: int) -> Perceptron:
     weights = tuple(np.asarray(w, np.float32) for w in network.coefs_)
     biases = tuple(np.asarray(b, np.float32) for b in network.intercepts_)
     return Perceptron(weights, biases, mean, scale, rows.min(axis=0), rows.max(axis=0))
-
-
-def training_process() -> Executor:
-    """A process to train in; it starts with the first training."""
-    return ProcessPoolExecutor(
-        max_workers=1,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_step_back,
-    )
-
-
-def _step_back() -> None:
-    """Leave interrupts to the serving process, and the processor too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(NICENESS)
-
-
-class TrainingInPlace(Executor):
-    """Trains at once, in the caller's time: for virtual time, where it costs none."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run *fn* and return its finished future; what it raises is raised here."""
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future

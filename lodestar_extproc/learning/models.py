@@ -54,6 +54,11 @@ class TTFTModel(Protocol):
         """Whether predictions rest on samples at all."""
         ...
 
+    @property
+    def predicting(self) -> str:
+        """The name of the model whose word it is now: another's, for one that chooses."""
+        return self.name
+
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
         """The request of *features* on every endpoint."""
         ...

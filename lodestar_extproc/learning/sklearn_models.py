@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,9 @@ from numpy.typing import NDArray
 
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import N_FEATURES, FeatureMatrix
+from lodestar_extproc.learning.background import BackgroundTraining, training_process
 from lodestar_extproc.learning.labels import label
-from lodestar_extproc.learning.mlp_training import (
-    KIND,
-    STORED_WIDTH,
-    TTFT_S,
-    train,
-    training_process,
-)
+from lodestar_extproc.learning.mlp_training import KIND, STORED_WIDTH, TTFT_S, train
 from lodestar_extproc.learning.models import Estimate, TTFTModel
 from lodestar_extproc.learning.perceptron import (
     HIT_RATIO,
@@ -52,13 +47,11 @@ class MLPModel(TTFTModel):
         rng: seeds the trainings and the replay.
         retrain_samples: between two trainings.
         start_executor: where to train; called at the first training and after a crash.
-
-    Attributes:
-        failed_trainings: that ended without a network; the last good one stays in use.
     """
 
     name = "mlp"
-    extrapolation_ratio = 1.0
+    extrapolation_ratio = 0.0
+    """The paper's guard: any feature outside its learned range, and the fallback decides."""
 
     def __init__(
         self,
@@ -69,14 +62,16 @@ class MLPModel(TTFTModel):
     ) -> None:
         self._rng = rng
         self._retrain_samples = retrain_samples
-        self._start_executor = start_executor
-        self._executor: Executor | None = None
-        self._training: Future[Perceptron] | None = None
+        self._training: BackgroundTraining[Perceptron] = BackgroundTraining(start_executor)
         self._network: Perceptron | None = None
         self._buffer = ReplayBuffer(STORED_WIDTH, rng)
         self._kinds: dict[str, int] = {}
         self._n_new = 0
-        self.failed_trainings = 0
+
+    @property
+    def failed_trainings(self) -> int:
+        """That ended without a network; the last good one stays in use."""
+        return self._training.failures
 
     @property
     def is_trained(self) -> bool:
@@ -124,7 +119,7 @@ class MLPModel(TTFTModel):
         row[TTFT_S] = observed_s
         self._buffer.add(row)
         self._n_new += 1
-        if self._n_new >= self._retrain_samples and self._training is None:
+        if self._n_new >= self._retrain_samples and not self._training.is_under_way:
             self._start_training()
             self._adopt_finished()
 
@@ -136,9 +131,7 @@ class MLPModel(TTFTModel):
 
     def close(self) -> None:
         """Give up the process; a training that runs ends by itself."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        self._training.close()
 
     def state(self) -> dict[str, Any]:
         """The network in use; samples are not kept."""
@@ -160,27 +153,9 @@ class MLPModel(TTFTModel):
 
     def _start_training(self) -> None:
         self._n_new = 0
-        if self._executor is None:
-            self._executor = self._start_executor()
         seed = self._rng.getrandbits(31)
-        try:
-            self._training = self._executor.submit(
-                train, self._buffer.rows(), len(self._kinds), seed
-            )
-        except RuntimeError:  # its process has died, or it was shut down
-            self._fail()
+        self._training.start(train, self._buffer.rows(), len(self._kinds), seed)
 
     def _adopt_finished(self) -> None:
         """Swap in the network whose training has ended."""
-        if self._training is None or not self._training.done():
-            return
-        training, self._training = self._training, None
-        if training.cancelled() or training.exception() is not None:
-            self._fail()
-        else:
-            self._network = training.result()
-
-    def _fail(self) -> None:
-        """Go on with the last network; the next training starts a process of its own."""
-        self.failed_trainings += 1
-        self.close()
+        self._network = self._training.fetch() or self._network

@@ -79,6 +79,8 @@ def _learners(pools: Sequence[PoolView]) -> Iterator[Family]:
     learners = [(p.pool, p.learner) for p in pools]
     states = [((p, s), float(s is each.reason)) for p, each in learners for s in LEARNER_STATES]
     yield _family(about_learning.LEARNER_STATE, states)
+    predicting = [((p, each.predicting), 1.0) for p, each in learners]
+    yield _family(about_learning.LEARNER_PREDICTING, predicting)
     samples = [((p, each.model), each.n_samples) for p, each in learners]
     yield _family(about_learning.LEARNER_SAMPLES, samples)
     ignored = [((p, "rejected"), each.rejected) for p, each in learners]

@@ -8,6 +8,12 @@ LEARNER_STATE = gauge(
     "1 for what holds now: `model` decides, `burn_in`, or `untrusted`; 0 for the others.",
     "`untrusted` for long: the model does not understand this fleet; the fallback decides.",
 )
+LEARNER_PREDICTING = gauge(
+    "lodestar_learner_predicting",
+    ("pool", "model"),
+    "1 for the model that predicts now; with `model: auto` one of several.",
+    "Changing often: the models are equally good, or equally bad; look at the error.",
+)
 LEARNER_SAMPLES = counter(
     "lodestar_learner_samples_total",
     ("pool", "model"),

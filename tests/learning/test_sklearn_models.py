@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from learning_worlds import LinearWorld
-from lodestar_extproc.learning.mlp_training import TrainingInPlace, training_process
+from lodestar_extproc.learning.background import TrainingInPlace, training_process
 from lodestar_extproc.learning.sklearn_models import MLPModel
 
 
@@ -77,7 +77,7 @@ def test_a_failed_training_keeps_the_network_and_starts_a_new_process_for_the_ne
     taught(model, world, 200)
     candidates = world.candidates()
     before = predict(model, world, candidates)
-    model._executor = broken = Apprentice()
+    model._training._executor = broken = Apprentice()
     taught(model, world, 200)
     broken.jobs[0][0].set_exception(BrokenProcessPool("killed"))
     taught(model, world, 200)
