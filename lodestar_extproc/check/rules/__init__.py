@@ -19,6 +19,7 @@ RULES: tuple[Rule, ...] = (
     filters.failure_mode_allow,
     filters.receiving_namespace,
     filters.forwarding_namespace,
+    filters.model_rewrites,
     routes.route_timeout,
     routes.retries,
     routes.previous_hosts,

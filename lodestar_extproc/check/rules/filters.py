@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lodestar_extproc.check.finding import Fault
 from lodestar_extproc.config import envoy_tree as tree
+from lodestar_extproc.config.members import settings_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from lodestar_extproc.config.node import Node
 
 DEFAULT_MESSAGE_TIMEOUT_S = 0.2
+CHANGEABLE_MODES = ("BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED")
+"""In which a request's body may be another than came."""
 
 
 def message_timeout(subject: Subject) -> Iterator[Fault]:
@@ -75,6 +78,22 @@ def forwarding_namespace(subject: Subject) -> Iterator[Fault]:
                 f"{tree.METADATA_NAMESPACE}, which holds the decision's id",
                 (subject.put(place, [*names, tree.METADATA_NAMESPACE]),),
             )
+
+
+def model_rewrites(subject: Subject) -> Iterator[Fault]:
+    """Of a body that goes on part by part, or is not shown, no model can be rewritten."""
+    if not any(settings_block(pool).get("model_rewrites") for pool in subject.pools):
+        return
+    for gateway in subject.gateways:
+        if gateway.decision is not None:
+            mode = gateway.decision.get("processing_mode", "request_body_mode")
+            if mode.text not in CHANGEABLE_MODES:
+                yield Fault(
+                    mode,
+                    "model_rewrites rewrites nothing: Lodestar is not given the whole body before "
+                    "its parts go on",
+                    (subject.put(mode, "BUFFERED"),),
+                )
 
 
 def _ours(gateway: Gateway) -> list[Node]:
