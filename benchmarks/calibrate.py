@@ -183,22 +183,31 @@ def table(replays: Sequence[Replayed]) -> Iterator[str]:
     """A row a run: the real figure in ms and the simulated one's error."""
     yield "| load | policy | round | " + " | ".join(FIGURES) + " | one request | hits | host |"
     yield "|---" * (len(FIGURES) + 6) + "|"
-    for each in sorted(replays, key=lambda each: (each.run.cell.rate_per_s, each.run.cell.name)):
+    loads = sorted({load_of(each.run) for each in replays})
+    for each in sorted(replays, key=lambda each: (load_of(each.run), each.run.cell.name)):
         cell = each.run.cell
         again = f" again {cell.repeat}" if cell.repeat else ""
         hosts = " ".join(f"{slower:.2f}" for slower in each.host.values())
         errors = [f"{1e3 * each.real[name]:.0f} {each.error(name):+.0%}" for name in FIGURES]
         yield (
-            f"| {cell.rate_per_s}/s | {cell.policy} | {cell.round}{again} | "
+            f"| {load_name(load_of(each.run))} | {cell.policy} | {cell.round}{again} | "
             + " | ".join(errors)
             + f" | {each.median_error:.0%} | {each.hit_ratio:.2f} | {hosts} |"
         )
-    for rate_per_s in sorted({each.run.cell.rate_per_s for each in replays}):
-        some = [each for each in replays if each.run.cell.rate_per_s == rate_per_s]
+    for load in loads:
+        some = [each for each in replays if load_of(each.run) == load]
         mean = [np.mean([abs(each.error(name)) for each in some]) for name in FIGURES]
         signed = [np.mean([each.error(name) for each in some]) for name in FIGURES]
         cells = [f"{a:.0%} ({b:+.0%})" for a, b in zip(mean, signed, strict=True)]
-        yield f"| {rate_per_s}/s | mean error (bias) | | " + " | ".join(cells) + " | | | |"
+        yield f"| {load_name(load)} | mean error (bias) | | " + " | ".join(cells) + " | | | |"
+
+
+def load_of(run: Run) -> tuple[str, float]:
+    return run.cell.workload, run.cell.rate_per_s
+
+
+def load_name(load: tuple[str, float]) -> str:
+    return f"{load[0]} {load[1]}/s"
 
 
 def spreads(runs: Sequence[Run]) -> Iterator[str]:
@@ -209,16 +218,16 @@ def spreads(runs: Sequence[Run]) -> Iterator[str]:
         alike: dict[tuple[Any, ...], list[Run]] = {}
         for run in runs:
             cell = run.cell
-            key = (cell.workload, cell.rate_per_s, cell.policy, cell.round if same else None)
+            key = (load_of(run), cell.policy, cell.round if same else None)
             if same or cell.repeat == 0:
                 alike.setdefault(key, []).append(run)
-        for (_, rate_per_s, policy, _), some in alike.items():
+        for (load, policy, _), some in alike.items():
             if len(some) < 2:
                 continue
             each = [figures(r.times, r.output_tokens, r.at_s >= WARM_UP_S) for r in some]
             cells = [spread([one[name] for one in each]) for name in FIGURES]
             yield (
-                f"| {'same' if same else 'other'} | {rate_per_s}/s | {policy} | {len(some)} | "
+                f"| {'same' if same else 'other'} | {load_name(load)} | {policy} | {len(some)} | "
                 + " | ".join(cells)
                 + " |"
             )

@@ -52,8 +52,14 @@ def main() -> None:
 def draw_all(
     runs: Sequence[Run], folder: Path, prefix: str, saturation_per_s: float | None = None
 ) -> list[Path]:
-    """Write all pictures of *runs*; the last two are of the load that most of them have."""
+    """Write all pictures, of the workload that most of *runs* have.
+
+    The last two are of the load that most of these have.
+    """
     mpl.use("agg")
+    workloads = [run.cell.workload for run in runs]
+    workload = max(sorted(set(workloads)), key=workloads.count)
+    runs = [run for run in runs if run.cell.workload == workload]
     rates = [run.cell.rate_per_s for run in runs]
     commonest = max(sorted(set(rates)), key=rates.count)
     at_one_load = [run for run in runs if run.cell.rate_per_s == commonest]

@@ -166,13 +166,15 @@ def test_the_report_shows_errors_and_the_spread_of_real_repeats(tmp_path, monkey
 
     said = capsys.readouterr().out
     same = next(line for line in said.splitlines() if line.startswith("| same |"))
-    assert "| 8.0/s | round_robin | 2 | ±" in same
-    assert "| 8.0/s | round_robin | 1 again 1 |" in said
+    assert "| mixed 8.0/s | round_robin | 2 | ±" in same
+    assert "| mixed 8.0/s | round_robin | 1 again 1 |" in said
     assert "for the hosts' speed" in said
 
 
 def test_pictures_are_written_and_small(tmp_path):
-    runs = [recorded(replace(CELL, policy=name)) for name in ("learned", "round_robin")]
+    names = ("learned", "round_robin")
+    runs = [recorded(replace(CELL, policy=name)) for name in names]
+    runs += [recorded(replace(CELL, workload="questions"))]
     runs = read_runs(write(tmp_path, runs))
 
     made = plot_results.draw_all(runs, tmp_path, "real", saturation_per_s=10.0)
