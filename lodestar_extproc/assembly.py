@@ -184,6 +184,7 @@ def new_objective(settings: PoolSettings, learner: Learner, name: str | None = N
     name = settings.objective if name is None else name
     externality = Externality(
         settings.externality_weight,
+        backlog_limit_s=settings.backlog_limit_s,
         # The end-to-end objective has a price of its own for slower tokens.
         decode_weight=0.0 if name == EndToEnd.name else settings.decode_weight,
         eviction_weight=settings.eviction_weight,

@@ -62,6 +62,12 @@ class PoolSettings:
     externality_weight: float = setting(
         2.0, "Weight of the delay caused to others against the request's own TTFT.", at_least=0
     )
+    backlog_limit_s: float | None = setting(
+        None,
+        "Work ahead of the request beyond which the delay it causes to others grows no more; null "
+        "for no limit.",
+        at_least=0,
+    )
     decode_weight: float = setting(
         0.15,
         "Price of a second by which the request slows one that is generating, in seconds of TTFT.",

@@ -67,6 +67,9 @@ class Externality:
     improvement over a static random split. λ is the fleet's arrival rate times the endpoint's
     share of its speed; ρ is from the service that was routed, both as exponential means.
 
+    Those who come later and find a long backlog go elsewhere, so v counts up to a limit, where one
+    is set: λu²/(2(1-ρ)) is for a split that looks at nothing.
+
     The n requests that generate there share their steps with the prefill, so each of their next
     tokens comes up to x seconds later; a late token is worth less than a late first token.
 
@@ -78,6 +81,7 @@ class Externality:
 
     Args:
         weight: w, 0 for no price of the queue.
+        backlog_limit_s: of v, seconds; None for no limit.
         decode_weight: d, 0 for no price of slower tokens.
         eviction_weight: e, 0 for no price of what the cache loses.
         memory_weight_s: m, seconds; 0 for no price of memory.
@@ -89,11 +93,13 @@ class Externality:
         self,
         weight: float = 2.0,
         *,
+        backlog_limit_s: float | None = None,
         decode_weight: float = 0.15,
         eviction_weight: float = 1.0,
         memory_weight_s: float = 0.3,
     ) -> None:
         self._weight = weight
+        self._backlog_limit_s = backlog_limit_s
         self._decode_weight = decode_weight
         self._eviction_weight = eviction_weight
         self._memory_weight_s = memory_weight_s
@@ -118,6 +124,8 @@ class Externality:
         """Own TTFT plus the weighted delay to others, [n]."""
         self._service.retain(candidates.snapshot.endpoints)
         x, v = estimate.service_s, estimate.backlog_s
+        if self._backlog_limit_s is not None:
+            v = np.minimum(v, self._backlog_limit_s)
         congestion = self.arrival_rate(estimate) / (1.0 - self.utilisation(candidates))
         price = 0.5 * self._weight * congestion * (v + v + x)
         price += self._decode_weight * candidates.snapshot.decode_requests

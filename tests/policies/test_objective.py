@@ -96,6 +96,17 @@ def test_work_before_a_backlog_costs_more_than_the_same_work_without():
     assert 0.5 < cost[0] < cost[1]
 
 
+def test_beyond_its_limit_a_backlog_costs_no_more():
+    costs = []
+    for limit_s in (None, 0.5):
+        objective = Externality(backlog_limit_s=limit_s)
+        steady(objective, 8.0, 60, service_s=(0.1, 0.1))
+        costs.append(objective.score(an_estimate(backlog_s=[0.4, 1.0]), candidates(60.0)))
+
+    assert costs[0][0] == costs[1][0]
+    assert costs[0][0] < costs[1][1] < costs[0][1]
+
+
 def test_weight_zero_is_greedy():
     objective = queue_alone(0.0)
     steady(objective, 8.0, 60, service_s=(0.1, 0.1))
