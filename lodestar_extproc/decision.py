@@ -111,6 +111,7 @@ class Decision:
         at_s: monotonic seconds.
         policy: the name of the policy in force (the reason says who decided).
         shadows: what other policies, which never decide, would have chosen: (name, index).
+        predicted_by: the model behind the ranking's predictions; None where it has none.
     """
 
     decision_id: str
@@ -121,6 +122,7 @@ class Decision:
     candidates: Candidates
     ranking: Ranking
     shadows: tuple[tuple[str, int], ...] = ()
+    predicted_by: str | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:

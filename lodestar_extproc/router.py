@@ -152,6 +152,7 @@ class Router:
             candidates=candidates,
             ranking=ranking,
             shadows=tuple((s.name, s.rank(candidates, self._rng).order[0]) for s in self._shadows),
+            predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
         )
         self._open.add(decision)
         self._dispatch(decision)

@@ -147,6 +147,7 @@ def _summary(logged: LoggedDecision, at_s: float) -> dict[str, Any]:
         "chosen": logged.address(chosen),
         "matched_tokens": float(candidates.matched_tokens[chosen]),
         "predicted_ttft_s": logged.predicted_s(chosen),
+        "predicted_by": decision.predicted_by,
         "predicted_ttft_s_by_endpoint": predicted,
         "propensity": ranking.propensity,
         "shadows": {policy: logged.address(i) for policy, i in decision.shadows},
@@ -202,7 +203,7 @@ def _explanation(logged: LoggedDecision) -> str:
     if predicted_s is not None:
         others = [logged.predicted_s(i) or 0.0 for i in decision.ranking.order[1:]]
         best = f", the best other {min(others):.3f} s" if others else ""
-        text += f"Predicted TTFT {predicted_s:.3f} s{best}. "
+        text += f"Predicted TTFT {predicted_s:.3f} s (model {decision.predicted_by}){best}. "
     return text + _what_followed(logged)
 
 

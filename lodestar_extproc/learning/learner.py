@@ -112,6 +112,11 @@ class Learner:
         """Whether predictions rest on samples at all."""
         return self._model.is_trained
 
+    @property
+    def predicting(self) -> str:
+        """The name of the model whose word it is now."""
+        return self._model.predicting
+
     def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
         """Seconds each endpoint takes for 1000 prompt tokens, [n]."""
         return self._model.prefill_s_per_ktoken(endpoints)

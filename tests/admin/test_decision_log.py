@@ -55,6 +55,18 @@ def test_predictions_are_shown_for_every_candidate():
     assert "Predicted TTFT" in shown["explanation"]
 
 
+def test_who_predicted_is_named():
+    world, log = a_world(burn_in_samples=1, model="auto")
+    untaught = world.decide()
+    world.serve(30)
+    taught = world.decide()
+
+    assert log.explain(untaught.decision_id, world.now_s)["predicted_by"] is None
+    shown = log.explain(taught.decision_id, world.now_s)
+    assert shown["predicted_by"] == "engine"
+    assert "(model engine)" in shown["explanation"]
+
+
 def test_a_request_is_found_by_its_own_id():
     world, log = a_world(policy="random")
     world.decide("first")
