@@ -201,3 +201,20 @@ def test_a_promised_ttft_is_kept_or_not():
 
     assert met[0] is None
     assert 0.0 < met[1] < met[2] == 1.0
+
+
+def test_objectives_reach_what_they_are_for():
+    plain, goodput, end_to_end = figures(
+        a_trial(
+            "learned:ttft_slo_s=0.5",
+            "learned:objective=goodput+ttft_slo_s=0.5",
+            "learned:objective=end_to_end",
+            rate=16.5,
+            n=1000,
+            seed=2,
+        )
+    ).values()
+
+    assert goodput.slo_met_ratio > plain.slo_met_ratio + 0.02
+    assert end_to_end.e2e_mean_s < 0.95 * plain.e2e_mean_s
+    assert end_to_end.tpot_mean_s < 0.95 * plain.tpot_mean_s
