@@ -108,8 +108,9 @@ class PoolSettings:
         50, "First tokens to learn from before the model may decide.", at_least=0
     )
     trust_max_error_ratio: float = setting(
-        0.5,
-        "The fallback decides while the model's live error, relative to TTFT, is above this.",
+        1.0,
+        "The fallback decides while the median of the model's live errors is above this; 1 means "
+        "wrong by a factor of two.",
         above=0,
     )
     mlp_retrain_samples: int = setting(

@@ -20,6 +20,7 @@ from rich.progress import (
 from lodestar_extproc.evaluation.comparison import Comparison
 from lodestar_extproc.evaluation.contenders import parse_contender
 from lodestar_extproc.evaluation.fleets import find_fleet
+from lodestar_extproc.evaluation.kept import kept_outcomes
 from lodestar_extproc.evaluation.report import write_report
 from lodestar_extproc.evaluation.results import write_json
 from lodestar_extproc.evaluation.scenarios import SCENARIOS
@@ -45,11 +46,13 @@ def run_bench(  # noqa: PLR0913  (one argument an option)
     jobs: int | None,
     json: Path | None,
     report: Path | None,
+    keep: Path | None = None,
 ) -> None:
     """Compare *contenders* over all cells; see `Study` for the arguments.
 
     Args:
         jobs: processes; None for one a core.
+        keep: where ended trials are kept, for a second run to go on from.
         json, report: where to write figures, and tables with plots.
 
     Raises:
@@ -71,7 +74,8 @@ def run_bench(  # noqa: PLR0913  (one argument an option)
     )
     _check(study)
     began_s = time.perf_counter()
-    outcomes = _run(study.trials(console.print), jobs or os.cpu_count() or 1, console)
+    trials = study.trials(console.print)
+    outcomes = run_with_progress(trials, jobs or os.cpu_count() or 1, console, keep)
     elapsed_s = time.perf_counter() - began_s
     comparison = Comparison(outcomes)
     _show(comparison, Console())
@@ -103,7 +107,11 @@ def _check(study: Study) -> None:
         raise ValueError("name at least one policy")
 
 
-def _run(trials: list[Trial], n_processes: int, console: Console) -> list[Outcome]:
+def run_with_progress(
+    trials: list[Trial], n_processes: int, console: Console, keep: Path | None = None
+) -> list[Outcome]:
+    """What came of *trials*, in their order, while *console* shows how long it still takes."""
+    kept = None if keep is None else kept_outcomes(keep)
     outcomes: list[Outcome] = []
     columns = (
         TextColumn("{task.description}"),
@@ -114,7 +122,7 @@ def _run(trials: list[Trial], n_processes: int, console: Console) -> list[Outcom
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("simulating", total=sum(t.n_requests for t in trials))
-        for trial, ended in run_all(trials, min(n_processes, len(trials))):
+        for trial, ended in run_all(trials, n_processes, kept):
             outcomes += ended
             progress.update(task, advance=trial.n_requests, description=trial.cell.name)
     order = {trial.cell: number for number, trial in enumerate(trials)}

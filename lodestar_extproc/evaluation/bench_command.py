@@ -39,6 +39,9 @@ WithHindsight = Annotated[
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")]
 Json = Annotated[Path | None, typer.Option(help="Write all figures and ratios here.")]
 Report = Annotated[Path | None, typer.Option(help="Write tables and plots into this folder.")]
+Keep = Annotated[
+    Path | None, typer.Option(help="Keep ended trials here; run again, it goes on from them.")
+]
 
 
 def bench(  # noqa: PLR0913  (one argument an option)
@@ -58,6 +61,7 @@ def bench(  # noqa: PLR0913  (one argument an option)
     jobs: Jobs = None,
     json: Json = None,
     report: Report = None,
+    keep: Keep = None,
 ) -> None:
     """Compare policies on simulated fleets in virtual time, on the same arrivals.
 
@@ -72,7 +76,7 @@ def bench(  # noqa: PLR0913  (one argument an option)
 
         lodestar-extproc bench --policies lmetric,learned,learned:objective=ttft --json out.json
 
-        lodestar-extproc bench --scenario all --report report/
+        lodestar-extproc bench --scenario all --report report/ --keep report/trials
 
         lodestar-extproc bench --workload mine.jsonl --rate 12 --fleet mine.yaml
     """
@@ -98,6 +102,7 @@ def bench(  # noqa: PLR0913  (one argument an option)
             jobs=jobs,
             json=json,
             report=report,
+            keep=keep,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from pathlib import Path
 
+from lodestar_extproc.evaluation.kept import KeptOutcomes
 from lodestar_extproc.evaluation.saturation import known_saturation, requests_at, saturation
 from lodestar_extproc.evaluation.scenarios import SCENARIOS
 from lodestar_extproc.evaluation.trial import Cell, Outcome, Trial, run_trial
@@ -101,9 +102,26 @@ class Study:
         )
 
 
-def run_all(trials: Sequence[Trial], n_processes: int) -> Iterator[tuple[Trial, list[Outcome]]]:
-    """Outcomes as trials end, in any order; one process stays in this one."""
-    if n_processes == 1:
+def run_all(
+    trials: Sequence[Trial], n_processes: int, kept: KeptOutcomes | None = None
+) -> Iterator[tuple[Trial, list[Outcome]]]:
+    """Outcomes as trials end, in any order; those that were *kept* first, and new ones kept."""
+    missing = []
+    for trial in trials:
+        found = None if kept is None else kept.find(trial)
+        if found is None:
+            missing.append(trial)
+        else:
+            yield trial, found
+    for trial, outcomes in _run(missing, min(n_processes, len(missing))):
+        if kept is not None:
+            kept.keep(trial, outcomes)
+        yield trial, outcomes
+
+
+def _run(trials: Sequence[Trial], n_processes: int) -> Iterator[tuple[Trial, list[Outcome]]]:
+    """One process stays in this one."""
+    if n_processes <= 1:
         for trial in trials:
             yield trial, list(run_trial(trial))
         return

@@ -31,7 +31,8 @@ class EndpointStatus:
     """How well one endpoint is known.
 
     Attributes:
-        error_ratio: median relative error of its last predictions; None before the first.
+        error_ratio: median error of its last predictions, over the smaller of both times;
+            None before the first.
         doubtful: the model may not choose it for now.
     """
 
@@ -50,7 +51,7 @@ class LearnerStatus:
         model: as it was asked for.
         predicting: the model whose word it is now; another where the model is one that chooses.
         reason: MODEL, or why the model decides nothing now.
-        error_ratio, trivial_error_ratio: median relative error of the model's last predictions,
+        error_ratio, trivial_error_ratio: median error of the model's last predictions (as above),
             and of always predicting the median TTFT; None before the first.
         coverage_ratio: share of TTFTs inside their interval, 0.8 if it is honest.
         rejected: samples that were no measurement.

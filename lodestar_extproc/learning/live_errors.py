@@ -50,14 +50,17 @@ class ErrorWindow:
     def add(self, predicted_s: float, observed_s: float) -> None:
         """Take in one pair, both above 0."""
         self._pairs.append((predicted_s, observed_s))
-        self._error.update(abs(observed_s - predicted_s) / observed_s)
+        self._error.update(abs(observed_s - predicted_s) / min(observed_s, predicted_s))
         log_ratio = math.log(observed_s / predicted_s)
         self._low.update(log_ratio)
         self._high.update(log_ratio)
 
     @property
     def error_ratio(self) -> float | None:
-        """Median of |observed - predicted| / observed; None before the first pair."""
+        """Median of |observed - predicted| over the smaller of both; None before the first pair.
+
+        Half of what was observed is as wrong as twice: 1.
+        """
         return float(self._error.get()) if self._pairs else None
 
     @property

@@ -29,10 +29,10 @@ class Trust:
 
     Args:
         burn_in_samples: to learn from before the model may decide.
-        max_error_ratio: median relative error above which it may not.
+        max_error_ratio: median error above which it may not; 1 is a factor of two.
     """
 
-    def __init__(self, *, burn_in_samples: int = 50, max_error_ratio: float = 0.5) -> None:
+    def __init__(self, *, burn_in_samples: int = 50, max_error_ratio: float = 1.0) -> None:
         self._burn_in_samples = burn_in_samples
         self._max_error_ratio = max_error_ratio
         self._trusted = True

@@ -30,7 +30,8 @@ LEARNER_IGNORED = counter(
 LEARNER_ERROR = gauge(
     "lodestar_learner_error_ratio",
     POOL,
-    "Median relative error of the model's last 50 predictions; absent before the first.",
+    "Median error of the model's last 50 predictions: |observed - predicted| over the smaller of "
+    "both, so that half and double are 1; absent before the first.",
     "Above `trust_max_error_ratio` the fallback decides.",
 )
 LEARNER_TRIVIAL_ERROR = gauge(
@@ -54,7 +55,8 @@ ENDPOINT_SAMPLES = counter(
 ENDPOINT_ERROR = gauge(
     "lodestar_endpoint_error_ratio",
     ENDPOINT,
-    "Median relative error of the last predictions for it; absent before the first.",
+    "Median error of the last predictions for it, over the smaller of predicted and observed; "
+    "absent before the first.",
     "High on one endpoint: something else runs on it.",
 )
 ENDPOINT_DRIFTS = counter(

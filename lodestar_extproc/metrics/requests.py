@@ -105,7 +105,7 @@ TTFT_ERROR_RATIO = histogram(
     "lodestar_ttft_error_ratio",
     POOL,
     "|observed - predicted| over observed TTFT, of the same answers.",
-    "A median above `trust_max_error_ratio` hands decisions to the fallback.",
+    "Its spread; `lodestar_learner_error_ratio` is what trust goes by.",
     RATIOS,
 )
 OPEN_DECISIONS = gauge(

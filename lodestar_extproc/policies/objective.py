@@ -139,7 +139,8 @@ class Externality:
         own = candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
         held = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
         used = np.minimum(held / snapshot.kv_capacity_tokens + own, MAX_MEMORY_USED)
-        return self._memory_weight_s * np.nan_to_num(own * used / (1.0 - used))
+        # The greater of NaN and 0 is 0 there.
+        return self._memory_weight_s * np.fmax(own * used / (1.0 - used), 0.0)
 
     def arrival_rate(self, estimate: Estimate) -> FloatArray:
         """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""

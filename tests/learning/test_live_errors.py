@@ -90,3 +90,11 @@ def test_an_endpoint_that_left_leaves_nothing():
     assert B.address not in errors.state()["endpoints"]
     assert errors.of(B.address).error_ratio is None
     assert errors.interval([B])[0].tolist() == list(errors.fleet.factors)
+
+
+def test_half_and_double_are_equally_wrong():
+    for predicted_s in (0.5, 2.0):
+        window = ErrorWindow(20)
+        window.add(predicted_s, 1.0)
+
+        assert window.error_ratio == 1.0
