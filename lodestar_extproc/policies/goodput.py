@@ -20,6 +20,8 @@ Interval = Callable[[FloatArray, Sequence[Endpoint]], tuple[FloatArray, FloatArr
 """Low and high ends of the interval that holds 80 % of the TTFTs predicted as these, [n] each."""
 
 LATE_WEIGHT = 3.0
+BACKLOG_RATIO = 0.5
+"""Of the bound: what comes to a longer backlog, with work of its own, is likely late anyhow."""
 OWN_WEIGHT = 0.1
 """Of endpoints that meet the bound alike, or miss it alike, the sooner is the better."""
 INTERVAL_DEVIATIONS = 2.563
@@ -33,10 +35,10 @@ class Goodput:
         cost = 3·S·P(TTFT > S) + (cost to others) + 0.1·p
 
     TTFT is taken for log-normal, with the ends of the learned interval for its 10 % and 90 %
-    quantiles. The cost to others is that of `Externality` with the backlog v cut off at S: those
-    who come to a longer one are late with or without this request. So a request that is late
-    everywhere goes where it takes the least from others, and a crowded endpoint may stay so for
-    the good of the rest.
+    quantiles. The cost to others is that of `Externality` with the backlog v cut off at S/2: many
+    of those who come to a longer one are late with or without this request. So a request that is
+    late everywhere goes where it takes the least from others, and a crowded endpoint may stay so
+    for the good of the rest.
 
     Args:
         externality: what a request costs others; and all of the cost for one without a bound.
@@ -65,7 +67,7 @@ class Goodput:
         slo_s = candidates.request.ttft_slo_s or self._ttft_slo_s
         if slo_s is None:
             return self._externality.score(estimate, candidates)
-        backlog_s = np.minimum(estimate.backlog_s, slo_s)
+        backlog_s = np.minimum(estimate.backlog_s, BACKLOG_RATIO * slo_s)
         cost = self._externality.score(replace(estimate, backlog_s=backlog_s), candidates)
         late = self.late_ratio(estimate, candidates.snapshot.endpoints, slo_s)
         return cost - (1.0 - OWN_WEIGHT) * estimate.ttft_s + LATE_WEIGHT * slo_s * late
