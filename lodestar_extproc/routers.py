@@ -54,8 +54,8 @@ class Routers:
 
     @property
     def headers(self) -> frozenset[str]:
-        """Names of the headers that settings ask for."""
-        return frozenset(router.settings.session_header for router in self)
+        """Names of the headers that settings ask for, in lower case."""
+        return frozenset(router.settings.session_header.lower() for router in self)
 
     def _pool(self, pool: str | None) -> Router:
         if pool is None and len(self._pools) == 1:

@@ -156,7 +156,7 @@ class PoolSettings:
     )
     session_header: str = setting(
         "x-session-id",
-        "Header by which clients name their session, in lower case; for `session_affinity`.",
+        "Header by which clients name their session; for `session_affinity`.",
     )
     conformance_headers: bool = setting(
         default=False,

@@ -45,7 +45,7 @@ def terms_of(headers: Mapping[str, str], settings: PoolSettings) -> Terms:
         ttft_slo_s=_bound_s(headers, TTFT_SLO_HEADERS),
         tpot_slo_s=_bound_s(headers, TPOT_SLO_HEADERS),
         priority=settings.objective_priorities.of(_first(headers, OBJECTIVE_HEADERS)),
-        session=headers.get(settings.session_header, ""),
+        session=headers.get(settings.session_header.lower(), ""),
         target_model=_first(headers, MODEL_REWRITE_HEADERS),
     )
 

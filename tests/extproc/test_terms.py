@@ -43,7 +43,8 @@ def test_the_newer_name_of_a_header_is_read_before_the_older():
         assert (terms.priority, terms.target_model) in ((2, ""), (0, "chat"))
 
 
-def test_a_session_is_named_in_the_header_of_the_settings():
-    settings = PoolSettings(session_header="x-chat")
+@pytest.mark.parametrize("name", ["x-chat", "X-Chat"])
+def test_a_session_is_named_in_the_header_of_the_settings(name):
+    settings = PoolSettings(session_header=name)
     assert terms_of({"x-chat": "a", "x-session-id": "b"}, settings).session == "a"
     assert terms_of({"x-session-id": "b"}, settings) == NO_TERMS

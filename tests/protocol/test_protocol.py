@@ -127,7 +127,7 @@ async def test_case(case, tmp_path):
             assert end.served == (served and pods.named(served))
 
 
-@pytest.mark.parametrize("name", ["x-session-id", "x-chat"])
+@pytest.mark.parametrize("name", ["x-session-id", "X-Chat"])
 async def test_requests_of_a_session_stay_on_one_pod_and_others_are_spread(tmp_path, name):
     settings = {"policy": "session_affinity", "session_header": name}
     async with (
