@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OLDEST_ENVOY := 1.36.2
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install tools oldest-envoy test test-slow test-vllm lint types demo bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
+.PHONY: help install tools oldest-envoy test test-slow test-vllm lint types demo bench-learning bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -63,6 +63,9 @@ test-slow: install oldest-envoy  ## tests that need a quiet machine and patience
 
 demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of policies
 	$(BIN)/lodestar-extproc demo $(ARGS)
+
+bench-learning: install  ## policies on simulated fleets: the tables and pictures of docs/ (ARGS="--traces DIR --quick")
+	$(BIN)/python benchmarks/learning.py $(ARGS)
 
 bench-validate: install  ## the simulated engine against a real vLLM log (ARGS="--traces PATH")
 	$(BIN)/python benchmarks/validate_engine.py $(ARGS)

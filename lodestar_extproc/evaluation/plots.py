@@ -9,12 +9,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from lodestar_extproc.evaluation.comparison import BEST_HEURISTIC, Comparison
 from lodestar_extproc.evaluation.figures import EARLY_WINDOW_S, EARLY_WINDOWS
 from lodestar_extproc.evaluation.trial import Cell
 
-DOTS_PER_INCH = 110
+DOTS_PER_INCH = 90
 
 
 def draw_all(folder: Path, comparison: Comparison) -> Iterator[tuple[str, str]]:
@@ -37,7 +38,8 @@ def draw_all(folder: Path, comparison: Comparison) -> Iterator[tuple[str, str]]:
         _save(folder, "start.png", _start(comparison)),
         (
             "Mean TTFT of the requests that arrive in each 10 s after a start from nothing, over "
-            "that of the first fixed rule; geometric mean over cells and seeds."
+            "that of the first fixed rule; geometric mean over seeds and the cells where "
+            "requests still arrive."
         ),
     )
 
@@ -58,9 +60,11 @@ def _ratios(comparison: Comparison) -> Figure:
         axes.plot(ratios, rows, marker, label=metric.removeprefix("ttft_"))
     axes.axvline(1.0, color="grey", linewidth=1)
     axes.set_xscale("log")
+    _plain_ticks(axes.xaxis)
     axes.set_yticks(rows, [cell.name for cell in cells], fontsize=7)
     axes.set_xlabel("TTFT over the best heuristic's")
-    axes.legend()
+    axes.set_ylim(-1, len(cells))
+    axes.legend(loc="upper left")
     axes.grid(axis="x", which="both", alpha=0.3)
     return figure
 
@@ -74,10 +78,11 @@ def _loads(comparison: Comparison) -> Figure:
         for column, workload in enumerate(workloads):
             axes = grid[row][column]
             cells = [c for c in comparison.cells if (c.fleet, c.workload) == (fleet, workload)]
+            axes.set_visible(bool(cells))
             _load_curves(axes, comparison, cells)
-            axes.set_title(f"{fleet} {Path(workload).stem}", fontsize=8)
+            axes.set_title(f"{fleet} {Path(workload).stem}", fontsize=7)
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=4, fontsize=8)
+    figure.legend(handles, labels, loc="lower center", ncol=len(labels), fontsize=8)
     figure.subplots_adjust(hspace=0.4, wspace=0.3)
     return figure
 
@@ -90,7 +95,15 @@ def _load_curves(axes: Any, comparison: Comparison, cells: list[Cell]) -> None:
         loads = [c.load or 0.0 for c in cells]
         axes.plot(loads, means_s, marker=".", linewidth=width, label=contender)
     axes.set_yscale("log")
+    _plain_ticks(axes.yaxis)
     axes.tick_params(labelsize=7)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """1, 2 and 5 of each decade, as decimals."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _start(comparison: Comparison) -> Figure:
@@ -102,7 +115,8 @@ def _start(comparison: Comparison) -> Figure:
         axes.plot(times_s, _early_ratios(comparison, contender, base), marker=".", label=contender)
     axes.set_xlabel("seconds since the start")
     axes.set_ylabel(f"mean TTFT over {base}'s")
-    axes.legend(fontsize=8)
+    axes.set_ylim(bottom=0.0)
+    axes.legend(fontsize=8, loc="lower right")
     axes.grid(alpha=0.3)
     return figure
 

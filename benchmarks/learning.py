@@ -1,0 +1,189 @@
+"""The learning benchmark: every table and picture that docs/benchmarks.md has of simulated fleets.
+
+    make bench-learning ARGS="--traces DIR"          everything, about an hour on two cores
+    make bench-learning ARGS="--traces DIR --quick"  a taste of it, under five minutes
+
+Ended trials are kept in --folder, so a second run goes on where the first was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import learning_tables as tables
+from rich.console import Console
+
+from lodestar_extproc.evaluation.bench import run_with_progress
+from lodestar_extproc.evaluation.bench_names import SCENARIO_NAMES, STANDARD_FLEETS
+from lodestar_extproc.evaluation.comparison import Comparison
+from lodestar_extproc.evaluation.plots import draw_all
+from lodestar_extproc.evaluation.results import write_json
+from lodestar_extproc.evaluation.study import Study
+
+DOCS = Path(__file__).parents[1] / "docs"
+FIXED_RULES = (
+    "prefix_cache",
+    "prefix_affinity_token_load",
+    "lmetric",
+    "least_load",
+)
+VARIANTS = (
+    "learned",
+    "learned:objective=ttft",
+    "learned:externality_weight=2+decode_weight=0+eviction_weight=0+memory_weight_s=0",
+    "learned:model=bayesian_linear",
+    "learned:model=residual",
+    "learned:model=auto",
+    "lodestar_paper",
+    "learned@every_token",
+    "clairvoyant",
+    "clairvoyant_ttft",
+    "prefix_affinity_token_load",
+    "least_request",
+    "cache_aware",
+    "cache_cost",
+)
+OPEN_LOOP = ("conversation", "synthetic", "prefix30", "prefix50", "bursty")
+LOADS = (0.6, 0.8, 0.92)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is run and shown together.
+
+    Attributes:
+        tables: the text of each section of the page.
+        draws: whether it has pictures.
+    """
+
+    name: str
+    studies: tuple[Study, ...]
+    tables: dict[str, Callable[[Comparison], str]]
+    draws: bool = False
+
+
+def parts(traces: Path, *, quick: bool) -> list[Part]:
+    """All of it, or a taste."""
+    n_seeds, n_requests = (1, 2_000) if quick else (5, 5_000)
+
+    def study(
+        workloads: Sequence[str],
+        fleets: Sequence[str],
+        loads: Sequence[float],
+        contenders: Sequence[str],
+        seeds: int = n_seeds,
+        requests: int = n_requests,
+        scenarios: Sequence[str] = ("steady",),
+        *,
+        hindsight: bool = False,
+    ) -> Study:
+        return Study(
+            workloads=tuple(workloads),
+            fleets=tuple(fleets),
+            scenarios=tuple(scenarios),
+            contenders=tuple(contenders),
+            seeds=tuple(range(1, seeds + 1)),
+            traces=traces,
+            loads=tuple(loads),
+            n_requests=requests,
+            hindsight=hindsight,
+        )
+
+    policies = (*FIXED_RULES, "learned")
+    robust = ("prefix_cache", "prefix_affinity_token_load", "lmetric", "learned")
+    equal, mild, _ = STANDARD_FLEETS
+    steady = (
+        (study(["prefix50", "bursty"], [equal, mild], [0.8], policies),)
+        if quick
+        else (
+            study(OPEN_LOOP, STANDARD_FLEETS, LOADS, policies),
+            study(["agentic"], [equal, mild], LOADS[1:], policies),
+        )
+    )
+    some = ["prefix50"] if quick else ["conversation", "prefix50", "bursty"]
+    fewer = 1 if quick else 2
+    few_requests = 1_500 if quick else 3_000
+    variants = study(some, STANDARD_FLEETS, [0.85], VARIANTS, fewer, few_requests, hindsight=True)
+    hard = (
+        (study(["prefix50"], [equal], (), robust, 1, 1_500, ("slow", "join", "noise")),)
+        if quick
+        else (
+            study(["prefix50"], [equal, mild], (), robust, 3, 4_000, SCENARIO_NAMES),
+            study(["conversation"], [equal], (), robust, 3, 4_000, SCENARIO_NAMES),
+        )
+    )
+    return [
+        Part(
+            "steady",
+            steady,
+            {
+                "steady": tables.steady,
+                "every cell": tables.every_cell,
+                "start": tables.start,
+                "speed": tables.speed,
+            },
+            draws=True,
+        ),
+        Part("variants", (variants,), {"variants": tables.quality}),
+        Part("scenarios", hard, {"scenarios": tables.scenarios}),
+    ]
+
+
+def run(part: Part, folder: Path, jobs: int, console: Console) -> Comparison:
+    """All trials of *part*; its figures go into *folder*, too."""
+    began_s = time.perf_counter()
+    trials = [t for study in part.studies for t in study.trials(console.print)]
+    outcomes = run_with_progress(trials, jobs, console, folder / "trials")
+    comparison = Comparison(outcomes)
+    elapsed_s = time.perf_counter() - began_s
+    write_json(folder / f"{part.name}.json", comparison, [f"part {part.name}"], elapsed_s)
+    n_requests = sum(t.n_requests * len(t.contenders) for t in trials)
+    console.print(
+        f"{part.name}: {len(comparison.cells)} cells, {len(comparison.seeds)} seeds, "
+        f"{n_requests:,} requests, {elapsed_s / 60:.1f} minutes"
+    )
+    return comparison
+
+
+def write(part: Part, comparison: Comparison, page: Path, pictures: Path) -> None:
+    """Its tables into *page* and its pictures into *pictures*."""
+    sections = {name: table(comparison) for name, table in part.tables.items()}
+    page.write_text(tables.replaced(page.read_text(), sections))
+    if part.draws:
+        pictures.mkdir(parents=True, exist_ok=True)
+        list(draw_all(pictures, comparison))
+
+
+def main() -> None:
+    """Run what was asked for and write it down."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--traces", type=Path, default=Path("traces"), help="public traces")
+    parser.add_argument("--folder", type=Path, default=Path("out/learning"), help="what is kept")
+    parser.add_argument("--quick", action="store_true", help="few cells, nothing in docs/")
+    parser.add_argument("--part", action="append", help="steady, variants or scenarios; all")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    options = parser.parse_args()
+    console = Console()
+    folder = options.folder / "quick" if options.quick else options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    page = DOCS / "benchmarks.md"
+    if options.quick:
+        page = folder / "benchmarks.md"
+        page.write_text((DOCS / "benchmarks.md").read_text())
+    console.print(f"Python {platform.python_version()}, {options.jobs} processes")
+    for part in parts(options.traces, quick=options.quick):
+        if not options.part or part.name in options.part:
+            write(part, run(part, folder, options.jobs, console), page, page.parent / "pictures")
+    console.print(f"written: {page}")
+
+
+if __name__ == "__main__":
+    main()
