@@ -114,8 +114,8 @@ def parts(traces: Path, *, quick: bool) -> list[Part]:
         (study(["prefix50"], [equal], (), robust, 1, 1_500, ("slow", "join", "noise")),)
         if quick
         else (
-            study(["prefix50"], [equal, mild], (), robust, 3, 4_000, SCENARIO_NAMES),
-            study(["conversation"], [equal], (), robust, 3, 4_000, SCENARIO_NAMES),
+            study(["prefix50"], [equal, mild], (), robust, 3, 3_000, SCENARIO_NAMES),
+            study(["conversation"], [equal], (), robust, 3, 3_000, SCENARIO_NAMES),
         )
     )
     return [
