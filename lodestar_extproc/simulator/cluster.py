@@ -241,5 +241,6 @@ class VirtualCluster:
             metrics = machine.scrape()
             for router in self.routers:
                 router.fleet.record_metrics(machine.endpoint.address, metrics, self.now_s)
-        if self._live or self._n_left > 0:
+        # As long as anything may happen: a workload may end before all requests have come.
+        if self._live or self._actions:
             self.plan(self.now_s + self._edge.scrape_interval_s, self._scrape)

@@ -18,6 +18,7 @@ from lodestar_extproc.evaluation.scenarios import SCENARIOS
 from lodestar_extproc.evaluation.study import Study, run_all
 from lodestar_extproc.evaluation.trial import Cell, Trial, generate, run_trial, simulate
 from lodestar_extproc.evaluation.workloads.catalog import GENERATED, TRACES
+from lodestar_extproc.evaluation.workloads.sequel import Part, Sequel
 
 NOWHERE = Path("no-traces")
 
@@ -218,3 +219,12 @@ def test_objectives_reach_what_they_are_for():
     assert goodput.slo_met_ratio > plain.slo_met_ratio + 0.02
     assert end_to_end.e2e_mean_s < 0.95 * plain.e2e_mean_s
     assert end_to_end.tpot_mean_s < 0.95 * plain.tpot_mean_s
+
+
+def test_a_workload_that_ends_early_ends_the_run():
+    trial = a_trial("lmetric", n=200)
+    early = Sequel([Part(generate(trial), lasts_s=5.0)])
+    records = simulate(trial, parse_contender("lmetric"), early)
+
+    assert 0 < len(records) < 200
+    assert all(math.isfinite(r.e2e_s) for r in records)
