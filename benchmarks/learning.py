@@ -1,6 +1,6 @@
 """The learning benchmark: every table and picture that docs/benchmarks.md has of simulated fleets.
 
-    make bench-learning ARGS="--traces DIR"          everything, about an hour on two cores
+    make bench-learning ARGS="--traces DIR"          everything, about 50 minutes on two cores
     make bench-learning ARGS="--traces DIR --quick"  a taste of it, under five minutes
 
 Ended trials are kept in --folder, so a second run goes on where the first was stopped.
