@@ -48,6 +48,8 @@ KV_BLOCKS = 3000
 TOKEN_BUDGET = 2048
 OVERLOAD_PER_S = {"gpu": 80.0, "cpu": 8.0}
 OVERLOAD_S = 15.0
+MAIN_LOAD = {"gpu": 0.75, "cpu": 0.4}
+"""Of what was served under overload, which on CPU is mostly short requests."""
 CELL_OVERHEAD_S = 12.0
 
 
@@ -122,15 +124,16 @@ def plan(asked: argparse.Namespace, bench: Workbench) -> Iterator[Cell]:
             asked.fleet, workload, rate_per_s, policies, rounds, length_s, repeat
         )
 
-    yield from cells(0.75, MAIN, (1, 2, 3))
+    load = MAIN_LOAD["cpu" if asked.cpu else "gpu"]
+    yield from cells(load, MAIN, (1, 2, 3))
     for repeat in range(1, asked.repeats + 1):
-        yield from cells(0.75, MAIN, (1,), repeat=repeat)
-    yield from cells(0.75, OTHERS, (1, 2, 3))
+        yield from cells(load, MAIN, (1,), repeat=repeat)
+    yield from cells(load, OTHERS, (1, 2, 3))
     # Dealt out in turn this is more than the fleet can serve.
     yield from cells(0.9, MAIN[:2], (1, 2))
     yield from cells(0.5, MAIN, (1, 2))
-    yield from cells(0.75, MAIN, (1, 2), "chats")
-    yield from cells(0.75, ("prefix_cache",), (1, 2, 3))
+    yield from cells(load, MAIN, (1, 2), "chats")
+    yield from cells(load, ("prefix_cache",), (1, 2, 3))
     yield from cells(0.9, ALL, (3,))
 
 
