@@ -12,8 +12,8 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import learning_tables as tables
@@ -49,6 +49,7 @@ VARIANTS = (
     "cache_aware",
     "cache_cost",
 )
+ROBUST = ("prefix_cache", "prefix_affinity_token_load", "lmetric", "learned")
 OPEN_LOOP = ("conversation", "synthetic", "prefix30", "prefix50", "bursty")
 LOADS = (0.6, 0.8, 0.92)
 
@@ -70,69 +71,63 @@ class Part:
 
 def parts(traces: Path, *, quick: bool) -> list[Part]:
     """All of it, or a taste."""
-    n_seeds, n_requests = (1, 2_000) if quick else (5, 5_000)
-
-    def study(
-        workloads: Sequence[str],
-        fleets: Sequence[str],
-        loads: Sequence[float],
-        contenders: Sequence[str],
-        seeds: int = n_seeds,
-        requests: int = n_requests,
-        scenarios: Sequence[str] = ("steady",),
-        *,
-        hindsight: bool = False,
-    ) -> Study:
-        return Study(
-            workloads=tuple(workloads),
-            fleets=tuple(fleets),
-            scenarios=tuple(scenarios),
-            contenders=tuple(contenders),
-            seeds=tuple(range(1, seeds + 1)),
-            traces=traces,
-            loads=tuple(loads),
-            n_requests=requests,
-            hindsight=hindsight,
-        )
-
-    policies = (*FIXED_RULES, "learned")
-    robust = ("prefix_cache", "prefix_affinity_token_load", "lmetric", "learned")
-    equal, mild, _ = STANDARD_FLEETS
-    steady = (
-        (study(["prefix50", "bursty"], [equal, mild], [0.8], policies),)
-        if quick
-        else (
-            study(OPEN_LOOP, STANDARD_FLEETS, LOADS, policies),
-            study(["agentic"], [equal, mild], LOADS[1:], policies),
-        )
-    )
-    some = ["prefix50"] if quick else ["conversation", "prefix50", "bursty"]
-    fewer = 1 if quick else 2
-    few_requests = 1_500 if quick else 3_000
-    variants = study(some, STANDARD_FLEETS, [0.85], VARIANTS, fewer, few_requests, hindsight=True)
-    hard = (
-        (study(["prefix50"], [equal], (), robust, 1, 1_500, ("slow", "join", "noise")),)
-        if quick
-        else (
-            study(["prefix50"], [equal, mild], (), robust, 3, 3_000, SCENARIO_NAMES),
-            study(["conversation"], [equal], (), robust, 3, 3_000, SCENARIO_NAMES),
-        )
-    )
+    of_steady = {
+        "steady": tables.steady,
+        "every cell": tables.every_cell,
+        "start": tables.start,
+        "speed": tables.speed,
+    }
     return [
-        Part(
-            "steady",
-            steady,
-            {
-                "steady": tables.steady,
-                "every cell": tables.every_cell,
-                "start": tables.start,
-                "speed": tables.speed,
-            },
-            draws=True,
-        ),
-        Part("variants", (variants,), {"variants": tables.quality}),
-        Part("scenarios", hard, {"scenarios": tables.scenarios}),
+        Part("steady", steady(traces, quick=quick), of_steady, draws=True),
+        Part("variants", variants(traces, quick=quick), {"variants": tables.quality}),
+        Part("scenarios", scenarios(traces, quick=quick), {"scenarios": tables.scenarios}),
     ]
+
+
+def steady(traces: Path, *, quick: bool) -> tuple[Study, ...]:
+    """Learned beside fixed rules where nothing goes wrong."""
+    plain = Study((), STANDARD_FLEETS, ("steady",), (*FIXED_RULES, "learned"), (1,), traces)
+    if quick:
+        few = replace(plain, fleets=STANDARD_FLEETS[:2], loads=(0.8,), n_requests=2_000)
+        return (replace(few, workloads=("prefix50", "bursty")),)
+    whole = replace(plain, seeds=(1, 2, 3, 4, 5), loads=LOADS, n_requests=5_000)
+    return (
+        replace(whole, workloads=OPEN_LOOP),
+        replace(whole, workloads=("agentic",), fleets=STANDARD_FLEETS[:2], loads=LOADS[1:]),
+    )
+
+
+def variants(traces: Path, *, quick: bool) -> tuple[Study, ...]:
+    """Models, objectives and clairvoyants."""
+    return (
+        Study(
+            workloads=("prefix50",) if quick else ("conversation", "prefix50", "bursty"),
+            fleets=STANDARD_FLEETS,
+            scenarios=("steady",),
+            contenders=VARIANTS,
+            seeds=(1,) if quick else (1, 2),
+            traces=traces,
+            loads=(0.85,),
+            n_requests=1_500 if quick else 3_000,
+            hindsight=True,
+        ),
+    )
+
+
+def scenarios(traces: Path, *, quick: bool) -> tuple[Study, ...]:
+    """Learned beside fixed rules where something goes wrong, each at its own load."""
+    equal = Study(
+        workloads=("prefix50",),
+        fleets=STANDARD_FLEETS[:1],
+        scenarios=("slow", "join", "noise") if quick else SCENARIO_NAMES,
+        contenders=ROBUST,
+        seeds=(1,) if quick else (1, 2, 3),
+        traces=traces,
+        n_requests=1_500 if quick else 3_000,
+    )
+    if quick:
+        return (equal,)
+    return replace(equal, fleets=STANDARD_FLEETS[:2]), replace(equal, workloads=("conversation",))
 
 
 def run(part: Part, folder: Path, jobs: int, console: Console) -> Comparison:

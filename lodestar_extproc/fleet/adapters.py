@@ -37,7 +37,8 @@ class AdapterTable:
 
         None where no engine reports it as an adapter: then it is a base model, or new to all.
         """
-        if not any(model in said.running | said.waiting for said in self._reported.values()):
+        reported = self._reported.values()
+        if not any(model in said.running or model in said.waiting for said in reported):
             return None
         return np.array([_effort(model, self._reported.get(e.address)) for e in endpoints])
 
