@@ -8,6 +8,7 @@ set -eu
 folder=${1:?usage: pack.sh FOLDER}
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 mkdir -p "$folder/vllm" "$folder/payload/engine" "$folder/payload/lodestar"
+folder=$(CDPATH= cd -- "$folder" && pwd)
 python=${PYTHON:-python3}
 
 download() {

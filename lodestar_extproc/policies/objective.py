@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from lodestar_extproc.decision import Candidates
-from lodestar_extproc.endpoint import FloatArray
+from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.models import Estimate
 from lodestar_extproc.policies.cache_price import CachePrice
@@ -39,6 +39,21 @@ class Objective(Protocol):
     def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
         """The request went to candidate *chosen*, whoever decided, and adds *service_s* there."""
         ...
+
+
+def memory_used(snapshot: FleetSnapshot) -> FloatArray:
+    """Share of each KV cache that the requests there hold, [n]; NaN where its size is unknown.
+
+    Counted prompt by prompt, blocks that prompts share count more than once. The engine reports a
+    shared block once, but not yet those of prompts that wait. Neither is far too low, so the lower
+    of the two counts; without a report, what is counted.
+    """
+    counted = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
+    waiting_ratio = snapshot.prefill_uncached_tokens / snapshot.kv_capacity_tokens
+    used: FloatArray = np.fmin(
+        counted / snapshot.kv_capacity_tokens, snapshot.kv_usage_ratio + waiting_ratio
+    )
+    return used
 
 
 class GreedyTTFT:
@@ -77,7 +92,8 @@ class Externality:
     of these that is asked for again (see `CachePrice`) has to be computed again: q·x seconds.
 
     While it is served the request holds the share s of the KV cache's memory. With the share u in
-    use, its own included, those who come later wait for memory ever longer as u nears 1.
+    use (see `memory_used`), its own included, those who come later wait for memory ever longer as u
+    nears 1.
 
     Args:
         weight: w, 0 for no price of the queue.
@@ -137,8 +153,7 @@ class Externality:
         """The price of the memory the request takes; 0 where nobody knows how much there is."""
         snapshot = candidates.snapshot
         own = candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
-        held = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
-        used = np.minimum(held / snapshot.kv_capacity_tokens + own, MAX_MEMORY_USED)
+        used = np.minimum(memory_used(snapshot) + own, MAX_MEMORY_USED)
         # The greater of NaN and 0 is 0 there.
         return self._memory_weight_s * np.fmax(own * used / (1.0 - used), 0.0)
 

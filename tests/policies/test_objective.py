@@ -7,7 +7,12 @@ from learning_worlds import LinearWorld, a_snapshot, see, worked_decision
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.learning.engine_model import EngineModel
 from lodestar_extproc.learning.models import Estimate
-from lodestar_extproc.policies.objective import MAX_UTILISATION, Externality, GreedyTTFT
+from lodestar_extproc.policies.objective import (
+    MAX_UTILISATION,
+    Externality,
+    GreedyTTFT,
+    memory_used,
+)
 
 ENDPOINTS = tuple(Endpoint(f"10.0.0.{i}:80") for i in range(2))
 
@@ -170,6 +175,28 @@ def test_memory_has_a_price_that_rises_as_it_fills():
 
     # A tenth of the memory each; 0.9 and 0.4 of it in use with it.
     assert cost - 0.5 == pytest.approx([0.5 * 0.1 * 0.9 / 0.1, 0.5 * 0.1 * 0.4 / 0.6])
+
+
+def test_prompts_that_share_their_beginning_pay_for_its_memory_once():
+    seen = candidates(
+        kv_capacity_tokens=10_000.0,
+        decode_context_tokens=np.array([9_000.0, 9_000.0]),
+        prefill_uncached_tokens=np.array([500.0, 500.0]),
+        # The first engine holds 2,000 tokens for them; the second has not reported for long.
+        kv_usage_ratio=np.array([0.2, np.nan]),
+    )
+
+    assert memory_used(seen.snapshot) == pytest.approx([0.25, 0.9])
+
+
+def test_a_report_from_before_the_last_prompts_does_not_make_memory_look_full():
+    seen = candidates(
+        kv_capacity_tokens=10_000.0,
+        decode_context_tokens=np.array([1_000.0, 1_000.0]),
+        kv_usage_ratio=np.array([0.8, 0.1]),
+    )
+
+    assert memory_used(seen.snapshot) == pytest.approx([0.1, 0.1])
 
 
 def test_memory_that_nobody_knows_of_and_memory_overfull_cost_something_finite():
