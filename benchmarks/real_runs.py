@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent / "vllm"))
 
-from cells import LETTERS_PER_TOKEN, Cell
+from cells import LETTERS_PER_TOKEN, TRACES, Cell
 
 from lodestar_extproc.evaluation.chats import Arrival
 from lodestar_extproc.simulator.state import BLOCK_TOKENS
@@ -71,8 +71,11 @@ class Run:
         return np.array([prompt.output_tokens for prompt in self.prompts])
 
 
-def read_runs(folder: Path) -> list[Run]:
+def read_runs(folder: Path, traces: Path = TRACES) -> list[Run]:
     """All cells of *folder* whose requests are there, in the order they ran.
+
+    Args:
+        traces: folder of the public traces, for runs that replayed one.
 
     Raises:
         OSError: the folder lacks summary.json or requests.csv.gz.
@@ -86,7 +89,7 @@ def read_runs(folder: Path) -> list[Run]:
     for cell, its_rows in rows.items():
         arrivals = (cell.workload, cell.rate_per_s, cell.round, cell.duration_s)
         if arrivals not in prompts:
-            made = cell.arrivals(on_cpu=on_cpu)
+            made = cell.arrivals(on_cpu=on_cpu, traces=traces)
             prompts[arrivals] = [(arrival, prompt_of(arrival)) for arrival in made]
         runs.append(_run(cell, its_rows, prompts[arrivals]))
     return runs

@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "vllm"))
 
 from alone import alone
-from cells import LETTERS_PER_TOKEN, Cell, interleaved
+from cells import LETTERS_PER_TOKEN, TRACES, Cell
 from engines import (
     Engine,
     EnginePlan,
@@ -34,15 +34,13 @@ from engines import (
     server_command,
     start,
 )
+from parts import MAIN, PARTS, PLAN
 from rounds import Workbench
 
 from lodestar_extproc.demo.processes import free_ports
 
 FLEETS = {"unequal": (40, 25, 15, 10), "equal": (25, 25, 25, 25)}
 """MPS shares in percent of the instances on each GPU."""
-MAIN = ("learned", "prefix_affinity_token_load", "round_robin")
-OTHERS = ("lmetric", "least_request")
-ALL = (*MAIN, *OTHERS, "prefix_cache")
 KV_BLOCKS = 3000
 """Of 16 tokens: small enough that not every prompt fits everywhere."""
 TOKEN_BUDGET = 2048
@@ -51,6 +49,7 @@ OVERLOAD_S = 15.0
 MAIN_LOAD = {"gpu": 0.75, "cpu": 0.4}
 """Of what was served under overload, which on CPU is mostly short requests."""
 CELL_OVERHEAD_S = 12.0
+MPS_VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
 
 
 def main() -> None:
@@ -66,20 +65,36 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="folder of the model; GPU only")
     parser.add_argument("--engine-path", default="", help="PYTHONPATH of vLLM, if its own")
     parser.add_argument("--fleet", choices=FLEETS, default="unequal")
-    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument(
+        "--gpus", type=names, default=("0",), metavar="0,1,...", help="numbers of those to use"
+    )
+    parser.add_argument(
+        "--parts",
+        type=names,
+        default=PLAN,
+        metavar="NAME,...",
+        help=f"of {', '.join(PARTS)}, in that order",
+    )
+    parser.add_argument(
+        "--saturation", type=float, help="requests a second that count as 1; measured if left out"
+    )
+    parser.add_argument("--traces", type=Path, default=TRACES, help="of workloads that replay one")
     parser.add_argument(
         "--seconds", type=float, default=540.0, help="begin no cell that ends later"
     )
     parser.add_argument("--duration", type=float, default=45.0, help="seconds of arrivals a cell")
-    parser.add_argument(
-        "--repeats",
-        type=int,
-        default=0,
-        help="times the first round is run again: by how much a run differs from itself",
-    )
     parser.add_argument("--cpu", type=Path, help="folder that setup_cpu.sh made; no GPU")
     parser.add_argument("--stop", action="store_true", help="end the engines at the end")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    unknown = [name for name in asked.parts if name not in PARTS]
+    if unknown:
+        parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    return asked
+
+
+def names(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(text.split(","))
 
 
 async def compare(asked: argparse.Namespace) -> None:
@@ -94,7 +109,8 @@ async def compare(asked: argparse.Namespace) -> None:
                 continue
             if time.monotonic() + cell.duration_s + CELL_OVERHEAD_S > deadline_s:
                 break
-            result = await bench.run(cell, cell.arrivals(on_cpu=bool(asked.cpu)))
+            arrivals = cell.arrivals(on_cpu=bool(asked.cpu), traces=asked.traces)
+            result = await bench.run(cell, arrivals)
             bench.publish(asked.publish, about(asked, engines))
             say(cell, result)
     finally:
@@ -103,38 +119,20 @@ async def compare(asked: argparse.Namespace) -> None:
 
 
 def plan(asked: argparse.Namespace, bench: Workbench) -> Iterator[Cell]:
-    """What to run, the most telling first. Loads are shares of the measured saturation."""
-    overload_per_s = OVERLOAD_PER_S["cpu" if asked.cpu else "gpu"]
-    length_s = asked.duration
-    probe = Cell(asked.fleet, "mixed", overload_per_s, MAIN[1], 0, OVERLOAD_S)
-    yield probe
-    saturation = bench.done(probe)
-    if saturation is None:
-        return
-
-    def cells(
-        load: float,
-        policies: Sequence[str],
-        rounds: Sequence[int],
-        workload: str = "mixed",
-        repeat: int = 0,
-    ) -> Iterator[Cell]:
-        rate_per_s = round(load * saturation["throughput_per_s"], 2)
-        yield from interleaved(
-            asked.fleet, workload, rate_per_s, policies, rounds, length_s, repeat
+    """What to run, in the order asked for. Loads are shares of the saturation."""
+    where = "cpu" if asked.cpu else "gpu"
+    saturation_per_s = asked.saturation
+    if saturation_per_s is None:
+        probe = Cell(asked.fleet, "mixed", OVERLOAD_PER_S[where], MAIN[1], 0, OVERLOAD_S)
+        yield probe
+        measured = bench.done(probe)
+        if measured is None:
+            return
+        saturation_per_s = measured["throughput_per_s"]
+    for name in asked.parts:
+        yield from PARTS[name].cells(
+            asked.fleet, saturation_per_s, MAIN_LOAD[where], asked.duration
         )
-
-    load = MAIN_LOAD["cpu" if asked.cpu else "gpu"]
-    yield from cells(load, MAIN, (1, 2, 3))
-    for repeat in range(1, asked.repeats + 1):
-        yield from cells(load, MAIN, (1,), repeat=repeat)
-    yield from cells(load, OTHERS, (1, 2, 3))
-    # Dealt out in turn this is more than the fleet can serve.
-    yield from cells(0.9, MAIN[:2], (1, 2))
-    yield from cells(0.5, MAIN, (1, 2))
-    yield from cells(load, MAIN, (1, 2), "chats")
-    yield from cells(load, ("prefix_cache",), (1, 2, 3))
-    yield from cells(0.9, ALL, (3,))
 
 
 async def running_engines(asked: argparse.Namespace) -> list[Engine]:
@@ -176,7 +174,7 @@ def cpu_plans(folder: Path) -> list[EnginePlan]:
 
 def gpu_plans(asked: argparse.Namespace) -> list[EnginePlan]:
     mps = start_mps(asked.folder)
-    shares = [(gpu, share) for gpu in range(asked.gpus) for share in FLEETS[asked.fleet]]
+    shares = [(gpu, share) for gpu in asked.gpus for share in FLEETS[asked.fleet]]
     plans = []
     for i, ((gpu, share), port) in enumerate(zip(shares, free_ports(len(shares)), strict=True)):
         command = server_command(
@@ -191,7 +189,7 @@ def gpu_plans(asked: argparse.Namespace) -> list[EnginePlan]:
         )
         environment = mps | {
             "PYTHONPATH": asked.engine_path,
-            "CUDA_VISIBLE_DEVICES": str(gpu),
+            "CUDA_VISIBLE_DEVICES": gpu,
             "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(share),
             # Its kernels are not installed here.
             "VLLM_USE_FLASHINFER_SAMPLER": "0",
@@ -203,7 +201,13 @@ def gpu_plans(asked: argparse.Namespace) -> list[EnginePlan]:
 
 
 def start_mps(folder: Path) -> dict[str, str]:
-    """Start NVIDIA's multi-process service, if it does not run; where programs find it."""
+    """Start NVIDIA's multi-process service, if it does not run; where programs find it.
+
+    Where CUDA_MPS_PIPE_DIRECTORY is set, one runs: several comparisons share it, one a GPU.
+    """
+    known = {name: os.environ[name] for name in MPS_VARIABLES if name in os.environ}
+    if "CUDA_MPS_PIPE_DIRECTORY" in known:
+        return known
     pipes, logs = folder / "mps", folder / "mps-logs"
     where = {"CUDA_MPS_PIPE_DIRECTORY": str(pipes), "CUDA_MPS_LOG_DIRECTORY": str(logs)}
     if not pipes.exists():
@@ -221,8 +225,8 @@ def start_mps(folder: Path) -> dict[str, str]:
 def stop(engines: Sequence[Engine]) -> None:
     for engine in engines:
         engine.stop()
-    mps = {k: v for k, v in engines[0].plan.environment.items() if k.startswith("CUDA_MPS_PIPE")}
-    if mps:
+    mps = {k: v for k, v in engines[0].plan.environment.items() if k in MPS_VARIABLES}
+    if mps and not set(mps) & set(os.environ):
         subprocess.run(
             ["nvidia-cuda-mps-control"], input=b"quit\n", env=os.environ | mps, check=False
         )

@@ -8,12 +8,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Self
+
+from trace_text import LETTERS_PER_TOKEN, TRACE_FILES, replayed
 
 from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, MIXES, Arrival, ChatMix, Chats
 
-LETTERS_PER_TOKEN = 1.82
-"""Of generated words in the made model's tokenizer; measured."""
+TRACES = Path("traces")
 CPU_SHARE = 1 / 8
 """Of a prompt's length on CPU: a core is a thousand times slower than a GPU."""
 FIRST_SEED = 100
@@ -48,10 +50,18 @@ class Cell:
             f"-{self.duration_s:.0f}s" + (f"-again{self.repeat}" if self.repeat else "")
         )
 
-    def arrivals(self, *, on_cpu: bool) -> list[Arrival]:
-        """The same for every policy and repeat of a round."""
+    def arrivals(self, *, on_cpu: bool, traces: Path = TRACES) -> list[Arrival]:
+        """The same for every policy and repeat of a round.
+
+        Args:
+            traces: folder of the public traces, for workloads that replay one.
+        """
+        seed = FIRST_SEED + self.round
+        if self.workload not in MIXES:
+            path = traces / TRACE_FILES[self.workload]
+            return list(replayed(path, self.rate_per_s, seed, self.duration_s))
         mix = replace(_scaled(MIXES[self.workload], on_cpu=on_cpu), rate_per_s=self.rate_per_s)
-        return list(Chats(mix, FIRST_SEED + self.round, self.duration_s))
+        return list(Chats(mix, seed, self.duration_s))
 
 
 def interleaved(

@@ -1,0 +1,71 @@
+"""Parts: what can be measured, each a few cells that belong together; a plan names them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from cells import Cell, interleaved
+
+MAIN = ("learned", "prefix_affinity_token_load", "round_robin")
+RIVALS = ("learned", "prefix_affinity_token_load", "lmetric")
+ALL = (*MAIN, "lmetric", "least_request", "prefix_cache")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some policies on the same arrivals, round by round.
+
+    Attributes:
+        load: requests a second over the measured saturation; None for what suits the machine.
+        repeat: the same rounds once more; 0 is the first time.
+    """
+
+    policies: Sequence[str]
+    rounds: Sequence[int]
+    load: float | None = None
+    workload: str = "mixed"
+    repeat: int = 0
+
+    def cells(
+        self, fleet: str, saturation_per_s: float, main_load: float, duration_s: float
+    ) -> Iterator[Cell]:
+        """Every policy once a round, in an order of its own."""
+        load = main_load if self.load is None else self.load
+        rate_per_s = round(load * saturation_per_s, 2)
+        yield from interleaved(
+            fleet,
+            self.workload,
+            rate_per_s,
+            self.policies,
+            self.rounds,
+            duration_s,
+            self.repeat,
+        )
+
+
+PARTS: Mapping[str, Part] = MappingProxyType(
+    {
+        "main": Part(MAIN, (1, 2, 3)),
+        "rivals": Part(RIVALS, (1, 2, 3)),
+        "others": Part(("lmetric", "least_request"), (1, 2, 3)),
+        "prefix_cache": Part(("prefix_cache",), (1, 2, 3)),
+        # By how much a run differs from itself.
+        "again": Part(MAIN, (1,), repeat=1),
+        "again2": Part(MAIN, (1,), repeat=2),
+        "rivals_again": Part(RIVALS, (1,), repeat=1),
+        "rivals_again2": Part(RIVALS, (1,), repeat=2),
+        # Dealt out in turn these are more than the fleet can serve.
+        "near": Part(MAIN[:2], (1, 2), 0.9),
+        "limit": Part(RIVALS, (1, 2, 3), 0.95),
+        "half": Part(MAIN, (1, 2), 0.5),
+        "equal": Part((*RIVALS, "round_robin"), (1, 2)),
+        # These differ from the mixed load, by whose saturation they are measured.
+        "chats": Part(RIVALS, (1, 2), 0.97, "chats"),
+        "trace": Part((*RIVALS, "prefix_cache"), (1, 2), 0.39, "conversation"),
+        "all": Part(ALL, (3,), 0.9),
+    }
+)
+"""By name."""
+PLAN = ("main", "others", "near", "half", "chats", "prefix_cache", "all")
