@@ -59,6 +59,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         # Dealt out in turn these are more than the fleet can serve.
         "near": Part(MAIN[:2], (1, 2), 0.9),
         "limit": Part(RIVALS, (1, 2, 3), 0.95),
+        "over": Part(RIVALS, (1,), 1.1),
         "half": Part(MAIN, (1, 2), 0.5),
         "equal": Part((*RIVALS, "round_robin"), (1, 2)),
         # These differ from the mixed load, by whose saturation they are measured.
