@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,15 +68,28 @@ class EndpointMetrics:
     adapters: Adapters | None = None
 
 
+class _Column:
+    """One row of a snapshot's values, as an attribute."""
+
+    def __init__(self, row: int) -> None:
+        self._row = row
+
+    def __get__(self, snapshot: FleetSnapshot, owner: type[FleetSnapshot]) -> FloatArray:
+        row: FloatArray = snapshot.values[self._row]
+        return row
+
+
 @dataclass(frozen=True, slots=True)
 class FleetSnapshot:
-    """The routable endpoints at one instant; every array is float64 of shape [n_endpoints].
+    """The routable endpoints at one instant; every column is float64 of shape [n_endpoints].
 
     Counted here, exact: requests between dispatch and first token ("prefill") and after it
     ("decode"). Scraped: NaN where unknown or too old.
 
     Attributes:
         at_s: monotonic seconds.
+        values: [n_columns, n_endpoints], all columns; one is looked up where it is asked for,
+            for a fixed rule reads two or three.
         prefill_uncached_tokens: prompt tokens of the prefills, less estimated prefix hits.
         prefill_pairs: attention pairs still to compute, the sum of U·(F - U/2) over the prefills
             (U uncached, F full prompt tokens).
@@ -88,22 +102,31 @@ class FleetSnapshot:
 
     at_s: float
     endpoints: tuple[Endpoint, ...]
-    prefill_requests: FloatArray
-    prefill_uncached_tokens: FloatArray
-    prefill_prompt_tokens: FloatArray
-    prefill_pairs: FloatArray
-    head_uncached_tokens: FloatArray
-    head_dispatched_at_s: FloatArray
-    last_first_token_at_s: FloatArray
-    decode_requests: FloatArray
-    decode_context_tokens: FloatArray
-    running_requests: FloatArray
-    waiting_requests: FloatArray
-    kv_usage_ratio: FloatArray
-    scrape_age_s: FloatArray
-    kv_capacity_tokens: FloatArray
-    token_budget: FloatArray
-    n_samples: FloatArray
+    values: FloatArray
+
+    prefill_requests = _Column(0)
+    prefill_uncached_tokens = _Column(1)
+    prefill_prompt_tokens = _Column(2)
+    prefill_pairs = _Column(3)
+    head_uncached_tokens = _Column(4)
+    head_dispatched_at_s = _Column(5)
+    last_first_token_at_s = _Column(6)
+    decode_requests = _Column(7)
+    decode_context_tokens = _Column(8)
+    running_requests = _Column(9)
+    waiting_requests = _Column(10)
+    kv_usage_ratio = _Column(11)
+    scrape_age_s = _Column(12)
+    kv_capacity_tokens = _Column(13)
+    token_budget = _Column(14)
+    n_samples = _Column(15)
+
+    @classmethod
+    def of(
+        cls, at_s: float, endpoints: tuple[Endpoint, ...], columns: Mapping[str, FloatArray]
+    ) -> FleetSnapshot:
+        """A snapshot of the column [n_endpoints] of every name in `SNAPSHOT_COLUMNS`."""
+        return cls(at_s, endpoints, np.array([columns[name] for name in SNAPSHOT_COLUMNS]))
 
     def __len__(self) -> int:
         return len(self.endpoints)
@@ -112,3 +135,7 @@ class FleetSnapshot:
     def in_flight(self) -> FloatArray:
         """Requests sent and not ended, by endpoint."""
         return self.prefill_requests + self.decode_requests
+
+
+SNAPSHOT_COLUMNS = tuple(k for k, v in vars(FleetSnapshot).items() if isinstance(v, _Column))
+"""By row of a snapshot's values."""

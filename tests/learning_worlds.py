@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def a_snapshot(endpoints, at_s: float = 0.0, **columns) -> FleetSnapshot:
         "n_samples": 0.0,
     }
     arrays = {k: np.broadcast_to(np.array(v, float), n) for k, v in (defaults | columns).items()}
-    return FleetSnapshot(at_s=at_s, endpoints=tuple(endpoints), **arrays)
+    return FleetSnapshot.of(at_s, tuple(endpoints), arrays)
 
 
 def see(snapshot: FleetSnapshot, prompt_tokens: float, matched_tokens=0.0, rate_s=0.1):
@@ -158,15 +158,10 @@ def with_endpoints(candidates: Candidates, order) -> Candidates:
     """The same candidates in another order."""
     index = list(order)
     snapshot = candidates.snapshot
-    columns = {
-        field.name: getattr(snapshot, field.name)[index]
-        for field in fields(snapshot)
-        if field.name not in ("at_s", "endpoints")
-    }
     endpoints = tuple(snapshot.endpoints[i] for i in index)
     return replace(
         candidates,
-        snapshot=replace(snapshot, endpoints=endpoints, **columns),
+        snapshot=replace(snapshot, endpoints=endpoints, values=snapshot.values[:, index]),
         matched_tokens=candidates.matched_tokens[index],
         matched_ratio=candidates.matched_ratio[index],
         prefill_s_per_ktoken=candidates.prefill_s_per_ktoken[index],

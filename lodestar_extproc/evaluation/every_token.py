@@ -7,11 +7,10 @@ one shows what that estimate costs.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
-from lodestar_extproc.endpoint import Endpoint, FleetSnapshot
+from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, Endpoint, FleetSnapshot
 from lodestar_extproc.evaluation.clairvoyant import Oracle
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.subset import Subset
@@ -30,4 +29,6 @@ class EveryTokenFleet(Fleet):
         """The routable endpoints now."""
         estimated = super().snapshot(at_s, subset)
         exact = [self._oracle.decode_context_tokens(e.address) for e in estimated.endpoints]
-        return replace(estimated, decode_context_tokens=np.array(exact))
+        columns = {name: getattr(estimated, name) for name in SNAPSHOT_COLUMNS}
+        columns["decode_context_tokens"] = np.array(exact)
+        return FleetSnapshot.of(at_s, estimated.endpoints, columns)

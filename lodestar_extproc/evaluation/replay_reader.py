@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 
 from lodestar_extproc.decision import Candidates
-from lodestar_extproc.endpoint import Endpoint, FleetSnapshot, FloatArray
-from lodestar_extproc.journal.entry import FORMAT, SNAPSHOT_COLUMNS
+from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, Endpoint, FleetSnapshot, FloatArray
+from lodestar_extproc.journal.entry import FORMAT
 from lodestar_extproc.request import InferenceRequest, RequestKind
 
 # JSON has no infinity: an unknown value is NaN, unless it means "never".
@@ -165,7 +165,7 @@ def _candidates(fields: dict[str, Any]) -> Candidates:
     endpoints = tuple(Endpoint(address, accelerator) for address, accelerator in named)
     return Candidates(
         request=_request(fields["request"]),
-        snapshot=FleetSnapshot(at_s=float(fields["at_s"]), endpoints=endpoints, **columns),
+        snapshot=FleetSnapshot.of(float(fields["at_s"]), endpoints, columns),
         matched_tokens=_column(fields["matched_tokens"], n),
         matched_ratio=_column(fields["matched_ratio"], n),
         prefill_s_per_ktoken=_column(fields["prefill_s_per_ktoken"], n),

@@ -1,4 +1,4 @@
-"""LoadTable: counters and scraped values of every endpoint, one matrix column each.
+"""LoadTable: counters and scraped values of every endpoint, one column each.
 
 It counts exactly what it is told and gives back exactly what was taken; it knows neither health nor
 caches.
@@ -6,6 +6,7 @@ caches.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ MAX_DECODE_TOKENS_PER_S = 500.0
 
 
 class Row:
-    """Rows of the matrix; plain numbers, for an enum's members index slowly."""
+    """Places of an endpoint's numbers; plain, for an enum's members index slowly.
+
+    All before `N_SHOWN` are a snapshot's columns, but for two that `view` makes of what is kept.
+    """
 
     PREFILL_REQUESTS = 0
     PREFILL_UNCACHED = 1
@@ -32,16 +36,17 @@ class Row:
     HEAD_AT_S = 5
     LAST_FIRST_TOKEN_AT_S = 6
     DECODE_REQUESTS = 7
-    DECODE_PROMPT = 8
-    DECODE_STARTED_S = 9  # the sum of the decodes' first-token times
-    DECODE_RATE = 10
-    RUNNING = 11
-    WAITING = 12
-    KV_USAGE = 13
-    SCRAPED_AT_S = 14
-    KV_CAPACITY = 15
-    TOKEN_BUDGET = 16
-    FIRST_TOKENS = 17
+    DECODE_STARTED_S = 8  # the sum of the decodes' first-token times; shown is their context
+    RUNNING = 9
+    WAITING = 10
+    KV_USAGE = 11
+    SCRAPED_AT_S = 12  # shown is its age
+    KV_CAPACITY = 13
+    TOKEN_BUDGET = 14
+    FIRST_TOKENS = 15
+    N_SHOWN = 16
+    DECODE_PROMPT = 16
+    DECODE_RATE = 17
     COUNT = 18
 
 
@@ -68,113 +73,122 @@ class Flight:
 class LoadTable:
     """The numbers behind every snapshot.
 
+    Single ones are read and written as plain floats, which numpy is slow at; whole rows by numpy.
+    Both see the same memory.
+
     Args:
         decode_speed: is told what scrapes show of it.
     """
 
     def __init__(self, decode_speed: DecodeSpeed) -> None:
         self._decode_speed = decode_speed
-        self._columns: dict[str, int] = {}
+        self._begins: dict[str, int] = {}
         self._prefills: dict[str, OrderedDict[str, Flight]] = {}
-        self._matrix = np.zeros((Row.COUNT, 0))
         self._generation: dict[str, tuple[float, float]] = {}
+        self._hold(np.zeros((0, Row.COUNT)))
+
+    def _hold(self, numbers: FloatArray) -> None:
+        """Keep *numbers*, [n, Row.COUNT]."""
+        self._rows = numbers.T
+        self._numbers = numbers.reshape(-1).data.cast("B").cast("d")
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
         """Make *endpoints* the columns; those that stay keep their numbers."""
-        matrix = np.zeros((Row.COUNT, len(endpoints)))
-        for column, endpoint in enumerate(endpoints):
-            old = self._columns.get(endpoint.address)
-            matrix[:, column] = _fresh(endpoint) if old is None else self._matrix[:, old]
-        self._columns = {e.address: i for i, e in enumerate(endpoints)}
-        self._prefills = {a: self._prefills.get(a, OrderedDict()) for a in self._columns}
-        self._generation = {a: g for a, g in self._generation.items() if a in self._columns}
-        self._matrix = matrix
+        numbers = np.zeros((len(endpoints), Row.COUNT))
+        for row, endpoint in zip(numbers, endpoints, strict=True):
+            at = self._begins.get(endpoint.address)
+            row[:] = _fresh(endpoint) if at is None else self._numbers[at : at + Row.COUNT]
+        self._begins = {e.address: i * Row.COUNT for i, e in enumerate(endpoints)}
+        self._prefills = {a: self._prefills.get(a, OrderedDict()) for a in self._begins}
+        self._generation = {a: g for a, g in self._generation.items() if a in self._begins}
+        self._hold(numbers)
 
     def start_prefill(self, decision_id: str, flight: Flight) -> None:
         """Count *flight* as waiting for its first token."""
-        column = self._matrix[:, self._columns[flight.address]]
-        column[Row.PREFILL_REQUESTS] += 1
-        column[Row.PREFILL_UNCACHED] += flight.uncached_tokens
-        column[Row.PREFILL_PROMPT] += flight.request.prompt_tokens
-        column[Row.PREFILL_PAIRS] += flight.pairs
+        of, at = self._numbers, self._begins[flight.address]
+        of[at + Row.PREFILL_REQUESTS] += 1
+        of[at + Row.PREFILL_UNCACHED] += flight.uncached_tokens
+        of[at + Row.PREFILL_PROMPT] += flight.request.prompt_tokens
+        of[at + Row.PREFILL_PAIRS] += flight.pairs
         self._prefills[flight.address][decision_id] = flight
-        self._set_head(column, flight.address)
+        self._set_head(flight.address)
 
     def end_prefill(self, decision_id: str, flight: Flight) -> None:
         """Give back what `start_prefill` counted."""
-        column = self._matrix[:, self._columns[flight.address]]
+        of, at = self._numbers, self._begins[flight.address]
         prefills = self._prefills[flight.address]
         del prefills[decision_id]
-        column[Row.PREFILL_REQUESTS] -= 1
-        column[Row.PREFILL_UNCACHED] -= flight.uncached_tokens
-        column[Row.PREFILL_PROMPT] -= flight.request.prompt_tokens
-        column[Row.PREFILL_PAIRS] -= flight.pairs
+        of[at + Row.PREFILL_REQUESTS] -= 1
+        of[at + Row.PREFILL_UNCACHED] -= flight.uncached_tokens
+        of[at + Row.PREFILL_PROMPT] -= flight.request.prompt_tokens
+        of[at + Row.PREFILL_PAIRS] -= flight.pairs
         if not prefills:  # no rounding error outlives an empty queue
-            column[Row.PREFILL_REQUESTS : Row.HEAD_UNCACHED] = 0.0
-        self._set_head(column, flight.address)
+            for row in range(Row.PREFILL_REQUESTS, Row.HEAD_UNCACHED):
+                of[at + row] = 0.0
+        self._set_head(flight.address)
+
+    def _set_head(self, address: str) -> None:
+        """Note whose prompt waits longest."""
+        of, at, prefills = self._numbers, self._begins[address], self._prefills[address]
+        if prefills:
+            head = next(iter(prefills.values()))
+            of[at + Row.HEAD_UNCACHED] = head.uncached_tokens
+            of[at + Row.HEAD_AT_S] = head.dispatched_at_s
+        else:
+            of[at + Row.HEAD_UNCACHED] = 0.0
+            of[at + Row.HEAD_AT_S] = -math.inf
 
     def start_decode(self, flight: Flight, at_s: float) -> None:
         """Count *flight* as generating since *at_s*."""
         flight.first_token_at_s = at_s
-        column = self._matrix[:, self._columns[flight.address]]
-        column[Row.DECODE_REQUESTS] += 1
-        column[Row.DECODE_PROMPT] += flight.request.prompt_tokens
-        column[Row.DECODE_STARTED_S] += at_s
+        of, at = self._numbers, self._begins[flight.address]
+        of[at + Row.DECODE_REQUESTS] += 1
+        of[at + Row.DECODE_PROMPT] += flight.request.prompt_tokens
+        of[at + Row.DECODE_STARTED_S] += at_s
 
     def end_decode(self, flight: Flight) -> None:
         """Give back what `start_decode` counted."""
-        column = self._matrix[:, self._columns[flight.address]]
-        column[Row.DECODE_REQUESTS] -= 1
-        column[Row.DECODE_PROMPT] -= flight.request.prompt_tokens
-        column[Row.DECODE_STARTED_S] -= flight.first_token_at_s or 0.0
-        if column[Row.DECODE_REQUESTS] == 0:
-            column[Row.DECODE_REQUESTS : Row.DECODE_RATE] = 0.0
+        of, at = self._numbers, self._begins[flight.address]
+        of[at + Row.DECODE_REQUESTS] -= 1
+        of[at + Row.DECODE_PROMPT] -= flight.request.prompt_tokens
+        of[at + Row.DECODE_STARTED_S] -= flight.first_token_at_s or 0.0
+        if of[at + Row.DECODE_REQUESTS] == 0:
+            of[at + Row.DECODE_PROMPT] = of[at + Row.DECODE_STARTED_S] = 0.0
 
     def saw_first_token(self, address: str, at_s: float) -> None:
         """A real first token came from *address*."""
-        column = self._matrix[:, self._columns[address]]
-        column[Row.LAST_FIRST_TOKEN_AT_S] = max(column[Row.LAST_FIRST_TOKEN_AT_S], at_s)
-        column[Row.FIRST_TOKENS] += 1
+        of, at = self._numbers, self._begins[address]
+        of[at + Row.LAST_FIRST_TOKEN_AT_S] = max(of[at + Row.LAST_FIRST_TOKEN_AT_S], at_s)
+        of[at + Row.FIRST_TOKENS] += 1
 
     def scraped(self, address: str, metrics: EndpointMetrics, at_s: float) -> bool:
         """Adopt what the engine reported; None leaves a value unknown.
 
         Returns True when its counters fell or went: the engine restarted since the last scrape.
         """
-        column = self._matrix[:, self._columns[address]]
-        column[Row.RUNNING : Row.KV_CAPACITY] = (
-            _or_nan(metrics.running_requests),
-            _or_nan(metrics.waiting_requests),
-            _or_nan(metrics.kv_usage_ratio),
-            at_s,
-        )
+        of, at, running = self._numbers, self._begins[address], metrics.running_requests
+        of[at + Row.RUNNING] = _or_nan(running)
+        of[at + Row.WAITING] = _or_nan(metrics.waiting_requests)
+        of[at + Row.KV_USAGE] = _or_nan(metrics.kv_usage_ratio)
+        of[at + Row.SCRAPED_AT_S] = at_s
         if metrics.kv_capacity_tokens is not None:
-            column[Row.KV_CAPACITY] = metrics.kv_capacity_tokens
+            of[at + Row.KV_CAPACITY] = metrics.kv_capacity_tokens
         total = metrics.generation_tokens
         if total is None:
             return self._generation.pop(address, None) is not None
         total_before, before_s = self._generation.get(address, (total, at_s))
         self._generation[address] = (total, at_s)
-        if metrics.running_requests and total > total_before and at_s > before_s:
-            rate = (total - total_before) / (at_s - before_s) / metrics.running_requests
+        if running and total > total_before and at_s > before_s:
+            rate = (total - total_before) / (at_s - before_s) / running
             rate = min(rate, MAX_DECODE_TOKENS_PER_S)
-            self._decode_speed.observe(address, metrics.running_requests, 1.0 / rate)
-            column[Row.DECODE_RATE] += DECODE_RATE_SMOOTHING * (rate - column[Row.DECODE_RATE])
+            self._decode_speed.observe(address, running, 1.0 / rate)
+            known = of[at + Row.DECODE_RATE]
+            of[at + Row.DECODE_RATE] = known + DECODE_RATE_SMOOTHING * (rate - known)
         return total < total_before
 
     def counted(self, address: str) -> bool:
         """Whether a restart of *address* would show in its counters."""
         return address in self._generation
-
-    def _set_head(self, column: FloatArray, address: str) -> None:
-        prefills = self._prefills[address]
-        if prefills:
-            head = next(iter(prefills.values()))
-            column[Row.HEAD_UNCACHED] = head.uncached_tokens
-            column[Row.HEAD_AT_S] = head.dispatched_at_s
-        else:
-            column[Row.HEAD_UNCACHED] = 0.0
-            column[Row.HEAD_AT_S] = -np.inf
 
     def waits(self, address: str) -> bool:
         """Whether any prompt waits for its first token from *address*."""
@@ -182,17 +196,17 @@ class LoadTable:
 
     def in_flight(self) -> FloatArray:
         """Requests sent and not ended, by column."""
-        total: FloatArray = self._matrix[Row.PREFILL_REQUESTS] + self._matrix[Row.DECODE_REQUESTS]
+        total: FloatArray = self._rows[Row.PREFILL_REQUESTS] + self._rows[Row.DECODE_REQUESTS]
         return total
 
     def silent_s(self, at_s: float) -> FloatArray:
         """Seconds the oldest prefill has waited without any first token; 0 without a prefill."""
-        since_s = np.maximum(self._matrix[Row.HEAD_AT_S], self._matrix[Row.LAST_FIRST_TOKEN_AT_S])
-        return np.where(self._matrix[Row.PREFILL_REQUESTS] > 0, at_s - since_s, 0.0)
+        since_s = np.maximum(self._rows[Row.HEAD_AT_S], self._rows[Row.LAST_FIRST_TOKEN_AT_S])
+        return np.where(self._rows[Row.PREFILL_REQUESTS] > 0, at_s - since_s, 0.0)
 
     def head_uncached_tokens(self) -> FloatArray:
         """Of the oldest prefill, by column."""
-        tokens: FloatArray = self._matrix[Row.HEAD_UNCACHED]
+        tokens: FloatArray = self._rows[Row.HEAD_UNCACHED]
         return tokens
 
     def view(
@@ -207,31 +221,16 @@ class LoadTable:
         Args:
             stale_s: scraped values older than this become NaN.
         """
-        m = self._matrix.copy() if columns is None else self._matrix[:, columns]
-        age_s = at_s - m[Row.SCRAPED_AT_S]
+        m = self._rows.copy() if columns is None else self._rows.take(columns, axis=1)
+        age_s = np.subtract(at_s, m[Row.SCRAPED_AT_S], out=m[Row.SCRAPED_AT_S])
         if np.maximum.reduce(age_s, initial=0.0) > stale_s:
             m[Row.RUNNING : Row.SCRAPED_AT_S, age_s > stale_s] = np.nan
-        decoding_s = np.maximum(0.0, m[Row.DECODE_REQUESTS] * at_s - m[Row.DECODE_STARTED_S])
-        return FleetSnapshot(
-            at_s=at_s,
-            endpoints=endpoints,
-            prefill_requests=m[Row.PREFILL_REQUESTS],
-            prefill_uncached_tokens=m[Row.PREFILL_UNCACHED],
-            prefill_prompt_tokens=m[Row.PREFILL_PROMPT],
-            prefill_pairs=m[Row.PREFILL_PAIRS],
-            head_uncached_tokens=m[Row.HEAD_UNCACHED],
-            head_dispatched_at_s=m[Row.HEAD_AT_S],
-            last_first_token_at_s=m[Row.LAST_FIRST_TOKEN_AT_S],
-            decode_requests=m[Row.DECODE_REQUESTS],
-            decode_context_tokens=m[Row.DECODE_PROMPT] + m[Row.DECODE_RATE] * decoding_s,
-            running_requests=m[Row.RUNNING],
-            waiting_requests=m[Row.WAITING],
-            kv_usage_ratio=m[Row.KV_USAGE],
-            scrape_age_s=age_s,
-            kv_capacity_tokens=m[Row.KV_CAPACITY],
-            token_budget=m[Row.TOKEN_BUDGET],
-            n_samples=m[Row.FIRST_TOKENS],
-        )
+        context = m[Row.DECODE_STARTED_S]
+        np.subtract(m[Row.DECODE_REQUESTS] * at_s, context, out=context)
+        np.maximum(context, 0.0, out=context)
+        context *= m[Row.DECODE_RATE]
+        context += m[Row.DECODE_PROMPT]
+        return FleetSnapshot(at_s, endpoints, m[: Row.N_SHOWN])
 
 
 def _fresh(endpoint: Endpoint) -> FloatArray:

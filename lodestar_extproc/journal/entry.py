@@ -7,7 +7,7 @@ file share a beginning, and whoever does not hold the salt can confirm no prompt
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,10 @@ import orjson
 
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.decision import Decision
-from lodestar_extproc.endpoint import FleetSnapshot
+from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS
 from lodestar_extproc.features import FEATURES, FeatureMatrix
 
 FORMAT = 1
-SNAPSHOT_COLUMNS = tuple(
-    f.name for f in fields(FleetSnapshot) if f.name not in ("at_s", "endpoints")
-)
 _HASH_BYTES = 8
 
 

@@ -9,10 +9,9 @@ from typer.testing import CliRunner
 
 from lodestar_extproc.cli import app
 from lodestar_extproc.completion import Outcome
-from lodestar_extproc.endpoint import EndpointMetrics
+from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, EndpointMetrics
 from lodestar_extproc.evaluation.replay import reports
 from lodestar_extproc.evaluation.replay_reader import NoJournal, ReadCounts, read_journals
-from lodestar_extproc.journal.entry import SNAPSHOT_COLUMNS
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from recorded_journal import TTFT_S, Recording
 
