@@ -18,8 +18,9 @@ from lodestar_extproc.decision import Decision
 from lodestar_extproc.router import Router
 from lodestar_extproc.simulator.arrival import VirtualRequest, Workload
 from lodestar_extproc.simulator.edge import Edge
-from lodestar_extproc.simulator.engine import EngineEvent, EventKind
+from lodestar_extproc.simulator.engine import EventKind
 from lodestar_extproc.simulator.machine import Machine
+from lodestar_extproc.simulator.rack import Rack
 from lodestar_extproc.simulator.record import RequestRecord
 
 Action: TypeAlias = Callable[[], object]
@@ -69,7 +70,9 @@ class VirtualCluster:
         self._reports: list[tuple[float, int, Callable[..., object], FirstToken | Completion]] = []
         self._n_planned = 0
         self._live: dict[int, _Live] = {}
-        self._by_address = {m.endpoint.address: i for i, m in enumerate(self.machines)}
+        self._rack = Rack([m.engine for m in self.machines])
+        self._addresses = [m.endpoint.address for m in self.machines]
+        self._by_address = {address: i for i, address in enumerate(self._addresses)}
 
     def plan(self, at_s: float, action: Action) -> None:
         """Do *action* at *at_s*; equal times in the order of planning."""
@@ -99,7 +102,7 @@ class VirtualCluster:
         """Until when no answer can bring about an arrival that is not planned yet."""
         if self._workload.min_think_s == math.inf:
             return math.inf
-        return min(m.engine.next_event_s() for m in self.machines) + self._workload.min_think_s
+        return self._rack.next_event_s() + self._workload.min_think_s
 
     # -- arrivals -------------------------------------------------------------------------------
 
@@ -177,32 +180,28 @@ class VirtualCluster:
     # -- what engines and the edge report -----------------------------------------------------
 
     def _advance(self, until_s: float) -> None:
-        for machine in self.machines:
-            if machine.engine.next_event_s() > until_s:
-                continue
-            address = machine.endpoint.address
-            for event in machine.engine.advance(until_s):
-                live = self._live.get(event.request)
-                if live is None:
-                    continue  # its client has left
-                if event.kind == EventKind.FIRST_TOKEN:
-                    self._first_token(live, event, address)
-                else:
-                    self._completed(live, event)
+        for number, kind, request, at_s, cached_tokens in self._rack.advance(until_s):
+            live = self._live.get(request)
+            if live is None:
+                continue  # its client has left
+            if kind == EventKind.FIRST_TOKEN:
+                live.record.cached_tokens = cached_tokens
+                self._first_token(live, at_s, self._addresses[number])
+            else:
+                self._completed(live, at_s)
 
-    def _first_token(self, live: _Live, event: EngineEvent, address: str) -> None:
+    def _first_token(self, live: _Live, at_s: float, address: str) -> None:
         record, delay_s = live.record, self._edge.first_token_delay_s
-        record.ttft_s = event.at_s - record.arrived_s
-        record.cached_tokens = event.cached_tokens
+        record.ttft_s = at_s - record.arrived_s
         ttft_s = self._edge.reported_ttft_s(record.ttft_s + delay_s, self._rng)
         live.reported_ttft_s = ttft_s
         token = FirstToken(live.decision.decision_id, record.arrived_s + ttft_s, address)
-        self._report(event.at_s + delay_s, live.router.first_token, token)
+        self._report(at_s + delay_s, live.router.first_token, token)
 
-    def _completed(self, live: _Live, event: EngineEvent) -> None:
-        live.record.e2e_s = event.at_s - live.record.arrived_s
-        self._report_end(live, Outcome.SERVED, event.at_s)
-        follow = self._workload.next_turn(live.request, event.at_s)
+    def _completed(self, live: _Live, at_s: float) -> None:
+        live.record.e2e_s = at_s - live.record.arrived_s
+        self._report_end(live, Outcome.SERVED, at_s)
+        follow = self._workload.next_turn(live.request, at_s)
         if follow is not None:
             self.plan(follow.at_s, lambda: self._arrive(follow))
 
@@ -215,7 +214,7 @@ class VirtualCluster:
             at_s=logged_s,
             outcome=outcome,
             decision_id=live.decision.decision_id,
-            served=self.machines[live.record.endpoint].endpoint.address,
+            served=self._addresses[live.record.endpoint],
             attempts=live.attempts,
             ttft_s=live.reported_ttft_s,
             duration_s=ended_s - live.record.arrived_s,
@@ -235,10 +234,10 @@ class VirtualCluster:
             hear(event)
 
     def _scrape(self) -> None:
-        for machine in self.machines:
+        for machine, gauges in zip(self.machines, self._rack.gauges(), strict=True):
             if machine.refusing:
                 continue
-            metrics = machine.scrape()
+            metrics = machine.page(*gauges)
             for router in self.routers:
                 router.fleet.record_metrics(machine.endpoint.address, metrics, self.now_s)
         # As long as anything may happen: a workload may end before all requests have come.

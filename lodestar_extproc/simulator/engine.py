@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from lodestar_extproc.simulator.state import (
     EVENT,
     N_HEADS,
     State,
+    address_of,
     copy_state,
     empty_state,
     with_slots,
@@ -93,6 +94,9 @@ class Engine:
     """One engine; requests are numbered by the caller, each number once among those alive.
 
     Memory grows with the live requests, which `spec.max_live_requests` bounds.
+
+    Attributes:
+        address: of its record, for compiled code; the same for as long as it lives.
     """
 
     def __init__(self, spec: EngineSpec, seed: int = 0) -> None:
@@ -102,11 +106,11 @@ class Engine:
 
     def _hold(self, state: State) -> None:
         self._state = state
-        self._arrays: tuple[Any, ...] = tuple(state)
+        self.address = address_of(state)
         self._shown = state.engine[list(SHOWN)]  # a view
         # A request has at most two events in its life.
         self._events = np.zeros(2 * len(state.requests), EVENT)
-        self._next_event_s = float(state.engine[0]["next_event_s"])
+        self._next_event_s = state.engine["next_event_s"]  # a view
 
     def submit(
         self,
@@ -136,10 +140,9 @@ class Engine:
         ids = block_ids[: total_tokens // BLOCK_TOKENS].view(np.int64)
         ready_s = at_s + self.spec.api_delay_s
         arguments = (request, ids, prompt_tokens, output_tokens, ready_s)
-        found_room, self._next_event_s = live_requests.submit(self._arrays, *arguments)
-        if not found_room:
+        if not live_requests.submit(self.address, *arguments):
             self._grow(len(ids) + total_tokens // BLOCK_TOKENS + 1)
-            _, self._next_event_s = live_requests.submit(self._arrays, *arguments)
+            live_requests.submit(self.address, *arguments)
         self._now_s = at_s
 
     def _check(self, prompt_tokens: int, output_tokens: int, at_s: float) -> None:
@@ -163,7 +166,7 @@ class Engine:
         if n_live == len(state.requests) - N_HEADS:
             state = with_slots(state, n_live)
         spans = np.zeros(len(state.spans), np.int64)
-        end = live_requests.move_spans(tuple(state), spans)
+        end = live_requests.move_spans(address_of(state), spans)
         # Half free, so that moving stays rare.
         if 2 * (end + span) > len(spans):
             spans = np.concatenate([spans[:end], np.zeros(end + 2 * span, np.int64)])
@@ -171,7 +174,7 @@ class Engine:
 
     def advance(self, until_s: float) -> list[EngineEvent]:
         """Run to *until_s*, inclusive; returns what happened, in order."""
-        if until_s < self._next_event_s:
+        if until_s < self.next_event_s():
             return []
         events = self._run(until_s, live_requests.NOBODY)
         self._now_s = until_s if until_s < math.inf else self._last_event_s()
@@ -185,26 +188,24 @@ class Engine:
         return math.inf
 
     def _run(self, until_s: float, watched: int) -> list[EngineEvent]:
-        n_events, self._next_event_s = kernel.advance(self._arrays, self._events, until_s, watched)
-        if n_events == 0:
-            return []
-        return [EngineEvent._make(row) for row in self._events[:n_events].tolist()]
+        n_events = kernel.advance(self.address, self._events, until_s, watched)
+        return [EngineEvent(*row[1:]) for row in self._events[:n_events].tolist()]
 
     def _last_event_s(self) -> float:
         return float(self._state.engine[0]["now_s"])
 
     def next_event_s(self) -> float:
         """When a step ends or starts next; inf while there is nothing to do."""
-        return self._next_event_s
+        return float(self._next_event_s[0])
 
     def abort(self, request: int) -> bool:
         """Drop *request*, at the end of the step if one runs; False if it is not alive."""
-        return bool(live_requests.abort(self._arrays, request))
+        return bool(live_requests.abort(self.address, request))
 
     def progress(self) -> list[tuple[int, int]]:
         """(request, tokens generated so far) of every running request, in order of admission."""
         out = np.empty((int(self._state.engine[0]["n_running"]), 2), np.int64)
-        live_requests.progress(self._arrays, out)
+        live_requests.progress(self.address, out)
         return [(request, generated) for request, generated in out.tolist()]
 
     def in_flight(self) -> int:
@@ -222,6 +223,12 @@ class Engine:
         if not 0 < factor < math.inf:
             raise ValueError(f"a slow-down factor is a positive number, not {factor}")
         self._state.engine["slow_factor"] = factor
+
+    def restart(self, seed: int) -> None:
+        """Begin anew, with nothing in the cache; the record stays where it is."""
+        fresh = _initial_state(self.spec, seed)
+        self._state.engine[:] = fresh.engine
+        self._hold(fresh._replace(engine=self._state.engine))
 
     def clone(self, *, noise: bool = False) -> Self:
         """An independent copy; without *noise* its steps take their mean time, unjittered."""

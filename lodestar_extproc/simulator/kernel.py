@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from lodestar_extproc.simulator.addresses import state_at
 from lodestar_extproc.simulator.block_pool import (
     allocate,
     insert_before,
@@ -21,7 +22,7 @@ from lodestar_extproc.simulator.block_pool import (
     take_hits,
     unlink,
 )
-from lodestar_extproc.simulator.live_requests import NOBODY, as_state, leave, show
+from lodestar_extproc.simulator.live_requests import NOBODY, leave, show
 from lodestar_extproc.simulator.state import (
     BLOCK_TOKENS,
     PENDING,
@@ -252,12 +253,9 @@ def happened(events: Any, watched: int) -> bool:
 
 
 @njit(cache=True)
-def advance(
-    arrays: tuple[Any, ...], events: Any, until_s: float, watched: int
-) -> tuple[int, float]:
-    """Run to *until_s*, or to the first token of *watched*; returns (events, next event)."""
-    state = as_state(arrays)
-    engine, n_events = state.engine, 0
+def run(state: State, events: Any, n_events: int, until_s: float, watched: int) -> int:
+    """Run to *until_s*, or to the first token of *watched*; returns how many events there are."""
+    engine = state.engine
     while engine.next_event_s <= until_s and engine.next_event_s < np.inf:
         engine.now_s = engine.next_event_s
         before = n_events
@@ -266,4 +264,10 @@ def advance(
         start_step(state)
         if watched != NOBODY and happened(events[before:n_events], watched):
             break
-    return n_events, engine.next_event_s
+    return n_events
+
+
+@njit(cache=True)
+def advance(address: int, events: Any, until_s: float, watched: int) -> int:
+    """Run one engine to *until_s*, or to the first token of *watched*; returns the events."""
+    return run(state_at(address), events, 0, until_s, watched)

@@ -10,28 +10,21 @@ from typing import Any
 
 from numba import njit
 
+from lodestar_extproc.simulator.addresses import state_at
 from lodestar_extproc.simulator.block_pool import insert_before, missing_blocks, release, unlink
 from lodestar_extproc.simulator.state import PENDING, RUNNING, UNUSED, WAITING, State
 
 NOBODY = -1
 
 
-@njit(inline="always")
-def as_state(arrays: tuple[Any, ...]) -> State:
-    """The arrays by name, for compiled callers (a plain tuple crosses from Python fastest)."""
-    return State(arrays[0][0], arrays[1], arrays[2], arrays[3], arrays[4])
-
-
 @njit(cache=True)
-def submit(
-    arrays: tuple[Any, ...], request: int, ids: Any, prompt: int, output: int, ready_s: float
-) -> tuple[bool, float]:
-    """Queue a request from *ready_s* on; returns whether it found room, and the next event."""
-    state = as_state(arrays)
+def submit(address: int, request: int, ids: Any, prompt: int, output: int, ready_s: float) -> bool:
+    """Queue a request from *ready_s* on; False if it found no room."""
+    state = state_at(address)
     engine, requests = state.engine, state.requests
     slot = requests[UNUSED].next
     if slot == UNUSED or engine.n_live >= engine.max_live_requests:
-        return False, engine.next_event_s
+        return False
     entry = requests[slot]
     entry.held = 0
     entry.ids_at = engine.spans_end
@@ -39,7 +32,7 @@ def submit(
     entry.table_at = entry.ids_at + entry.n_ids
     entry.table_end = entry.table_at + missing_blocks(entry, prompt + output)
     if entry.table_end > len(state.spans):
-        return False, engine.next_event_s
+        return False
     engine.spans_end = entry.table_end
     for j in range(len(ids)):
         state.spans[entry.ids_at + j] = ids[j]
@@ -54,7 +47,7 @@ def submit(
     engine.n_live += 1
     if not engine.stepping:
         engine.next_event_s = min(engine.next_event_s, ready_s)
-    return True, engine.next_event_s
+    return True
 
 
 @njit(cache=True)
@@ -84,9 +77,9 @@ def find_slot(requests: Any, head: int, request: int) -> int:
 
 
 @njit(cache=True)
-def abort(arrays: tuple[Any, ...], request: int) -> bool:
+def abort(address: int, request: int) -> bool:
     """Drop *request*: at once if it waits, at the end of the step if one runs; False if unknown."""
-    state = as_state(arrays)
+    state = state_at(address)
     engine, requests = state.engine, state.requests
     slot = find_slot(requests, RUNNING, request)
     if slot != RUNNING and engine.stepping:
@@ -110,9 +103,9 @@ def abort(arrays: tuple[Any, ...], request: int) -> bool:
 
 
 @njit(cache=True)
-def progress(arrays: tuple[Any, ...], out: Any) -> int:
+def progress(address: int, out: Any) -> int:
     """Write (request, tokens generated) of every running request to *out*; returns how many."""
-    requests = arrays[1]
+    requests = state_at(address).requests
     n = 0
     slot = requests[RUNNING].next
     while slot != RUNNING:
@@ -124,9 +117,9 @@ def progress(arrays: tuple[Any, ...], out: Any) -> int:
 
 
 @njit(cache=True)
-def move_spans(arrays: tuple[Any, ...], spans: Any) -> int:
+def move_spans(address: int, spans: Any) -> int:
     """Copy the spans of all live requests to the start of *spans*; returns where they end."""
-    state = as_state(arrays)
+    state = state_at(address)
     end = 0
     for head in (PENDING, WAITING, RUNNING):
         slot = state.requests[head].next

@@ -21,20 +21,21 @@ class Machine:
     engine: Engine
     refusing: bool = False
 
-    def scrape(self) -> EndpointMetrics:
-        """What its metric page says now."""
-        gauges = self.engine.gauges()
+    def page(
+        self, running: float, waiting: float, kv_usage_ratio: float, generation_tokens: float
+    ) -> EndpointMetrics:
+        """What its metric page says, with the gauges that `Rack` reads of its engine."""
         return EndpointMetrics(
-            running_requests=float(gauges.running),
-            waiting_requests=float(gauges.waiting),
-            kv_usage_ratio=gauges.kv_usage_ratio,
+            running_requests=running,
+            waiting_requests=waiting,
+            kv_usage_ratio=kv_usage_ratio,
             kv_capacity_tokens=self.endpoint.kv_capacity_tokens,
-            generation_tokens=float(gauges.generated_tokens),
+            generation_tokens=generation_tokens,
         )
 
     def restart(self, seed: int) -> None:
         """A new engine of the same kind, with nothing in its cache."""
-        self.engine = Engine(self.engine.spec, seed)
+        self.engine.restart(seed)
         self.refusing = False
 
 

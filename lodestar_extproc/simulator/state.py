@@ -63,6 +63,15 @@ ENGINE = np.dtype(
         ("shown_waiting", "i8"),
         ("shown_running", "i8"),
         ("shown_free_blocks", "i8"),
+        # Where the other arrays lie, and how long they are.
+        ("requests_at", "i8"),
+        ("n_requests", "i8"),
+        ("blocks_at", "i8"),
+        ("n_blocks", "i8"),
+        ("index_at", "i8"),
+        ("n_index", "i8"),
+        ("spans_at", "i8"),
+        ("n_spans", "i8"),
     ],
     align=True,
 )
@@ -92,7 +101,10 @@ BLOCK = np.dtype(
     align=True,
 )
 INDEX = np.dtype([("id", "u8"), ("block", "i8")], align=True)
-EVENT = np.dtype([("kind", "i8"), ("request", "i8"), ("at_s", "f8"), ("cached", "i8")], align=True)
+EVENT = np.dtype(
+    [("engine", "i8"), ("kind", "i8"), ("request", "i8"), ("at_s", "f8"), ("cached", "i8")],
+    align=True,
+)
 
 
 class State(NamedTuple):
@@ -143,6 +155,19 @@ def with_slots(state: State, n_slots: int) -> State:
     requests["next"][last] = old
     requests["previous"][UNUSED] = added[-1]
     return state._replace(requests=requests)
+
+
+def address_of(state: State) -> int:
+    """Where the engine's record lies, once it says where the other arrays do.
+
+    One number names an engine to compiled code, and many engines are a list of numbers; whoever
+    uses it keeps *state*.
+    """
+    for name, array in zip(State._fields[1:], state[1:], strict=True):
+        state.engine[f"{name}_at"] = array.ctypes.data
+        state.engine[f"n_{name}"] = len(array)
+    address: int = state.engine.ctypes.data
+    return address
 
 
 def copy_state(state: State) -> State:
