@@ -160,6 +160,8 @@ class Decision:
 
     def index_of(self, address: str) -> int | None:
         """Where *address* stands in the snapshot; None if it was no candidate."""
+        if address == self.address:
+            return self.chosen
         for i, endpoint in enumerate(self.candidates.snapshot.endpoints):
             if endpoint.address == address:
                 return i

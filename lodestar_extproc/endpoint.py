@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ class _Column:
         return row
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FleetSnapshot:
     """The routable endpoints at one instant; every column is float64 of shape [n_endpoints].
 
@@ -88,16 +89,17 @@ class FleetSnapshot:
 
     Attributes:
         at_s: monotonic seconds.
-        values: [n_columns, n_endpoints], all columns; one is looked up where it is asked for,
-            for a fixed rule reads two or three.
+        values: [n_columns, n_endpoints]. Columns are looked up where they are asked for, for most
+            rules read two or three.
         prefill_uncached_tokens: prompt tokens of the prefills, less estimated prefix hits.
         prefill_pairs: attention pairs still to compute, the sum of U·(F - U/2) over the prefills
             (U uncached, F full prompt tokens).
         head_uncached_tokens, head_dispatched_at_s: of the oldest prefill; 0 and -inf without one.
         last_first_token_at_s: -inf before any.
-        decode_context_tokens: prompt plus estimated generated tokens of the decodes.
         kv_capacity_tokens: NaN where unknown.
         n_samples: first tokens learned from each endpoint so far.
+        decode_started_s: the sum of the decodes' first-token times.
+        decode_tokens_per_s: of each decode, estimated.
     """
 
     at_s: float
@@ -112,7 +114,7 @@ class FleetSnapshot:
     head_dispatched_at_s = _Column(5)
     last_first_token_at_s = _Column(6)
     decode_requests = _Column(7)
-    decode_context_tokens = _Column(8)
+    decode_prompt_tokens = _Column(8)
     running_requests = _Column(9)
     waiting_requests = _Column(10)
     kv_usage_ratio = _Column(11)
@@ -120,13 +122,20 @@ class FleetSnapshot:
     kv_capacity_tokens = _Column(13)
     token_budget = _Column(14)
     n_samples = _Column(15)
+    decode_started_s = _Column(16)
+    decode_tokens_per_s = _Column(17)
 
     @classmethod
     def of(
         cls, at_s: float, endpoints: tuple[Endpoint, ...], columns: Mapping[str, FloatArray]
     ) -> FleetSnapshot:
-        """A snapshot of the column [n_endpoints] of every name in `SNAPSHOT_COLUMNS`."""
-        return cls(at_s, endpoints, np.array([columns[name] for name in SNAPSHOT_COLUMNS]))
+        """A snapshot of the column [n_endpoints] of every name in `SNAPSHOT_COLUMNS`.
+
+        How a context came about is not among them: it is taken to be prompts.
+        """
+        values = np.zeros((len(SNAPSHOT_COLUMNS) + 2, len(endpoints)))
+        values[:-2] = [columns[name] for name in SNAPSHOT_COLUMNS]
+        return cls(at_s, endpoints, values)
 
     def __len__(self) -> int:
         return len(self.endpoints)
@@ -136,6 +145,30 @@ class FleetSnapshot:
         """Requests sent and not ended, by endpoint."""
         return self.prefill_requests + self.decode_requests
 
+    @cached_property
+    def decode_context_tokens(self) -> FloatArray:
+        """Prompt plus estimated generated tokens of the decodes."""
+        decoding_s = self.decode_requests * self.at_s - self.decode_started_s
+        generated = self.decode_tokens_per_s * np.maximum(0.0, decoding_s)
+        return self.decode_prompt_tokens + generated
 
-SNAPSHOT_COLUMNS = tuple(k for k, v in vars(FleetSnapshot).items() if isinstance(v, _Column))
-"""By row of a snapshot's values."""
+
+SNAPSHOT_COLUMNS = (
+    "prefill_requests",
+    "prefill_uncached_tokens",
+    "prefill_prompt_tokens",
+    "prefill_pairs",
+    "head_uncached_tokens",
+    "head_dispatched_at_s",
+    "last_first_token_at_s",
+    "decode_requests",
+    "decode_context_tokens",
+    "running_requests",
+    "waiting_requests",
+    "kv_usage_ratio",
+    "scrape_age_s",
+    "kv_capacity_tokens",
+    "token_budget",
+    "n_samples",
+)
+"""What is kept of a snapshot, in the order of its values."""

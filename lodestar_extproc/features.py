@@ -160,10 +160,21 @@ def _fill_loads(
     np.concatenate(loads, out=rows[3:].reshape(-1))
     scraped = rows[8:]
     if math.isnan(scraped.sum()):
-        held = context + snapshot.prefill_prompt_tokens
-        kv_usage = np.fmin(np.fmax(held / snapshot.kv_capacity_tokens, 0.0), 1.0)
         unknown = np.isnan(scraped)
-        scraped[unknown] = np.stack((decodes, snapshot.prefill_requests, kv_usage))[unknown]
+        counted = (decodes, snapshot.prefill_requests, _counted_kv_usage(snapshot))
+        scraped[unknown] = np.stack(counted)[unknown]
+
+
+def kv_usage_ratio(snapshot: FleetSnapshot) -> FloatArray:
+    """As scraped, or where that is unknown as counted here, 0 to 1, [n]: the feature, alone."""
+    scraped = snapshot.kv_usage_ratio
+    unknown = np.isnan(scraped)
+    return np.where(unknown, _counted_kv_usage(snapshot), scraped) if unknown.any() else scraped
+
+
+def _counted_kv_usage(snapshot: FleetSnapshot) -> FloatArray:
+    held = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
+    return np.fmin(np.fmax(held / snapshot.kv_capacity_tokens, 0.0), 1.0)
 
 
 def _queued_tokens(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from builders import a_request
 from lodestar_extproc.decision import Candidates
-from lodestar_extproc.endpoint import Endpoint, FleetSnapshot
+from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, Endpoint, FleetSnapshot
 from lodestar_extproc.sample import TrainingSample
 
 NEVER = -np.inf
@@ -42,6 +42,12 @@ def a_snapshot(endpoints, at_s: float = 0.0, **columns) -> FleetSnapshot:
     }
     arrays = {k: np.broadcast_to(np.array(v, float), n) for k, v in (defaults | columns).items()}
     return FleetSnapshot.of(at_s, tuple(endpoints), arrays)
+
+
+def with_columns(snapshot: FleetSnapshot, **columns) -> FleetSnapshot:
+    """The same snapshot but for *columns*."""
+    known = {name: getattr(snapshot, name) for name in SNAPSHOT_COLUMNS}
+    return a_snapshot(snapshot.endpoints, snapshot.at_s, **(known | columns))
 
 
 def see(snapshot: FleetSnapshot, prompt_tokens: float, matched_tokens=0.0, rate_s=0.1):

@@ -37,8 +37,8 @@ class AdapterTable:
 
         None where no engine reports it as an adapter: then it is a base model, or new to all.
         """
-        reported = self._reported.values()
-        if not any(model in said.running or model in said.waiting for said in reported):
+        said = self._reported.values()
+        if not said or not any(model in each.running or model in each.waiting for each in said):
             return None
         return np.array([_effort(model, self._reported.get(e.address)) for e in endpoints])
 

@@ -33,10 +33,15 @@ class DecodeSpeed:
 
     def observe(self, address: str, batch: float, s_per_token: float) -> None:
         """With *batch* requests each got a token every *s_per_token* seconds."""
-        row = (1.0, batch, s_per_token, batch * batch, batch * s_per_token)
+        weight, batches, seconds, squares, products = self._sums.get(address, NOTHING)
         # Plain floats, for numpy would take ten times as long for five.
-        pairs = zip(self._sums.get(address, NOTHING), row, strict=True)
-        self._sums[address] = tuple([FORGETTING * known + new for known, new in pairs])
+        self._sums[address] = (
+            FORGETTING * weight + 1.0,
+            FORGETTING * batches + batch,
+            FORGETTING * seconds + s_per_token,
+            FORGETTING * squares + batch * batch,
+            FORGETTING * products + batch * s_per_token,
+        )
         self._scrapes[address] = self._scrapes.get(address, 0) + 1
 
     def forget(self, address: str) -> None:

@@ -139,8 +139,8 @@ class Fleet:
             return np.zeros(len(endpoints)), np.zeros(len(endpoints))
         matched = matched_blocks(self._indexes_of(endpoints), request.block_hashes)
         # An engine always computes at least the last prompt token.
-        tokens = np.minimum(matched * request.tokens_per_block, request.prompt_tokens - 1)
-        return np.maximum(tokens, 0.0), matched / n_blocks
+        most = max(request.prompt_tokens - 1.0, 0.0)
+        return np.minimum(matched * request.tokens_per_block, most), matched / n_blocks
 
     def _indexes_of(self, endpoints: Sequence[Endpoint]) -> Iterable[PrefixIndex | None]:
         if endpoints is self._endpoints:
@@ -167,11 +167,10 @@ class Fleet:
         if at_s < self._judged_at_s + JUDGING_INTERVAL_S:
             return
         self._judged_at_s = at_s
-        silent_s = self._load.silent_s(at_s)
-        if len(silent_s) == 0 or silent_s.max() <= self._frozen_after_s:
+        if self._load.longest_silence_s(at_s) <= self._frozen_after_s:
             return
         patience_s = self._frozen_after_s + FROZEN_S_PER_TOKEN * self._load.head_uncached_tokens()
-        silent = silent_s > patience_s
+        silent = self._load.silent_s(at_s) > patience_s
         # When every endpoint is silent the cause lies elsewhere: keep them all.
         if not silent.all():
             for column in np.flatnonzero(silent):

@@ -99,7 +99,7 @@ class Health:
     def succeeded(self, address: str, at_s: float) -> None:
         """A first token or a whole answer came."""
         record = self._records.get(address)
-        if record is not None:
+        if record is not None and (record.errors or record.frozen or record.ejections):
             record.errors = 0
             record.frozen = False
             # During an ejection only what was sent before it can succeed, which says nothing new.

@@ -23,9 +23,9 @@ MAX_DECODE_TOKENS_PER_S = 500.0
 
 
 class Row:
-    """Places of an endpoint's numbers; plain, for an enum's members index slowly.
+    """Places of an endpoint's numbers: those of a snapshot's values, but for a scrape's age.
 
-    All before `N_SHOWN` are a snapshot's columns, but for two that `view` makes of what is kept.
+    Plain numbers, for an enum's members index slowly.
     """
 
     PREFILL_REQUESTS = 0
@@ -36,16 +36,15 @@ class Row:
     HEAD_AT_S = 5
     LAST_FIRST_TOKEN_AT_S = 6
     DECODE_REQUESTS = 7
-    DECODE_STARTED_S = 8  # the sum of the decodes' first-token times; shown is their context
+    DECODE_PROMPT = 8
     RUNNING = 9
     WAITING = 10
     KV_USAGE = 11
-    SCRAPED_AT_S = 12  # shown is its age
+    SCRAPED_AT_S = 12
     KV_CAPACITY = 13
     TOKEN_BUDGET = 14
     FIRST_TOKENS = 15
-    N_SHOWN = 16
-    DECODE_PROMPT = 16
+    DECODE_STARTED_S = 16
     DECODE_RATE = 17
     COUNT = 18
 
@@ -110,8 +109,10 @@ class LoadTable:
         of[at + Row.PREFILL_UNCACHED] += flight.uncached_tokens
         of[at + Row.PREFILL_PROMPT] += flight.request.prompt_tokens
         of[at + Row.PREFILL_PAIRS] += flight.pairs
-        self._prefills[flight.address][decision_id] = flight
-        self._set_head(flight.address)
+        prefills = self._prefills[flight.address]
+        prefills[decision_id] = flight
+        if len(prefills) == 1:
+            self._set_head(flight.address)
 
     def end_prefill(self, decision_id: str, flight: Flight) -> None:
         """Give back what `start_prefill` counted."""
@@ -199,6 +200,16 @@ class LoadTable:
         total: FloatArray = self._rows[Row.PREFILL_REQUESTS] + self._rows[Row.DECODE_REQUESTS]
         return total
 
+    def longest_silence_s(self, at_s: float) -> float:
+        """The longest of `silent_s`, found faster."""
+        of, longest_s = self._numbers, 0.0
+        for address, prefills in self._prefills.items():
+            if prefills:
+                at = self._begins[address]
+                since_s = max(of[at + Row.HEAD_AT_S], of[at + Row.LAST_FIRST_TOKEN_AT_S])
+                longest_s = max(longest_s, at_s - since_s)
+        return longest_s
+
     def silent_s(self, at_s: float) -> FloatArray:
         """Seconds the oldest prefill has waited without any first token; 0 without a prefill."""
         since_s = np.maximum(self._rows[Row.HEAD_AT_S], self._rows[Row.LAST_FIRST_TOKEN_AT_S])
@@ -221,16 +232,11 @@ class LoadTable:
         Args:
             stale_s: scraped values older than this become NaN.
         """
-        m = self._rows.copy() if columns is None else self._rows.take(columns, axis=1)
-        age_s = np.subtract(at_s, m[Row.SCRAPED_AT_S], out=m[Row.SCRAPED_AT_S])
-        if np.maximum.reduce(age_s, initial=0.0) > stale_s:
-            m[Row.RUNNING : Row.SCRAPED_AT_S, age_s > stale_s] = np.nan
-        context = m[Row.DECODE_STARTED_S]
-        np.subtract(m[Row.DECODE_REQUESTS] * at_s, context, out=context)
-        np.maximum(context, 0.0, out=context)
-        context *= m[Row.DECODE_RATE]
-        context += m[Row.DECODE_PROMPT]
-        return FleetSnapshot(at_s, endpoints, m[: Row.N_SHOWN])
+        values = self._rows.copy() if columns is None else self._rows.take(columns, axis=1)
+        age_s = np.subtract(at_s, values[Row.SCRAPED_AT_S], out=values[Row.SCRAPED_AT_S])
+        if max(age_s.tolist(), default=0.0) > stale_s:
+            values[Row.RUNNING : Row.SCRAPED_AT_S, age_s > stale_s] = np.nan
+        return FleetSnapshot(at_s, endpoints, values)
 
 
 def _fresh(endpoint: Endpoint) -> FloatArray:

@@ -58,16 +58,16 @@ class PrefixIndex:
 
     def match(self, hashes: Sequence[int]) -> int:
         """Leading blocks of *hashes* that are present."""
-        at, run = 0, self._root
-        while at < len(hashes):
+        at, n_hashes, run = 0, len(hashes), self._root
+        while at < n_hashes:
             child = run.children.get(hashes[at])
             if child is None:
-                break
-            n_common = _n_common(child.blocks, hashes, at)
-            at += n_common
-            if n_common < len(child.blocks):
-                break
-            run = child
+                return at
+            blocks = child.blocks
+            end = at + len(blocks)
+            if end > n_hashes or blocks[-1] != hashes[end - 1]:
+                return at + _n_common(blocks, hashes, at)
+            at, run = end, child
         return at
 
     def insert(self, hashes: Sequence[int]) -> int:
@@ -91,8 +91,9 @@ class PrefixIndex:
 
     def resize(self, capacity_blocks: int) -> None:
         """Adopt the capacity the engine reports."""
-        self._capacity_blocks = capacity_blocks
-        self._evict()
+        if capacity_blocks != self._capacity_blocks:
+            self._capacity_blocks = capacity_blocks
+            self._evict()
 
     def clear(self) -> None:
         """Forget everything: the engine restarted."""

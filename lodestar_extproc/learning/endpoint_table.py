@@ -28,11 +28,11 @@ class EndpointTable:
         self._free: list[int] = []
         self._gathered: tuple[Sequence[Endpoint], NDArray[np.intp]] | None = None
 
-    def set_default(self, row: FloatArray) -> None:
+    def set_default(self, row: FloatArray | float) -> None:
         """Replace the default row."""
         self._values[0] = row
 
-    def set_accelerator(self, accelerator: str, row: FloatArray) -> None:
+    def set_accelerator(self, accelerator: str, row: FloatArray | float) -> None:
         """Replace the row of an accelerator's endpoints that have none of their own."""
         self._put(("accelerator", accelerator), row)
 
@@ -79,7 +79,7 @@ class EndpointTable:
             row = self._rows.get(("accelerator", accelerator), 0)
         return row
 
-    def _put(self, key: tuple[str, str], values: FloatArray) -> None:
+    def _put(self, key: tuple[str, str], values: FloatArray | float) -> None:
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = self._new_row()

@@ -13,13 +13,12 @@ import random
 import numpy as np
 
 from lodestar_extproc.decision import Candidates, Ranking
-from lodestar_extproc.features import FEATURES
+from lodestar_extproc.features import kv_usage_ratio
 from lodestar_extproc.policies.protocol import by_cost
 
 PREFILL_TOKENS_PER_S = 2000.0
 KV_PRICE_S = 0.15
 MAX_KV_USAGE_RATIO = 0.999
-KV_USAGE_COLUMN = FEATURES.index("kv_usage_ratio")
 
 
 class LeastLoad:
@@ -27,6 +26,6 @@ class LeastLoad:
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         tokens = candidates.snapshot.prefill_uncached_tokens + candidates.uncached_tokens
-        kv_usage = np.clip(candidates.features.values[:, KV_USAGE_COLUMN], 0.0, MAX_KV_USAGE_RATIO)
+        kv_usage = np.clip(kv_usage_ratio(candidates.snapshot), 0.0, MAX_KV_USAGE_RATIO)
         cost = tokens / PREFILL_TOKENS_PER_S + KV_PRICE_S * kv_usage / (1.0 - kv_usage)
         return Ranking(by_cost(cost, rng))

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import random
 
-import numpy as np
-
 from lodestar_extproc.decision import Candidates, Ranking
 from lodestar_extproc.policies.protocol import by_cost
 
@@ -28,12 +26,13 @@ class PrefixAffinityTokenLoad:
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         queued = candidates.snapshot.prefill_uncached_tokens
         order = by_cost(queued + candidates.uncached_tokens, rng)
-        sticky = candidates.matched_ratio >= STICKY_RATIO
-        if not sticky.any() or sticky.all() or _too_far_behind(queued, sticky):
+        sticky = [ratio >= STICKY_RATIO for ratio in candidates.matched_ratio.tolist()]
+        if not any(sticky) or all(sticky) or _too_far_behind(queued.tolist(), sticky):
             return Ranking(order)
-        return Ranking((*(i for i in order if sticky[i]), *(i for i in order if not sticky[i])))
+        return Ranking((*[i for i in order if sticky[i]], *[i for i in order if not sticky[i]]))
 
 
-def _too_far_behind(queued: np.ndarray, sticky: np.ndarray) -> bool:
-    gap_tokens = float(queued[sticky].min() - queued[~sticky].min())
-    return gap_tokens / PEAK_PREFILL_TOKENS_PER_S > MAX_TTFT_PENALTY_S
+def _too_far_behind(queued: list[float], sticky: list[bool]) -> bool:
+    best_sticky = min(tokens for tokens, is_sticky in zip(queued, sticky, strict=True) if is_sticky)
+    best_other = min(t for t, is_sticky in zip(queued, sticky, strict=True) if not is_sticky)
+    return (best_sticky - best_other) / PEAK_PREFILL_TOKENS_PER_S > MAX_TTFT_PENALTY_S

@@ -9,11 +9,13 @@ Without a signal: no hit anywhere is least_request.
 
 from __future__ import annotations
 
+import math
 import random
 
 import numpy as np
 
 from lodestar_extproc.decision import Candidates, Ranking
+from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.policies.protocol import by_cost
 
 MAX_IMBALANCE_REQUESTS = 8.0
@@ -24,12 +26,20 @@ class PrefixCache:
     name = "prefix_cache"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
-        in_flight = candidates.snapshot.in_flight
-        by_load = by_cost(in_flight, rng)
-        if in_flight.max() - in_flight.min() > MAX_IMBALANCE_REQUESTS:
+        counts = candidates.snapshot.in_flight
+        by_load = by_cost(counts, rng)
+        in_flight: list[float] = counts.tolist()
+        if max(in_flight) - min(in_flight) > MAX_IMBALANCE_REQUESTS:
             return Ranking(by_load)
-        hit_percent = np.floor(100.0 * candidates.matched_ratio)
-        limit = in_flight.mean() + DEVIATION_FACTOR * in_flight.std()
+        hit_percent = [math.floor(100.0 * ratio) for ratio in candidates.matched_ratio.tolist()]
+        mean = sum(in_flight) / len(in_flight)
+        limit = mean + DEVIATION_FACTOR * _deviation(counts, mean)
         by_hit = sorted(by_load, key=lambda i: -hit_percent[i])  # stable: load breaks ties
         within = [i for i in by_hit if in_flight[i] <= limit]
         return Ranking((*within, *(i for i in by_load if i not in within)))
+
+
+def _deviation(counts: FloatArray, mean: float) -> float:
+    """As `counts.std()`, which for a few numbers takes ten times as long."""
+    apart = counts - mean
+    return math.sqrt(float(np.add.reduce(apart * apart)) / len(apart))

@@ -11,7 +11,7 @@ from typing import Any
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from lodestar_extproc.simulator.state import BLOCK, ENGINE, INDEX, REQUEST, State
+from lodestar_extproc.simulator.state import BLOCK, ENGINE, REQUEST, State
 
 
 @intrinsic
@@ -39,6 +39,6 @@ def state_at(address: int) -> State:
         engine,
         carray(_pointer(engine.requests_at), engine.n_requests, REQUEST),
         carray(_pointer(engine.blocks_at), engine.n_blocks, BLOCK),
-        carray(_pointer(engine.index_at), engine.n_index, INDEX),
+        carray(_pointer(engine.index_at), engine.n_index, types.int32),
         carray(_pointer(engine.spans_at), engine.n_spans, types.int64),
     )

@@ -41,27 +41,28 @@ def home(index: Any, block_id: int) -> int:
 
 
 @njit(cache=True)
-def find(index: Any, block_id: int) -> int:
-    """Where *block_id* stands, or the free place where it would."""
+def find(state: State, block_id: int) -> int:
+    """Where *block_id* stands in the index, or the free place where it would."""
+    index, blocks = state.index, state.blocks
     at = home(index, block_id)
-    while index[at].block >= 0 and index[at].id != block_id:
+    while index[at] >= 0 and blocks[index[at]].id != block_id:
         at = (at + 1) & (len(index) - 1)
     return at
 
 
 @njit(cache=True)
-def forget(index: Any, block_id: int) -> None:
+def forget(state: State, block_id: int) -> None:
     """Remove *block_id*, closing the gap so that later entries stay reachable."""
+    index, blocks = state.index, state.blocks
     mask = len(index) - 1
-    gap = find(index, block_id)
+    gap = find(state, block_id)
     at = (gap + 1) & mask
-    while index[at].block >= 0:
-        if (at - home(index, index[at].id)) & mask >= (at - gap) & mask:
-            index[gap].id = index[at].id
-            index[gap].block = index[at].block
+    while index[at] >= 0:
+        if (at - home(index, blocks[index[at]].id)) & mask >= (at - gap) & mask:
+            index[gap] = index[at]
             gap = at
         at = (at + 1) & mask
-    index[gap].block = -1
+    index[gap] = -1
 
 
 @njit(cache=True)
@@ -77,7 +78,7 @@ def allocate(state: State, request: Any) -> None:
     unlink(state.blocks, number)
     block = state.blocks[number]
     if block.hashed:
-        forget(state.index, block.id)
+        forget(state, block.id)
         block.hashed = 0
     block.references = 1
     state.engine.free_blocks -= 1
@@ -109,10 +110,9 @@ def publish(state: State, request: Any, first: int, end: int) -> None:
         if block.hashed:
             continue
         block_id = np.uint64(state.spans[request.ids_at + j])
-        at = find(state.index, block_id)
-        if state.index[at].block < 0:
-            state.index[at].id = block_id
-            state.index[at].block = number
+        at = find(state, block_id)
+        if state.index[at] < 0:
+            state.index[at] = number
             block.id = block_id
             block.hashed = 1
 
@@ -127,8 +127,7 @@ def look_up(state: State, request: Any) -> tuple[int, int]:
     idle = 0
     most = min(request.n_ids, (request.prompt + request.generated - 1) // BLOCK_TOKENS)
     for j in range(most):
-        at = find(state.index, np.uint64(state.spans[request.ids_at + j]))
-        number = state.index[at].block
+        number = state.index[find(state, np.uint64(state.spans[request.ids_at + j]))]
         if number < 0:
             return j, idle
         state.spans[request.table_at + j] = number

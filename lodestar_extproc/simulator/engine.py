@@ -101,6 +101,7 @@ class Engine:
 
     def __init__(self, spec: EngineSpec, seed: int = 0) -> None:
         self.spec = spec
+        self._longest_tokens = spec.longest_request_tokens
         self._now_s = -math.inf
         self._hold(_initial_state(spec, seed))
 
@@ -137,7 +138,7 @@ class Engine:
         """
         self._check(prompt_tokens, output_tokens, at_s)
         total_tokens = prompt_tokens + output_tokens
-        ids = block_ids[: total_tokens // BLOCK_TOKENS].view(np.int64)
+        ids = block_ids[: total_tokens // BLOCK_TOKENS]
         ready_s = at_s + self.spec.api_delay_s
         arguments = (request, ids, prompt_tokens, output_tokens, ready_s)
         if not live_requests.submit(self.address, *arguments):
@@ -150,11 +151,10 @@ class Engine:
             raise ValueError(f"time runs backwards: {at_s} s after {self._now_s} s")
         if prompt_tokens < 1 or output_tokens < 1:
             raise ValueError("a request needs at least one prompt and one output token")
-        limit = self.spec.longest_request_tokens
-        if prompt_tokens + output_tokens > limit:
+        if prompt_tokens + output_tokens > self._longest_tokens:
             raise ValueError(
                 f"{prompt_tokens} prompt and {output_tokens} output tokens exceed the "
-                f"engine's {limit}"
+                f"engine's {self._longest_tokens}"
             )
 
     def _grow(self, span: int) -> None:
@@ -233,7 +233,7 @@ class Engine:
     def clone(self, *, noise: bool = False) -> Self:
         """An independent copy; without *noise* its steps take their mean time, unjittered."""
         copy = object.__new__(type(self))
-        copy.spec = self.spec
+        copy.spec, copy._longest_tokens = self.spec, self._longest_tokens
         copy._now_s = self._now_s
         state = copy_state(self._state)
         if not noise:

@@ -100,7 +100,6 @@ BLOCK = np.dtype(
     [("id", "u8"), ("next", "i4"), ("previous", "i4"), ("references", "i4"), ("hashed", "i4")],
     align=True,
 )
-INDEX = np.dtype([("id", "u8"), ("block", "i8")], align=True)
 EVENT = np.dtype(
     [("engine", "i8"), ("kind", "i8"), ("request", "i8"), ("at_s", "f8"), ("cached", "i8")],
     align=True,
@@ -114,7 +113,8 @@ class State(NamedTuple):
         engine: one ENGINE record.
         requests: REQUEST by slot.
         blocks: BLOCK by number; the one past the last heads the free list.
-        index: INDEX, a hash table with open addressing from block id to block; a power of two long.
+        index: int32, a hash table with open addressing: by block id the number of the block that
+            has it, -1 where none stands; a power of two long. Small, for it is read at random.
         spans: int64; for each request the ids of its blocks, then the numbers of those it holds.
     """
 
@@ -138,8 +138,7 @@ def empty_state(kv_blocks: int, n_slots: int, n_spans: int) -> State:
     blocks["next"] = np.roll(numbers, -1)
     blocks["previous"] = np.roll(numbers, 1)
     # At most half full, so that probes stay short.
-    index = np.zeros(1 << (2 * kv_blocks - 1).bit_length(), INDEX)
-    index["block"] = -1
+    index = np.full(1 << (2 * kv_blocks - 1).bit_length(), -1, np.int32)
     state = State(engine, requests, blocks, index, np.zeros(n_spans, np.int64))
     return with_slots(state, n_slots)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from builders import a_request, an_endpoint, some_blocks
+from learning_worlds import with_columns
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.policies.cache_price import ABSENT_S, LOOK_INTERVAL_S, CachePrice
@@ -110,9 +111,7 @@ def test_an_endpoint_that_caches_nothing_loses_nothing():
 def test_a_capacity_that_becomes_known_later_is_used():
     caches = Caches()
     known = caches.see(a_prompt(0))
-    unknown = replace(
-        known, snapshot=replace(known.snapshot, kv_capacity_tokens=np.full(2, np.nan))
-    )
+    unknown = replace(known, snapshot=with_columns(known.snapshot, kv_capacity_tokens=np.nan))
     caches.price.arrived(unknown)
     for _ in range(10):
         for seed in range(12):

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learning_worlds import LinearWorld, a_snapshot, see, worked_decision
+from learning_worlds import LinearWorld, a_snapshot, see, with_columns, worked_decision
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.learning.engine_model import EngineModel
 from lodestar_extproc.learning.models import Estimate
@@ -121,7 +121,7 @@ def test_weight_zero_is_greedy():
 
 def test_slowing_those_that_generate_has_its_price():
     seen = candidates()
-    crowded = replace(seen, snapshot=replace(seen.snapshot, decode_requests=np.array([20.0, 0.0])))
+    crowded = replace(seen, snapshot=with_columns(seen.snapshot, decode_requests=[20.0, 0.0]))
     objective = Externality(0.0, decode_weight=0.1, eviction_weight=0.0, memory_weight_s=0.0)
     cost = objective.score(an_estimate(service_s=[0.3, 0.3]), crowded)
 
