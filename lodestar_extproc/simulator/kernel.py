@@ -59,15 +59,17 @@ def make_room(state: State, slot: int, n: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@njit(inline="always")
 def grant(state: State, slot: int, n: int) -> None:
     """Schedule *n* tokens of *slot* in this step; their blocks can be hit from now on."""
     engine, request = state.engine, state.requests[slot]
     end = request.computed + n
     for _ in range(missing_blocks(request, end)):
         allocate(state, request)
-    if engine.prefix_caching:
-        publish(state, request, request.computed // BLOCK_TOKENS, end // BLOCK_TOKENS)
+    # Most steps of a decode fill no block: then nothing is called, as arguments are many.
+    full_before, full = request.computed // BLOCK_TOKENS, end // BLOCK_TOKENS
+    if full > full_before and engine.prefix_caching:
+        publish(state, request, full_before, full)
     request.scheduled = n
     if n == 1 and request.computed >= request.prompt:
         engine.step_decodes += 1
@@ -103,7 +105,8 @@ def schedule_chunked(state: State) -> None:
     while slot != RUNNING and left > 0:
         request = requests[slot]
         n = min(request.prompt + request.generated - request.computed, left)
-        if not make_room(state, slot, n):
+        missing = missing_blocks(request, request.computed + n)
+        if missing > engine.free_blocks and not make_room(state, slot, n):
             break
         grant(state, slot, n)
         left -= n
