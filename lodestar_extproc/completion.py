@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Outcome(StrEnum):
@@ -19,8 +20,7 @@ class Outcome(StrEnum):
     """Nothing was heard of it for longer than the pool's request timeout."""
 
 
-@dataclass(frozen=True, slots=True)
-class FirstToken:
+class FirstToken(NamedTuple):
     """The first token of an answer passed the edge.
 
     Attributes:
@@ -52,8 +52,7 @@ class AnswerReport:
     output_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """The end of an answer.
 
     Attributes:
@@ -86,8 +85,7 @@ class Completion:
         """The same end, with what the engine said in its answer."""
         # A client that left after an error left because of it.
         broken = report.failed and self.outcome is not Outcome.FAILED
-        return replace(
-            self,
+        return self._replace(
             outcome=Outcome.FAILED if broken else self.outcome,
             flags=() if broken else self.flags,
             output_tokens=report.output_tokens,

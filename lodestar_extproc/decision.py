@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +52,14 @@ class Candidates:
         """
         return extract(self.request, self.snapshot, self.matched_tokens, self.prefill_s_per_ktoken)
 
-    @cached_property
+    @property
     def uncached_tokens(self) -> FloatArray:
         """Prompt tokens each endpoint would compute, [n_endpoints]."""
         return uncached_prompt_tokens(self.request, self.matched_tokens)
+
+    def uncached_on(self, index: int) -> float:
+        """Prompt tokens the endpoint at *index* would compute."""
+        return max(self.request.prompt_tokens - float(self.matched_tokens[index]), 1.0)
 
     def __len__(self) -> int:
         return len(self.snapshot)
@@ -80,8 +85,7 @@ class Reason(StrEnum):
     """The body could not be read: no prompt to predict from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(NamedTuple):
     """A policy's answer: endpoints from best to worst.
 
     Attributes:
@@ -102,8 +106,7 @@ UNTRAINED_S_PER_KTOKEN = 0.1
 """Prefill time before anything is predicted, between a fast and a slow accelerator's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Where one request was sent and all that is needed to learn from what followed.
 
     Attributes:
@@ -155,8 +158,8 @@ class Decision:
 
     def without_prompt(self) -> Decision:
         """The same, less the prompt's hashes: of many long prompts they are many megabytes."""
-        request = replace(self.candidates.request, block_hashes=())
-        return replace(self, candidates=replace(self.candidates, request=request))
+        request = self.candidates.request._replace(block_hashes=())
+        return self._replace(candidates=replace(self.candidates, request=request))
 
     def index_of(self, address: str) -> int | None:
         """Where *address* stands in the snapshot; None if it was no candidate."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +50,7 @@ class Adapters:
     slots: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointMetrics:
+class EndpointMetrics(NamedTuple):
     """What one scrape of an engine's metric page said; None is unknown, never zero.
 
     Attributes:
@@ -95,7 +95,7 @@ class FleetSnapshot:
         prefill_pairs: attention pairs still to compute, the sum of U·(F - U/2) over the prefills
             (U uncached, F full prompt tokens).
         head_uncached_tokens, head_dispatched_at_s: of the oldest prefill; 0 and -inf without one.
-        last_first_token_at_s: -inf before any.
+        last_first_token_at_s, scraped_at_s: -inf before any.
         kv_capacity_tokens: NaN where unknown.
         n_samples: first tokens learned from each endpoint so far.
         decode_started_s: the sum of the decodes' first-token times.
@@ -118,7 +118,7 @@ class FleetSnapshot:
     running_requests = _Column(9)
     waiting_requests = _Column(10)
     kv_usage_ratio = _Column(11)
-    scrape_age_s = _Column(12)
+    scraped_at_s = _Column(12)
     kv_capacity_tokens = _Column(13)
     token_budget = _Column(14)
     n_samples = _Column(15)
@@ -135,7 +135,9 @@ class FleetSnapshot:
         """
         values = np.zeros((len(SNAPSHOT_COLUMNS) + 2, len(endpoints)))
         values[:-2] = [columns[name] for name in SNAPSHOT_COLUMNS]
-        return cls(at_s, endpoints, values)
+        snapshot = cls(at_s, endpoints, values)
+        np.subtract(at_s, columns["scrape_age_s"], out=snapshot.scraped_at_s)
+        return snapshot
 
     def __len__(self) -> int:
         return len(self.endpoints)
@@ -144,6 +146,11 @@ class FleetSnapshot:
     def in_flight(self) -> FloatArray:
         """Requests sent and not ended, by endpoint."""
         return self.prefill_requests + self.decode_requests
+
+    @property
+    def scrape_age_s(self) -> FloatArray:
+        """Since the last scrape was asked for; inf before any."""
+        return self.at_s - self.scraped_at_s
 
     @cached_property
     def decode_context_tokens(self) -> FloatArray:

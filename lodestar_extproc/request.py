@@ -6,8 +6,8 @@ is a chain of block hashes and its length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import xxhash
 
@@ -26,8 +26,7 @@ class RequestKind(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(NamedTuple):
     """One prompt as the router sees it.
 
     Attributes:

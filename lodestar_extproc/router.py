@@ -151,7 +151,7 @@ class Router:
             policy=self._policy.name,
             candidates=candidates,
             ranking=ranking,
-            shadows=tuple((s.name, s.rank(candidates, self._rng).order[0]) for s in self._shadows),
+            shadows=self._shadow_choices(candidates),
             predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
         )
         self._open.add(decision)
@@ -195,6 +195,11 @@ class Router:
             return Ranking(order, reason=Reason.UNPARSED)
         return self._policy.rank(candidates, self._rng)
 
+    def _shadow_choices(self, candidates: Candidates) -> tuple[tuple[str, int], ...]:
+        if not self._shadows:
+            return ()
+        return tuple((s.name, s.rank(candidates, self._rng).order[0]) for s in self._shadows)
+
     def _dispatch(self, decision: Decision) -> None:
         request, chosen = decision.candidates.request, decision.chosen
         seen = self._sees_first_tokens and request.streaming
@@ -202,7 +207,7 @@ class Router:
             decision.decision_id,
             request,
             decision.address,
-            uncached_tokens=float(decision.candidates.uncached_tokens[chosen]),
+            uncached_tokens=decision.candidates.uncached_on(chosen),
             at_s=decision.at_s,
             expected_first_token_at_s=None if seen else decision.at_s + decision.expected_ttft_s,
         )

@@ -186,7 +186,7 @@ def _line_pattern(names: EngineNames) -> re.Pattern[bytes]:
     """
     wanted = {
         series.name
-        for field in EndpointMetrics.__dataclass_fields__
+        for field in EndpointMetrics._fields
         for source in getattr(names, field)
         for series in source
     }

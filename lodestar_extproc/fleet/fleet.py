@@ -49,7 +49,7 @@ class Fleet:
         frozen_after_s: float = 10.0,
     ) -> None:
         self._health = Health() if health is None else health
-        self._bytes_per_token = bytes_per_token
+        self._blocks_per_token = bytes_per_token / BLOCK_BYTES
         self._scrape_stale_s = scrape_stale_s
         self._frozen_after_s = frozen_after_s
         self._endpoints: tuple[Endpoint, ...] = ()
@@ -109,7 +109,7 @@ class Fleet:
         return PrefixIndex(self._blocks(capacity))
 
     def _blocks(self, kv_capacity_tokens: float) -> int:
-        return max(1, int(kv_capacity_tokens * self._bytes_per_token / BLOCK_BYTES))
+        return int(kv_capacity_tokens * self._blocks_per_token) or 1
 
     # -- what a decision reads ------------------------------------------------------------------
 

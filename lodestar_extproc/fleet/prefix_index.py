@@ -7,7 +7,7 @@ seen, so a match is an estimate.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -40,14 +40,10 @@ class PrefixIndex:
     (3, 2)
     >>> index.insert([7]), index.match([1, 2, 3])
     (1, 2)
-
-    Attributes:
-        beginnings: has the first block of every prompt present.
     """
 
     def __init__(self, capacity_blocks: int) -> None:
         self._root = _Run((), None)
-        self.beginnings: Collection[int] = self._root.children
         # From the least to the most recently touched; the first is always a leaf of the tree.
         self._runs: OrderedDict[_Run, None] = OrderedDict()
         self._n_blocks = 0
@@ -80,7 +76,8 @@ class PrefixIndex:
             path.append(leaf)
         for run in reversed(path):
             self._runs.move_to_end(run)
-        self._evict()
+        if self._n_blocks > self._capacity_blocks:
+            self._evict()
         return n_new
 
     def remove(self, hashes: Sequence[int]) -> None:
@@ -157,11 +154,7 @@ class PrefixIndex:
 
 def matched_blocks(indexes: Iterable[PrefixIndex | None], hashes: Sequence[int]) -> np.ndarray:
     """Leading blocks of *hashes*, at least one, in each index, float64 [n]; None caches nothing."""
-    first = hashes[0]
-    matched = [
-        0 if index is None or first not in index.beginnings else index.match(hashes)
-        for index in indexes
-    ]
+    matched = [0 if index is None else index.match(hashes) for index in indexes]
     return np.array(matched, dtype=np.float64)
 
 

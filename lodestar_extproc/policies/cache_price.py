@@ -89,8 +89,7 @@ class CachePrice:
         """The request went to candidate *chosen*."""
         ghost = self._ghosts.get(candidates.snapshot.endpoints[chosen].address)
         if ghost is not None:
-            uncached_tokens = float(candidates.uncached_tokens[chosen])
-            ghost.place(candidates.request.block_hashes, uncached_tokens)
+            ghost.place(candidates.request.block_hashes, candidates.uncached_on(chosen))
 
     def _all(self, candidates: Candidates) -> list[_Ghost]:
         snapshot = candidates.snapshot

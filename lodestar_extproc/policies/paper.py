@@ -6,7 +6,6 @@ It knows a learner, which should hold the paper's network (`model: mlp`).
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import xxhash
 
@@ -47,7 +46,7 @@ class LodestarPaper:
         ranking = self._greedy.rank(candidates, rng)
         if ranking.reason is not Reason.MODEL:
             return ranking
-        return replace(ranking, order=filtered(ranking.order, candidates))
+        return ranking._replace(order=filtered(ranking.order, candidates))
 
 
 def filtered(order: tuple[int, ...], candidates: Candidates) -> tuple[int, ...]:

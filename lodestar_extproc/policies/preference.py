@@ -5,8 +5,6 @@ It moves endpoints behind others and keeps a policy's order among equals; it pre
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from lodestar_extproc.decision import Candidates, Ranking, Reason
@@ -21,10 +19,10 @@ def preferred(ranking: Ranking, candidates: Candidates, adapter_load_s: float) -
     late, far = candidates.misses_tpot, _far(candidates, adapter_load_s)
     order = tuple(sorted(ranking.order, key=lambda i: (late[i], far[i])))
     if order[0] == ranking.order[0]:
-        return replace(ranking, order=order)
+        return ranking._replace(order=order)
     # The endpoint tried on purpose is not the one it goes to: what it goes to is no accident.
     reason = Reason.MODEL if ranking.reason is Reason.EXPLORATION else ranking.reason
-    return replace(ranking, order=order, reason=reason, propensity=1.0)
+    return ranking._replace(order=order, reason=reason, propensity=1.0)
 
 
 def _far(candidates: Candidates, adapter_load_s: float) -> np.ndarray:

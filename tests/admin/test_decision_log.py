@@ -95,8 +95,7 @@ def test_no_long_prompt_is_kept_beyond_its_request():
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_reason_is_explained(reason):
     world, log = a_world(policy="random")
-    decision = world.decide()
-    object.__setattr__(decision, "ranking", Ranking((0, 1, 2), reason=reason))
+    decision = world.decide()._replace(ranking=Ranking((0, 1, 2), reason=reason))
     log.decided(decision)
 
     explanation = log.explain(decision.decision_id, world.now_s)["explanation"]

@@ -76,7 +76,7 @@ def test_a_damaged_page_says_nothing_impossible(at, noise, lost):
 
     metrics = parse(page[:at] + noise + page[at + lost :], "vllm")
 
-    for field in EndpointMetrics.__dataclass_fields__:
+    for field in EndpointMetrics._fields:
         value = getattr(metrics, field)
         assert value is None or (math.isfinite(value) and value >= 0)
     assert metrics.kv_usage_ratio is None or metrics.kv_usage_ratio <= 1

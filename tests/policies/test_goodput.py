@@ -17,7 +17,7 @@ FREE = Externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=
 
 def candidates(ttft_slo_s=None):
     seen = see(a_snapshot(ENDPOINTS), 1000.0)
-    return replace(seen, request=replace(seen.request, ttft_slo_s=ttft_slo_s))
+    return replace(seen, request=seen.request._replace(ttft_slo_s=ttft_slo_s))
 
 
 def an_estimate(*ttft_s, **changes):

@@ -1,7 +1,6 @@
 """Each part of the paper's router does what the paper says of it."""
 
 import random
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -160,7 +159,7 @@ class TestFilter:
     def test_leaves_a_prompt_without_blocks_alone(self):
         snapshot = a_snapshot(ENDPOINTS, kv_usage_ratio=0.9)
         hit = np.full(8, 500.0)
-        request = replace(a_request(), block_hashes=())
+        request = a_request()._replace(block_hashes=())
         candidates = Candidates(request, snapshot, hit, hit / 1000, np.full(8, 0.1))
 
         assert filtered(tuple(range(8)), candidates) == tuple(range(8))
