@@ -62,7 +62,7 @@ class Candidates:
         return max(self.request.prompt_tokens - float(self.matched_tokens[index]), 1.0)
 
     def __len__(self) -> int:
-        return len(self.snapshot)
+        return len(self.snapshot.endpoints)
 
 
 class Reason(StrEnum):
@@ -136,7 +136,7 @@ class Decision(NamedTuple):
     @property
     def address(self) -> str:
         """The best endpoint's."""
-        return self.candidates.snapshot.endpoints[self.chosen].address
+        return self.candidates.snapshot.endpoints[self.ranking.order[0]].address
 
     @property
     def chosen(self) -> int:

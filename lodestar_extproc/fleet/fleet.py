@@ -120,10 +120,9 @@ class Fleet:
         """
         self._pass_expected_first_tokens(at_s)
         self._judge_silence(at_s)
-        columns = self._routable(at_s, subset)
-        endpoints = (
-            self._endpoints if columns is None else tuple(self._endpoints[i] for i in columns)
-        )
+        columns, endpoints = self._routable(at_s, subset), self._endpoints
+        if columns is not None:
+            endpoints = tuple(endpoints[i] for i in columns)
         return self._load.view(endpoints, columns, at_s, self._scrape_stale_s)
 
     def everything(self, at_s: float) -> FleetSnapshot:
@@ -134,13 +133,15 @@ class Fleet:
         self, request: InferenceRequest, endpoints: Sequence[Endpoint]
     ) -> tuple[FloatArray, FloatArray]:
         """Prompt tokens each cache probably holds, and the share of full blocks, both [n]."""
-        n_blocks = len(request.block_hashes)
-        if n_blocks == 0:
+        if not (hashes := request.block_hashes):
             return np.zeros(len(endpoints)), np.zeros(len(endpoints))
-        matched = matched_blocks(self._indexes_of(endpoints), request.block_hashes)
-        # An engine always computes at least the last prompt token.
-        most = max(request.prompt_tokens - 1.0, 0.0)
-        return np.minimum(matched * request.tokens_per_block, most), matched / n_blocks
+        matched = matched_blocks(self._indexes_of(endpoints), hashes)
+        blocks = np.array(matched, dtype=np.float64)
+        tokens = blocks * request.tokens_per_block
+        most = max(request.prompt_tokens - 1.0, 0.0)  # the last one is always computed
+        if max(matched, default=0) * request.tokens_per_block > most:
+            np.minimum(tokens, most, out=tokens)
+        return tokens, blocks / len(hashes)
 
     def _indexes_of(self, endpoints: Sequence[Endpoint]) -> Iterable[PrefixIndex | None]:
         if endpoints is self._endpoints:

@@ -165,9 +165,10 @@ class LoadTable:
         Returns True when its counters fell or went: the engine restarted since the last scrape.
         """
         of, at, running = self._numbers, self._begins[address], metrics.running_requests
-        of[at + Row.RUNNING] = _or_nan(running)
-        of[at + Row.WAITING] = _or_nan(metrics.waiting_requests)
-        of[at + Row.KV_USAGE] = _or_nan(metrics.kv_usage_ratio)
+        waiting, kv_usage_ratio = metrics.waiting_requests, metrics.kv_usage_ratio
+        of[at + Row.RUNNING] = math.nan if running is None else running
+        of[at + Row.WAITING] = math.nan if waiting is None else waiting
+        of[at + Row.KV_USAGE] = math.nan if kv_usage_ratio is None else kv_usage_ratio
         of[at + Row.SCRAPED_AT_S] = at_s
         if metrics.kv_capacity_tokens is not None:
             of[at + Row.KV_CAPACITY] = metrics.kv_capacity_tokens
@@ -242,10 +243,7 @@ def _fresh(endpoint: Endpoint) -> FloatArray:
     column[[Row.HEAD_AT_S, Row.LAST_FIRST_TOKEN_AT_S, Row.SCRAPED_AT_S]] = -np.inf
     column[[Row.RUNNING, Row.WAITING, Row.KV_USAGE]] = np.nan
     column[Row.DECODE_RATE] = DEFAULT_DECODE_TOKENS_PER_S
-    column[Row.KV_CAPACITY] = _or_nan(endpoint.kv_capacity_tokens)
+    capacity = endpoint.kv_capacity_tokens
+    column[Row.KV_CAPACITY] = math.nan if capacity is None else capacity
     column[Row.TOKEN_BUDGET] = endpoint.token_budget
     return column
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value

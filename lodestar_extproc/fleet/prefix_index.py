@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 
 class _Run:
     """Consecutive blocks that were always touched together; the runs form a tree.
@@ -152,10 +150,9 @@ class PrefixIndex:
                 self._n_blocks -= surplus
 
 
-def matched_blocks(indexes: Iterable[PrefixIndex | None], hashes: Sequence[int]) -> np.ndarray:
-    """Leading blocks of *hashes*, at least one, in each index, float64 [n]; None caches nothing."""
-    matched = [0 if index is None else index.match(hashes) for index in indexes]
-    return np.array(matched, dtype=np.float64)
+def matched_blocks(indexes: Iterable[PrefixIndex | None], hashes: Sequence[int]) -> list[int]:
+    """Leading blocks of *hashes* in each index; None caches nothing."""
+    return [0 if index is None else index.match(hashes) for index in indexes]
 
 
 def _n_common(blocks: tuple[int, ...], hashes: Sequence[int], at: int) -> int:

@@ -73,12 +73,13 @@ class CachePrice:
             return
         ghosts = self._all(candidates)
         known = matched_blocks((g.index for g in ghosts), hashes)
-        longest = float(known.max())
+        longest = max(known)
         missed_blocks = round(longest - float(candidates.matched_ratio.max()) * len(hashes))
         if missed_blocks > 0:
             missed_tokens = missed_blocks * candidates.request.tokens_per_block
-            for i in np.flatnonzero(known == longest).tolist():
-                ghosts[i].missed_tokens += missed_tokens
+            for ghost, n_blocks in zip(ghosts, known, strict=True):
+                if n_blocks == longest:
+                    ghost.missed_tokens += missed_tokens
 
     def shares(self, candidates: Candidates) -> FloatArray:
         """Of the tokens lost to a prompt, those that will be asked for again, 0 to 1, [n]."""

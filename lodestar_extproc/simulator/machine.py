@@ -25,12 +25,9 @@ class Machine:
         self, running: float, waiting: float, kv_usage_ratio: float, generation_tokens: float
     ) -> EndpointMetrics:
         """What its metric page says, with the gauges that `Rack` reads of its engine."""
+        kv_capacity_tokens = self.endpoint.kv_capacity_tokens
         return EndpointMetrics(
-            running_requests=running,
-            waiting_requests=waiting,
-            kv_usage_ratio=kv_usage_ratio,
-            kv_capacity_tokens=self.endpoint.kv_capacity_tokens,
-            generation_tokens=generation_tokens,
+            running, waiting, kv_usage_ratio, kv_capacity_tokens, generation_tokens
         )
 
     def restart(self, seed: int) -> None:
