@@ -33,13 +33,13 @@ class PrefixCache:
             return Ranking(by_load)
         hit_percent = [math.floor(100.0 * ratio) for ratio in candidates.matched_ratio.tolist()]
         mean = sum(in_flight) / len(in_flight)
-        limit = mean + DEVIATION_FACTOR * _deviation(counts, mean)
+        limit = mean + DEVIATION_FACTOR * deviation(counts, mean)
         by_hit = sorted(by_load, key=lambda i: -hit_percent[i])  # stable: load breaks ties
         within = [i for i in by_hit if in_flight[i] <= limit]
         return Ranking((*within, *(i for i in by_load if i not in within)))
 
 
-def _deviation(counts: FloatArray, mean: float) -> float:
+def deviation(counts: FloatArray, mean: float) -> float:
     """As `counts.std()`, which for a few numbers takes ten times as long."""
     apart = counts - mean
     return math.sqrt(float(np.add.reduce(apart * apart)) / len(apart))

@@ -272,3 +272,17 @@ def test_a_long_prompt_is_given_more_patience():
 
 def test_an_empty_fleet_has_an_empty_snapshot():
     assert len(a_fleet(0).snapshot(0.0)) == 0
+
+
+def test_a_snapshot_stays_as_it_was():
+    fleet = a_fleet(2)
+    fleet.record_metrics(A, EndpointMetrics(running_requests=3.0), 1.0)
+    snapshot = fleet.snapshot(2.0)
+    dispatch(fleet, "d", A, at_s=2.0)
+    fleet.first_token("d", 2.5)
+    fleet.record_metrics(A, EndpointMetrics(running_requests=4.0), 3.0)
+
+    assert snapshot.in_flight.tolist() == [0.0, 0.0]
+    assert snapshot.decode_context_tokens.tolist() == [0.0, 0.0]
+    assert snapshot.running_requests[0] == 3.0
+    assert snapshot.scrape_age_s.tolist() == [1.0, float("inf")]

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from builders import a_fleet, a_prompt, a_request, an_endpoint, candidates_of, dispatch
 from lodestar_extproc.config.settings import FIXED_POLICIES
 from lodestar_extproc.endpoint import EndpointMetrics
+from lodestar_extproc.features import FEATURES, kv_usage_ratio
 from lodestar_extproc.policies import session_affinity
 from lodestar_extproc.policies.heuristics import HEURISTICS
+from lodestar_extproc.policies.prefix_cache import deviation
 
 
 def busy_fleet(seed: int, n: int):
@@ -200,3 +202,20 @@ def test_an_endpoint_without_cache_never_counts_as_a_hit():
     dispatch(fleet, "a", endpoints[0].address)
 
     assert candidates_of(fleet).matched_tokens.tolist() == [0.0, 0.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 70))
+def test_prefix_cache_deviates_as_numpy_does_to_the_last_bit(seed, n):
+    counts = busy_fleet(seed, n).snapshot(4.0).in_flight
+
+    assert deviation(counts, sum(counts.tolist()) / n) == float(counts.std())
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 9))
+def test_least_load_sees_the_kv_usage_that_the_model_sees(seed, n):
+    candidates = candidates_of(busy_fleet(seed, n), at_s=4.0)
+    feature = candidates.features.values[:, FEATURES.index("kv_usage_ratio")]
+
+    assert kv_usage_ratio(candidates.snapshot).tolist() == feature.tolist()
