@@ -7,7 +7,7 @@ warm-up of each replayed run; only what comes after is compared.
 
 Examples:
 
-    python benchmarks/calibrate.py benchmarks/gpu/results --fit rate_per_s=42.52,round=1 --host
+    python benchmarks/calibrate.py benchmarks/gpu/results/first --fit rate_per_s=42.52,round=1
 
     python benchmarks/calibrate.py out/vllm/results --fit round=1,repeat=0 --json out/fitted.json
 """

@@ -4,13 +4,13 @@ Reads a results folder of `compare_on_gpu.py` and writes three PNG files.
 
 Example:
 
-    python benchmarks/plot_results.py benchmarks/gpu/results docs/pictures --prefix gpu
+    python benchmarks/plot_results.py benchmarks/gpu/results/first docs/pictures --prefix gpu
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
-from real_runs import Run, read_runs
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from real_runs import TRACES, Run, read_runs
 
 WARM_UP_S = 10.0
 """Left out where a run is one figure: every cache begins empty."""
@@ -43,9 +43,11 @@ def main() -> None:
     parser.add_argument(
         "--saturation", type=float, help="requests a second: loads are named as its shares"
     )
+    parser.add_argument("--traces", type=Path, default=TRACES, help="of runs that replayed one")
     asked = parser.parse_args()
     asked.pictures.mkdir(parents=True, exist_ok=True)
-    for path in draw_all(read_runs(asked.results), asked.pictures, asked.prefix, asked.saturation):
+    runs = read_runs(asked.results, asked.traces)
+    for path in draw_all(runs, asked.pictures, asked.prefix, asked.saturation):
         print(path)
 
 
@@ -64,11 +66,12 @@ def draw_all(
     commonest = max(sorted(set(rates)), key=rates.count)
     at_one_load = [run for run in runs if run.cell.rate_per_s == commonest]
     title = _load_name(commonest, saturation_per_s)
+    colours = dict(zip(_policies(runs), COLOURS, strict=False))
     made = []
     for name, figure in (
-        ("ttft", _by_load(runs, saturation_per_s)),
-        ("distribution", _distribution(at_one_load, title)),
-        ("start", _over_time(at_one_load, title)),
+        ("ttft", _by_load(runs, saturation_per_s, colours)),
+        ("distribution", _distribution(at_one_load, title, colours)),
+        ("start", _over_time(at_one_load, title, colours)),
     ):
         path = folder / f"{prefix}_{name}.png"
         figure.savefig(path, dpi=DOTS_PER_INCH, bbox_inches="tight")
@@ -108,7 +111,9 @@ def _without(runs: Sequence[Run], left_out: set[str]) -> tuple[list[Run], str]:
     return [run for run in runs if run.cell.policy not in left_out], note
 
 
-def _by_load(runs: Sequence[Run], saturation_per_s: float | None) -> Figure:
+def _by_load(
+    runs: Sequence[Run], saturation_per_s: float | None, colours: Mapping[str, str]
+) -> Figure:
     """A point a run; a bar at the mean of a policy's runs."""
     runs, note = _without(runs, _far_off(runs))
     rates = sorted({run.cell.rate_per_s for run in runs})
@@ -117,27 +122,32 @@ def _by_load(runs: Sequence[Run], saturation_per_s: float | None) -> Figure:
     for axes, what in zip(figure.subplots(1, len(FIGURES)), FIGURES, strict=True):
         for at, rate_per_s in enumerate(rates):
             here = [run for run in runs if run.cell.rate_per_s == rate_per_s]
-            _column(axes, at, here, policies, what)
+            _column(axes, at, here, colours, what)
         share = saturation_per_s or 1.0
         axes.set_xticks(range(len(rates)), [f"{rate / share:.3g}" for rate in rates])
         axes.set_xlabel("load over saturation" if saturation_per_s else "requests/s", fontsize=9)
         axes.set_xlim(-0.6, len(rates) - 0.4)
-        axes.set_ylim(bottom=0)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"TTFT {what}, ms", fontsize=10)
-        axes.grid(axis="y", alpha=0.25)
+        axes.grid(axis="y", which="both", alpha=0.25)
     figure.subplots_adjust(wspace=0.3)
     figure.suptitle(f"a point each run, a bar at their mean{note}", fontsize=9)
-    _legend(figure, policies)
+    _legend(figure, policies, colours)
     return figure
 
 
-def _column(axes: Any, at: float, runs: Sequence[Run], policies: Sequence[str], what: str) -> None:
+def _column(
+    axes: Any, at: float, runs: Sequence[Run], colours: Mapping[str, str], what: str
+) -> None:
     """All policies at one load, side by side around *at*."""
-    present = [name for name in policies if any(run.cell.policy == name for run in runs)]
+    present = [name for name in colours if any(run.cell.policy == name for run in runs)]
     for i, policy in enumerate(present):
         place = at + 0.2 * (i - (len(present) - 1) / 2)
         values = [_figure(run, what) for run in runs if run.cell.policy == policy]
-        colour = COLOURS[policies.index(policy)]
+        colour = colours[policy]
         axes.plot([place] * len(values), values, "o", color=colour, markersize=5, alpha=0.8)
         axes.hlines(float(np.mean(values)), place - 0.08, place + 0.08, color=colour)
 
@@ -147,28 +157,28 @@ def _figure(run: Run, what: str) -> float:
     return float(ttft_ms.mean() if what == "mean" else np.percentile(ttft_ms, int(what[1:])))
 
 
-def _distribution(runs: Sequence[Run], title: str) -> Figure:
+def _distribution(runs: Sequence[Run], title: str, colours: Mapping[str, str]) -> Figure:
     figure = Figure(figsize=(7, 4.2))
     axes = figure.subplots()
     policies = _policies(runs)
-    for i, policy in enumerate(policies):
+    for policy in policies:
         its = [run for run in runs if run.cell.policy == policy]
         ttft_ms = np.concatenate([1e3 * run.times.ttft_s[run.at_s >= WARM_UP_S] for run in its])
         # A few hundred points draw the same line as thousands.
         share = np.linspace(0.0, 1.0, 400)
         width = 2.5 if policy == SUBJECT else 1.3
-        axes.plot(np.quantile(ttft_ms, share), share, color=COLOURS[i], linewidth=width)
+        axes.plot(np.quantile(ttft_ms, share), share, color=colours[policy], linewidth=width)
     axes.set_xscale("log")
     axes.set_xlabel("TTFT, ms")
     axes.set_ylabel("share of requests")
     axes.set_title(f"{title}, all rounds, after the first {WARM_UP_S:.0f} s", fontsize=10)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(which="both", alpha=0.25)
-    _legend(figure, policies)
+    _legend(figure, policies, colours)
     return figure
 
 
-def _over_time(runs: Sequence[Run], title: str) -> Figure:
+def _over_time(runs: Sequence[Run], title: str, colours: Mapping[str, str]) -> Figure:
     """The mean of each window, over all rounds; a thin line for each round."""
     runs, note = _without(runs, _far_off(runs))
     figure = Figure(figsize=(7, 4.2))
@@ -177,17 +187,18 @@ def _over_time(runs: Sequence[Run], title: str) -> Figure:
     length_s = max(run.cell.duration_s for run in runs)
     edges_s = np.arange(0.0, length_s + 1e-9, WINDOW_S)
     middles_s = edges_s[:-1] + WINDOW_S / 2
-    for i, policy in enumerate(policies):
+    for policy in policies:
+        colour = colours[policy]
         lines = np.array([_windows(run, edges_s) for run in runs if run.cell.policy == policy])
         for line in lines:
-            axes.plot(middles_s, line, color=COLOURS[i], linewidth=0.6, alpha=0.35)
-        axes.plot(middles_s, lines.mean(axis=0), color=COLOURS[i], marker=".", linewidth=1.8)
+            axes.plot(middles_s, line, color=colour, linewidth=0.6, alpha=0.35)
+        axes.plot(middles_s, lines.mean(axis=0), color=colour, marker=".", linewidth=1.8)
     axes.set_xlabel("seconds since the start, with empty caches and nothing learned")
     axes.set_ylabel(f"mean TTFT of {WINDOW_S:.0f} s of arrivals, ms")
     axes.set_title(f"{title}; thin: each round{note}", fontsize=9)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
-    _legend(figure, policies)
+    _legend(figure, policies, colours)
     return figure
 
 
@@ -198,9 +209,9 @@ def _windows(run: Run, edges_s: Any) -> Any:
     return 1e3 * np.divide(sums_s, counts, out=np.full(len(counts), np.nan), where=counts > 0)
 
 
-def _legend(figure: Figure, policies: Sequence[str]) -> None:
+def _legend(figure: Figure, policies: Sequence[str], colours: Mapping[str, str]) -> None:
     """One for the whole picture, below it."""
-    lines = [Line2D([], [], color=COLOURS[i], lw=2) for i, _ in enumerate(policies)]
+    lines = [Line2D([], [], color=colours[policy], lw=2) for policy in policies]
     figure.legend(
         lines, policies, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=3, fontsize=9
     )

@@ -7,7 +7,7 @@ Examples:
 
     python benchmarks/predict_runs.py out/fitted.json --rates 42.5,54 --rounds 1,2,3
 
-    python benchmarks/predict_runs.py out/fitted.json --beside benchmarks/gpu/results
+    python benchmarks/predict_runs.py out/fitted.json --beside benchmarks/gpu/results/unequal
 """
 
 from __future__ import annotations

@@ -54,6 +54,13 @@ def test_prompts_of_a_trace_share_as_much_text_as_they_share_hash_ids(traces):
     assert {a.output_tokens for a in arrivals} <= set(range(2, 11))
 
 
+def test_a_trace_that_is_not_there_says_where_to_get_it(tmp_path):
+    cell = Cell("any", "conversation", 20.0, "learned", 1, 3.0)
+
+    with pytest.raises(FileNotFoundError, match=r"--traces.*https://"):
+        cell.arrivals(on_cpu=False, traces=tmp_path)
+
+
 def test_every_part_has_cells_and_the_plan_names_parts_there_are():
     for part in PARTS.values():
         cells = list(part.cells("unequal", 56.7, 0.75, 40.0))
@@ -63,7 +70,7 @@ def test_every_part_has_cells_and_the_plan_names_parts_there_are():
 
 
 def test_what_a_run_will_bring_can_be_said_before_it():
-    cell = Cell("any", "mixed", 40.0, "learned", 1, 12.0)
+    cell = Cell("any", "mixed", 10.0, "learned", 1, 13.0)
     said = predict(cell, ENGINES, Path("nowhere"))
 
     assert said == predict(cell, ENGINES, Path("nowhere"))

@@ -31,6 +31,7 @@ from engines import (
     ready,
     remember,
     remembered,
+    reset_caches,
     server_command,
     start,
 )
@@ -160,6 +161,8 @@ async def measure_alone(engines: Sequence[Engine], asked: argparse.Namespace) ->
     path = asked.folder / f"alone-{asked.fleet}.json"
     if not path.exists():
         sizes = (128, 256, 512) if asked.cpu else (256, 1024, 2048, 4096, 8192)
+        # An earlier call may have been cut off while it asked the same.
+        await reset_caches(engines)
         measured = {each.plan.name: await alone(each.plan, sizes) for each in engines}
         path.write_text(json.dumps(measured))
 

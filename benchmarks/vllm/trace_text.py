@@ -27,12 +27,21 @@ LETTERS_PER_TOKEN = 1.82
 TRACE_FILES: Mapping[str, str] = MappingProxyType(
     {"conversation": "mooncake/conversation_trace.jsonl"}
 )
+PUBLIC_AT = "https://github.com/kvcache-ai/Mooncake/tree/main/FAST25-release/traces"
 TOKENS_PER_HASH = 50
 LETTERS_PER_HASH = round(TOKENS_PER_HASH * LETTERS_PER_TOKEN)
 
 
 def replayed(path: Path, rate_per_s: float, seed: int, duration_s: float) -> Iterator[Arrival]:
-    """The trace at *path* from a row drawn by *seed*, as a Poisson process."""
+    """The trace at *path* from a row drawn by *seed*, as a Poisson process.
+
+    Raises:
+        FileNotFoundError: it is not there; says where the public can get it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no trace {path}: name its folder by --traces, or get the trace from {PUBLIC_AT}"
+        )
     rows = read_mooncake(path, TOKENS_PER_HASH).rows
     rng = random.Random(seed)
     start, n, at_s = rng.randrange(len(rows)), 0, rng.expovariate(rate_per_s)

@@ -53,18 +53,27 @@ def saturation(
 
     The yardsticks know the engines' true speed, so no policy that is to be compared is favoured.
     """
+    return bisect_rate(
+        lambda rate_per_s: is_stable(workload, fleet, traces, rate_per_s, SEED, tokens_per_hash)
+    )
 
-    def stable(rate_per_s: float) -> bool:
-        cell = Cell(workload, fleet, "steady", None, (rate_per_s,))
-        trial = Trial(cell, SEED, requests_at(rate_per_s), YARDSTICKS, traces, tokens_per_hash)
-        arrivals = generate(trial)
-        is_stable = _open_is_stable if arrivals.min_think_s == math.inf else _closed_is_stable
-        return any(
-            is_stable(simulate(trial, parse_contender(yardstick), arrivals))
-            for yardstick in YARDSTICKS
-        )
 
-    return bisect_rate(stable)
+def is_stable(
+    workload: str,
+    fleet: str,
+    traces: Path,
+    rate_per_s: float,
+    seed: int,
+    tokens_per_hash: int | None = None,
+) -> bool:
+    """Whether one of the yardsticks keeps the queues from growing, on the arrivals of *seed*."""
+    cell = Cell(workload, fleet, "steady", None, (rate_per_s,))
+    trial = Trial(cell, seed, requests_at(rate_per_s), YARDSTICKS, traces, tokens_per_hash)
+    arrivals = generate(trial)
+    judge = _open_is_stable if arrivals.min_think_s == math.inf else _closed_is_stable
+    return any(
+        judge(simulate(trial, parse_contender(yardstick), arrivals)) for yardstick in YARDSTICKS
+    )
 
 
 def bisect_rate(stable: Callable[[float], bool]) -> float:
