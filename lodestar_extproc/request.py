@@ -6,6 +6,7 @@ is a chain of block hashes and its length.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -31,7 +32,8 @@ class InferenceRequest(NamedTuple):
 
     Attributes:
         model: what the engine is asked for; empty where the body names none.
-        block_hashes: hash k identifies the first k+1 full blocks of the prompt (see `hash_blocks`).
+        block_hashes: hash k identifies the first k+1 full blocks of the prompt (see `hash_blocks`);
+            never changed, for caches keep slices of it.
         prompt_tokens: exact for token lists, else bytes divided by the learned bytes per token.
         max_output_tokens: the client's limit; None where it set none.
         streaming: whether the answer comes as server-sent events, so that a first token is seen.
@@ -44,7 +46,7 @@ class InferenceRequest(NamedTuple):
 
     model: str
     kind: RequestKind
-    block_hashes: tuple[int, ...]
+    block_hashes: Sequence[int]
     prompt_bytes: int
     prompt_tokens: float
     streaming: bool

@@ -19,7 +19,7 @@ class _Run:
 
     __slots__ = ("blocks", "children", "parent")
 
-    def __init__(self, blocks: tuple[int, ...], parent: _Run | None) -> None:
+    def __init__(self, blocks: Sequence[int], parent: _Run | None) -> None:
         self.blocks = blocks
         self.parent = parent
         self.children: dict[int, _Run] = {}
@@ -65,11 +65,11 @@ class PrefixIndex:
         return at
 
     def insert(self, hashes: Sequence[int]) -> int:
-        """Touch all of *hashes*; returns how many were new."""
+        """Touch all of *hashes*, slices of which are kept; returns how many were new."""
         path, at = self._path(hashes)
         n_new = len(hashes) - at
         if n_new:
-            leaf = _Run(tuple(hashes[at:]), path[-1] if path else self._root)
+            leaf = _Run(hashes[at:], path[-1] if path else self._root)
             self._attach(leaf)
             path.append(leaf)
         for run in reversed(path):
@@ -155,7 +155,7 @@ def matched_blocks(indexes: Iterable[PrefixIndex | None], hashes: Sequence[int])
     return [0 if index is None else index.match(hashes) for index in indexes]
 
 
-def _n_common(blocks: tuple[int, ...], hashes: Sequence[int], at: int) -> int:
+def _n_common(blocks: Sequence[int], hashes: Sequence[int], at: int) -> int:
     """How many of *blocks* go on *hashes* from *at*, of which the first is known to; O(log n)."""
     low, high = 1, min(len(blocks), len(hashes) - at)
     if blocks[high - 1] == hashes[at + high - 1]:

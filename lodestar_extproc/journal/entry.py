@@ -7,6 +7,7 @@ file share a beginning, and whoever does not hold the salt can confirm no prompt
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ def entry(
     )
 
 
-def _prefixes(block_hashes: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+def _prefixes(block_hashes: Sequence[int]) -> tuple[tuple[int, int], ...]:
     """At 1, 2, 4, 8 ... blocks and at the end: few, and yet they tell how far prompts are alike."""
     n = len(block_hashes)
     lengths = [1 << k for k in range(n.bit_length())]

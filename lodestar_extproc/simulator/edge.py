@@ -48,7 +48,8 @@ class Edge:
         return InferenceRequest(
             model="simulated",
             kind=RequestKind.CHAT_COMPLETIONS,
-            block_hashes=tuple(request.block_ids[:n_blocks].tolist()),
+            # A view: as numbers of their own they would fill the processor's caches.
+            block_hashes=request.block_ids.data[:n_blocks],
             prompt_bytes=request.prompt_tokens * BLOCK_BYTES // BLOCK_TOKENS,
             prompt_tokens=request.prompt_tokens * ratio,
             streaming=True,

@@ -1,3 +1,5 @@
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,16 +86,22 @@ class BlockByBlock:
         return next((i for i, h in enumerate(hashes) if h not in self.blocks), len(hashes))
 
 
+def view(hashes):
+    """As the simulator has them."""
+    return np.array(hashes, np.uint64).data
+
+
+@pytest.mark.parametrize("held", [tuple, view])
 @given(st.lists(prompts, min_size=1, max_size=30), st.integers(1, 20), prompts)
-def test_is_an_lru_of_single_blocks(past, capacity, prompt):
+def test_is_an_lru_of_single_blocks(held, past, capacity, prompt):
     index, plain = PrefixIndex(capacity), BlockByBlock(capacity)
     for each in past:
         hashes = hash_blocks(each)
-        index.insert(hashes)
+        index.insert(held(hashes))
         plain.insert(hashes)
 
         assert len(index) == len(plain.blocks)
-        assert index.match(hash_blocks(prompt)) == plain.match(hash_blocks(prompt))
+        assert index.match(held(hash_blocks(prompt))) == plain.match(hash_blocks(prompt))
 
 
 def test_removing_a_prompt_leaves_what_others_share_with_it():
