@@ -78,34 +78,32 @@ class LoadTable:
 
     def __init__(self, decode_speed: DecodeSpeed) -> None:
         self._decode_speed = decode_speed
-        self._begins: dict[str, int] = {}
+        self._columns: dict[str, memoryview[float]] = {}
         self._prefills: dict[str, OrderedDict[str, Flight]] = {}
         self._generation: dict[str, tuple[float, float]] = {}
-        self._hold(np.zeros((0, Row.COUNT)))
-
-    def _hold(self, numbers: FloatArray) -> None:
-        """Keep *numbers*, [n, Row.COUNT]."""
-        self._rows = numbers.T
-        self._numbers = numbers.reshape(-1).data.cast("B").cast("d")
+        self.adopt(())
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
         """Make *endpoints* the columns; those that stay keep their numbers."""
         numbers = np.zeros((len(endpoints), Row.COUNT))
         for row, endpoint in zip(numbers, endpoints, strict=True):
-            at = self._begins.get(endpoint.address)
-            row[:] = _fresh(endpoint) if at is None else self._numbers[at : at + Row.COUNT]
-        self._begins = {e.address: i * Row.COUNT for i, e in enumerate(endpoints)}
-        self._prefills = {a: self._prefills.get(a, OrderedDict()) for a in self._begins}
-        self._generation = {a: g for a, g in self._generation.items() if a in self._begins}
-        self._hold(numbers)
+            known = self._columns.get(endpoint.address)
+            row[:] = _fresh(endpoint) if known is None else known
+        self._rows = numbers.T
+        self._columns = {
+            endpoint.address: row.data.cast("B").cast("d")
+            for endpoint, row in zip(endpoints, numbers, strict=True)
+        }
+        self._prefills = {a: self._prefills.get(a, OrderedDict()) for a in self._columns}
+        self._generation = {a: g for a, g in self._generation.items() if a in self._columns}
 
     def start_prefill(self, decision_id: str, flight: Flight) -> None:
         """Count *flight* as waiting for its first token."""
-        of, at = self._numbers, self._begins[flight.address]
-        of[at + Row.PREFILL_REQUESTS] += 1
-        of[at + Row.PREFILL_UNCACHED] += flight.uncached_tokens
-        of[at + Row.PREFILL_PROMPT] += flight.request.prompt_tokens
-        of[at + Row.PREFILL_PAIRS] += flight.pairs
+        of = self._columns[flight.address]
+        of[Row.PREFILL_REQUESTS] += 1
+        of[Row.PREFILL_UNCACHED] += flight.uncached_tokens
+        of[Row.PREFILL_PROMPT] += flight.request.prompt_tokens
+        of[Row.PREFILL_PAIRS] += flight.pairs
         prefills = self._prefills[flight.address]
         prefills[decision_id] = flight
         if len(prefills) == 1:
@@ -113,65 +111,65 @@ class LoadTable:
 
     def end_prefill(self, decision_id: str, flight: Flight) -> None:
         """Give back what `start_prefill` counted."""
-        of, at = self._numbers, self._begins[flight.address]
+        of = self._columns[flight.address]
         prefills = self._prefills[flight.address]
         del prefills[decision_id]
-        of[at + Row.PREFILL_REQUESTS] -= 1
-        of[at + Row.PREFILL_UNCACHED] -= flight.uncached_tokens
-        of[at + Row.PREFILL_PROMPT] -= flight.request.prompt_tokens
-        of[at + Row.PREFILL_PAIRS] -= flight.pairs
+        of[Row.PREFILL_REQUESTS] -= 1
+        of[Row.PREFILL_UNCACHED] -= flight.uncached_tokens
+        of[Row.PREFILL_PROMPT] -= flight.request.prompt_tokens
+        of[Row.PREFILL_PAIRS] -= flight.pairs
         if not prefills:  # no rounding error outlives an empty queue
             for row in range(Row.PREFILL_REQUESTS, Row.HEAD_UNCACHED):
-                of[at + row] = 0.0
+                of[row] = 0.0
         self._set_head(flight.address)
 
     def _set_head(self, address: str) -> None:
         """Note whose prompt waits longest."""
-        of, at, prefills = self._numbers, self._begins[address], self._prefills[address]
+        of, prefills = self._columns[address], self._prefills[address]
         if prefills:
             head = next(iter(prefills.values()))
-            of[at + Row.HEAD_UNCACHED] = head.uncached_tokens
-            of[at + Row.HEAD_AT_S] = head.dispatched_at_s
+            of[Row.HEAD_UNCACHED] = head.uncached_tokens
+            of[Row.HEAD_AT_S] = head.dispatched_at_s
         else:
-            of[at + Row.HEAD_UNCACHED] = 0.0
-            of[at + Row.HEAD_AT_S] = -math.inf
+            of[Row.HEAD_UNCACHED] = 0.0
+            of[Row.HEAD_AT_S] = -math.inf
 
     def start_decode(self, flight: Flight, at_s: float) -> None:
         """Count *flight* as generating since *at_s*."""
         flight.first_token_at_s = at_s
-        of, at = self._numbers, self._begins[flight.address]
-        of[at + Row.DECODE_REQUESTS] += 1
-        of[at + Row.DECODE_PROMPT] += flight.request.prompt_tokens
-        of[at + Row.DECODE_STARTED_S] += at_s
+        of = self._columns[flight.address]
+        of[Row.DECODE_REQUESTS] += 1
+        of[Row.DECODE_PROMPT] += flight.request.prompt_tokens
+        of[Row.DECODE_STARTED_S] += at_s
 
     def end_decode(self, flight: Flight) -> None:
         """Give back what `start_decode` counted."""
-        of, at = self._numbers, self._begins[flight.address]
-        of[at + Row.DECODE_REQUESTS] -= 1
-        of[at + Row.DECODE_PROMPT] -= flight.request.prompt_tokens
-        of[at + Row.DECODE_STARTED_S] -= flight.first_token_at_s or 0.0
-        if of[at + Row.DECODE_REQUESTS] == 0:
-            of[at + Row.DECODE_PROMPT] = of[at + Row.DECODE_STARTED_S] = 0.0
+        of = self._columns[flight.address]
+        of[Row.DECODE_REQUESTS] -= 1
+        of[Row.DECODE_PROMPT] -= flight.request.prompt_tokens
+        of[Row.DECODE_STARTED_S] -= flight.first_token_at_s or 0.0
+        if of[Row.DECODE_REQUESTS] == 0:
+            of[Row.DECODE_PROMPT] = of[Row.DECODE_STARTED_S] = 0.0
 
     def saw_first_token(self, address: str, at_s: float) -> None:
         """A real first token came from *address*."""
-        of, at = self._numbers, self._begins[address]
-        of[at + Row.LAST_FIRST_TOKEN_AT_S] = max(of[at + Row.LAST_FIRST_TOKEN_AT_S], at_s)
-        of[at + Row.FIRST_TOKENS] += 1
+        of = self._columns[address]
+        of[Row.LAST_FIRST_TOKEN_AT_S] = max(of[Row.LAST_FIRST_TOKEN_AT_S], at_s)
+        of[Row.FIRST_TOKENS] += 1
 
     def scraped(self, address: str, metrics: EndpointMetrics, at_s: float) -> bool:
         """Adopt what the engine reported; None leaves a value unknown.
 
         Returns True when its counters fell or went: the engine restarted since the last scrape.
         """
-        of, at, running = self._numbers, self._begins[address], metrics.running_requests
+        of, running = self._columns[address], metrics.running_requests
         waiting, kv_usage_ratio = metrics.waiting_requests, metrics.kv_usage_ratio
-        of[at + Row.RUNNING] = math.nan if running is None else running
-        of[at + Row.WAITING] = math.nan if waiting is None else waiting
-        of[at + Row.KV_USAGE] = math.nan if kv_usage_ratio is None else kv_usage_ratio
-        of[at + Row.SCRAPED_AT_S] = at_s
+        of[Row.RUNNING] = math.nan if running is None else running
+        of[Row.WAITING] = math.nan if waiting is None else waiting
+        of[Row.KV_USAGE] = math.nan if kv_usage_ratio is None else kv_usage_ratio
+        of[Row.SCRAPED_AT_S] = at_s
         if metrics.kv_capacity_tokens is not None:
-            of[at + Row.KV_CAPACITY] = metrics.kv_capacity_tokens
+            of[Row.KV_CAPACITY] = metrics.kv_capacity_tokens
         total = metrics.generation_tokens
         if total is None:
             return self._generation.pop(address, None) is not None
@@ -181,8 +179,8 @@ class LoadTable:
             rate = (total - total_before) / (at_s - before_s) / running
             rate = min(rate, MAX_DECODE_TOKENS_PER_S)
             self._decode_speed.observe(address, running, 1.0 / rate)
-            known = of[at + Row.DECODE_RATE]
-            of[at + Row.DECODE_RATE] = known + DECODE_RATE_SMOOTHING * (rate - known)
+            known = of[Row.DECODE_RATE]
+            of[Row.DECODE_RATE] = known + DECODE_RATE_SMOOTHING * (rate - known)
         return total < total_before
 
     def counted(self, address: str) -> bool:
@@ -200,11 +198,11 @@ class LoadTable:
 
     def longest_silence_s(self, at_s: float) -> float:
         """The longest of `silent_s`, found faster."""
-        of, longest_s = self._numbers, 0.0
+        longest_s = 0.0
         for address, prefills in self._prefills.items():
             if prefills:
-                at = self._begins[address]
-                since_s = max(of[at + Row.HEAD_AT_S], of[at + Row.LAST_FIRST_TOKEN_AT_S])
+                of = self._columns[address]
+                since_s = max(of[Row.HEAD_AT_S], of[Row.LAST_FIRST_TOKEN_AT_S])
                 longest_s = max(longest_s, at_s - since_s)
         return longest_s
 
@@ -231,7 +229,7 @@ class LoadTable:
             stale_s: scraped values older than this become NaN.
         """
         values = self._rows.copy() if columns is None else self._rows.take(columns, axis=1)
-        scraped_at_s = self._numbers[Row.SCRAPED_AT_S :: Row.COUNT].tolist()
+        scraped_at_s = self._rows[Row.SCRAPED_AT_S].tolist()
         if at_s - min(scraped_at_s, default=at_s) > stale_s:
             stale = at_s - values[Row.SCRAPED_AT_S] > stale_s
             values[Row.RUNNING : Row.SCRAPED_AT_S, stale] = np.nan

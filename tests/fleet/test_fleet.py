@@ -286,3 +286,12 @@ def test_a_snapshot_stays_as_it_was():
     assert snapshot.decode_context_tokens.tolist() == [0.0, 0.0]
     assert snapshot.running_requests[0] == 3.0
     assert snapshot.scrape_age_s.tolist() == [1.0, float("inf")]
+
+
+def test_a_new_membership_keeps_the_numbers_of_those_that_stay():
+    fleet = a_fleet(2)
+    dispatch(fleet, "d", B, at_s=1.0)
+    fleet.set_endpoints([*reversed(fleet.endpoints), an_endpoint(3)])
+    fleet.first_token("d", 2.0)
+
+    assert fleet.snapshot(2.0).decode_requests.tolist() == [1.0, 0.0, 0.0]
