@@ -164,19 +164,19 @@ class Router:
         self, request: InferenceRequest, at_s: float, subset: Subset | None = None
     ) -> Candidates:
         """*request* beside every routable endpoint it may go to: what a policy sees."""
-        snapshot = self.fleet.snapshot(at_s, subset)
-        matched_tokens, matched_ratio = self.fleet.match(request, snapshot.endpoints)
+        fleet, snapshot = self.fleet, self.fleet.snapshot(at_s, subset)
         endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
+        matched_tokens, matched_ratio = fleet.match(request, endpoints)
         tpot_s = None
         if tpot_slo_s is not None:
-            tpot_s = self.fleet.decode_speed.tpot_s(endpoints, snapshot.in_flight + 1)
+            tpot_s = fleet.decode_speed.tpot_s(endpoints, snapshot.in_flight + 1)
         return Candidates(
             request,
             snapshot,
             matched_tokens,
             matched_ratio,
             self.learner.prefill_s_per_ktoken(endpoints),
-            adapter_effort=self.fleet.adapters.effort(request.model, endpoints),
+            adapter_effort=fleet.adapters.effort(request.model, endpoints),
             tpot_s=tpot_s,
             tpot_slo_s=tpot_slo_s,
         )

@@ -136,10 +136,10 @@ class Fleet:
         if not (hashes := request.block_hashes):
             return np.zeros(len(endpoints)), np.zeros(len(endpoints))
         matched = matched_blocks(self._indexes_of(endpoints), hashes)
-        blocks = np.array(matched, dtype=np.float64)
-        tokens = blocks * request.tokens_per_block
+        blocks, tokens_per_block = np.array(matched, dtype=np.float64), request.tokens_per_block
+        tokens = blocks * tokens_per_block
         most = max(request.prompt_tokens - 1.0, 0.0)  # the last one is always computed
-        if max(matched, default=0) * request.tokens_per_block > most:
+        if max(matched, default=0) * tokens_per_block > most:
             np.minimum(tokens, most, out=tokens)
         return tokens, blocks / len(hashes)
 
@@ -282,13 +282,13 @@ class Fleet:
             return
         self.adapters.report(address, metrics.adapters)
         restarted = self._load.scraped(address, metrics, at_s)
-        index = self._indexes[address]
+        index, capacity = self._indexes[address], metrics.kv_capacity_tokens
         if index is None:
             return
         if restarted:
             index.clear()
-        if metrics.kv_capacity_tokens is not None:
-            index.resize(self._blocks(metrics.kv_capacity_tokens))
+        if capacity is not None:
+            index.resize(self._blocks(capacity))
 
     def record_probe(self, address: str, healthy: bool, at_s: float) -> None:  # noqa: FBT001
         """An active probe of *address* ended."""

@@ -52,16 +52,13 @@ class PrefixIndex:
 
     def match(self, hashes: Sequence[int]) -> int:
         """Leading blocks of *hashes* that are present."""
-        at, n_hashes, run = 0, len(hashes), self._root
-        while at < n_hashes:
-            child = run.children.get(hashes[at])
-            if child is None:
-                return at
-            blocks = child.blocks
+        at, n_hashes, children = 0, len(hashes), self._root.children
+        while at < n_hashes and (run := children.get(hashes[at])) is not None:
+            blocks = run.blocks
             end = at + len(blocks)
             if end > n_hashes or blocks[-1] != hashes[end - 1]:
                 return at + _n_common(blocks, hashes, at)
-            at, run = end, child
+            at, children = end, run.children
         return at
 
     def insert(self, hashes: Sequence[int]) -> int:

@@ -11,10 +11,12 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.decision import Decision
+from lodestar_extproc.endpoint import EndpointMetrics
 from lodestar_extproc.router import Router
 from lodestar_extproc.simulator.arrival import VirtualRequest, Workload
 from lodestar_extproc.simulator.edge import Edge
@@ -109,7 +111,7 @@ class VirtualCluster:
     def _await_next_arrival(self) -> None:
         request = next(self._arrivals, None) if self._n_left > 0 else None
         if request is not None:
-            self.plan(request.at_s, lambda: self._arrive_and_await_next(request))
+            self.plan(request.at_s, partial(self._arrive_and_await_next, request))
 
     def _arrive_and_await_next(self, request: VirtualRequest) -> None:
         self._arrive(request)
@@ -133,7 +135,7 @@ class VirtualCluster:
         live = self._live[number] = _Live(number, request, router, decision, record)
         self._submit(live)
         if self._edge.abort_ratio > 0 and self._rng.random() < self._edge.abort_ratio:
-            self.plan(self.now_s + self._edge.abort_after_s, lambda: self._abort(number))
+            self.plan(self.now_s + self._edge.abort_after_s, partial(self._abort, number))
 
     def _submit(self, live: _Live) -> None:
         """Send it to the first candidate that takes it, as Envoy retries."""
@@ -203,7 +205,7 @@ class VirtualCluster:
         self._report_end(live, Outcome.SERVED, at_s)
         follow = self._workload.next_turn(live.request, at_s)
         if follow is not None:
-            self.plan(follow.at_s, lambda: self._arrive(follow))
+            self.plan(follow.at_s, partial(self._arrive, follow))
 
     def _report_end(self, live: _Live, outcome: Outcome, ended_s: float) -> None:
         """The access log entry, as late as it comes."""
@@ -237,9 +239,12 @@ class VirtualCluster:
         for machine, gauges in zip(self.machines, self._rack.gauges(), strict=True):
             if machine.refusing:
                 continue
-            metrics = machine.page(*gauges)
+            endpoint, (running, waiting, kv_usage_ratio, tokens) = machine.endpoint, gauges
+            metrics = EndpointMetrics(
+                running, waiting, kv_usage_ratio, endpoint.kv_capacity_tokens, tokens
+            )
             for router in self.routers:
-                router.fleet.record_metrics(machine.endpoint.address, metrics, self.now_s)
+                router.fleet.record_metrics(endpoint.address, metrics, self.now_s)
         # As long as anything may happen: a workload may end before all requests have come.
         if self._live or self._actions:
             self.plan(self.now_s + self._edge.scrape_interval_s, self._scrape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
+from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.simulator.accelerators import EngineSpec
 from lodestar_extproc.simulator.engine import Engine
 
@@ -20,15 +20,6 @@ class Machine:
     endpoint: Endpoint
     engine: Engine
     refusing: bool = False
-
-    def page(
-        self, running: float, waiting: float, kv_usage_ratio: float, generation_tokens: float
-    ) -> EndpointMetrics:
-        """What its metric page says, with the gauges that `Rack` reads of its engine."""
-        kv_capacity_tokens = self.endpoint.kv_capacity_tokens
-        return EndpointMetrics(
-            running, waiting, kv_usage_ratio, kv_capacity_tokens, generation_tokens
-        )
 
     def restart(self, seed: int) -> None:
         """A new engine of the same kind, with nothing in its cache."""
