@@ -39,8 +39,11 @@ class GenerationTimes:
 
     def add(self, accelerator: str, generation_s: float) -> None:
         """An answer from *accelerator* ended so long after its first token."""
-        self._smooth(None, generation_s)
-        self._smooth(accelerator, generation_s)
+        for key in (None, accelerator):
+            n, mean_s = self._means.get(key, (0, 0.0))
+            # A plain mean at first, so that the first answer weighs no more than the next.
+            mean_s += max(SMOOTHING, 1.0 / (n + 1)) * (generation_s - mean_s)
+            self._means[key] = (n + 1, mean_s)
         self._changed.add(accelerator)
 
     def mean_s(self, endpoints: Sequence[Endpoint]) -> FloatArray:
@@ -52,9 +55,3 @@ class GenerationTimes:
                 self._table.set_accelerator(accelerator, self._means[accelerator][1])
             self._changed.clear()
         return self._table.gather(endpoints)[:, 0]
-
-    def _smooth(self, key: str | None, generation_s: float) -> None:
-        """A plain mean at first, so that the first answer weighs no more than the next."""
-        n, mean_s = self._means.get(key, (0, 0.0))
-        mean_s += max(SMOOTHING, 1.0 / (n + 1)) * (generation_s - mean_s)
-        self._means[key] = (n + 1, mean_s)

