@@ -73,7 +73,7 @@ bench-validate: install  ## the simulated engine against a real vLLM log (ARGS="
 
 bench-calibrate: install  ## the simulated engine fitted to real vLLM and held against runs it never saw (ARGS="out/vllm/results")
 	$(BIN)/python benchmarks/calibrate.py \
-	  $(if $(ARGS),$(ARGS),benchmarks/gpu/results/first --fit rate_per_s=42.52,round=1 --host)
+	  $(if $(ARGS),$(ARGS),benchmarks/gpu/results/unequal --fit rate_per_s=42.53,round=1,repeat=0 --host)
 
 bench-hot-path: install  ## what a decision costs (ARGS="--json FILE", ARGS=--memory)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/hot_path.py $(ARGS)

@@ -15,7 +15,7 @@ from parts import PARTS, PLAN  # noqa: E402
 from predict_runs import predict, read_engines  # noqa: E402
 from trace_text import TRACE_FILES, replayed  # noqa: E402
 
-ENGINES = read_engines(BENCHMARKS / "gpu" / "fitted.json")
+ENGINES = read_engines(BENCHMARKS / "gpu" / "results" / "first" / "fitted.json")
 
 
 @pytest.fixture
