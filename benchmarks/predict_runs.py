@@ -14,17 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from real_runs import prompt_of
-
-sys.path.insert(0, str(Path(__file__).parent / "vllm"))
-
-from cells import TRACES, Cell
+from real_runs import TRACES, Cell, prompt_of
 
 from lodestar_extproc.evaluation.clairvoyant import Oracle
 from lodestar_extproc.evaluation.contenders import parse_contender
