@@ -3,23 +3,26 @@
 Reads a results folder of `compare_on_gpu.py`. The coefficients of each endpoint are fitted to some
 runs; every other run is then replayed, each request at its time on the endpoint that served it, and
 the times compared. With --host one number more an endpoint, how fast its host was, is fitted to the
-warm-up of each replayed run; only what comes after is compared.
+warm-up of each replayed run; only what comes after is compared. With --pace one number more a run,
+how fast the whole machine was, is read off its time per token, fitted runs too; their TTFT is not
+looked at for it.
 
 Examples:
 
     python benchmarks/calibrate.py benchmarks/gpu/results/first --fit rate_per_s=42.52,round=1
 
-    python benchmarks/calibrate.py out/vllm/results --fit round=1,repeat=0 --json out/fitted.json
+    python benchmarks/calibrate.py out/vllm/results --fit "round=1,repeat=0|1" --pace
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,8 +33,10 @@ from engine_fit import (
     first_guess,
     fit,
     fit_host,
+    pace_of,
     part_of,
     simulate,
+    slower,
     slower_host,
     tpot_s,
     value_of,
@@ -40,7 +45,7 @@ from real_runs import TRACES, Run, Times, read_runs
 
 from lodestar_extproc.simulator.accelerators import EngineSpec
 
-NOT_SLOWER: Mapping[str, float] = MappingProxyType({})
+ALIKE: Mapping[str, float] = MappingProxyType({})
 WARM_UP_S = 10.0
 """Of a run, in which every cache begins empty; left out of all figures."""
 FIGURES = ("mean", "p50", "p90", "p99", "TPOT", "e2e")
@@ -53,7 +58,7 @@ class Replayed:
 
     Attributes:
         real, simulated: FIGURES, in seconds.
-        host: how many times as long the host was taken to need as in the fitted runs, by endpoint.
+        slower: how many times as long hosts, or the machine, were taken to need as when fitted.
         hit_ratio: prompt tokens that the simulated caches held.
         median_error: of one request's TTFT, as a share of the real one.
     """
@@ -61,7 +66,7 @@ class Replayed:
     run: Run
     real: Mapping[str, float]
     simulated: Mapping[str, float]
-    host: Mapping[str, float]
+    slower: Sequence[float]
     hit_ratio: float
     median_error: float
 
@@ -79,14 +84,22 @@ def main() -> None:
     if not fitted:
         sys.exit(f"no run has {asked.fit}; there are: " + ", ".join(run.cell.name for run in runs))
     specs = dict(fit_all(fitted, about, asked.evaluations))
+    if asked.pace:
+        paces = {run.cell.name: pace_in(run, specs) for run in fitted}
+        typical = statistics.geometric_mean(paces.values())
+        paces = {name: pace / typical for name, pace in paces.items()}
+        specs = dict(fit_all(fitted, about, asked.evaluations, paces))
     print("\n".join(coefficients(specs)), flush=True)
     tables = {"fitted": fitted, "not fitted": others}
     for title, some in tables.items():
         replays = [replay(run, specs) for run in some]
         print("\n".join(["", f"{title}:", "", *table(replays)]), flush=True)
     if asked.host:
-        replays = [replay(run, specs, host_of(run, specs)) for run in others]
+        replays = [on_hosts(run, specs) for run in others]
         print("\n".join(["", "not fitted, but for the hosts' speed:", "", *table(replays)]))
+    if asked.pace:
+        replays = [at_pace(run, specs) for run in others]
+        print("\n".join(["", "not fitted, but for the machine's pace:", "", *table(replays)]))
     print("\n".join(["", "real runs beside each other:", "", *spreads(runs)]))
     print("\n".join(["", *idle_spread(about)]))
     if asked.json:
@@ -103,9 +116,10 @@ def arguments() -> argparse.Namespace:
         type=conditions,
         default="round=1,repeat=0",
         metavar="NAME=VALUE,...",
-        help="runs to fit, by fields of their cell (default: %(default)s)",
+        help="runs to fit, by fields of their cell; values parted by | (default: %(default)s)",
     )
     parser.add_argument("--host", action="store_true", help="fit the hosts' speed in each run, too")
+    parser.add_argument("--pace", action="store_true", help="take the machine's pace from TPOT")
     parser.add_argument("--evaluations", type=int, default=500, help="of one endpoint's fit")
     parser.add_argument("--json", type=Path, help="write the fitted engines here")
     parser.add_argument("--traces", type=Path, default=TRACES, help="of runs that replayed one")
@@ -121,42 +135,73 @@ def conditions(text: str) -> dict[str, str]:
 
 
 def chosen(run: Run, wanted: Mapping[str, str]) -> bool:
-    return all(str(getattr(run.cell, name, None)) == value for name, value in wanted.items())
+    return all(
+        str(getattr(run.cell, name, None)) in value.split("|") for name, value in wanted.items()
+    )
 
 
 def fit_all(
-    runs: Sequence[Run], about: Mapping[str, Any], evaluations: int
+    runs: Sequence[Run],
+    about: Mapping[str, Any],
+    evaluations: int,
+    paces: Mapping[str, float] = ALIKE,
 ) -> Iterator[tuple[str, EngineSpec]]:
-    """The engine that fits each endpoint best."""
+    """The engine that fits each endpoint best.
+
+    Args:
+        paces: of the machine, by the run's name.
+    """
     for endpoint in sorted({str(name) for run in runs for name in run.served_by}):
         began_s = time.monotonic()
         alone = next(v for k, v in about["alone"].items() if k.endswith(endpoint))
         kv_tokens = int(alone.get("kv_tokens") or about["kv_tokens"])
-        parts = [part_of(run, endpoint) for run in runs]
+        parts = [
+            replace(part_of(run, endpoint), pace=paces.get(run.cell.name, 1.0)) for run in runs
+        ]
         guess = first_guess(endpoint, alone, kv_tokens)
         yield endpoint, fit([part for part in parts if len(part.numbers)], guess, evaluations)
         print(f"{endpoint} fitted in {time.monotonic() - began_s:.0f} s", file=sys.stderr)
 
 
-def host_of(run: Run, specs: Mapping[str, EngineSpec]) -> dict[str, float]:
-    """How slow each host was in the warm-up of *run*, which no figure counts."""
+def on_hosts(run: Run, specs: Mapping[str, EngineSpec]) -> Replayed:
+    """*run* on hosts as slow as they were in its warm-up, which no figure counts."""
     parts = {name: part_of(run, name, WARM_UP_S) for name in specs}
-    return {name: fit_host(part, specs[name]) for name, part in parts.items() if len(part.numbers)}
+    hosts = {name: fit_host(part, specs[name]) for name, part in parts.items() if len(part.numbers)}
+    slowed = {name: slower_host(spec, hosts.get(name, 1.0)) for name, spec in specs.items()}
+    return replay(run, slowed, list(hosts.values()))
 
 
-def replay(
-    run: Run, specs: Mapping[str, EngineSpec], host: Mapping[str, float] = NOT_SLOWER
-) -> Replayed:
-    """What *specs* make of *run*, on hosts that take *host* times as long."""
-    slowed = {name: slower_host(spec, host.get(name, 1.0)) for name, spec in specs.items()}
-    simulated, hit_ratio = simulate(run, slowed)
+def at_pace(run: Run, specs: Mapping[str, EngineSpec]) -> Replayed:
+    """*run* on a machine as slow as its time per token says."""
+    pace = pace_in(run, specs)
+    return replay(run, {name: slower(spec, pace) for name, spec in specs.items()}, [pace])
+
+
+def pace_in(run: Run, specs: Mapping[str, EngineSpec]) -> float:
+    """How many times as long the machine took in *run* as *specs* do, by its mean TPOT."""
+    warm = run.at_s >= WARM_UP_S
+
+    def simulated_tpot_s(pace: float) -> float:
+        times, _ = simulate(run, {name: slower(spec, pace) for name, spec in specs.items()})
+        return float(tpot_s(times, run.output_tokens)[warm].mean())
+
+    return pace_of(simulated_tpot_s, float(tpot_s(run.times, run.output_tokens)[warm].mean()))
+
+
+def replay(run: Run, specs: Mapping[str, EngineSpec], slower: Sequence[float] = ()) -> Replayed:
+    """What *specs* make of *run*.
+
+    Args:
+        slower: by what they were slowed for it.
+    """
+    simulated, hit_ratio = simulate(run, specs)
     warm = run.at_s >= WARM_UP_S
     errors = np.abs(simulated.ttft_s / run.times.ttft_s - 1.0)[warm]
     return Replayed(
         run,
         figures(run.times, run.output_tokens, warm),
         figures(simulated, run.output_tokens, warm),
-        host,
+        slower,
         hit_ratio,
         float(np.median(errors)),
     )
@@ -182,18 +227,18 @@ def coefficients(specs: Mapping[str, EngineSpec]) -> Iterator[str]:
 
 def table(replays: Sequence[Replayed]) -> Iterator[str]:
     """A row a run: the real figure in ms and the simulated one's error."""
-    yield "| load | policy | round | " + " | ".join(FIGURES) + " | one request | hits | host |"
+    yield "| load | policy | round | " + " | ".join(FIGURES) + " | one request | hits | slower |"
     yield "|---" * (len(FIGURES) + 6) + "|"
     loads = sorted({load_of(each.run) for each in replays})
     for each in sorted(replays, key=lambda each: (load_of(each.run), each.run.cell.name)):
         cell = each.run.cell
         again = f" again {cell.repeat}" if cell.repeat else ""
-        hosts = " ".join(f"{slower:.2f}" for slower in each.host.values())
+        slower_by = " ".join(f"{factor:.2f}" for factor in each.slower)
         errors = [f"{1e3 * each.real[name]:.0f} {each.error(name):+.0%}" for name in FIGURES]
         yield (
             f"| {load_name(load_of(each.run))} | {cell.policy} | {cell.round}{again} | "
             + " | ".join(errors)
-            + f" | {each.median_error:.0%} | {each.hit_ratio:.2f} | {hosts} |"
+            + f" | {each.median_error:.0%} | {each.hit_ratio:.2f} | {slower_by} |"
         )
     for load in loads:
         some = [each for each in replays if load_of(each.run) == load]

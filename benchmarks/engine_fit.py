@@ -7,14 +7,14 @@ times. It knows no files.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from real_runs import Run, Times
-from scipy.optimize import minimize, minimize_scalar
+from scipy.optimize import brentq, minimize, minimize_scalar
 
 from lodestar_extproc.simulator.accelerators import EngineSpec, StepCost
 from lodestar_extproc.simulator.engine import Engine, EventKind
@@ -27,16 +27,23 @@ FITTED = (
 HOST = ("floor_ms", "base_ms", "per_decode_ms", "api_delay_s")
 """Those that the processor takes, not the accelerator, where kernels are launched one by one."""
 EVALUATIONS = 500
+SLOWEST = 3.0
+"""A machine's pace differs from run to run by no more than this factor, either way."""
 FIRST_STEP = 0.5
 """Of the logarithm of a coefficient: half as much again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one endpoint served of a run."""
+    """What one endpoint served of a run.
+
+    Attributes:
+        pace: how many times as long the machine took in that run as in others.
+    """
 
     run: Run
     numbers: NDArray[np.int64]
+    pace: float = 1.0
 
     @property
     def times(self) -> Times:
@@ -48,8 +55,8 @@ class Part:
         return self.run.output_tokens[self.numbers]
 
     def simulated(self, spec: EngineSpec) -> tuple[Times, Engine]:
-        """As an engine of *spec* takes, and that engine afterwards."""
-        engine = Engine(spec)
+        """As an engine of *spec* takes at this pace, and that engine afterwards."""
+        engine = Engine(slower(spec, self.pace))
         at_s = self.run.at_s
         for number in self.numbers.tolist():
             prompt = self.run.prompts[number]
@@ -137,6 +144,29 @@ def fit_host(part: Part, spec: EngineSpec) -> float:
     return math.exp(found.x)
 
 
+def pace_of(simulated_tpot_s: Callable[[float], float], real_tpot_s: float) -> float:
+    """How many times as long a whole machine took in a run as in what was fitted, by its TPOT.
+
+    No TTFT is looked at, so those of the run can still be predicted.
+
+    Args:
+        simulated_tpot_s: the run's mean TPOT at a pace.
+    """
+    low, high = -math.log(SLOWEST), math.log(SLOWEST)
+    if simulated_tpot_s(SLOWEST) <= real_tpot_s:
+        return SLOWEST
+    if simulated_tpot_s(1 / SLOWEST) >= real_tpot_s:
+        return 1 / SLOWEST
+    return math.exp(
+        brentq(lambda x: simulated_tpot_s(math.exp(x)) - real_tpot_s, low, high, xtol=0.01)
+    )
+
+
+def slower(spec: EngineSpec, factor: float) -> EngineSpec:
+    """*spec* on a machine that takes *factor* times as long for everything."""
+    return with_values(spec, {name: factor * value_of(spec, name) for name in FITTED})
+
+
 def slower_host(spec: EngineSpec, factor: float) -> EngineSpec:
     """*spec* on a processor that takes *factor* times as long."""
     return with_values(spec, {name: factor * value_of(spec, name) for name in HOST})
@@ -182,6 +212,7 @@ def first_guess(endpoint: str, alone: Mapping[str, Any], kv_tokens: int) -> Engi
         endpoint,
         cost,
         kv_blocks=kv_tokens // 16,
+        scheduled_ahead=True,
         api_delay_s=0.01,
         jitter_cv=0.0,
         stall_ratio=0.0,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent / "vllm"))
 
-from cells import LETTERS_PER_TOKEN, TRACES, Cell
+from cells import CPU_BLOCK_TOKENS, LETTERS_PER_TOKEN, TRACES, Cell
 
 from lodestar_extproc.evaluation.chats import Arrival
 from lodestar_extproc.simulator.state import BLOCK_TOKENS
@@ -31,7 +31,6 @@ MARKER = "\n\n"
 """Stands for a message's role or end in a rendered prompt, which take a token each."""
 DECIMALS = 5
 """Of times in what a cell leaves behind."""
-LETTERS_PER_BLOCK = LETTERS_PER_TOKEN * BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +82,7 @@ def read_runs(folder: Path, traces: Path = TRACES) -> list[Run]:
     """
     summary = json.loads((folder / "summary.json").read_text())
     on_cpu = not summary["about"]["gpu"]
+    block_tokens = CPU_BLOCK_TOKENS if on_cpu else BLOCK_TOKENS
     rows = _rows_by_cell(folder / "requests.csv.gz", summary["cells"])
     prompts: dict[tuple[str, float, int, float], list[tuple[Arrival, Prompt]]] = {}
     runs = []
@@ -90,7 +90,7 @@ def read_runs(folder: Path, traces: Path = TRACES) -> list[Run]:
         arrivals = (cell.workload, cell.rate_per_s, cell.round, cell.duration_s)
         if arrivals not in prompts:
             made = cell.arrivals(on_cpu=on_cpu, traces=traces)
-            prompts[arrivals] = [(arrival, prompt_of(arrival)) for arrival in made]
+            prompts[arrivals] = [(arrival, prompt_of(arrival, block_tokens)) for arrival in made]
         runs.append(_run(cell, its_rows, prompts[arrivals]))
     return runs
 
@@ -142,18 +142,23 @@ def _run(cell: Cell, rows: Sequence[Row], made: Sequence[tuple[Arrival, Prompt]]
     )
 
 
-def prompt_of(arrival: Arrival) -> Prompt:
+def prompt_of(arrival: Arrival, block_tokens: int = BLOCK_TOKENS) -> Prompt:
     """Tokens and blocks of *arrival*, counted in letters: within 2 % of the tokenizer's.
 
     Answers that clients send back are their own, so no block of an answer can be hit.
+
+    Args:
+        block_tokens: of the real cache's blocks, a multiple of the simulated one's; these are hit
+            all at once or not at all.
     """
     text = "".join(f"{MARKER}{said}{MARKER}" for _, said in arrival.messages) + MARKER
     rendered = text.encode()
-    ends = np.arange(1, len(rendered) / LETTERS_PER_BLOCK) * LETTERS_PER_BLOCK
+    tokens = max(1, round(len(rendered) / LETTERS_PER_TOKEN))
     begin, seed, ids = 0, 0, []
-    for end in ends.astype(int).tolist():
+    for number in range(1, tokens // block_tokens + 1):
+        end = int(number * block_tokens * LETTERS_PER_TOKEN)
         seed = xxhash.xxh3_64_intdigest(rendered[begin:end], seed)
         begin = end
-        ids.append(seed)
-    tokens = max(1, round(len(rendered) / LETTERS_PER_TOKEN))
-    return Prompt(tokens, arrival.output_tokens, np.array(ids[: tokens // BLOCK_TOKENS], np.uint64))
+        parts = range(block_tokens // BLOCK_TOKENS)
+        ids += [xxhash.xxh3_64_intdigest(bytes([part]), seed) for part in parts]
+    return Prompt(tokens, arrival.output_tokens, np.array(ids, np.uint64))

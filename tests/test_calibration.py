@@ -19,6 +19,7 @@ from cells import Cell, interleaved  # noqa: E402
 from engine_fit import first_guess, fit, loss, part_of, simulate, slower_host  # noqa: E402
 from real_runs import Run, Times, prompt_of, read_runs  # noqa: E402
 
+from lodestar_extproc.evaluation.chats import Arrival  # noqa: E402
 from lodestar_extproc.simulator.accelerators import EngineSpec, StepCost  # noqa: E402
 
 FAST = EngineSpec(
@@ -103,6 +104,18 @@ def test_equal_beginnings_of_prompts_are_equal_blocks():
     shared = min(map(len, ids))
 
     assert (ids[0][:shared] == ids[1][:shared]).mean() > 0.9
+
+
+def test_a_block_of_the_real_cache_is_hit_at_once_or_not_at_all():
+    # They part within the second half of the tenth block of 32 tokens, which are 58 letters.
+    one, other = (
+        Arrival(0.0, "chat", (("user", text),), 1) for text in ("x" * 600, "x" * 560 + "y" * 40)
+    )
+
+    for block_tokens, shared in ((16, 19), (32, 18)):
+        ids = [prompt_of(each, block_tokens).block_ids for each in (one, other)]
+        assert np.flatnonzero(ids[0] != ids[1])[0] == shared
+        assert len(set(ids[0].tolist())) == len(ids[0]) == 20
 
 
 def test_a_replay_is_exact_for_the_engines_it_was_recorded_from(tmp_path):

@@ -171,7 +171,7 @@ def cpu_plans(folder: Path) -> list[EnginePlan]:
     ports = free_ports(2)
     models = ("27m", "54m")
     return [
-        cpu_engine(folder, model, ports[i], i, kv_cache="96M") for i, model in enumerate(models)
+        cpu_engine(folder, model, ports[i], i, kv_cache_mib=96) for i, model in enumerate(models)
     ]
 
 

@@ -54,6 +54,8 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         # By how much a run differs from itself.
         "again": Part(MAIN, (1,), repeat=1),
         "again2": Part(MAIN, (1,), repeat=2),
+        "again3": Part(MAIN, (1,), repeat=3),
+        "again4": Part(MAIN, (1,), repeat=4),
         "rivals_again": Part(RIVALS, (1,), repeat=1),
         "rivals_again2": Part(RIVALS, (1,), repeat=2),
         # Dealt out in turn these are more than the fleet can serve.

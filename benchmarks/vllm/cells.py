@@ -16,6 +16,8 @@ from trace_text import LETTERS_PER_TOKEN, TRACE_FILES, replayed
 from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, MIXES, Arrival, ChatMix, Chats
 
 TRACES = Path("traces")
+CPU_BLOCK_TOKENS = 32
+"""Of a cache on CPU."""
 CPU_SHARE = 1 / 8
 """Of a prompt's length on CPU: a core is a thousand times slower than a GPU."""
 FIRST_SEED = 100

@@ -48,6 +48,8 @@ class EngineSpec:
         token_budget: tokens scheduled a step.
         max_model_tokens: longest prompt plus output.
         chunked: vLLM V1's scheduler; False is V0's: whole prompts first, decodes wait.
+        scheduled_ahead: a step is put together when the one before it begins, so what arrives
+            meanwhile waits for one more (vLLM's async scheduling, its default since 2026).
         api_delay_s: from a request's arrival to the engine's queue.
         jitter_cv: log-normal spread of a step's time.
         stall_ratio: share of the steps that take *stall_min_s* to *stall_max_s* longer.
@@ -63,6 +65,7 @@ class EngineSpec:
     chunked: bool = True
     prefix_caching: bool = True
     watermark_blocks: int = 0
+    scheduled_ahead: bool = False
     api_delay_s: float = 0.02
     jitter_cv: float = 0.04
     stall_ratio: float = 0.0004

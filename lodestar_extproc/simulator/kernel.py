@@ -183,11 +183,11 @@ def step_time_s(engine: Any) -> float:
 
 
 @njit(cache=True)
-def start_step(state: State) -> None:
-    """Schedule the next step, or set when to look again."""
+def schedule(state: State, seen_until_s: float) -> None:
+    """Put the next step together from what had arrived by *seen_until_s*."""
     engine, requests = state.engine, state.requests
     slot = requests[PENDING].next
-    while slot != PENDING and requests[slot].ready_s <= engine.now_s:
+    while slot != PENDING and requests[slot].ready_s <= seen_until_s:
         unlink(requests, slot)
         insert_before(requests, WAITING, slot)
         engine.n_waiting += 1
@@ -198,14 +198,29 @@ def start_step(state: State) -> None:
         schedule_chunked(state)
     else:
         schedule_whole(state)
+
+
+@njit(cache=True)
+def start_step(state: State) -> None:
+    """Schedule the next step, or set when to look again."""
+    engine = state.engine
+    if engine.scheduled_ahead and engine.stepping:
+        schedule(state, engine.step_began_s)
+        # Nothing was put together ahead: then it is now.
+        if engine.step_prefill + engine.step_decodes == 0:
+            schedule(state, engine.now_s)
+    else:
+        schedule(state, engine.now_s)
+    slot = state.requests[PENDING].next
     engine.stepping = engine.step_prefill + engine.step_decodes > 0
     if engine.stepping:
         engine.steps += 1
+        engine.step_began_s = engine.now_s
         engine.next_event_s = engine.now_s + step_time_s(engine)
     elif engine.n_waiting + engine.n_running > 0:
         engine.next_event_s = engine.now_s + RETRY_S
     elif slot != PENDING:
-        engine.next_event_s = requests[slot].ready_s
+        engine.next_event_s = state.requests[slot].ready_s
     else:
         engine.next_event_s = np.inf
 

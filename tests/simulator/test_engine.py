@@ -225,3 +225,15 @@ def test_extreme_block_ids_are_as_good_as_any():
     submit(engine, 0, 49, block_ids=block_ids)
     submit(engine, 1, 49, block_ids=block_ids, at_s=1.0)
     assert run(engine)[2] == {0: 0, 1: 48}
+
+
+def test_a_step_that_is_scheduled_ahead_takes_up_only_what_had_come_when_the_last_one_began():
+    first_token_s = []
+    for ahead in (False, True):
+        engine = Engine(a_spec(scheduled_ahead=ahead))
+        submit(engine, 0, prompt=16, output=8)
+        submit(engine, 1, prompt=16, at_s=1.5 * STEP_S)
+        first, _, _ = run(engine)
+        first_token_s.append(first[1])
+
+    assert first_token_s == pytest.approx([3 * STEP_S, 4 * STEP_S])

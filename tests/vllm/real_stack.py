@@ -18,7 +18,6 @@ from kv_events import CacheFollower
 from lodestar_extproc.demo.processes import free_ports
 
 CHAT = "/v1/chat/completions"
-BLOCK_TOKENS = 32
 FROZEN_AFTER_S = 3.0
 SETTINGS = {
     # Fixed and quick to explain; every answer is watched to its end, for its usage.
@@ -178,7 +177,7 @@ async def running_stack(environment: Path, folder: Path) -> AsyncIterator[RealSt
             core,
             *ENGINE_OPTIONS,
             *("--kv-events-config", json.dumps(KV_EVENTS)),
-            kv_cache="16M",
+            kv_cache_mib=16,
         )
         for core, port in enumerate(ports)
     ]

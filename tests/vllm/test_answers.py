@@ -12,8 +12,9 @@ from itertools import pairwise
 
 import openai
 import pytest
+from cells import CPU_BLOCK_TOKENS
 from engines import MODEL
-from real_stack import BLOCK_TOKENS, eventually, prompt
+from real_stack import eventually, prompt
 
 from lodestar_extproc.extproc.answer import AnswerReader
 from lodestar_extproc.fleet.engine_metrics import parse
@@ -61,7 +62,7 @@ async def test_the_openai_client_needs_no_change(stack):
 async def test_a_prefix_that_returns_is_sent_back_to_its_cache_and_hits(stack):
     shared = prompt(300, "returns")
     first = await stack.ask(shared + " one")
-    assert first.cached_tokens < BLOCK_TOKENS * 2
+    assert first.cached_tokens < CPU_BLOCK_TOKENS * 2
     for turn in ("two", "three", "four"):
         again = await stack.ask(f"{shared} {turn}")
         decision = await stack.last_decision()
@@ -110,7 +111,8 @@ async def test_the_index_agrees_with_what_the_engines_say_they_hold(stack):
 
 async def _holds(follower, tokens) -> bool:
     follower.read()
-    return follower.match(tokens, BLOCK_TOKENS) == len(tokens) // BLOCK_TOKENS * BLOCK_TOKENS
+    whole_blocks = len(tokens) // CPU_BLOCK_TOKENS * CPU_BLOCK_TOKENS
+    return follower.match(tokens, CPU_BLOCK_TOKENS) == whole_blocks
 
 
 async def _tokens(stack, said: str) -> list[int]:
