@@ -16,7 +16,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import calibrate  # noqa: E402  (needs the path)
 import plot_results  # noqa: E402
 from cells import Cell, interleaved  # noqa: E402
-from engine_fit import first_guess, fit, loss, part_of, simulate, slower_host  # noqa: E402
+from engine_fit import first_guess, fit, loss, part_of, simulate, slower, slower_host  # noqa: E402
 from real_runs import Run, Times, prompt_of, read_runs  # noqa: E402
 
 from lodestar_extproc.evaluation.chats import Arrival  # noqa: E402
@@ -144,7 +144,16 @@ def test_a_fit_recovers_the_engine_that_was_recorded_and_foretells_another_run()
 def test_a_slower_host_is_told_from_the_beginning_of_a_run():
     run = recorded(specs={"fast": slower_host(FAST, 1.4), "slow": SLOW})
 
-    assert calibrate.host_of(run, SPECS) == pytest.approx({"fast": 1.4, "slow": 1.0}, rel=0.03)
+    assert calibrate.on_hosts(run, SPECS).slower == pytest.approx([1.4, 1.0], rel=0.03)
+
+
+def test_the_pace_of_a_machine_is_told_from_its_time_per_token():
+    run = recorded(specs={name: slower(spec, 1.3) for name, spec in SPECS.items()})
+
+    replayed = calibrate.at_pace(run, SPECS)
+
+    assert replayed.slower == pytest.approx([1.3], rel=0.02)
+    assert abs(replayed.error("mean")) < 0.1 < abs(calibrate.replay(run, SPECS).error("mean"))
 
 
 def test_the_first_guess_is_positive_whatever_the_noise():
