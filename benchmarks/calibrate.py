@@ -11,7 +11,7 @@ Examples:
 
     python benchmarks/calibrate.py benchmarks/gpu/results/first --fit rate_per_s=42.52,round=1
 
-    python benchmarks/calibrate.py out/vllm/results --fit "round=1,repeat=0|1" --pace
+    python benchmarks/calibrate.py out/vllm/results --fit "round=1,repeat=0|1" --pace --json f.json
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -36,11 +36,11 @@ from engine_fit import (
     pace_of,
     part_of,
     simulate,
-    slower,
     slower_host,
     tpot_s,
     value_of,
 )
+from numpy.typing import NDArray
 from real_runs import TRACES, Run, Times, read_runs
 
 from lodestar_extproc.simulator.accelerators import EngineSpec
@@ -85,7 +85,7 @@ def main() -> None:
         sys.exit(f"no run has {asked.fit}; there are: " + ", ".join(run.cell.name for run in runs))
     specs = dict(fit_all(fitted, about, asked.evaluations))
     if asked.pace:
-        paces = {run.cell.name: pace_in(run, specs) for run in fitted}
+        paces = {run.cell.name: pace_of(run, specs, is_warm(run)) for run in fitted}
         typical = statistics.geometric_mean(paces.values())
         paces = {name: pace / typical for name, pace in paces.items()}
         specs = dict(fit_all(fitted, about, asked.evaluations, paces))
@@ -155,9 +155,7 @@ def fit_all(
         began_s = time.monotonic()
         alone = next(v for k, v in about["alone"].items() if k.endswith(endpoint))
         kv_tokens = int(alone.get("kv_tokens") or about["kv_tokens"])
-        parts = [
-            replace(part_of(run, endpoint), pace=paces.get(run.cell.name, 1.0)) for run in runs
-        ]
+        parts = [part_of(run, endpoint, pace=paces.get(run.cell.name, 1.0)) for run in runs]
         guess = first_guess(endpoint, alone, kv_tokens)
         yield endpoint, fit([part for part in parts if len(part.numbers)], guess, evaluations)
         print(f"{endpoint} fitted in {time.monotonic() - began_s:.0f} s", file=sys.stderr)
@@ -165,7 +163,7 @@ def fit_all(
 
 def on_hosts(run: Run, specs: Mapping[str, EngineSpec]) -> Replayed:
     """*run* on hosts as slow as they were in its warm-up, which no figure counts."""
-    parts = {name: part_of(run, name, WARM_UP_S) for name in specs}
+    parts = {name: part_of(run, name, until_s=WARM_UP_S) for name in specs}
     hosts = {name: fit_host(part, specs[name]) for name, part in parts.items() if len(part.numbers)}
     slowed = {name: slower_host(spec, hosts.get(name, 1.0)) for name, spec in specs.items()}
     return replay(run, slowed, list(hosts.values()))
@@ -173,29 +171,20 @@ def on_hosts(run: Run, specs: Mapping[str, EngineSpec]) -> Replayed:
 
 def at_pace(run: Run, specs: Mapping[str, EngineSpec]) -> Replayed:
     """*run* on a machine as slow as its time per token says."""
-    pace = pace_in(run, specs)
-    return replay(run, {name: slower(spec, pace) for name, spec in specs.items()}, [pace])
+    pace = pace_of(run, specs, is_warm(run))
+    return replay(run, specs, [pace], pace=pace)
 
 
-def pace_in(run: Run, specs: Mapping[str, EngineSpec]) -> float:
-    """How many times as long the machine took in *run* as *specs* do, by its mean TPOT."""
-    warm = run.at_s >= WARM_UP_S
-
-    def simulated_tpot_s(pace: float) -> float:
-        times, _ = simulate(run, {name: slower(spec, pace) for name, spec in specs.items()})
-        return float(tpot_s(times, run.output_tokens)[warm].mean())
-
-    return pace_of(simulated_tpot_s, float(tpot_s(run.times, run.output_tokens)[warm].mean()))
-
-
-def replay(run: Run, specs: Mapping[str, EngineSpec], slower: Sequence[float] = ()) -> Replayed:
-    """What *specs* make of *run*.
-
-    Args:
-        slower: by what they were slowed for it.
-    """
-    simulated, hit_ratio = simulate(run, specs)
-    warm = run.at_s >= WARM_UP_S
+def replay(
+    run: Run,
+    specs: Mapping[str, EngineSpec],
+    slower: Sequence[float] = (),
+    *,
+    pace: float = 1.0,
+) -> Replayed:
+    """What *specs* make of *run* at *pace*; *slower* is shown beside it."""
+    simulated, hit_ratio = simulate(run, specs, pace)
+    warm = is_warm(run)
     errors = np.abs(simulated.ttft_s / run.times.ttft_s - 1.0)[warm]
     return Replayed(
         run,
@@ -205,6 +194,12 @@ def replay(run: Run, specs: Mapping[str, EngineSpec], slower: Sequence[float] = 
         hit_ratio,
         float(np.median(errors)),
     )
+
+
+def is_warm(run: Run) -> NDArray[np.bool_]:
+    """Which requests of *run* came after its warm-up."""
+    warm: NDArray[np.bool_] = run.at_s >= WARM_UP_S
+    return warm
 
 
 def figures(times: Times, output_tokens: Any, warm: Any) -> dict[str, float]:
@@ -270,7 +265,7 @@ def spreads(runs: Sequence[Run]) -> Iterator[str]:
         for (load, policy, _), some in alike.items():
             if len(some) < 2:
                 continue
-            each = [figures(r.times, r.output_tokens, r.at_s >= WARM_UP_S) for r in some]
+            each = [figures(r.times, r.output_tokens, is_warm(r)) for r in some]
             cells = [spread([one[name] for one in each]) for name in FIGURES]
             yield (
                 f"| {'same' if same else 'other'} | {load_name(load)} | {policy} | {len(some)} | "

@@ -7,7 +7,7 @@ times. It knows no files.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,17 +74,17 @@ class Part:
         return Times((first - at_s)[self.numbers], (last - at_s)[self.numbers]), engine
 
 
-def part_of(run: Run, endpoint: str, until_s: float = math.inf) -> Part:
+def part_of(run: Run, endpoint: str, *, until_s: float = math.inf, pace: float = 1.0) -> Part:
     """The requests of *run* that *endpoint* served and that came before *until_s*."""
-    return Part(run, np.flatnonzero((run.served_by == endpoint) & (run.at_s < until_s)))
+    return Part(run, np.flatnonzero((run.served_by == endpoint) & (run.at_s < until_s)), pace)
 
 
-def simulate(run: Run, specs: Mapping[str, EngineSpec]) -> tuple[Times, float]:
+def simulate(run: Run, specs: Mapping[str, EngineSpec], pace: float = 1.0) -> tuple[Times, float]:
     """All of *run* on an engine for each endpoint; also the share of prompt tokens that hit."""
     ttft_s, e2e_s = np.full_like(run.at_s, np.nan), np.full_like(run.at_s, np.nan)
     hits = asked = 0
     for endpoint, spec in specs.items():
-        part = part_of(run, endpoint)
+        part = part_of(run, endpoint, pace=pace)
         times, engine = part.simulated(spec)
         ttft_s[part.numbers], e2e_s[part.numbers] = times.ttft_s, times.e2e_s
         gauges = engine.gauges()
@@ -144,22 +144,27 @@ def fit_host(part: Part, spec: EngineSpec) -> float:
     return math.exp(found.x)
 
 
-def pace_of(simulated_tpot_s: Callable[[float], float], real_tpot_s: float) -> float:
-    """How many times as long a whole machine took in a run as in what was fitted, by its TPOT.
+def pace_of(run: Run, specs: Mapping[str, EngineSpec], measured: NDArray[np.bool_]) -> float:
+    """How many times as long the machine took in *run* as *specs* do, by the mean TPOT.
 
     No TTFT is looked at, so those of the run can still be predicted.
 
     Args:
-        simulated_tpot_s: the run's mean TPOT at a pace.
+        measured: which requests of *run* count.
     """
+
+    def mean_tpot_s(times: Times) -> float:
+        return float(tpot_s(times, run.output_tokens)[measured].mean())
+
+    def excess_s(log_pace: float) -> float:
+        return mean_tpot_s(simulate(run, specs, math.exp(log_pace))[0]) - mean_tpot_s(run.times)
+
     low, high = -math.log(SLOWEST), math.log(SLOWEST)
-    if simulated_tpot_s(SLOWEST) <= real_tpot_s:
+    if excess_s(high) <= 0:
         return SLOWEST
-    if simulated_tpot_s(1 / SLOWEST) >= real_tpot_s:
+    if excess_s(low) >= 0:
         return 1 / SLOWEST
-    return math.exp(
-        brentq(lambda x: simulated_tpot_s(math.exp(x)) - real_tpot_s, low, high, xtol=0.01)
-    )
+    return math.exp(brentq(excess_s, low, high, xtol=0.01))
 
 
 def slower(spec: EngineSpec, factor: float) -> EngineSpec:

@@ -65,12 +65,12 @@ def server_command(python: str, model: Path, port: int, *options: str) -> tuple[
     )
 
 
-def cpu_dtype(cpuinfo: Path = CPUINFO) -> str:
+def cpu_dtype() -> str:
     """What a model computes in: bfloat16 where the processor does, as elsewhere it is emulated.
 
     Without those instructions a prefill takes a third of the time in float32.
     """
-    flags = set(cpuinfo.read_text().split())
+    flags = set(CPUINFO.read_text().split())
     return "bfloat16" if flags & BFLOAT16_FLAGS else "float32"
 
 

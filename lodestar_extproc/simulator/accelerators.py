@@ -49,7 +49,7 @@ class EngineSpec:
         max_model_tokens: longest prompt plus output.
         chunked: vLLM V1's scheduler; False is V0's: whole prompts first, decodes wait.
         scheduled_ahead: a step is put together when the one before it begins, so what arrives
-            meanwhile waits for one more (vLLM's async scheduling, its default since 2026).
+            meanwhile waits for one more (vLLM's async scheduling, the default in 0.32).
         api_delay_s: from a request's arrival to the engine's queue.
         jitter_cv: log-normal spread of a step's time.
         stall_ratio: share of the steps that take *stall_min_s* to *stall_max_s* longer.
