@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OLDEST_ENVOY := 1.36.2
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install tools oldest-envoy test test-slow test-vllm lint types demo bench-learning bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
+.PHONY: help install tools oldest-envoy test test-slow test-vllm lint types demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -67,6 +67,9 @@ demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of
 
 bench-learning: install  ## policies on simulated fleets: the tables and pictures of docs/ (ARGS="--traces DIR --quick")
 	$(BIN)/python benchmarks/learning.py $(ARGS)
+
+bench-simulation: install  ## requests that `bench` simulates in a second of one core (ARGS="--traces DIR")
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_speed.py $(ARGS)
 
 bench-validate: install  ## the simulated engine against a real vLLM log (ARGS="--traces PATH")
 	$(BIN)/python benchmarks/validate_engine.py $(ARGS)

@@ -168,8 +168,9 @@ def _fill_loads(
 def kv_usage_ratio(snapshot: FleetSnapshot) -> FloatArray:
     """As scraped, or where that is unknown as counted here, 0 to 1, [n]: the feature, alone."""
     scraped = snapshot.kv_usage_ratio
-    unknown = np.isnan(scraped)
-    return np.where(unknown, _counted_kv_usage(snapshot), scraped) if unknown.any() else scraped
+    if not math.isnan(np.add.reduce(scraped)):
+        return scraped
+    return np.where(np.isnan(scraped), _counted_kv_usage(snapshot), scraped)
 
 
 def _counted_kv_usage(snapshot: FleetSnapshot) -> FloatArray:

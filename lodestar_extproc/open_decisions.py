@@ -56,7 +56,7 @@ class OpenDecisions:
     def take(self, decision_id: str, request_id: str = "") -> OpenDecision | None:
         """Remove and return a decision; by *request_id* where *decision_id* is empty."""
         found = self._by_id.pop(decision_id or self._id_of_request.get(request_id, ""), None)
-        if found is not None:
+        if found is not None and found.decision.request_id:
             self._id_of_request.pop(found.decision.request_id, None)
         return found
 

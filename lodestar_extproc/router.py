@@ -151,7 +151,7 @@ class Router:
             policy=self._policy.name,
             candidates=candidates,
             ranking=ranking,
-            shadows=self._shadow_choices(candidates),
+            shadows=self._shadow_choices(candidates) if self._shadows else (),
             predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
         )
         self._open.add(decision)
@@ -196,8 +196,6 @@ class Router:
         return self._policy.rank(candidates, self._rng)
 
     def _shadow_choices(self, candidates: Candidates) -> tuple[tuple[str, int], ...]:
-        if not self._shadows:
-            return ()
         return tuple((s.name, s.rank(candidates, self._rng).order[0]) for s in self._shadows)
 
     def _dispatch(self, decision: Decision) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import orjson
 
 from lodestar_extproc.assembly import new_fleet, new_learner, new_objective, new_policy
@@ -62,6 +63,13 @@ class NoLearner(Learner):
 
     def __init__(self) -> None:
         super().__init__(EngineModel(), Trust())
+        self._prefill_s_per_ktoken = np.empty(0)
+
+    def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
+        """What is guessed before any sample, the same for all."""
+        if len(self._prefill_s_per_ktoken) != len(endpoints):
+            self._prefill_s_per_ktoken = super().prefill_s_per_ktoken(endpoints)
+        return self._prefill_s_per_ktoken
 
     def learn(self, sample: TrainingSample) -> None:
         """Let it pass."""

@@ -16,8 +16,8 @@ FORGETTING = 0.99
 PRIOR_VARIANCE = 4.0
 """Of the batch, in requests²: below it a slope is more noise than measurement."""
 MIN_SCRAPES = 5
-NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0)
-"""The sums of weights, batches, seconds, batches² and batches times seconds."""
+NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""Scrapes, and sums of weights, batches, seconds, batches² and batches times seconds."""
 
 
 class DecodeSpeed:
@@ -29,25 +29,23 @@ class DecodeSpeed:
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, ...]] = {}
-        self._scrapes: dict[str, int] = {}
 
     def observe(self, address: str, batch: float, s_per_token: float) -> None:
         """With *batch* requests each got a token every *s_per_token* seconds."""
-        weight, batches, seconds, squares, products = self._sums.get(address, NOTHING)
+        n_scrapes, weight, batches, seconds, squares, products = self._sums.get(address, NOTHING)
         # Plain floats, for numpy would take ten times as long for five.
         self._sums[address] = (
+            n_scrapes + 1.0,
             FORGETTING * weight + 1.0,
             FORGETTING * batches + batch,
             FORGETTING * seconds + s_per_token,
             FORGETTING * squares + batch * batch,
             FORGETTING * products + batch * s_per_token,
         )
-        self._scrapes[address] = self._scrapes.get(address, 0) + 1
 
     def forget(self, address: str) -> None:
         """It is no member any more."""
         self._sums.pop(address, None)
-        self._scrapes.pop(address, None)
 
     def tpot_s(self, endpoints: Sequence[Endpoint], batch: FloatArray) -> FloatArray:
         """Time between tokens on each endpoint with *batch* requests there, [n]; NaN if unknown."""
@@ -55,9 +53,9 @@ class DecodeSpeed:
         return np.array([self._tpot_s(e.address, each) for e, each in pairs])
 
     def _tpot_s(self, address: str, batch: float) -> float:
-        if self._scrapes.get(address, 0) < MIN_SCRAPES:
+        n_scrapes, weight, *sums = self._sums.get(address, NOTHING)
+        if n_scrapes < MIN_SCRAPES:
             return float("nan")
-        weight, *sums = self._sums[address]
         mean_batch, mean_s, square, product = (each / weight for each in sums)
         variance = max(0.0, square - mean_batch * mean_batch)
         slope = (product - mean_batch * mean_s) / (variance + PRIOR_VARIANCE)

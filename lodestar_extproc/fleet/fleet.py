@@ -119,7 +119,8 @@ class Fleet:
         All of them if none is routable, none if there are none.
         """
         self._pass_expected_first_tokens(at_s)
-        self._judge_silence(at_s)
+        if at_s >= self._judged_at_s + JUDGING_INTERVAL_S:
+            self._judge_silence(at_s)
         columns, endpoints = self._routable(at_s, subset), self._endpoints
         if columns is not None:
             endpoints = tuple(endpoints[i] for i in columns)
@@ -137,11 +138,11 @@ class Fleet:
             return np.zeros(len(endpoints)), np.zeros(len(endpoints))
         matched = matched_blocks(self._indexes_of(endpoints), hashes)
         blocks, tokens_per_block = np.array(matched, dtype=np.float64), request.tokens_per_block
-        tokens = blocks * tokens_per_block
+        tokens, n_blocks = blocks * tokens_per_block, float(len(hashes))
         most = max(request.prompt_tokens - 1.0, 0.0)  # the last one is always computed
-        if max(matched, default=0) * tokens_per_block > most:
+        if n_blocks * tokens_per_block > most:
             np.minimum(tokens, most, out=tokens)
-        return tokens, blocks / len(hashes)
+        return tokens, np.divide(blocks, n_blocks, out=blocks)
 
     def _indexes_of(self, endpoints: Sequence[Endpoint]) -> Iterable[PrefixIndex | None]:
         if endpoints is self._endpoints:
@@ -165,8 +166,6 @@ class Fleet:
         return chosen or allowed
 
     def _judge_silence(self, at_s: float) -> None:
-        if at_s < self._judged_at_s + JUDGING_INTERVAL_S:
-            return
         self._judged_at_s = at_s
         if self._load.longest_silence_s(at_s) <= self._frozen_after_s:
             return
@@ -216,14 +215,15 @@ class Fleet:
             return
         if flight.first_token_at_s is None:
             self._load.end_prefill(decision_id, flight)
-            self._move(flight, served)
+            if served != flight.address:
+                self._move(flight, served)
             self._load.start_decode(flight, at_s)
         self._load.saw_first_token(flight.address, at_s)
         self._health.succeeded(flight.address, at_s)
 
     def _move(self, flight: Flight, served: str | None) -> None:
         """A retry, or Envoy's own choice, served it elsewhere: count it, and its prompt, there."""
-        if served is not None and served != flight.address and served in self._indexes:
+        if served in self._indexes and served is not None:
             self._forget_prompt(flight)
             flight.address = served
             self._remember_prompt(served, flight.request)
@@ -259,10 +259,10 @@ class Fleet:
             self._load.end_decode(flight)
         if not self._load.waits(flight.address):
             self._health.gave_up(flight.address, at_s)
-        if prompt_computed:
-            self._move(flight, served)
-        else:
+        if not prompt_computed:
             self._forget_prompt(flight)
+        elif served != flight.address:
+            self._move(flight, served)
 
     def _remember_prompt(self, address: str, request: InferenceRequest) -> None:
         index = self._indexes[address]

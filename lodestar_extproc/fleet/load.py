@@ -81,6 +81,7 @@ class LoadTable:
         self._columns: dict[str, memoryview[float]] = {}
         self._prefills: dict[str, OrderedDict[str, Flight]] = {}
         self._generation: dict[str, tuple[float, float]] = {}
+        self._oldest_scrape_s: float | None = None
         self.adopt(())
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
@@ -96,6 +97,7 @@ class LoadTable:
         }
         self._prefills = {a: self._prefills.get(a, OrderedDict()) for a in self._columns}
         self._generation = {a: g for a, g in self._generation.items() if a in self._columns}
+        self._oldest_scrape_s = None
 
     def start_prefill(self, decision_id: str, flight: Flight) -> None:
         """Count *flight* as waiting for its first token."""
@@ -168,6 +170,7 @@ class LoadTable:
         of[Row.WAITING] = math.nan if waiting is None else waiting
         of[Row.KV_USAGE] = math.nan if kv_usage_ratio is None else kv_usage_ratio
         of[Row.SCRAPED_AT_S] = at_s
+        self._oldest_scrape_s = None
         if metrics.kv_capacity_tokens is not None:
             of[Row.KV_CAPACITY] = metrics.kv_capacity_tokens
         total = metrics.generation_tokens
@@ -229,8 +232,10 @@ class LoadTable:
             stale_s: scraped values older than this become NaN.
         """
         values = self._rows.copy() if columns is None else self._rows.take(columns, axis=1)
-        scraped_at_s = self._rows[Row.SCRAPED_AT_S].tolist()
-        if at_s - min(scraped_at_s, default=at_s) > stale_s:
+        # Scrapes come together, with many decisions between them: looked for once.
+        if self._oldest_scrape_s is None:
+            self._oldest_scrape_s = min(self._rows[Row.SCRAPED_AT_S].tolist(), default=math.inf)
+        if at_s - self._oldest_scrape_s > stale_s:
             stale = at_s - values[Row.SCRAPED_AT_S] > stale_s
             values[Row.RUNNING : Row.SCRAPED_AT_S, stale] = np.nan
         return FleetSnapshot(at_s, endpoints, values)

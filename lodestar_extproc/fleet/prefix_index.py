@@ -15,14 +15,21 @@ class _Run:
 
     Attributes:
         children: by their first block.
+        n_blocks, last: of its blocks, at hand because every walk asks for them; -1 without any.
     """
 
-    __slots__ = ("blocks", "children", "parent")
+    __slots__ = ("blocks", "children", "last", "n_blocks", "parent")
 
     def __init__(self, blocks: Sequence[int], parent: _Run | None) -> None:
-        self.blocks = blocks
+        self.keep(blocks)
         self.parent = parent
         self.children: dict[int, _Run] = {}
+
+    def keep(self, blocks: Sequence[int]) -> None:
+        """Consist of *blocks* from now on."""
+        self.blocks = blocks
+        self.n_blocks = len(blocks)
+        self.last = blocks[-1] if blocks else -1
 
 
 class PrefixIndex:
@@ -41,7 +48,7 @@ class PrefixIndex:
     """
 
     def __init__(self, capacity_blocks: int) -> None:
-        self._root = _Run((), None)
+        self.root = _Run((), None)
         # From the least to the most recently touched; the first is always a leaf of the tree.
         self._runs: OrderedDict[_Run, None] = OrderedDict()
         self._n_blocks = 0
@@ -52,21 +59,14 @@ class PrefixIndex:
 
     def match(self, hashes: Sequence[int]) -> int:
         """Leading blocks of *hashes* that are present."""
-        at, n_hashes, children = 0, len(hashes), self._root.children
-        while at < n_hashes and (run := children.get(hashes[at])) is not None:
-            blocks = run.blocks
-            end = at + len(blocks)
-            if end > n_hashes or blocks[-1] != hashes[end - 1]:
-                return at + _n_common(blocks, hashes, at)
-            at, children = end, run.children
-        return at
+        return matched_blocks((self,), hashes)[0]
 
     def insert(self, hashes: Sequence[int]) -> int:
         """Touch all of *hashes*, slices of which are kept; returns how many were new."""
         path, at = self._path(hashes)
         n_new = len(hashes) - at
         if n_new:
-            leaf = _Run(hashes[at:], path[-1] if path else self._root)
+            leaf = _Run(hashes[at:], path[-1] if path else self.root)
             self._attach(leaf)
             path.append(leaf)
         for run in reversed(path):
@@ -89,7 +89,7 @@ class PrefixIndex:
 
     def clear(self) -> None:
         """Forget everything: the engine restarted."""
-        self._root.children.clear()
+        self.root.children.clear()
         self._runs.clear()
         self._n_blocks = 0
 
@@ -99,17 +99,13 @@ class PrefixIndex:
         A run of which only the beginning is part of *hashes* is split.
         """
         path: list[_Run] = []
-        at, children = 0, self._root.children
-        while at < len(hashes):
-            run = children.get(hashes[at])
-            if run is None:
-                break
-            n_common = _n_common(run.blocks, hashes, at)
-            if n_common < len(run.blocks):
-                run = self._split(run, n_common)
+        at, n_hashes, children = 0, len(hashes), self.root.children
+        while at < n_hashes and (run := children.get(hashes[at])) is not None:
+            end = at + run.n_blocks
+            if end > n_hashes or run.last != hashes[end - 1]:
+                run = self._split(run, _n_common(run.blocks, hashes, at))
             path.append(run)
-            at += n_common
-            children = run.children
+            at, children = at + run.n_blocks, run.children
         return path, at
 
     def _split(self, run: _Run, n_blocks: int) -> _Run:
@@ -120,7 +116,8 @@ class PrefixIndex:
         beginning = _Run(run.blocks[:n_blocks], run.parent)
         assert run.parent is not None
         run.parent.children[beginning.blocks[0]] = beginning
-        run.blocks, run.parent = run.blocks[n_blocks:], beginning
+        run.keep(run.blocks[n_blocks:])
+        run.parent = beginning
         beginning.children[run.blocks[0]] = run
         self._runs[beginning] = None
         return beginning
@@ -129,27 +126,40 @@ class PrefixIndex:
         assert run.parent is not None
         run.parent.children[run.blocks[0]] = run
         self._runs[run] = None
-        self._n_blocks += len(run.blocks)
+        self._n_blocks += run.n_blocks
 
     def _detach(self, run: _Run) -> None:
         assert run.parent is not None
         del run.parent.children[run.blocks[0]]
         del self._runs[run]
-        self._n_blocks -= len(run.blocks)
+        self._n_blocks -= run.n_blocks
 
     def _evict(self) -> None:
         while (surplus := self._n_blocks - self._capacity_blocks) > 0:
             oldest = next(iter(self._runs))
-            if len(oldest.blocks) <= surplus:
+            if oldest.n_blocks <= surplus:
                 self._detach(oldest)
             else:
-                oldest.blocks = oldest.blocks[:-surplus]
+                oldest.keep(oldest.blocks[:-surplus])
                 self._n_blocks -= surplus
 
 
 def matched_blocks(indexes: Iterable[PrefixIndex | None], hashes: Sequence[int]) -> list[int]:
-    """Leading blocks of *hashes* in each index; None caches nothing."""
-    return [0 if index is None else index.match(hashes) for index in indexes]
+    """Leading blocks of *hashes* in each index; None caches nothing.
+
+    One function for all: every decision asks every index, and a call costs as much as the walk.
+    """
+    n_hashes, matched = len(hashes), []
+    for index in indexes:
+        at, children = 0, {} if index is None else index.root.children
+        while at < n_hashes and (run := children.get(hashes[at])) is not None:
+            end = at + run.n_blocks
+            if end > n_hashes or run.last != hashes[end - 1]:
+                at += _n_common(run.blocks, hashes, at)
+                break
+            at, children = end, run.children
+        matched.append(at)
+    return matched
 
 
 def _n_common(blocks: Sequence[int], hashes: Sequence[int], at: int) -> int:

@@ -23,11 +23,12 @@ class CacheAware:
     name = "cache_aware"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
-        in_flight = candidates.snapshot.in_flight
-        by_load = by_cost(in_flight, rng)
-        most, least = in_flight.max(), in_flight.min()
-        match = candidates.matched_ratio
+        counts = candidates.snapshot.in_flight
+        by_load, in_flight = by_cost(counts, rng), counts.tolist()
+        most, least = max(in_flight), min(in_flight)
+        match = candidates.matched_ratio.tolist()
         imbalanced = most - least > IMBALANCE_REQUESTS and most > IMBALANCE_RATIO * least
-        if imbalanced or match.max() <= MATCH_RATIO:
+        if imbalanced or max(match) <= MATCH_RATIO:
             return Ranking(by_load)
-        return Ranking(tuple(sorted(by_load, key=lambda i: -match[i])))
+        # Stable: load breaks ties.
+        return Ranking(tuple(sorted(by_load, key=match.__getitem__, reverse=True)))

@@ -26,6 +26,6 @@ class LeastLoad:
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         tokens = candidates.snapshot.prefill_uncached_tokens + candidates.uncached_tokens
-        kv_usage = np.clip(kv_usage_ratio(candidates.snapshot), 0.0, MAX_KV_USAGE_RATIO)
+        kv_usage = np.minimum(kv_usage_ratio(candidates.snapshot), MAX_KV_USAGE_RATIO)
         cost = tokens / PREFILL_TOKENS_PER_S + KV_PRICE_S * kv_usage / (1.0 - kv_usage)
         return Ranking(by_cost(cost, rng))

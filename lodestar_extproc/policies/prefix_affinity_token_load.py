@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 
 from lodestar_extproc.decision import Candidates, Ranking
+from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.policies.protocol import by_cost
 
 STICKY_RATIO = 0.8
@@ -26,13 +27,16 @@ class PrefixAffinityTokenLoad:
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         queued = candidates.snapshot.prefill_uncached_tokens
         order = by_cost(queued + candidates.uncached_tokens, rng)
-        sticky = [ratio >= STICKY_RATIO for ratio in candidates.matched_ratio.tolist()]
-        if not any(sticky) or all(sticky) or _too_far_behind(queued.tolist(), sticky):
+        ratio = candidates.matched_ratio.tolist()
+        sticky = [i for i in order if ratio[i] >= STICKY_RATIO]
+        others = [i for i in order if ratio[i] < STICKY_RATIO]
+        if not sticky or not others:
             return Ranking(order)
-        return Ranking((*[i for i in order if sticky[i]], *[i for i in order if not sticky[i]]))
+        behind_tokens = _least(queued, sticky) - _least(queued, others)
+        if behind_tokens / PEAK_PREFILL_TOKENS_PER_S > MAX_TTFT_PENALTY_S:
+            return Ranking(order)
+        return Ranking((*sticky, *others))
 
 
-def _too_far_behind(queued: list[float], sticky: list[bool]) -> bool:
-    best_sticky = min(tokens for tokens, is_sticky in zip(queued, sticky, strict=True) if is_sticky)
-    best_other = min(t for t, is_sticky in zip(queued, sticky, strict=True) if not is_sticky)
-    return (best_sticky - best_other) / PEAK_PREFILL_TOKENS_PER_S > MAX_TTFT_PENALTY_S
+def _least(tokens: FloatArray, columns: list[int]) -> float:
+    return float(min(tokens[columns].tolist()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, Self
+from typing import NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,8 +136,10 @@ class Engine:
             EngineFull: `spec.max_live_requests` are alive.
             ValueError: the request can never fit, or time ran backwards.
         """
-        self._check(prompt_tokens, output_tokens, at_s)
         total_tokens = prompt_tokens + output_tokens
+        fits = 0 < prompt_tokens < total_tokens <= self._longest_tokens
+        if at_s < self._now_s or not fits:
+            self._refuse(prompt_tokens, output_tokens, at_s)
         ids = block_ids[: total_tokens // BLOCK_TOKENS]
         ready_s = at_s + self.spec.api_delay_s
         arguments = (request, ids, prompt_tokens, output_tokens, ready_s)
@@ -146,16 +148,15 @@ class Engine:
             live_requests.submit(self.address, *arguments)
         self._now_s = at_s
 
-    def _check(self, prompt_tokens: int, output_tokens: int, at_s: float) -> None:
+    def _refuse(self, prompt_tokens: int, output_tokens: int, at_s: float) -> NoReturn:
         if at_s < self._now_s:
             raise ValueError(f"time runs backwards: {at_s} s after {self._now_s} s")
         if prompt_tokens < 1 or output_tokens < 1:
             raise ValueError("a request needs at least one prompt and one output token")
-        if prompt_tokens + output_tokens > self._longest_tokens:
-            raise ValueError(
-                f"{prompt_tokens} prompt and {output_tokens} output tokens exceed the "
-                f"engine's {self._longest_tokens}"
-            )
+        raise ValueError(
+            f"{prompt_tokens} prompt and {output_tokens} output tokens exceed the "
+            f"engine's {self._longest_tokens}"
+        )
 
     def _grow(self, span: int) -> None:
         """Make room for one more request that needs *span* words."""
