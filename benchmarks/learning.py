@@ -75,7 +75,6 @@ def parts(traces: Path, *, quick: bool) -> list[Part]:
         "steady": tables.steady,
         "every cell": tables.every_cell,
         "start": tables.start,
-        "speed": tables.speed,
     }
     return [
         Part("steady", steady(traces, quick=quick), of_steady, draws=True),

@@ -106,15 +106,6 @@ def scenarios(comparison: Comparison) -> str:
     return markdown(rows)
 
 
-def speed(comparison: Comparison) -> str:
-    """Requests simulated in a second of one core, by policy, in the cells of eight endpoints."""
-    rows = [["policy", "requests/s a core, median"]]
-    for contender in comparison.contenders:
-        found = [o.figures.simulated_per_s for o in comparison.outcomes if o.contender == contender]
-        rows.append([contender, f"{np.median(found):,.0f}"])
-    return markdown(rows)
-
-
 def _subject(comparison: Comparison) -> str:
     assert comparison.subject is not None
     return comparison.subject

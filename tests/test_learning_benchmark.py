@@ -65,7 +65,6 @@ def test_a_section_is_replaced_and_the_rest_is_left():
         (tables.steady, "best_heuristic"),
         (tables.every_cell, "a30x8 prefix50 0.6"),
         (tables.start, "0 to 10 s"),
-        (tables.speed, "lmetric"),
         (tables.quality, "learned"),
         (tables.scenarios, "steps vary by 20 %"),
     ],

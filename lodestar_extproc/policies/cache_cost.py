@@ -1,7 +1,8 @@
-"""cache_cost: prefill blocks still to compute plus blocks held by decodes.
+"""cache_cost: prefill still to compute plus what decodes hold.
 
-Algorithm: argmin of (queued uncached tokens + this request's) / 16 + (context of the decodes +
-prompts of the prefills) / 16 (the default cost of NVIDIA Dynamo's KV router, both weights 1).
+Algorithm: argmin of queued uncached tokens + this request's + context of the decodes + prompts of
+the prefills (the default cost of NVIDIA Dynamo's KV router, both weights 1, which counts blocks of
+16 tokens; the order is the same).
 Cost: O(n log n).
 Without a signal: idle endpoints tie at their own uncached tokens.
 """
@@ -13,8 +14,6 @@ import random
 from lodestar_extproc.decision import Candidates, Ranking
 from lodestar_extproc.policies.protocol import by_cost
 
-BLOCK_TOKENS = 16.0
-
 
 class CacheCost:
     name = "cache_cost"
@@ -23,4 +22,4 @@ class CacheCost:
         snapshot = candidates.snapshot
         prefill = snapshot.prefill_uncached_tokens + candidates.uncached_tokens
         held = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
-        return Ranking(by_cost((prefill + held) / BLOCK_TOKENS, rng))
+        return Ranking(by_cost(prefill + held, rng))
