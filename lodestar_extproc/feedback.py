@@ -40,11 +40,10 @@ class Feedback:
     def first_token(self, entry: OpenDecision, event: FirstToken) -> None:
         """The first token of *entry* passed."""
         decision = entry.decision
-        address = decision.address
-        served = event.served or address
+        served = event.served or decision.address
         # Served elsewhere, by a retry: the time of the failed attempts is in this label. The access
         # log has the last attempt's own. In shadow mode nobody retried: the pick was not used.
-        if served == address or self.settings.shadow:
+        if served == decision.address or self.settings.shadow:
             self._learn(entry, served, event.at_s - decision.at_s, event.at_s)
         elif len(tried := decision.tried_before(served)) < self.settings.fallback_candidates:
             # The access log would tell it too, when the answer ends: minutes later.
@@ -54,10 +53,7 @@ class Feedback:
         """The answer of *entry*, which went where it was sent, ended."""
         decision = entry.decision
         self._blame(entry, event)
-        if event.prompt_tokens is not None:
-            self._learn_usage(decision.candidates.request, event.prompt_tokens)
-        if not self.learner.learns:
-            return
+        self._learn_usage(decision.candidates.request, event)
         served = event.served or decision.address
         if event.outcome is Outcome.SERVED:
             self._learn_generation(entry, served, event)
@@ -93,10 +89,10 @@ class Feedback:
             answered = event.response_code is not None and not event.flags
             (health.errored if answered else health.failed)(served, event.at_s)
 
-    def _learn_usage(self, request: InferenceRequest, prompt_tokens: int) -> None:
-        self.bytes_per_token.learn(
-            request.model, prompt_bytes=request.prompt_bytes, prompt_tokens=prompt_tokens
-        )
+    def _learn_usage(self, request: InferenceRequest, event: Completion) -> None:
+        if event.prompt_tokens is not None:
+            tokens, n_bytes = event.prompt_tokens, request.prompt_bytes
+            self.bytes_per_token.learn(request.model, prompt_bytes=n_bytes, prompt_tokens=tokens)
 
     def _learn_generation(self, entry: OpenDecision, served: str, event: Completion) -> None:
         index = entry.decision.index_of(served)

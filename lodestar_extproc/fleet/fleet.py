@@ -215,15 +215,14 @@ class Fleet:
             return
         if flight.first_token_at_s is None:
             self._load.end_prefill(decision_id, flight)
-            if served != flight.address:
-                self._move(flight, served)
+            self._move(flight, served)
             self._load.start_decode(flight, at_s)
         self._load.saw_first_token(flight.address, at_s)
         self._health.succeeded(flight.address, at_s)
 
     def _move(self, flight: Flight, served: str | None) -> None:
         """A retry, or Envoy's own choice, served it elsewhere: count it, and its prompt, there."""
-        if served in self._indexes and served is not None:
+        if served is not None and served != flight.address and served in self._indexes:
             self._forget_prompt(flight)
             flight.address = served
             self._remember_prompt(served, flight.request)
@@ -259,10 +258,10 @@ class Fleet:
             self._load.end_decode(flight)
         if not self._load.waits(flight.address):
             self._health.gave_up(flight.address, at_s)
-        if not prompt_computed:
-            self._forget_prompt(flight)
-        elif served != flight.address:
+        if prompt_computed:
             self._move(flight, served)
+        else:
+            self._forget_prompt(flight)
 
     def _remember_prompt(self, address: str, request: InferenceRequest) -> None:
         index = self._indexes[address]

@@ -12,7 +12,10 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
+
 from lodestar_extproc.decision import Candidates, Ranking
+from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.policies.protocol import by_cost
 
 MAX_IMBALANCE_REQUESTS = 8.0
@@ -29,14 +32,15 @@ class PrefixCache:
         if max(in_flight) - min(in_flight) > MAX_IMBALANCE_REQUESTS:
             return Ranking(by_load)
         hit_percent = [100.0 * ratio // 1.0 for ratio in candidates.matched_ratio.tolist()]
-        limit = sum(in_flight) / len(in_flight) + DEVIATION_FACTOR * deviation(in_flight)
+        mean = sum(in_flight) / len(in_flight)
+        limit = mean + DEVIATION_FACTOR * deviation(counts, mean)
         # Stable: load breaks ties.
         by_hit = sorted(by_load, key=hit_percent.__getitem__, reverse=True)
         within = [i for i in by_hit if in_flight[i] <= limit]
         return Ranking((*within, *(i for i in by_load if i not in within)))
 
 
-def deviation(counts: list[float]) -> float:
-    """Of all there are, as numpy's `std`, which for a few numbers takes ten times as long."""
-    mean = sum(counts) / len(counts)
-    return math.sqrt(sum([(count - mean) ** 2 for count in counts]) / len(counts))
+def deviation(counts: FloatArray, mean: float) -> float:
+    """As `counts.std()`, which for a few numbers takes ten times as long."""
+    apart = counts - mean
+    return math.sqrt(float(np.add.reduce(apart * apart)) / len(apart))

@@ -140,7 +140,7 @@ def test_a_drift_that_is_noticed_takes_the_traffic_off_a_slowed_instance():
         sum(
             share_of(2, world.run(a_learner(kind))[900:])
             for world in (
-                World(n_requests=1600, seed=seed, incidents=(Slowdown(2, factor=5.0),))
+                World(n_requests=2100, seed=seed, incidents=(Slowdown(2, factor=5.0),))
                 for seed in (1, 2, 3, 4)
             )
         )
