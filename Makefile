@@ -4,9 +4,10 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST_ENVOY := 1.36.2
+COMPILED := .venv-compiled
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install tools oldest-envoy test test-slow test-vllm lint types demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
+.PHONY: help install compiled tools oldest-envoy test test-compiled test-slow test-vllm lint types demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -17,6 +18,14 @@ $(VENV)/installed: pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable ".[demo,kubernetes]" --group dev
+	@touch $@
+
+compiled: $(COMPILED)/installed  ## .venv-compiled: the same, its hot path compiled (needs gcc and Python's headers)
+
+$(COMPILED)/installed: $(VENV)/installed $(shell find lodestar_extproc -name '*.py' -not -path '*/generated/*')
+	test -d $(COMPILED) || $(PYTHON) -m venv $(COMPILED)
+	$(COMPILED)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	LODESTAR_COMPILE=1 $(COMPILED)/bin/python -m pip install --quiet ".[demo,kubernetes]" --group dev
 	@touch $@
 
 lint: install  ## ruff and the import contract
@@ -46,6 +55,9 @@ oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; wi
 test: lint types tools oldest-envoy  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest $(ARGS)
 
+test-compiled: compiled oldest-envoy  ## all tests again, on the compiled package
+	PYTHONSAFEPATH=1 $(COMPILED)/bin/pytest $(ARGS)
+
 test-vllm: install $(VLLM)/installed  ## the service and Envoy on two real vLLM servers, on CPU (5 minutes; LODESTAR_VLLM reuses an environment)
 	$(BIN)/python -m pip install --quiet --group vllm
 	$(BIN)/python -m pytest tests/vllm -m vllm -s $(ARGS)
@@ -68,8 +80,9 @@ demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of
 bench-learning: install  ## policies on simulated fleets: the tables and pictures of docs/ (ARGS="--traces DIR --quick")
 	$(BIN)/python benchmarks/learning.py $(ARGS)
 
-bench-simulation: install  ## requests that `bench` simulates in a second of one core (ARGS="--traces DIR")
+bench-simulation: install compiled  ## requests that `bench` simulates in a second of one core, plain and compiled (ARGS="--traces DIR")
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_speed.py $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(COMPILED)/bin/python benchmarks/simulation_speed.py $(ARGS)
 
 bench-validate: install  ## the simulated engine against a real vLLM log (ARGS="--traces PATH")
 	$(BIN)/python benchmarks/validate_engine.py $(ARGS)
@@ -85,4 +98,4 @@ bench-extproc-cost: install  ## CPU and latency behind Envoy, beside a service t
 	$(BIN)/python benchmarks/extproc_cost.py $(ARGS)
 
 clean:  ## remove what was made
-	rm -rf $(VENV) lodestar_extproc/generated
+	rm -rf $(VENV) $(COMPILED) lodestar_extproc/generated

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +35,7 @@ class Candidates:
     adapter_effort: FloatArray | None = None
     tpot_s: FloatArray | None = None
     tpot_slo_s: float | None = None
+    _features: FeatureMatrix | None = field(default=None, repr=False, compare=False)
 
     @property
     def misses_tpot(self) -> NDArray[np.bool_]:
@@ -44,13 +44,18 @@ class Candidates:
             return np.zeros(len(self), dtype=bool)
         return self.tpot_s > self.tpot_slo_s
 
-    @cached_property
+    @property
     def features(self) -> FeatureMatrix:
         """For the model that decides and for the sample it learns from, computed once, if at all.
 
         A fixed rule needs none of it.
         """
-        return extract(self.request, self.snapshot, self.matched_tokens, self.prefill_s_per_ktoken)
+        found = self._features
+        if found is None:
+            rate = self.prefill_s_per_ktoken
+            found = extract(self.request, self.snapshot, self.matched_tokens, rate)
+            object.__setattr__(self, "_features", found)
+        return found
 
     @property
     def uncached_tokens(self) -> FloatArray:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -69,17 +68,6 @@ class EndpointMetrics(NamedTuple):
     adapters: Adapters | None = None
 
 
-class _Column:
-    """One row of a snapshot's values, as an attribute."""
-
-    def __init__(self, row: int) -> None:
-        self._row = row
-
-    def __get__(self, snapshot: FleetSnapshot, owner: type[FleetSnapshot]) -> FloatArray:
-        row: FloatArray = snapshot.values[self._row]
-        return row
-
-
 @dataclass(frozen=True)
 class FleetSnapshot:
     """The routable endpoints at one instant; every column is float64 of shape [n_endpoints].
@@ -105,25 +93,7 @@ class FleetSnapshot:
     at_s: float
     endpoints: tuple[Endpoint, ...]
     values: FloatArray
-
-    prefill_requests = _Column(0)
-    prefill_uncached_tokens = _Column(1)
-    prefill_prompt_tokens = _Column(2)
-    prefill_pairs = _Column(3)
-    head_uncached_tokens = _Column(4)
-    head_dispatched_at_s = _Column(5)
-    last_first_token_at_s = _Column(6)
-    decode_requests = _Column(7)
-    decode_prompt_tokens = _Column(8)
-    running_requests = _Column(9)
-    waiting_requests = _Column(10)
-    kv_usage_ratio = _Column(11)
-    scraped_at_s = _Column(12)
-    kv_capacity_tokens = _Column(13)
-    token_budget = _Column(14)
-    n_samples = _Column(15)
-    decode_started_s = _Column(16)
-    decode_tokens_per_s = _Column(17)
+    _decode_context_tokens: FloatArray | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -152,12 +122,88 @@ class FleetSnapshot:
         """Since the last scrape was asked for; inf before any."""
         return self.at_s - self.scraped_at_s
 
-    @cached_property
+    @property
     def decode_context_tokens(self) -> FloatArray:
-        """Prompt plus estimated generated tokens of the decodes."""
-        decoding_s = self.decode_requests * self.at_s - self.decode_started_s
-        generated = self.decode_tokens_per_s * np.maximum(0.0, decoding_s)
-        return self.decode_prompt_tokens + generated
+        """Prompt plus estimated generated tokens of the decodes, computed once, if at all."""
+        found = self._decode_context_tokens
+        if found is None:
+            decoding_s = self.decode_requests * self.at_s - self.decode_started_s
+            generated = self.decode_tokens_per_s * np.maximum(0.0, decoding_s)
+            found = self.decode_prompt_tokens + generated
+            object.__setattr__(self, "_decode_context_tokens", found)
+        return found
+
+    @property
+    def prefill_requests(self) -> FloatArray:
+        return self.values[0]
+
+    @property
+    def prefill_uncached_tokens(self) -> FloatArray:
+        return self.values[1]
+
+    @property
+    def prefill_prompt_tokens(self) -> FloatArray:
+        return self.values[2]
+
+    @property
+    def prefill_pairs(self) -> FloatArray:
+        return self.values[3]
+
+    @property
+    def head_uncached_tokens(self) -> FloatArray:
+        return self.values[4]
+
+    @property
+    def head_dispatched_at_s(self) -> FloatArray:
+        return self.values[5]
+
+    @property
+    def last_first_token_at_s(self) -> FloatArray:
+        return self.values[6]
+
+    @property
+    def decode_requests(self) -> FloatArray:
+        return self.values[7]
+
+    @property
+    def decode_prompt_tokens(self) -> FloatArray:
+        return self.values[8]
+
+    @property
+    def running_requests(self) -> FloatArray:
+        return self.values[9]
+
+    @property
+    def waiting_requests(self) -> FloatArray:
+        return self.values[10]
+
+    @property
+    def kv_usage_ratio(self) -> FloatArray:
+        return self.values[11]
+
+    @property
+    def scraped_at_s(self) -> FloatArray:
+        return self.values[12]
+
+    @property
+    def kv_capacity_tokens(self) -> FloatArray:
+        return self.values[13]
+
+    @property
+    def token_budget(self) -> FloatArray:
+        return self.values[14]
+
+    @property
+    def n_samples(self) -> FloatArray:
+        return self.values[15]
+
+    @property
+    def decode_started_s(self) -> FloatArray:
+        return self.values[16]
+
+    @property
+    def decode_tokens_per_s(self) -> FloatArray:
+        return self.values[17]
 
 
 SNAPSHOT_COLUMNS = (

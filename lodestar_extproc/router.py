@@ -9,7 +9,6 @@ It knows no wire, no clock and no I/O.
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -84,8 +83,19 @@ class Router:
 
     def deciding_by(self, policy: Policy) -> Router:
         """The same pool, in-flight counts and learner, deciding by another policy."""
-        other = copy.copy(self)
-        other._policy = policy  # noqa: SLF001
+        other = Router(
+            self.pool,
+            self.settings,
+            fleet=self.fleet,
+            policy=policy,
+            fallback=self._fallback,
+            learner=self.learner,
+            rng=self._rng,
+            shadows=self._shadows,
+            listeners=self._listeners,
+            sees_first_tokens=self._sees_first_tokens,
+        )
+        other._open, other._feedback = self._open, self._feedback
         return other
 
     def adopt(

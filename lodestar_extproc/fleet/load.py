@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -25,25 +26,25 @@ MAX_DECODE_TOKENS_PER_S = 500.0
 class Row:
     """Places of an endpoint's numbers, those of a snapshot's values; no enum, which is slower."""
 
-    PREFILL_REQUESTS = 0
-    PREFILL_UNCACHED = 1
-    PREFILL_PROMPT = 2
-    PREFILL_PAIRS = 3
-    HEAD_UNCACHED = 4
-    HEAD_AT_S = 5
-    LAST_FIRST_TOKEN_AT_S = 6
-    DECODE_REQUESTS = 7
-    DECODE_PROMPT = 8
-    RUNNING = 9
-    WAITING = 10
-    KV_USAGE = 11
-    SCRAPED_AT_S = 12
-    KV_CAPACITY = 13
-    TOKEN_BUDGET = 14
-    FIRST_TOKENS = 15
-    DECODE_STARTED_S = 16
-    DECODE_RATE = 17
-    COUNT = 18
+    PREFILL_REQUESTS: Final = 0
+    PREFILL_UNCACHED: Final = 1
+    PREFILL_PROMPT: Final = 2
+    PREFILL_PAIRS: Final = 3
+    HEAD_UNCACHED: Final = 4
+    HEAD_AT_S: Final = 5
+    LAST_FIRST_TOKEN_AT_S: Final = 6
+    DECODE_REQUESTS: Final = 7
+    DECODE_PROMPT: Final = 8
+    RUNNING: Final = 9
+    WAITING: Final = 10
+    KV_USAGE: Final = 11
+    SCRAPED_AT_S: Final = 12
+    KV_CAPACITY: Final = 13
+    TOKEN_BUDGET: Final = 14
+    FIRST_TOKENS: Final = 15
+    DECODE_STARTED_S: Final = 16
+    DECODE_RATE: Final = 17
+    COUNT: Final = 18
 
 
 @dataclass(slots=True)
