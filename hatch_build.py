@@ -15,7 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # The others are there for the types of what the compiled modules import.
-COMPILER = ["mypy[mypyc]>=1.16", "setuptools>=77", "numpy>=2.0", "xxhash>=3.5"]
+COMPILER = ["mypy[mypyc]>=1.16", "setuptools>=77", "numpy>=2.0", "ruamel.yaml>=0.18", "xxhash>=3.5"]
 
 
 class BuildHook(BuildHookInterface):
