@@ -35,7 +35,7 @@ class Candidates:
     adapter_effort: FloatArray | None = None
     tpot_s: FloatArray | None = None
     tpot_slo_s: float | None = None
-    _features: FeatureMatrix | None = field(default=None, repr=False, compare=False)
+    _features: FeatureMatrix = field(init=False, repr=False, compare=False)
 
     @property
     def misses_tpot(self) -> NDArray[np.bool_]:
@@ -50,12 +50,13 @@ class Candidates:
 
         A fixed rule needs none of it.
         """
-        found = self._features
-        if found is None:
+        try:
+            return self._features
+        except AttributeError:  # asked for the first time
             rate = self.prefill_s_per_ktoken
             found = extract(self.request, self.snapshot, self.matched_tokens, rate)
             object.__setattr__(self, "_features", found)
-        return found
+            return found
 
     @property
     def uncached_tokens(self) -> FloatArray:

@@ -93,7 +93,7 @@ class FleetSnapshot:
     at_s: float
     endpoints: tuple[Endpoint, ...]
     values: FloatArray
-    _decode_context_tokens: FloatArray | None = field(default=None, repr=False, compare=False)
+    _decode_context_tokens: FloatArray = field(init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -125,13 +125,14 @@ class FleetSnapshot:
     @property
     def decode_context_tokens(self) -> FloatArray:
         """Prompt plus estimated generated tokens of the decodes, computed once, if at all."""
-        found = self._decode_context_tokens
-        if found is None:
+        try:
+            return self._decode_context_tokens
+        except AttributeError:  # asked for the first time
             decoding_s = self.decode_requests * self.at_s - self.decode_started_s
             generated = self.decode_tokens_per_s * np.maximum(0.0, decoding_s)
-            found = self.decode_prompt_tokens + generated
+            found: FloatArray = self.decode_prompt_tokens + generated
             object.__setattr__(self, "_decode_context_tokens", found)
-        return found
+            return found
 
     @property
     def prefill_requests(self) -> FloatArray:
