@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.
 compiled: $(COMPILED)/installed  ## .venv-compiled: the same, its hot path compiled (needs gcc and Python's headers)
 
 $(COMPILED)/installed: $(VENV)/installed $(shell find lodestar_extproc -name '*.py' -not -path '*/generated/*')
-	@test -d $(COMPILED) || $(PYTHON) -m venv $(COMPILED)
+	$(PYTHON) -m venv $(COMPILED)
 	$(COMPILED)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	LODESTAR_COMPILE=1 $(COMPILED)/bin/python -m pip install --quiet ".[demo,kubernetes]" --group dev
 	@touch $@

@@ -28,8 +28,8 @@ class BuildHook(BuildHookInterface):
         # Editable means that an edited file is what runs.
         if self._compiles and version != "editable" and self.target_name == "wheel":
             self._scratch = tempfile.TemporaryDirectory()
-            paths = sorted(str(p) for glob in self.config["compiled"] for p in root.glob(glob))
-            build_data["force_include"].update(_compile(root, paths, Path(self._scratch.name)))
+            built = _compile(root, self.config["compiled"], Path(self._scratch.name))
+            build_data["force_include"].update(built)
             build_data.update(pure_python=False, infer_tag=True)
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
@@ -64,15 +64,14 @@ def _generate(proto: Path, out: Path) -> None:
 
 
 def _compile(root: Path, paths: list[str], scratch: Path) -> dict[str, str]:
-    """C extensions of the modules at *paths*: where each was built, and its place in the wheel."""
+    """C extensions of the modules at *paths*, from *root*: where each lies, and belongs."""
     from mypyc.build import mypycify  # noqa: PLC0415  (only there while compiling)
     from setuptools import Distribution  # noqa: PLC0415
     from setuptools.errors import CCompilerError  # noqa: PLC0415
 
     os.chdir(root)  # where mypy looks for its settings
     mypy = ["--cache-dir", str(scratch / "mypy")]
-    names = [os.path.relpath(path, root) for path in paths]
-    extensions = mypycify([*mypy, *names], opt_level="3", target_dir=str(scratch / "c"))
+    extensions = mypycify([*mypy, *paths], opt_level="3", target_dir=str(scratch / "c"))
     built = scratch / "built"
     command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(built), str(scratch / "objects")
