@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from lodestar_extproc.extproc import names
+from lodestar_extproc import names
 from lodestar_extproc.extproc.health import Health
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     HeaderValueOption,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from lodestar_extproc.cli import app
+from lodestar_extproc.commands.cli import app
 from lodestar_extproc.extproc import server
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.verdict import Verdict

@@ -30,8 +30,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lodestar_extproc.admin.decision_log import DecisionLog
-from lodestar_extproc.app import settle_garbage
-from lodestar_extproc.assembly import new_router, policy_for_route
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
@@ -42,7 +40,9 @@ from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.request import RequestKind
-from lodestar_extproc.routers import Routers
+from lodestar_extproc.routing.assembly import new_router, policy_for_route
+from lodestar_extproc.routing.routers import Routers
+from lodestar_extproc.service.app import settle_garbage
 
 PROMPT_TOKENS = 500
 SYSTEM_TOKENS = 350

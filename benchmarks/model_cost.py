@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from lodestar_extproc.assembly import new_model
 from lodestar_extproc.completion import Completion, FirstToken
 from lodestar_extproc.config.settings import MODELS, PoolSettings
 from lodestar_extproc.decision import Decision
@@ -28,6 +27,7 @@ from lodestar_extproc.evaluation.contenders import parse_contender
 from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
 from lodestar_extproc.learning.background import TrainingInPlace
+from lodestar_extproc.routing.assembly import new_model
 from lodestar_extproc.sample import TrainingSample, training_sample
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.machine import new_machine

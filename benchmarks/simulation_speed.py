@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lodestar_extproc import router
 from lodestar_extproc.evaluation.bench_names import STANDARD_FLEETS, WORKLOADS
 from lodestar_extproc.evaluation.contenders import LEARNED, parse_contender
 from lodestar_extproc.evaluation.saturation import known_saturation
 from lodestar_extproc.evaluation.trial import Cell, Trial, generate, run_contender
 from lodestar_extproc.policies.heuristics import HEURISTICS
+from lodestar_extproc.routing import router
 
 SEED = 1
 LOAD = 0.8

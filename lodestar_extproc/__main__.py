@@ -1,5 +1,5 @@
 """`python -m lodestar_extproc` is `lodestar-extproc`."""
 
-from lodestar_extproc.cli import main
+from lodestar_extproc.commands.cli import main
 
 main()

@@ -9,12 +9,18 @@ PACKAGE = Path(__file__).parent.parent / "lodestar_extproc"
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if "generated" not in p.parts)
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 50
-ASYNC_FOLDERS = ("extproc", "admin", "fleet/discovery", "simulator", "evaluation")
+ASYNC_FOLDERS = (
+    "extproc",
+    "admin",
+    "fleet/discovery",
+    "simulator",
+    "evaluation",
+    "service",
+    "commands",
+)
 ASYNC_FILES = (
-    "app.py",
     "journal/journal.py",
     "demo",
-    "pool_upkeep.py",
     "fleet/poller.py",
     "fleet/scraper.py",
     "fleet/prober.py",

@@ -13,10 +13,10 @@ import typer
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from lodestar_extproc import names
 from lodestar_extproc.check import stanzas
-from lodestar_extproc.cli import app
+from lodestar_extproc.commands.cli import app
 from lodestar_extproc.config import envoy_tree, overrides
-from lodestar_extproc.extproc import names
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of Envoy's message types

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import learning  # noqa: E402
 import learning_tables as tables  # noqa: E402
 
-import learning  # noqa: E402
 from lodestar_extproc.evaluation.bench_names import SCENARIO_NAMES  # noqa: E402
 from lodestar_extproc.evaluation.comparison import Comparison  # noqa: E402
 from lodestar_extproc.evaluation.trial import Cell, Trial, run_trial  # noqa: E402

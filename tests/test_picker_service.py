@@ -29,7 +29,7 @@ from fake_api_server import (
     slice_parts,
     until,
 )
-from lodestar_extproc.extproc import names
+from lodestar_extproc import names
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 
 COMMAND = Path(sys.executable).parent / "lodestar-extproc"

@@ -7,7 +7,7 @@ from typing import Any
 from lodestar_extproc.endpoint import FleetSnapshot
 from lodestar_extproc.fleet.scraper import ScrapeCounts
 from lodestar_extproc.learning.learner import EndpointStatus, LearnerStatus
-from lodestar_extproc.pool_view import PoolView
+from lodestar_extproc.routing.pool_view import PoolView
 
 
 def pool_json(view: PoolView) -> dict[str, Any]:

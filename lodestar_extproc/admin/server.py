@@ -18,7 +18,7 @@ from aiohttp import web
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
 from lodestar_extproc.admin.pool_json import pool_json
 from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
-from lodestar_extproc.pool_view import PoolView
+from lodestar_extproc.routing.pool_view import PoolView
 
 DEFAULT_LIMIT = 50
 _HEADERS = MappingProxyType(

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import orjson
 
-from lodestar_extproc.assembly import new_fleet, new_learner, new_objective, new_policy
 from lodestar_extproc.config.setting import SettingError
 from lodestar_extproc.config.settings import PAPER_POLICY, PoolSettings
 from lodestar_extproc.endpoint import Endpoint, FloatArray
@@ -33,7 +32,8 @@ from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.protocol import Policy
-from lodestar_extproc.router import Router, RouterListener
+from lodestar_extproc.routing.assembly import new_fleet, new_learner, new_objective, new_policy
+from lodestar_extproc.routing.router import Router, RouterListener
 from lodestar_extproc.sample import TrainingSample
 from lodestar_extproc.simulator.machine import Machine
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.router import Router
+from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.edge import Edge
 

@@ -18,7 +18,7 @@ from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.scenarios import SCENARIOS, Scenario
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
 from lodestar_extproc.evaluation.workloads.sequel import Part, Sequel
-from lodestar_extproc.router import Router
+from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.arrival import Workload
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.machine import Machine, new_machine

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from lodestar_extproc import names
 from lodestar_extproc.completion import Completion, Outcome
-from lodestar_extproc.extproc import names
 from lodestar_extproc.extproc.context import metadata_value
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     AccessLogCommon,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lodestar_extproc.extproc.events import Headers, ResponseHeaders
-from lodestar_extproc.extproc.names import SERVED, TEST_ECHO, TEST_SELECTION, TEST_SERVED
+from lodestar_extproc.names import SERVED, TEST_ECHO, TEST_SELECTION, TEST_SERVED
 from lodestar_extproc.subset import Subset
 
 

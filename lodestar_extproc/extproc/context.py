@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from lodestar_extproc.extproc.names import (
+from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
+from lodestar_extproc.names import (
     ATTRIBUTES_NAMESPACE,
     METADATA_NAMESPACE,
     RESPONSE_CODE,
@@ -17,7 +18,6 @@ from lodestar_extproc.extproc.names import (
     SUBSET,
     SUBSET_NAMESPACE,
 )
-from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 from lodestar_extproc.subset import Subset
 
 _NO_FIELDS: Mapping[str, Any] = MappingProxyType({})

@@ -40,8 +40,8 @@ from lodestar_extproc.extproc.transitions import (
     manner_of,
 )
 from lodestar_extproc.extproc.verdict import Verdict
-from lodestar_extproc.routers import UnknownPool
-from lodestar_extproc.unserved import NoEndpoint, Overloaded
+from lodestar_extproc.routing.routers import UnknownPool
+from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
 
 
 class Exchange:

@@ -11,13 +11,13 @@ from typing import Any
 
 import grpc
 
-from lodestar_extproc.extproc.names import EXT_PROC_SERVICE, HEALTH_SERVICE
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     HealthCheckRequest,
     HealthCheckResponse,
     HealthListRequest,
     HealthListResponse,
 )
+from lodestar_extproc.names import EXT_PROC_SERVICE, HEALTH_SERVICE
 
 LIVENESS = "liveness"
 """Says only that the process answers."""

@@ -12,14 +12,14 @@ from lodestar_extproc.extproc import body, conformance
 from lodestar_extproc.extproc.events import Event, RequestBody, RequestEvent, RequestHeaders
 from lodestar_extproc.extproc.held_body import HeldBody
 from lodestar_extproc.extproc.model_name import renamed
-from lodestar_extproc.extproc.names import (
+from lodestar_extproc.extproc.pools import PoolRouter
+from lodestar_extproc.extproc.terms import terms_of
+from lodestar_extproc.names import (
     CONTENT_LENGTH,
     METHOD,
     PATH,
     REQUEST_ID,
 )
-from lodestar_extproc.extproc.pools import PoolRouter
-from lodestar_extproc.extproc.terms import terms_of
 from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.subset import Subset
 

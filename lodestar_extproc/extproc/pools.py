@@ -9,7 +9,7 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc.observation import AnswerRouters
 from lodestar_extproc.request import InferenceRequest
-from lodestar_extproc.routers import UnknownPool
+from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.subset import Subset
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from lodestar_extproc.extproc.events import Reject
-from lodestar_extproc.extproc.names import DROPPED_REASON
+from lodestar_extproc.names import DROPPED_REASON
 
 INVALID_REQUEST = "lodestar_invalid_request"
 TOO_LARGE = "lodestar_body_too_large"

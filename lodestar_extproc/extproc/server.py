@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 import grpc
 
+from lodestar_extproc import names
 from lodestar_extproc.completion import Outcome
-from lodestar_extproc.extproc import access_log, names, wire
+from lodestar_extproc.extproc import access_log, wire
 from lodestar_extproc.extproc.events import Event, Phase, Reply
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.health import Health

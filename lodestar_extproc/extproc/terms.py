@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.extproc.names import (
+from lodestar_extproc.names import (
     MODEL_REWRITE_HEADERS,
     OBJECTIVE_HEADERS,
     TPOT_SLO_HEADERS,

@@ -37,7 +37,9 @@ from lodestar_extproc.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from lodestar_extproc.extproc.names import (
+from lodestar_extproc.extproc.transitions import ProtocolError
+from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
+from lodestar_extproc.names import (
     CLUSTER_NAME,
     CONTENT_LENGTH,
     DECISION_ID,
@@ -54,8 +56,6 @@ from lodestar_extproc.extproc.names import (
     TTFT_SLO_HEADERS,
     UPSTREAM_ADDRESS,
 )
-from lodestar_extproc.extproc.transitions import ProtocolError
-from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 
 _READ_HEADERS = frozenset(
     (

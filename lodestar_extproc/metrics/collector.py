@@ -16,7 +16,7 @@ from lodestar_extproc.metrics import endpoints as about_endpoints
 from lodestar_extproc.metrics import learning as about_learning
 from lodestar_extproc.metrics import requests as about_requests
 from lodestar_extproc.metrics.metric import Kind, Metric
-from lodestar_extproc.pool_view import PoolView
+from lodestar_extproc.routing.pool_view import PoolView
 
 Sample = tuple[tuple[str, ...], float | None]
 """Label values and value; None, or NaN, leaves the series out."""

@@ -23,7 +23,7 @@ from lodestar_extproc.decision import Decision
 from lodestar_extproc.metrics import edge, requests
 from lodestar_extproc.metrics.collector import PoolCollector
 from lodestar_extproc.metrics.metric import Kind, Metric
-from lodestar_extproc.pool_view import PoolView
+from lodestar_extproc.routing.pool_view import PoolView
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

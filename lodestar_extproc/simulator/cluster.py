@@ -17,7 +17,7 @@ from typing import TypeAlias
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.endpoint import EndpointMetrics
-from lodestar_extproc.router import Router
+from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.arrival import VirtualRequest, Workload
 from lodestar_extproc.simulator.edge import Edge
 from lodestar_extproc.simulator.engine import EventKind

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from builders import DEFAULT_ENVOY_FILE
 from lodestar_extproc.check import Report, check, find_envoy
-from lodestar_extproc.check.command import check as command
 from lodestar_extproc.check.doctor import examine
 from lodestar_extproc.check.rules import RULES
+from lodestar_extproc.commands.check import check as command
 from lodestar_extproc.config import NotEnvoyConfig
 from lodestar_extproc.config.node import Node
 

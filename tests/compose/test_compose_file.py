@@ -5,6 +5,8 @@ import shutil
 import subprocess
 
 import pytest
+from ruamel.yaml import YAML
+
 from compose_file import (
     OUR_IMAGE,
     ROOT,
@@ -15,8 +17,6 @@ from compose_file import (
     entrypoint,
     services,
 )
-from ruamel.yaml import YAML
-
 from lodestar_extproc.metrics.docs import all_metrics
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"

@@ -5,9 +5,10 @@ import shutil
 import subprocess
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
 from compose_file import dashboard_queries, services
 from local_stack import LocalStack, eventually
-from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = pytest.mark.timeout(300)
 HAS_PROMETHEUS = shutil.which("prometheus") is not None and shutil.which("promtool") is not None

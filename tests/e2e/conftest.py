@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest_asyncio
+
 from envoy_process import patient
 from stack import running_stack
 from wheels import WHEELS

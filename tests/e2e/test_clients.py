@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 import pytest_asyncio
-from envoy_process import patient
-from simulated_stack import simulated_stack
 
+from envoy_process import patient
 from lodestar_extproc.simulator.api import DEFAULT_MODEL
+from simulated_stack import simulated_stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -6,11 +6,11 @@ import asyncio
 import json
 
 import pytest
-from stack import CHAT, chat, until
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.extproc.names import DESTINATION
+from lodestar_extproc.names import DESTINATION
+from stack import CHAT, chat, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp.test_utils import unused_port
-from envoy_process import EnvoyProcess, cluster_of, connection_manager, envoy_config
-from stack import CHAT, chat
-from stub_engine import StubEngine
 
+from envoy_process import EnvoyProcess, cluster_of, connection_manager, envoy_config
 from fake_api_server import NODES, PODS, POOLS, an_api_server, node_parts, pod_parts, pool_parts
 from istio_gateway import patched
 from kustomization import documents
+from stack import CHAT, chat
+from stub_engine import StubEngine
 
 COMMAND = Path(sys.executable).parent / "lodestar-extproc"
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+
 from envoy_process import patient
 from process_stack import Engine, ProcessStack, eventually, running_processes
 from service_faults import enough_is_under_way, more, waits

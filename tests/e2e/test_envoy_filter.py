@@ -11,16 +11,16 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from envoy_process import ENVOY_BINARY, EnvoyProcess, cluster_of
-from stack import CHAT, Stack, chat, until
-from stub_engine import StubEngine
 
 from edge_fakes import FakeRouters, RecordingListener
+from envoy_process import ENVOY_BINARY, EnvoyProcess, cluster_of
 from istio_gateway import ENGINES, gateway_config, patched
 from kustomization import documents
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc.server import EdgeServer
 from lodestar_extproc.extproc.tls import Tls
+from stack import CHAT, Stack, chat, until
+from stub_engine import StubEngine
 
 FOLDER = Path(__file__).parents[2] / "envoy" / "istio" / "envoy-filter"
 (ENVOY_FILTER,) = documents(FOLDER / "envoy-filter.yaml")

@@ -10,12 +10,12 @@ from contextlib import suppress
 
 import pytest
 import pytest_asyncio
-from envoy_process import cluster_of, connection_manager
-from stack import CHAT, chat, running_stack, until
 
+from envoy_process import cluster_of, connection_manager
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.extproc.names import DESTINATION
+from lodestar_extproc.names import DESTINATION
+from stack import CHAT, chat, running_stack, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import aiohttp
 import pytest
+
 from envoy_process import cluster_of
+from lodestar_extproc.simulator.api import DEFAULT_MODEL
 from simulated_stack import FULL_DUPLEX, simulated_stack
 from stack import until
-
-from lodestar_extproc.simulator.api import DEFAULT_MODEL
 
 N_REQUESTS = 40
 

@@ -3,10 +3,10 @@
 import io
 
 import pytest
-from stack import CHAT, chat, running_stack
 
 from lodestar_extproc.config.mapped import ModelRewrites
 from lodestar_extproc.config.settings import PoolSettings
+from stack import CHAT, chat, running_stack
 
 NAME = "a-name-much-longer-than-the-one-the-client-knows"
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from process_stack import eventually, running_processes
 from service_faults import freeze_and_thaw, go_on, kill, restart, stop
 from stack import until

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from envoy_process import patient
-from simulated_stack import simulated_stack
-from stack import CHAT, chat, running_stack, until
 
+from envoy_process import patient
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.extproc.names import DESTINATION
+from lodestar_extproc.names import DESTINATION
+from simulated_stack import simulated_stack
+from stack import CHAT, chat, running_stack, until
 
 N_REQUESTS = 20
 

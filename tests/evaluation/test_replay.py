@@ -7,7 +7,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from lodestar_extproc.cli import app
+from lodestar_extproc.commands.cli import app
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, EndpointMetrics
 from lodestar_extproc.evaluation.replay import reports

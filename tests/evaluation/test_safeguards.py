@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lodestar_extproc.assembly import new_fleet, new_policy
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.evaluation.fleets import find_fleet
@@ -17,7 +16,8 @@ from lodestar_extproc.learning.engine_model import EngineModel
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.heuristics import HEURISTICS
-from lodestar_extproc.router import Router
+from lodestar_extproc.routing.assembly import new_fleet, new_policy
+from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.edge import Edge
 from lodestar_extproc.simulator.machine import new_machine

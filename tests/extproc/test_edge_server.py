@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from edge_fakes import FakeRouters, RecordingListener
-from lodestar_extproc.extproc import names
+from lodestar_extproc import names
 from lodestar_extproc.extproc.server import EdgeServer, ListenError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 

@@ -8,10 +8,11 @@ import json
 import pytest
 
 from edge_fakes import FakeRouters
+from lodestar_extproc import names
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.mapped import Priorities
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.extproc import held_body, names
+from lodestar_extproc.extproc import held_body
 from lodestar_extproc.extproc.events import (
     BodyMode,
     BodyPart,

@@ -2,8 +2,8 @@ import pytest
 
 from lodestar_extproc.config.mapped import Priorities
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.extproc.names import MODEL_REWRITE_HEADERS, OBJECTIVE_HEADERS
 from lodestar_extproc.extproc.terms import NO_TERMS, terms_of
+from lodestar_extproc.names import MODEL_REWRITE_HEADERS, OBJECTIVE_HEADERS
 
 SETTINGS = PoolSettings(objective_priorities=Priorities((("batch", -1), ("chat", 2))))
 

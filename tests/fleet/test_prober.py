@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.fake_engine import FakeEngine, until
+from fake_engine import FakeEngine, until
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.poller import open_session
 from lodestar_extproc.fleet.prober import Prober

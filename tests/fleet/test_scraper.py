@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from fleet.fake_engine import FakeEngine, until
+from fake_engine import FakeEngine, until
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
 from lodestar_extproc.fleet.poller import open_session
 from lodestar_extproc.fleet.scraper import MAX_PAGE_BYTES, Scraper

@@ -2,9 +2,9 @@
 
 import random
 
-import model_checks
 import pytest
 
+import model_checks
 from learning_worlds import LinearWorld
 from lodestar_extproc.config.settings import MODELS
 from lodestar_extproc.learning.auto_model import AutoModel

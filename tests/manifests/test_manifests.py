@@ -18,11 +18,11 @@ from referencing.jsonschema import DRAFT202012
 from ruamel.yaml import YAML
 
 from kustomization import FILE, documents, files, render
-from lodestar_extproc.cli import app
+from lodestar_extproc.commands.cli import app
+from lodestar_extproc.commands.serve import watched_by
 from lodestar_extproc.config import InferencePoolRef, ServiceRef
 from lodestar_extproc.config.picker import read_settings_file
 from lodestar_extproc.extproc.health import _SERVICES
-from lodestar_extproc.serve_command import watched_by
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (ROOT / "deploy" / "kubernetes", ROOT / "envoy" / "istio", ROOT / "envoy" / "kubernetes")

@@ -10,13 +10,13 @@ from pathlib import Path
 import grpc
 import pytest
 from aiohttp import web
-from gateway import Gateway, Pods, check, message, messages
 from ruamel.yaml import YAML
 
 from builders import Recorder
-from lodestar_extproc.app import App, ServeOptions
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config import read_envoy_config
+from lodestar_extproc.service.app import App, ServeOptions
+from protocol_gateway import Gateway, Pods, check, message, messages
 
 CASES = YAML(typ="safe").load(Path(__file__).parent / "cases.yaml")["cases"]
 HERMETIC_CASES = 19

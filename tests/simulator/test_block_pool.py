@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from engines import a_spec, ids, run, submit
-
 from lodestar_extproc.simulator.engine import Engine
+from simulated_engines import a_spec, ids, run, submit
 
 
 def cached_of(engine: Engine, block_ids, prompt: int, request: int = 99, at_s: float = 1e6) -> int:

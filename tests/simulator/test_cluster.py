@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from lodestar_extproc.assembly import new_fleet
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Reason
@@ -15,7 +14,8 @@ from lodestar_extproc.learning.engine_model import EngineModel
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.round_robin import RoundRobin
-from lodestar_extproc.router import Router
+from lodestar_extproc.routing.assembly import new_fleet
+from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
 from lodestar_extproc.simulator.arrival import VirtualRequest
 from lodestar_extproc.simulator.cluster import VirtualCluster

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines import STEP_S, a_spec, ids, quiet, run, submit
-from plain_engine import PlainEngine
 
 from lodestar_extproc.simulator.accelerators import ACCELERATORS, StepCost
 from lodestar_extproc.simulator.engine import Engine, EngineFull, EventKind
+from plain_engine import PlainEngine
+from simulated_engines import STEP_S, a_spec, ids, quiet, run, submit
 
 COST = StepCost(2.0, 1.0, 0.05, 30.0, 0.1, 3.0)
 

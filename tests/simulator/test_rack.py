@@ -4,10 +4,10 @@ import math
 import random
 
 import pytest
-from engines import STEP_S, a_spec, submit
 
 from lodestar_extproc.simulator.engine import Engine
 from lodestar_extproc.simulator.rack import Rack
+from simulated_engines import STEP_S, a_spec, submit
 
 
 def busy_engines(n: int = 3, n_requests: int = 12, **changes) -> list[Engine]:

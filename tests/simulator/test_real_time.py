@@ -7,10 +7,10 @@ import itertools
 
 import numpy as np
 import pytest
-from engines import STEP_S, a_spec
 
 from lodestar_extproc.simulator.engine import Engine
 from lodestar_extproc.simulator.real_time import RealTimeEngine
+from simulated_engines import STEP_S, a_spec
 
 
 class Timer:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from engines import STEP_S, a_spec, ids, run, submit
-
 from lodestar_extproc.simulator.engine import Engine
+from simulated_engines import STEP_S, a_spec, ids, run, submit
 
 
 def steps(n: int) -> float:

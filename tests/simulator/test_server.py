@@ -9,10 +9,10 @@ import time
 import aiohttp
 import orjson
 import pytest
-from engines import a_spec
 from prometheus_client.parser import text_string_to_metric_families
 
 from lodestar_extproc.simulator.instances import ServingOptions, serving
+from simulated_engines import a_spec
 
 PROMPT = {"model": "m", "prompt": "once upon a time " * 40, "max_tokens": 6}
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello " * 30}], "max_tokens": 6}

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines import a_spec, quiet, run, submit
 
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
 from lodestar_extproc.simulator.engine import Engine
+from simulated_engines import a_spec, quiet, run, submit
 
 A30 = replace(quiet(ACCELERATORS["a30"]), api_delay_s=0.0)
 

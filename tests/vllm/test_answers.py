@@ -14,10 +14,10 @@ import openai
 import pytest
 from cells import CPU_BLOCK_TOKENS
 from engines import MODEL
-from real_stack import eventually, prompt
 
 from lodestar_extproc.extproc.answer import AnswerReader
 from lodestar_extproc.fleet.engine_metrics import parse
+from real_stack import eventually, prompt
 
 pytestmark = [
     pytest.mark.vllm,

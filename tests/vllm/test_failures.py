@@ -8,6 +8,7 @@ import signal
 
 import aiohttp
 import pytest
+
 from real_stack import FROZEN_AFTER_S, eventually, prompt
 
 pytestmark = [

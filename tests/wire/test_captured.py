@@ -9,10 +9,10 @@ import re
 from functools import cache
 from pathlib import Path
 
-import envoy_types
 import pytest
 from google.protobuf.json_format import MessageToDict
 
+import envoy_types
 from edge_fakes import FakeRouters
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc import access_log, wire

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 
-import envoy_types
 import pytest
 
-from lodestar_extproc.extproc import names, wire
+import envoy_types
+from lodestar_extproc import names
+from lodestar_extproc.extproc import wire
 from lodestar_extproc.extproc.events import (
     BodyMode,
     BodyPart,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 
-import envoy_types
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
+import envoy_types
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 
 ROOTS = {

@@ -1,0 +1,1 @@
+"""The commands of `lodestar-extproc`: one file each; `cli` puts them together."""

@@ -1,0 +1,202 @@
+"""The command `epp`: `serve`, started by the flags of the Gateway API's own endpoint pickers.
+
+So a manifest that runs the light endpoint picker, or llm-d's, runs Lodestar by another image alone.
+Flags are those of https://github.com/kubernetes-sigs/gateway-api-inference-extension (lwepp) and
+https://github.com/llm-d/llm-d-router.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import typer
+
+from lodestar_extproc.commands.serve import own_namespace, run
+
+if TYPE_CHECKING:
+    from lodestar_extproc.config import Config, Watched
+    from lodestar_extproc.service.app import ServeOptions
+
+DEBUG_VERBOSITY = 4
+"""From here on the pickers tell of each request."""
+MAX_PORTS = 8
+_SETTING = "has no effect: set {} in the settings file"
+_NONE = "has no effect"
+NO_EFFECT: Mapping[str, str] = MappingProxyType(
+    {
+        "enable-cert-reload": "is always so",
+        "ha-enable-leader-election": "has no effect: every replica serves, and learns for itself",
+        "config-text": "has no effect: name a settings file by --config-file",
+        "refresh-metrics-interval": _SETTING.format("scrape_interval_s"),
+        "metrics-staleness-threshold": _SETTING.format("scrape_stale_s"),
+        "model-server-metrics-path": _SETTING.format("metrics_path"),
+        "model-server-metrics-port": _SETTING.format("endpoints: {metrics_port: ...}"),
+        "model-server-metrics-scheme": "has no effect: metrics are read by http",
+        "disable-endpoint-subset-filter": "has no effect: subsets are always respected",
+        "emit-endpoint-scores": "has no effect: ask /explain on the metrics port",
+        **dict.fromkeys(
+            (
+                "allow-experimental-plugins",
+                "cache-info-metric",
+                "enable-grpc-stream-metrics",
+                "enable-pprof",
+                "grpc-max-recv-msg-size",
+                "grpc-max-send-msg-size",
+                "health-checking",
+                "kv-cache-usage-percentage-metric",
+                "log-level",
+                "lora-info-metric",
+                "metrics-cert-dir",
+                "metrics-client-ca-file",
+                "metrics-endpoint-auth",
+                "model-server-metrics-https-insecure-skip-verify",
+                "refresh-prometheus-metrics-interval",
+                "tls-cipher-suites",
+                "tls-min-version",
+                "total-queued-requests-metric",
+                "total-running-requests-metric",
+                "tracing",
+                "zap-devel",
+                "zap-encoder",
+                "zap-log-level",
+                "zap-stacktrace-level",
+                "zap-time-encoding",
+            ),
+            _NONE,
+        ),
+    }
+)
+"""Flags that are taken, and what to know of them."""
+_UNITS: Mapping[str, float] = MappingProxyType({"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3})
+_log = logging.getLogger(__name__)
+
+
+def epp(context: typer.Context) -> None:
+    """Serve a gateway as its endpoint picker, started by the flags of other endpoint pickers.
+
+    It is also what runs where no command is named, so that only the image need be changed.
+    """
+    flags, unknown = _parser().parse_known_args(context.args)
+
+    def configure() -> tuple[Config, ServeOptions]:
+        _tell(flags, unknown)
+        return config_of(flags), options_of(flags)
+
+    run(configure, "debug" if flags.v >= DEBUG_VERBOSITY else "info")
+
+
+def config_of(flags: argparse.Namespace) -> Config:
+    """The pool or the pods to pick from.
+
+    Raises:
+        ConfigError: the settings file is wrong.
+        ValueError: nothing to pick from is named, or two things.
+    """
+    from lodestar_extproc.config import read_picker_config  # noqa: PLC0415
+
+    path = Path(flags.config_file) if flags.config_file else None
+    return read_picker_config(_watched(flags), path)
+
+
+def options_of(flags: argparse.Namespace) -> ServeOptions:
+    """The server's surface: ports, encryption, draining."""
+    from lodestar_extproc.extproc.tls import Tls  # noqa: PLC0415
+    from lodestar_extproc.service.app import ServeOptions  # noqa: PLC0415
+
+    tls = Tls(Path(flags.cert_path) if flags.cert_path else None)
+    return ServeOptions(
+        listen=(f"[::]:{flags.grpc_port}",),
+        tls=tls if flags.secure_serving else None,
+        health=(f"[::]:{flags.grpc_health_port}",),
+        admin=f":{flags.metrics_port}",
+        drain_s=flags.drain_timeout,
+    )
+
+
+def _watched(flags: argparse.Namespace) -> Watched:
+    from lodestar_extproc.config import InferencePoolRef, PodSelector  # noqa: PLC0415
+
+    namespace = flags.pool_namespace or own_namespace()
+    if bool(flags.pool_name) == bool(flags.endpoint_selector):
+        raise ValueError("either --pool-name or --endpoint-selector must be set")
+    if flags.pool_name:
+        return InferencePoolRef(flags.pool_name, namespace, flags.pool_group)
+    ports = tuple(dict.fromkeys(flags.endpoint_target_ports))
+    if not 1 <= len(ports) <= MAX_PORTS:
+        raise ValueError(f"--endpoint-target-ports takes 1 to {MAX_PORTS} ports")
+    return PodSelector(flags.endpoint_selector, ports, namespace)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from lodestar_extproc.config.kubernetes import POOL_GROUP  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser("lodestar-extproc epp", allow_abbrev=False)
+    add = parser.add_argument
+    add("--pool-name", default="", help="the InferencePool to pick from")
+    add("--pool-namespace", default="", help="its namespace; else NAMESPACE, else our own")
+    add("--pool-group", default=POOL_GROUP, help="its API group")
+    add("--endpoint-selector", default="", help="labels of pods to pick from, without a pool")
+    add("--endpoint-target-ports", type=_ports, default=(), help="their ports: 8000,8001")
+    add("--grpc-port", type=int, default=9002, help="for the gateway")
+    add("--grpc-health-port", type=int, default=9003, help="for gRPC health probes")
+    add("--metrics-port", type=int, default=9090, help="for metrics and operators, by HTTP")
+    add("--secure-serving", nargs="?", const=True, type=_flag, default=True, help="use TLS")
+    add("--cert-path", default="", help="folder of tls.crt and tls.key; else self-signed")
+    add("--drain-timeout", type=_seconds, default=30.0, help="serve on for so long: 30s")
+    add("--config-file", default="", help="settings; another picker's own file says nothing")
+    add("-v", "--v", type=int, default=2, help="4 and more tell of each exchange")
+    for name in NO_EFFECT:
+        add(f"--{name}", nargs="?", const="", default=None, help=argparse.SUPPRESS)
+    return parser
+
+
+def _tell(flags: argparse.Namespace, unknown: Sequence[str]) -> None:
+    for name, word in NO_EFFECT.items():
+        if getattr(flags, name.replace("-", "_")) is not None:
+            level = logging.DEBUG if word is _NONE else logging.WARNING
+            _log.log(level, "--%s %s", name, word)
+    if unknown:
+        _log.warning("not known here, and left out: %s", " ".join(unknown))
+
+
+def _flag(text: str) -> bool:
+    """As Go reads it."""
+    if text.lower() in ("true", "t", "1"):
+        return True
+    if text.lower() in ("false", "f", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _ports(text: str) -> tuple[int, ...]:
+    ports = tuple(int(port) for port in text.split(",") if port)
+    if any(not 1 <= port <= 65535 for port in ports):
+        raise argparse.ArgumentTypeError(f"{text!r} holds no port, 1 to 65535")
+    return ports
+
+
+def _seconds(text: str) -> float:
+    """As Go writes a duration: `30s`, `1m30s`, `500ms`."""
+    parts = re.findall(r"([0-9.]+)(ms|h|m|s)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; 30s is one")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def with_command(arguments: Sequence[str] = ()) -> list[str]:
+    """*arguments* with `epp` before them, where they begin with one of its flags.
+
+    >>> with_command(["--pool-name", "vllm"])
+    ['epp', '--pool-name', 'vllm']
+    """
+    given = list(arguments or sys.argv[1:])
+    flags = {option for action in _parser()._actions for option in action.option_strings}  # noqa: SLF001
+    first = given[0].partition("=")[0] if given else ""
+    return ["epp", *given] if first in flags - {"-h", "--help"} else given

@@ -1,0 +1,210 @@
+"""The command `serve`: the external processor, configured from the Envoy YAML or for a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lodestar_extproc.config import Config, Watched
+    from lodestar_extproc.extproc.tls import Tls
+    from lodestar_extproc.service.app import App, ServeOptions
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+BAD_CONFIG, CANNOT_LISTEN = 2, 3
+SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+_EnvoyConfig = Annotated[Path | None, typer.Option(help="The Envoy YAML or JSON that Envoy runs.")]
+_InferencePool = Annotated[
+    str | None, typer.Option(help="Take the endpoints from this InferencePool.")
+]
+_Service = Annotated[
+    str | None,
+    typer.Option(help="Take the endpoints from this Kubernetes Service, NAME or NAME:PORT."),
+]
+_Namespace = Annotated[
+    str, typer.Option(help="Of the pool or the Service.  [default: the one we run in]")
+]
+_Settings = Annotated[
+    Path | None,
+    typer.Option(help="YAML with the pool's settings, where there is no Envoy configuration."),
+]
+_AccessLog = Annotated[
+    bool, typer.Option(help="Without an Envoy configuration: its access log is sent to us.")
+]
+_Listen = Annotated[
+    list[str] | None,
+    typer.Option(help="Address for Envoy instead of the configuration's; may be repeated."),
+]
+_Tls = Annotated[
+    str, typer.Option(help="off; self-signed; or a folder with tls.crt and tls.key, read anew.")
+]
+_Health = Annotated[
+    list[str] | None,
+    typer.Option(help="Further address for gRPC health checks alone; may be repeated."),
+]
+_Admin = Annotated[
+    str, typer.Option(help="Address of metrics, readiness, dashboard and explanations.")
+]
+_Drain = Annotated[float, typer.Option(min=0, help="Seconds to serve on once health checks fail.")]
+_Grace = Annotated[float, typer.Option(min=0, help="Seconds open streams may take to end.")]
+_LogLevel = Annotated[
+    str, typer.Option(help="debug, with a line for each exchange; info; warning; error.")
+]
+
+
+def serve(  # noqa: PLR0913  (the command's options)
+    *,
+    envoy_config: _EnvoyConfig = None,
+    inference_pool: _InferencePool = None,
+    service: _Service = None,
+    namespace: _Namespace = "",
+    settings: _Settings = None,
+    access_log: _AccessLog = False,
+    listen: _Listen = None,
+    tls: _Tls = "off",
+    health: _Health = None,
+    admin: _Admin = "127.0.0.1:9090",
+    drain: _Drain = 1.0,
+    grace: _Grace = 5.0,
+    log_level: _LogLevel = "info",
+) -> None:
+    """Choose an endpoint for every request Envoy asks about, and learn from the answers.
+
+    With --envoy-config, pools are the clusters of the Envoy configuration that carry
+    metadata.filter_metadata.lodestar. With --inference-pool or --service, endpoints come from
+    Kubernetes; alone, for a gateway that configures its own Envoys, or beside --envoy-config.
+    Files are watched, and good changes apply at once.
+
+    Exit status: 0 stopped by a signal, 2 the configuration is wrong, 3 an address is taken.
+
+    Examples:
+
+        lodestar-extproc serve --envoy-config envoy/envoy.yaml
+
+        lodestar-extproc serve --envoy-config /etc/envoy/envoy.yaml --service vllm:http
+
+        lodestar-extproc serve --inference-pool vllm --settings settings.yaml --tls self-signed
+    """
+    watched = watched_by(inference_pool, service, namespace or own_namespace())
+
+    def configure() -> tuple[Config, ServeOptions]:
+        # Here, so that other commands need not load River and gRPC.
+        from lodestar_extproc.service.app import ServeOptions  # noqa: PLC0415
+
+        options = ServeOptions(
+            listen=tuple(listen or ()),
+            tls=tls_of(tls),
+            health=tuple(health or ()),
+            admin=admin,
+            drain_s=drain,
+            grace_s=grace,
+        )
+        return config_of(envoy_config, watched, settings, access_log=access_log), options
+
+    run(configure, log_level)
+
+
+def run(configure: Callable[[], tuple[Config, ServeOptions]], log_level: str = "info") -> None:
+    """Serve as *configure* says, until a signal; what is wrong ends the process with a word."""
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    logging.getLogger("lodestar_extproc").setLevel(level)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    from lodestar_extproc.config import ConfigError  # noqa: PLC0415
+    from lodestar_extproc.fleet.discovery import NotConnected  # noqa: PLC0415
+    from lodestar_extproc.service.app import App  # noqa: PLC0415
+
+    try:
+        _run(App(*configure()))
+    except (ConfigError, NotConnected, ValueError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(BAD_CONFIG) from None
+    except OSError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(CANNOT_LISTEN) from None
+
+
+def watched_by(inference_pool: str | None, service: str | None, namespace: str) -> Watched | None:
+    """What options ask to be watched; None for nothing.
+
+    Raises:
+        typer.BadParameter: two things.
+    """
+    from lodestar_extproc.config import InferencePoolRef, ServiceRef  # noqa: PLC0415
+
+    if inference_pool and service:
+        raise typer.BadParameter("--inference-pool and --service exclude each other")
+    if inference_pool:
+        return InferencePoolRef(inference_pool, namespace)
+    if service:
+        name, _, port = service.partition(":")
+        return ServiceRef(name, namespace, port)
+    return None
+
+
+def config_of(
+    envoy_config: Path | None, watched: Watched | None, settings: Path | None, *, access_log: bool
+) -> Config:
+    """What to run by.
+
+    Raises:
+        ConfigError: a file cannot be read, or is wrong.
+        ValueError: the options do not go together.
+    """
+    from lodestar_extproc.config import (  # noqa: PLC0415
+        KubernetesSource,
+        read_envoy_config,
+        read_picker_config,
+    )
+
+    if envoy_config is None:
+        if watched is None:
+            raise ValueError("name --envoy-config FILE, --inference-pool NAME or --service NAME")
+        return read_picker_config(watched, settings, access_log=access_log)
+    if settings is not None:
+        raise ValueError("the settings stand in --envoy-config: leave out --settings")
+    config = read_envoy_config(envoy_config)
+    if watched is None:
+        return config
+    if len(config.pools) > 1:
+        names = ", ".join(pool.name for pool in config.pools)
+        raise ValueError(f"{envoy_config} has the pools {names}: {watched} can be only one's")
+    pool = dataclasses.replace(config.pools[0], kubernetes=KubernetesSource(watched))
+    return dataclasses.replace(config, pools=(pool,))
+
+
+def tls_of(option: str) -> Tls | None:
+    """How *option* asks to encrypt."""
+    from lodestar_extproc.extproc.tls import Tls  # noqa: PLC0415
+
+    if option == "off":
+        return None
+    return Tls() if option == "self-signed" else Tls(Path(option))
+
+
+def own_namespace() -> str:
+    """The namespace we run in, as the downward API or the service account tells it."""
+    try:
+        return os.environ.get("NAMESPACE") or SERVICE_ACCOUNT_NAMESPACE.read_text().strip()
+    except OSError:
+        return "default"
+
+
+def _run(app: App) -> None:
+    try:
+        import uvloop  # noqa: PLC0415  (there is none for Windows)
+    except ImportError:
+        asyncio.run(app.run())
+    else:
+        uvloop.run(app.run())

@@ -1,0 +1,1 @@
+"""Routing: from a request to a decision, and from what became of it to what is learned."""

@@ -1,0 +1,50 @@
+"""PoolView: one pool at one instant, for those who watch: metrics, the dashboard, explanations.
+
+It copies nothing of the past and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lodestar_extproc.endpoint import FleetSnapshot
+from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.scraper import ScrapeCounts
+from lodestar_extproc.learning.learner import LearnerStatus
+from lodestar_extproc.routing.router import Router
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """What one pool is and knows now.
+
+    Attributes:
+        snapshot: of all endpoints, routable or not.
+        states: of the snapshot's endpoints, in its order.
+        scrapes: by address; an endpoint that is not scraped has none.
+        open_decisions: whose answers have not ended.
+    """
+
+    pool: str
+    policy: str
+    snapshot: FleetSnapshot
+    states: tuple[HealthState, ...]
+    scrapes: Mapping[str, ScrapeCounts]
+    learner: LearnerStatus
+    open_decisions: int
+
+
+def view_pool(router: Router, scrapes: Mapping[str, ScrapeCounts], at_s: float) -> PoolView:
+    """*router*'s pool now."""
+    snapshot = router.fleet.everything(at_s)
+    health = router.fleet.health
+    return PoolView(
+        pool=router.pool,
+        policy=router.settings.policy,
+        snapshot=snapshot,
+        states=tuple(health.state(e.address, at_s) for e in snapshot.endpoints),
+        scrapes=scrapes,
+        learner=router.learner.status(),
+        open_decisions=router.n_open,
+    )

@@ -1,0 +1,281 @@
+"""Router: chooses an endpoint for a request and learns from what follows. Read this file first.
+
+    route()        a request came: snapshot, features, ranking, and it is counted as in flight
+    first_token()  its first token passed: learn its TTFT
+    complete()     its answer ended: release what it took; learn, correct or blame
+
+It knows no wire, no clock and no I/O.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Outcome
+from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
+from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.policies.preference import preferred
+from lodestar_extproc.policies.protocol import Policy
+from lodestar_extproc.request import InferenceRequest, RequestKind
+from lodestar_extproc.routing.feedback import Feedback
+from lodestar_extproc.routing.open_decisions import OpenDecision, OpenDecisions
+from lodestar_extproc.routing.unserved import NoEndpoint, shed_if_late
+from lodestar_extproc.subset import Subset
+
+
+class RouterListener(Protocol):
+    """Who is told what happened: metrics, the journal, the dashboard."""
+
+    def decided(self, decision: Decision) -> None: ...
+
+    def first_token(self, decision: Decision, event: FirstToken) -> None: ...
+
+    def completed(self, decision: Decision, event: Completion) -> None: ...
+
+
+class Router:
+    """One pool: its fleet, its policy, its learner.
+
+    Args:
+        policy: decides; *fallback* decides for bodies that could not be read.
+        shadows: score every request and never decide.
+        sees_first_tokens: whether an observing filter reports first tokens. Without one a request
+            is taken to leave prefill when its prediction says so.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        settings: PoolSettings,
+        *,
+        fleet: Fleet,
+        policy: Policy,
+        fallback: Policy,
+        learner: Learner,
+        rng: random.Random,
+        shadows: Sequence[Policy] = (),
+        listeners: Sequence[RouterListener] = (),
+        sees_first_tokens: bool = True,
+    ) -> None:
+        self.pool = pool
+        self.settings = settings
+        self.fleet = fleet
+        self._policy = policy
+        self._fallback = fallback
+        self._shadows = tuple(shadows)
+        self._rng = rng
+        self._listeners = tuple(listeners)
+        self._sees_first_tokens = sees_first_tokens
+        self._open = OpenDecisions()
+        self._feedback = Feedback(
+            settings, fleet.health, learner, sees_first_tokens=sees_first_tokens
+        )
+
+    @property
+    def learner(self) -> Learner:
+        """What has been learned of the pool, and learns on."""
+        return self._feedback.learner
+
+    def deciding_by(self, policy: Policy) -> Router:
+        """The same pool, in-flight counts and learner, deciding by another policy."""
+        other = Router(
+            self.pool,
+            self.settings,
+            fleet=self.fleet,
+            policy=policy,
+            fallback=self._fallback,
+            learner=self.learner,
+            rng=self._rng,
+            shadows=self._shadows,
+            listeners=self._listeners,
+            sees_first_tokens=self._sees_first_tokens,
+        )
+        other._open, other._feedback = self._open, self._feedback
+        return other
+
+    def adopt(
+        self,
+        settings: PoolSettings,
+        learner: Learner,
+        policy: Policy,
+        fallback: Policy,
+        shadows: Sequence[Policy],
+    ) -> None:
+        """Decide and learn by these from now on; load and caches stay."""
+        self.settings, self._policy, self._fallback = settings, policy, fallback
+        self._shadows = tuple(shadows)
+        self._feedback.settings, self._feedback.learner = settings, learner
+
+    def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
+        """Adopt a new membership of the fleet."""
+        _, left = self.fleet.set_endpoints(endpoints)
+        for address in left:
+            self.learner.left(address)
+
+    def bytes_per_token(self, model: str) -> float:
+        """Prompt bytes a token of *model* stands for, as learned from usage."""
+        return self._feedback.bytes_per_token.of(model)
+
+    def target_model(self, named: str) -> str:
+        """The model to ask an engine for where a client names *named*."""
+        return self.settings.model_rewrites.target(named, self._rng)
+
+    def should_observe_to_end(self) -> bool:
+        """Whether the next answer is one of the share that is watched for its usage."""
+        return self._rng.random() < self.settings.observed_ratio
+
+    # -- a request came ---
+
+    def route(
+        self,
+        request: InferenceRequest,
+        *,
+        request_id: str,
+        at_s: float,
+        subset: Subset | None = None,
+    ) -> Decision:
+        """Choose an endpoint of *subset* (None: of all) for *request*; count it in flight there.
+
+        Raises:
+            NoEndpoint: the pool has none there.
+            Overloaded: it may be shed, and is predicted to be late everywhere.
+        """
+        candidates = self.candidates(request, at_s, subset)
+        if len(candidates) == 0:
+            raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
+        decision_id = f"{self.pool}.{self._rng.getrandbits(64):016x}"
+        ranking = self._rank(candidates)
+        if request.is_sheddable:
+            ttft_slo_s = request.ttft_slo_s or self.settings.ttft_slo_s
+            shed_if_late(ranking, candidates, ttft_slo_s)
+        decision = Decision(
+            decision_id=decision_id,
+            request_id=request_id,
+            at_s=at_s,
+            pool=self.pool,
+            policy=self._policy.name,
+            candidates=candidates,
+            ranking=ranking,
+            shadows=self._shadow_choices(candidates) if self._shadows else (),
+            predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
+        )
+        self._open.add(decision)
+        self._dispatch(decision)
+        for listener in self._listeners:
+            listener.decided(decision)
+        return decision
+
+    def candidates(
+        self, request: InferenceRequest, at_s: float, subset: Subset | None = None
+    ) -> Candidates:
+        """*request* beside every routable endpoint it may go to: what a policy sees."""
+        fleet, snapshot = self.fleet, self.fleet.snapshot(at_s, subset)
+        endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
+        matched_tokens, matched_ratio = fleet.match(request, endpoints)
+        tpot_s = None
+        if tpot_slo_s is not None:
+            tpot_s = fleet.decode_speed.tpot_s(endpoints, snapshot.in_flight + 1)
+        return Candidates(
+            request,
+            snapshot,
+            matched_tokens,
+            matched_ratio,
+            self.learner.prefill_s_per_ktoken(endpoints),
+            adapter_effort=fleet.adapters.effort(request.model, endpoints),
+            tpot_s=tpot_s,
+            tpot_slo_s=tpot_slo_s,
+        )
+
+    def _rank(self, candidates: Candidates) -> Ranking:
+        ranking = self._ranked_by_policy(candidates)
+        if candidates.adapter_effort is None and candidates.tpot_s is None:
+            return ranking
+        return preferred(ranking, candidates, self.settings.adapter_load_s)
+
+    def _ranked_by_policy(self, candidates: Candidates) -> Ranking:
+        if len(candidates) == 1:
+            return Ranking((0,), reason=Reason.ONLY_ENDPOINT)
+        if candidates.request.kind is RequestKind.UNKNOWN:
+            order = self._fallback.rank(candidates, self._rng).order
+            return Ranking(order, reason=Reason.UNPARSED)
+        return self._policy.rank(candidates, self._rng)
+
+    def _shadow_choices(self, candidates: Candidates) -> tuple[tuple[str, int], ...]:
+        return tuple((s.name, s.rank(candidates, self._rng).order[0]) for s in self._shadows)
+
+    def _dispatch(self, decision: Decision) -> None:
+        request, chosen = decision.candidates.request, decision.chosen
+        seen = self._sees_first_tokens and request.streaming
+        self.fleet.dispatch(
+            decision.decision_id,
+            request,
+            decision.address,
+            uncached_tokens=decision.candidates.uncached_on(chosen),
+            at_s=decision.at_s,
+            expected_first_token_at_s=None if seen else decision.at_s + decision.expected_ttft_s,
+        )
+
+    # -- its first token passed ---
+
+    def first_token(self, event: FirstToken) -> None:
+        """Count the request as decoding and learn its TTFT. Idempotent; unknown ids are ignored."""
+        entry = self._open.get(event.decision_id)
+        if entry is None or entry.first_token_at_s is not None:
+            return
+        entry.first_token_at_s = event.at_s
+        entry.body_began_before = event.body_began_before
+        self.fleet.first_token(event.decision_id, event.at_s, event.served)
+        self._feedback.first_token(entry, event)
+        for listener in self._listeners:
+            listener.first_token(entry.decision, event)
+
+    # -- its answer ended ---
+
+    def report(self, event: AnswerReport) -> None:
+        """Keep what the engine said until the end is known. Unknown ids are ignored."""
+        entry = self._open.get(event.decision_id)
+        if entry is not None:
+            entry.report = event
+
+    def complete(self, event: Completion) -> bool:
+        """Give back what the request took; learn from it or blame. Idempotent.
+
+        Returns False when no open decision of this pool is meant.
+        """
+        entry = self._open.take(event.decision_id, event.request_id)
+        if entry is None:
+            return False
+        if entry.report is not None:
+            event = event.with_report(entry.report)
+        self._settle(entry, event)
+        for listener in self._listeners:
+            listener.completed(entry.decision, event)
+        return True
+
+    def expire(self, at_s: float) -> None:
+        """End the requests of which nothing was heard for the pool's request timeout."""
+        for decision_id in self._open.older_than(at_s - self.settings.request_timeout_s):
+            self.complete(Completion(at_s, Outcome.EXPIRED, decision_id=decision_id))
+
+    def _settle(self, entry: OpenDecision, event: Completion) -> None:
+        decision = entry.decision
+        # Without our id in it, Envoy had gone on without us: the pick was never used.
+        used = bool(event.decision_id)
+        computed = used and (entry.first_token_at_s is not None or event.outcome is Outcome.SERVED)
+        self.fleet.release(
+            decision.decision_id, event.at_s, served=event.served, prompt_computed=computed
+        )
+        if used:
+            self._feedback.ended(entry, event)
+
+    # -- for those who watch ---
+
+    @property
+    def n_open(self) -> int:
+        """Decisions whose answers have not ended."""
+        return len(self._open)

@@ -1,0 +1,106 @@
+"""Routers: the router of each pool, and those that decide by a route's own policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken
+from lodestar_extproc.policies.protocol import Policy
+from lodestar_extproc.routing.router import Router
+
+
+class UnknownPool(Exception):  # noqa: N818  (the condition's name)
+    """A route or a decision names a pool that is not configured."""
+
+
+class Routers:
+    """Finds the router for a request, and for what is heard of it later.
+
+    Args:
+        make_policy: builds a policy for a router by name and objective; None takes the pool's own.
+
+    Raises:
+        ValueError: from `make_policy`, for a policy or objective it does not know.
+    """
+
+    def __init__(
+        self,
+        routers: Iterable[Router],
+        make_policy: Callable[[Router, str | None, str | None], Policy],
+    ) -> None:
+        self._pools = {r.pool: r for r in routers}
+        self._make_policy = make_policy
+        self._overridden: dict[tuple[str, str | None, str | None], Router] = {}
+
+    def __iter__(self) -> Iterator[Router]:
+        return iter(self._pools.values())
+
+    def get(
+        self, pool: str | None = None, policy: str | None = None, objective: str | None = None
+    ) -> Router:
+        """The router of *pool* (None: of the only pool), deciding as the route asks.
+
+        Raises:
+            UnknownPool: no such pool, or none named where there are several.
+        """
+        router = self._pool(pool)
+        if policy is None and objective is None:
+            return router
+        key = (router.pool, policy, objective)
+        if key not in self._overridden:
+            chosen = self._make_policy(router, policy, objective)
+            self._overridden[key] = router.deciding_by(chosen)
+        return self._overridden[key]
+
+    @property
+    def headers(self) -> frozenset[str]:
+        """Names of the headers that settings ask for, in lower case."""
+        return frozenset(router.settings.session_header.lower() for router in self)
+
+    def _pool(self, pool: str | None) -> Router:
+        if pool is None and len(self._pools) == 1:
+            return next(iter(self._pools.values()))
+        if pool in self._pools:
+            return self._pools[pool]
+        known = ", ".join(sorted(self._pools)) or "none"
+        raise UnknownPool(f"no pool {pool!r}; configured: {known}")
+
+    def first_token(self, event: FirstToken) -> None:
+        """Tell the router whose decision it was."""
+        router = self._pools.get(_pool_of(event.decision_id))
+        if router is not None:
+            router.first_token(event)
+
+    def report(self, event: AnswerReport) -> None:
+        """Tell the router whose decision it was."""
+        router = self._pools.get(_pool_of(event.decision_id))
+        if router is not None:
+            router.report(event)
+
+    def complete(self, event: Completion) -> bool:
+        """Tell the router whose decision it was; without an id, each looks for the request.
+
+        Returns False when no open decision is meant.
+        """
+        router = self._pools.get(_pool_of(event.decision_id))
+        if router is not None:
+            return router.complete(event)
+        return not event.decision_id and any(r.complete(event) for r in self._pools.values())
+
+    def should_observe_to_end(self, decision_id: str) -> bool:
+        """Whether this answer is to be watched for its usage."""
+        router = self._pools.get(_pool_of(decision_id))
+        return router is not None and router.should_observe_to_end()
+
+    def forget_overrides(self) -> None:
+        """Settings changed: build the routes' own policies anew when they are next asked for."""
+        self._overridden.clear()
+
+    def expire(self, at_s: float) -> None:
+        """End what nothing was heard of for too long."""
+        for router in self._pools.values():
+            router.expire(at_s)
+
+
+def _pool_of(decision_id: str) -> str:
+    return decision_id.rpartition(".")[0]

@@ -1,0 +1,1 @@
+"""The service: what runs around the routers while `serve` runs."""

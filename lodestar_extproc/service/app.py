@@ -1,0 +1,238 @@
+"""App: the composition root of `serve`. It makes every part once, starts them, and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from lodestar_extproc.admin.server import AdminServer
+from lodestar_extproc.config import Config, PickerConfig, Pool
+from lodestar_extproc.extproc.server import EdgeServer
+from lodestar_extproc.extproc.tls import Tls
+from lodestar_extproc.fleet.discovery import require_sources, watch_config
+from lodestar_extproc.fleet.poller import open_session
+from lodestar_extproc.journal.journal import Journal
+from lodestar_extproc.journal.journal_file import JournalFile
+from lodestar_extproc.metrics import Metrics
+from lodestar_extproc.routing.assembly import apply_settings, new_router, policy_for_route
+from lodestar_extproc.routing.pool_view import PoolView
+from lodestar_extproc.routing.router import Router, RouterListener
+from lodestar_extproc.routing.routers import Routers
+from lodestar_extproc.service.upkeep import PoolUpkeep
+
+LAG_INTERVAL_S = 0.1
+PICKER_ADDRESS = "[::]:9002"
+"""Where gateways expect an endpoint picker."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How to run, apart from what the configuration says.
+
+    Attributes:
+        listen: addresses for Envoy, `host:port` or `unix:/path`; empty takes the configuration's.
+        tls: how to encrypt the way from Envoy; None for plain text.
+        health: addresses for gRPC health checks alone, beside Envoy's; never encrypted.
+        admin: `host:port` of the HTTP server for operators.
+        drain_s: how long to serve on after health checks have begun to fail.
+        grace_s: how long open streams may then take to end.
+    """
+
+    listen: tuple[str, ...] = ()
+    tls: Tls | None = None
+    health: tuple[str, ...] = ()
+    admin: str = "127.0.0.1:9090"
+    drain_s: float = 1.0
+    grace_s: float = 5.0
+
+
+class App:
+    """Everything `serve` runs, in one event loop."""
+
+    def __init__(self, config: Config, options: ServeOptions) -> None:
+        self._config = config
+        self._options = options
+        self._stop = asyncio.Event()
+        self._upkeeps: dict[str, PoolUpkeep] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._found = {pool.name: asyncio.Event() for pool in config.pools}
+        self.metrics = Metrics()
+        self._journals = self._new_journals()
+        self.admin = AdminServer(self.metrics, self.pools)
+        self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
+        self.edge = EdgeServer(
+            self.routers, self.metrics, access_log=config.sources.access_log_tags is not None
+        )
+
+    def _router(self, pool: Pool) -> Router:
+        return new_router(
+            pool.name,
+            pool.settings,
+            pool.endpoints,
+            listeners=self._listeners(pool),
+            sees_first_tokens=self._config.sources.first_token,
+        )
+
+    def _listeners(self, pool: Pool) -> list[RouterListener]:
+        path = pool.settings.journal_path
+        journal = [] if path is None else [self._journals[path]]
+        return [self.metrics, self.admin.decisions, *journal]
+
+    def _new_journals(self) -> dict[str, Journal]:
+        """One a path: pools may share it."""
+        paths = {pool.settings.journal_path for pool in self._config.pools}
+        return {
+            path: Journal(JournalFile(Path(path)), count=self.metrics.journal_entries)
+            for path in paths
+            if path is not None
+        }
+
+    def pools(self) -> list[PoolView]:
+        """Every pool as it is now, for those who watch."""
+        return [upkeep.view() for upkeep in self._upkeeps.values()]
+
+    async def run(self) -> None:
+        """Serve until `stop` or a signal; then drain.
+
+        Raises:
+            OSError: an address cannot be bound.
+            ValueError: none is known, or there is no certificate.
+            NotConnected: endpoints are to come from Kubernetes, and there is none.
+        """
+        self._stop_on_signals()
+        await require_sources(self._config.pools)
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(open_session())
+            for pool in self._config.pools:
+                self._upkeeps[pool.name] = self._upkeep(pool, session)
+                self._upkeeps[pool.name].restore()
+            self.metrics.watch(self.pools)
+            for journal in self._journals.values():
+                await stack.enter_async_context(journal.running())
+            addresses = self._options.listen or listen_addresses(self._config)
+            await self.admin.start(self._options.admin)
+            stack.push_async_callback(self.admin.stop)
+            stack.push_async_callback(self.edge.stop, self._options.grace_s)
+            await self._listen(addresses)
+            await self._keep_up(session, addresses)
+
+    async def _listen(self, addresses: Sequence[str]) -> None:
+        """Take streams from now on; say that we are ready once endpoints were looked for."""
+        tls = self._options.tls
+        await self.edge.start(
+            addresses,
+            credentials=None if tls is None else tls.credentials(),
+            health_addresses=self._options.health,
+            serving=False,
+        )
+
+    async def _keep_up(self, session: aiohttp.ClientSession, addresses: Sequence[str]) -> None:
+        """Everything that goes on beside the requests, until it is time to stop."""
+        async with asyncio.TaskGroup() as group:
+            for name, upkeep in self._upkeeps.items():
+                self._tasks[name] = group.create_task(upkeep.run())
+            following = group.create_task(self._follow_config(session, group))
+            lagging = group.create_task(self._watch_lag())
+            readying = group.create_task(self._get_ready(addresses))
+            await self._stop.wait()
+            readying.cancel()
+            await self._drain()
+            for task in (following, lagging, *self._tasks.values()):
+                task.cancel()
+
+    async def _get_ready(self, addresses: Sequence[str]) -> None:
+        """Say so once it is known where every pool's endpoints are."""
+        for found in self._found.values():
+            await found.wait()
+        # It takes long enough to be noticed: before the first request, not during it.
+        settle_garbage()
+        self.admin.set_ready(ready=True)
+        self.edge.set_serving(serving=True)
+        _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self._options.admin)
+
+    async def _drain(self) -> None:
+        _log.info("stopping: draining for %g s", self._options.drain_s)
+        self.admin.set_ready(ready=False)
+        self.edge.set_serving(serving=False)
+        await asyncio.sleep(self._options.drain_s)
+
+    def stop(self) -> None:
+        """Begin to drain. Idempotent."""
+        self._stop.set()
+
+    def _stop_on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
+    def _upkeep(self, pool: Pool, session: aiohttp.ClientSession) -> PoolUpkeep:
+        router, found = self.routers.get(pool.name), self._found[pool.name]
+        return PoolUpkeep(pool, router, session, found=found)
+
+    async def _follow_config(
+        self, session: aiohttp.ClientSession, group: asyncio.TaskGroup
+    ) -> None:
+        config = self._config
+        async for latest in watch_config(config, self._count_refused):
+            for pool in latest.pools:
+                if pool != config.pool(pool.name):
+                    apply_settings(self.routers.get(pool.name), pool.settings)
+                    self._tasks[pool.name].cancel()
+                    self._upkeeps[pool.name] = upkeep = self._upkeep(pool, session)
+                    self._tasks[pool.name] = group.create_task(upkeep.run())
+            self.routers.forget_overrides()
+            self.metrics.config_reloaded(applied=True)
+            config = latest
+
+    def _count_refused(self) -> None:
+        self.metrics.config_reloaded(applied=False)
+
+    async def _watch_lag(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            asleep_at_s = clock()
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self.metrics.loop_lag(max(0.0, clock() - asleep_at_s - LAG_INTERVAL_S))
+
+
+def listen_addresses(config: Config) -> tuple[str, ...]:
+    """Where Envoy will look for us, made into addresses to bind.
+
+    A loopback or wildcard address, or a socket's path, is taken as it stands; for any other host,
+    which is ours as seen by Envoy, all interfaces are bound.
+
+    Raises:
+        ValueError: the configuration does not say.
+    """
+    if isinstance(config, PickerConfig):
+        return (PICKER_ADDRESS,)
+    named = dict.fromkeys(a for a in (config.extproc_address, config.access_log_address) if a)
+    if not named:
+        raise ValueError(
+            f"{config.path} does not say where the ext_proc service is; use --listen, for "
+            "example --listen 0.0.0.0:9002"
+        )
+    return tuple(dict.fromkeys(_bindable(address) for address in named))
+
+
+def _bindable(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:") or host in ("127.0.0.1", "[::1]", "localhost", "0.0.0.0"):  # noqa: S104
+        return address
+    return f"0.0.0.0:{port}"
+
+
+def settle_garbage() -> None:
+    """What lives as long as the process need not be looked at again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

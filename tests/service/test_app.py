@@ -1,0 +1,161 @@
+"""The composed service: starts from an Envoy file, follows it, stops cleanly."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+
+import aiohttp
+import pytest
+
+from lodestar_extproc.config import read_envoy_config
+from lodestar_extproc.service.app import App, ServeOptions, listen_addresses
+
+CONFIG = """
+static_resources:
+  clusters:
+  - name: engines
+    metadata: {{filter_metadata: {{lodestar: {settings}}}}}
+    load_assignment:
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 9}}}}}}
+        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 10}}}}}}
+"""
+
+
+def written(tmp_path, **settings):
+    path = tmp_path / "envoy.yaml"
+    path.write_text(CONFIG.format(settings=json.dumps(settings)))
+    return path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return s.getsockname()[1]
+
+
+class Running:
+    def __init__(self, path) -> None:
+        self.admin = f"127.0.0.1:{free_port()}"
+        self.app = App(
+            read_envoy_config(path),
+            ServeOptions(listen=("127.0.0.1:0",), admin=self.admin, drain_s=0.0, grace_s=0.1),
+        )
+
+    async def __aenter__(self):
+        self.task = asyncio.create_task(self.app.run())
+        async with asyncio.timeout(10):
+            while (await self.get("/ready"))[0] != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return self
+
+    async def __aexit__(self, *_):
+        self.app.stop()
+        await self.task
+
+    async def get(self, path):
+        try:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(f"http://{self.admin}{path}") as response,
+            ):
+                return response.status, await response.read()
+        except aiohttp.ClientError:
+            return 0, b""
+
+    async def policy_becomes(self, name):
+        async with asyncio.timeout(10):
+            while self.app.routers.get().settings.policy != name:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+async def test_a_good_change_of_settings_applies_and_a_bad_one_does_not(tmp_path):
+    path = written(tmp_path, policy="least_request")
+    async with Running(path) as running:
+        router = running.app.routers.get()
+        written(tmp_path, policy="no_such_policy")
+        await asyncio.sleep(0.5)
+        assert router.settings.policy == "least_request"
+
+        written(tmp_path, policy="learned", model="bayesian_linear", scrape_interval_s=0.05)
+        await running.policy_becomes("learned")
+        assert running.app.routers.get() is router
+        assert router.learner.model.name == "bayesian_linear"
+        assert len(router.fleet.endpoints) == 2
+
+
+async def test_what_was_learned_survives_a_restart(tmp_path):
+    checkpoint = tmp_path / "learned.checkpoint"
+    path = written(tmp_path, checkpoint_path=str(checkpoint))
+    async with Running(path):
+        pass
+    assert checkpoint.exists()
+
+    checkpoint.write_bytes(b"\x00 not a checkpoint")
+    async with Running(path) as running:
+        assert running.app.routers.get().learner.status().n_samples == 0
+    assert checkpoint.with_name("learned.checkpoint.bad").exists()
+
+
+async def test_the_admin_server_shows_the_pool(tmp_path):
+    async with Running(written(tmp_path)) as running:
+        status, body = await running.get("/endpoints")
+        addresses = [e["address"] for e in json.loads(body)["pools"][0]["endpoints"]]
+        assert (status, addresses) == (200, ["127.0.0.1:9", "127.0.0.1:10"])
+        assert b"lodestar_event_loop_lag_seconds" in (await running.get("/metrics"))[1]
+
+
+def test_where_to_listen_must_be_said_somewhere(tmp_path):
+    with pytest.raises(ValueError, match="--listen"):
+        listen_addresses(read_envoy_config(written(tmp_path)))
+
+
+def serve(*arguments):
+    command = [sys.executable, "-m", "lodestar_extproc", "serve", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_serve_ends_well_on_a_signal(tmp_path):
+    path, port = written(tmp_path), free_port()
+    process = serve(
+        *("--envoy-config", str(path), "--listen", f"127.0.0.1:{port}"),
+        *("--admin", "127.0.0.1:0", "--drain", "0", "--grace", "0"),
+    )
+    for line in process.stderr:
+        if "serving Envoy" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    _, rest = process.communicate(timeout=20)
+
+    assert process.returncode == 0
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"polcy": "learned"}, "did you mean policy"), ({"policy": "magic"}, "magic")],
+)
+def test_a_wrong_configuration_stops_the_start_and_says_why(tmp_path, settings, said):
+    process = serve("--envoy-config", str(written(tmp_path, **settings)))
+    _, error = process.communicate(timeout=20)
+
+    assert process.returncode == 2
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_a_taken_address_stops_the_start_and_says_which(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        process = serve(
+            *("--envoy-config", str(written(tmp_path)), "--listen", address),
+            *("--admin", "127.0.0.1:0"),
+        )
+        _, error = process.communicate(timeout=20)
+
+    assert process.returncode == 3
+    assert address in error
+    assert "Traceback" not in error

@@ -1,0 +1,125 @@
+"""Values with defaults, for tests that care about one thing at a time."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+
+from lodestar_extproc.config import EdsFile, Pool, Resolution
+from lodestar_extproc.decision import Candidates
+from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind, hash_blocks
+
+
+def an_endpoint(number: int = 1, **changes) -> Endpoint:
+    return Endpoint(
+        **{"address": f"10.0.0.{number}:8000", "kv_capacity_tokens": 40_000.0} | changes
+    )
+
+
+def a_request(prompt: bytes = b"x" * 4000, **changes) -> InferenceRequest:
+    values = {
+        "model": "m",
+        "kind": RequestKind.CHAT_COMPLETIONS,
+        "block_hashes": hash_blocks(prompt),
+        "prompt_bytes": len(prompt),
+        "prompt_tokens": len(prompt) / 4.0,
+        "streaming": True,
+    }
+    return InferenceRequest(**values | changes)
+
+
+def a_prompt(n_tokens: int, seed: int = 0) -> bytes:
+    """Text of its own: no two seeds share a block."""
+    return random.Random(seed).randbytes(n_tokens * 4)
+
+
+def some_blocks(n_blocks: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(n_blocks * BLOCK_BYTES)
+
+
+def a_fleet(n: int = 3, **changes) -> Fleet:
+    return Fleet([an_endpoint(i + 1) for i in range(n)], **changes)
+
+
+def candidates_of(fleet: Fleet, request: InferenceRequest | None = None, at_s: float = 0.0):
+    """What a policy sees of *fleet*, prefill at 0.1 s a thousand tokens."""
+    request = a_request() if request is None else request
+    snapshot = fleet.snapshot(at_s)
+    tokens, ratio = fleet.match(request, snapshot.endpoints)
+    return Candidates(request, snapshot, tokens, ratio, np.full(len(snapshot), 0.1))
+
+
+def dispatch(fleet: Fleet, decision_id: str, address: str, request=None, at_s: float = 0.0, **kw):
+    request = a_request() if request is None else request
+    kw = {"uncached_tokens": request.prompt_tokens} | kw
+    fleet.dispatch(decision_id, request, address, at_s=at_s, **kw)
+
+
+DEFAULT_ENVOY_FILE = Path(__file__).parents[2] / "envoy" / "envoy.yaml"
+
+
+def an_envoy_file(folder: Path, *edits: tuple[str, str], name: str = "envoy.yaml") -> Path:
+    """The shipped default with every (old, new) text replaced; old has to be there."""
+    text = DEFAULT_ENVOY_FILE.read_text()
+    for old, new in edits:
+        assert old in text, f"not in the default: {old}"
+        text = text.replace(old, new)
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def a_pool(*, eds: Path | None = None, **changes) -> Pool:
+    """A static pool, or one read from the file *eds*."""
+    if eds is not None:
+        changes |= {"resolution": Resolution.EDS, "eds": EdsFile(eds, "engines")}
+    return Pool(**{"name": "engines"} | changes)
+
+
+def an_eds_file(folder: Path, *hosts: str, name: str = "eds.yaml") -> Path:
+    """An assignment of `engines` to port 8000 of every host."""
+    endpoints = "".join(
+        f"    - endpoint: {{address: {{socket_address: {{address: {host}, port_value: 8000}}}}}}\n"
+        for host in hosts
+    )
+    path = folder / name
+    path.write_text(
+        "resources:\n"
+        '- "@type": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\n'
+        "  cluster_name: engines\n"
+        f"  endpoints:\n  - lb_endpoints:\n{endpoints}"
+    )
+    return path
+
+
+class Recorder:
+    """A router listener that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.decisions, self.first_tokens, self.completions = [], [], []
+
+    def decided(self, decision) -> None:
+        self.decisions.append(decision)
+
+    def first_token(self, decision, event) -> None:
+        self.first_tokens.append(event)
+
+    def completed(self, decision, event) -> None:
+        self.completions.append(event)
+
+
+def a_router(n: int = 3, *, listeners=(), sees_first_tokens: bool = True, **settings):
+    from lodestar_extproc.config.settings import PoolSettings  # noqa: PLC0415
+    from lodestar_extproc.routing.assembly import new_router  # noqa: PLC0415  (imports every model)
+
+    return new_router(
+        "pool",
+        PoolSettings(**{"seed": 1} | settings),
+        [an_endpoint(i + 1) for i in range(n)],
+        listeners=listeners,
+        sees_first_tokens=sees_first_tokens,
+    )

@@ -1,0 +1,136 @@
+"""A router and a listener that only remember, for tests of the edge."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from functools import cache
+
+from builders import a_fleet, an_endpoint, candidates_of
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken
+from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.decision import Candidates, Decision, Ranking
+from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.request import InferenceRequest
+from lodestar_extproc.routing.routers import UnknownPool
+from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
+from lodestar_extproc.subset import Subset
+
+
+def a_decision(*addresses: str, decision_id: str = "pool.1", request_id: str = "") -> Decision:
+    """*addresses* in their order; three of the builders' by default."""
+    candidates = _candidates(addresses)
+    return Decision(
+        decision_id=decision_id,
+        request_id=request_id,
+        at_s=0.0,
+        pool="pool",
+        policy="fixed",
+        candidates=candidates,
+        ranking=Ranking(tuple(range(len(candidates)))),
+    )
+
+
+@cache
+def _candidates(addresses: tuple[str, ...]) -> Candidates:
+    fleet = Fleet([an_endpoint(address=a) for a in addresses]) if addresses else a_fleet(3)
+    return candidates_of(fleet)
+
+
+@dataclass
+class FakeRouters:
+    """All pools and their only router in one; remembers what it was asked and told."""
+
+    addresses: tuple[str, ...] = ("10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000")
+    settings: PoolSettings = field(default_factory=PoolSettings)
+    pools: tuple[str, ...] = ("pool",)
+    policies: tuple[str, ...] = ("random",)
+    to_the_end: bool = False
+    bug: Exception | None = None
+    excess_s: float | None = None
+    n_decisions: int = 0
+    routed: list[InferenceRequest] = field(default_factory=list)
+    request_ids: list[str] = field(default_factory=list)
+    asked: list[tuple[str | None, str | None, str | None]] = field(default_factory=list)
+    first_tokens: list[FirstToken] = field(default_factory=list)
+    reports: list[AnswerReport] = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
+
+    def get(self, pool, policy=None, objective=None):
+        if pool is not None and pool not in self.pools:
+            raise UnknownPool(pool)
+        if policy is not None and policy not in self.policies:
+            raise ValueError(policy)
+        self.asked.append((pool, policy, objective))
+        return self
+
+    @property
+    def headers(self) -> frozenset[str]:
+        return frozenset((self.settings.session_header,))
+
+    def bytes_per_token(self, model: str) -> float:
+        return 4.0
+
+    def target_model(self, named: str) -> str:
+        return self.settings.model_rewrites.target(named, random.Random(0))
+
+    def route(
+        self,
+        request: InferenceRequest,
+        *,
+        request_id: str,
+        at_s: float,
+        subset: Subset | None = None,
+    ) -> Decision:
+        addresses = [a for a in self.addresses if subset is None or a in subset]
+        if not addresses:
+            raise NoEndpoint("none")
+        if self.bug is not None:
+            raise self.bug
+        if request.is_sheddable and self.excess_s is not None:
+            raise Overloaded(self.excess_s)
+        self.routed.append(request)
+        self.request_ids.append(request_id)
+        self.n_decisions += 1
+        return a_decision(*addresses, decision_id=self.last_id, request_id=request_id)
+
+    @property
+    def last_id(self) -> str:
+        return f"pool.{self.n_decisions}"
+
+    def first_token(self, event: FirstToken) -> None:
+        self.first_tokens.append(event)
+
+    def report(self, event: AnswerReport) -> None:
+        self.reports.append(event)
+
+    def complete(self, event: Completion) -> None:
+        self.completions.append(event)
+
+    def should_observe_to_end(self, decision_id: str) -> bool:
+        return self.to_the_end
+
+
+@dataclass
+class RecordingListener:
+    """Everything the edge said, in order."""
+
+    heard: list[tuple] = field(default_factory=list)
+
+    def stream_opened(self) -> None:
+        self.heard.append(("opened",))
+
+    def message(self, phase) -> None:
+        self.heard.append(("message", str(phase)))
+
+    def stream_closed(self, verdict) -> None:
+        self.heard.append(("closed", str(verdict)))
+
+    def stream_failed(self, reason: str) -> None:
+        self.heard.append(("failed", reason))
+
+    def log_entry(self, outcome) -> None:
+        self.heard.append(("log", None if outcome is None else str(outcome)))
+
+    def count(self, *what) -> int:
+        return self.heard.count(what)

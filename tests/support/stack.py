@@ -1,0 +1,114 @@
+"""Client, Envoy, edge and engines, wired up: what an end-to-end test drives and looks at."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from edge_fakes import FakeRouters, RecordingListener
+from envoy_process import ENVOY_BINARY, EnvoyProcess, envoy_config
+from lodestar_extproc.completion import Completion
+from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.extproc.server import EdgeServer
+from stub_engine import StubEngine
+
+CHAT = "/v1/chat/completions"
+DEFAULT_SETTINGS = PoolSettings()
+
+
+def chat(*, stream: bool = True, text: str = "hi") -> bytes:
+    message = {"role": "user", "content": text}
+    return json.dumps({"model": "m", "messages": [message], "stream": stream}).encode()
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+    """The first true value of *condition*, within *timeout_s*."""
+    async with asyncio.timeout(timeout_s):
+        while not (value := condition()):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        return value
+
+
+@dataclass
+class Stack:
+    """One Envoy between a client and two engines; *routers* choose what a test tells them to."""
+
+    envoy: EnvoyProcess
+    edge: EdgeServer
+    routers: FakeRouters
+    listener: RecordingListener
+    engines: tuple[StubEngine, ...]
+    client: aiohttp.ClientSession
+    settings: PoolSettings = DEFAULT_SETTINGS
+
+    def reset(self) -> None:
+        """As if just started, for the next test."""
+        addresses = tuple(engine.address for engine in self.engines)
+        fresh = FakeRouters(addresses=addresses, pools=("engines",), settings=self.settings)
+        # Ids stay unique, so that late news of an earlier test is not taken for this one's.
+        fresh.n_decisions = self.routers.n_decisions
+        vars(self.routers).update(vars(fresh))
+        self.listener.heard.clear()
+        for engine in self.engines:
+            vars(engine).update(
+                vars(StubEngine(engine.name, engine.port)) | {"_runner": engine._runner}
+            )
+
+    def prefer(self, *engines: StubEngine) -> None:
+        self.routers.addresses = tuple(engine.address for engine in engines)
+
+    async def post(self, body: bytes, path: str = CHAT, **headers: str) -> tuple[int, bytes]:
+        given = {"content-type": "application/json"} | headers
+        url = self.envoy.url + path
+        async with self.client.post(url, data=io.BytesIO(body), headers=given) as response:
+            return response.status, await response.read()
+
+    async def completion(self, decision_id: str) -> Completion:
+        """How the answer to that decision ended, once that is known."""
+        return await until(
+            lambda: next(
+                (c for c in self.routers.completions if c.decision_id == decision_id), None
+            )
+        )
+
+
+@asynccontextmanager
+async def running_stack(
+    folder: Path,
+    file: str = "envoy.yaml",
+    *,
+    access_log: bool = True,
+    edit: Callable[[dict[str, Any]], None] | None = None,
+    settings: PoolSettings = DEFAULT_SETTINGS,
+    binary: Path = ENVOY_BINARY,
+) -> AsyncIterator[Stack]:
+    """A stack on the shipped configuration *file*."""
+    engines = (StubEngine("a"), StubEngine("b"))
+    routers = FakeRouters()
+    listener = RecordingListener()
+    edge = EdgeServer(routers, listener, access_log=access_log)
+    (port,) = await edge.start(["127.0.0.1:0"])
+    try:
+        for engine in engines:
+            await engine.start()
+        addresses = [engine.address for engine in engines]
+        config = envoy_config(file, edge_port=port, engines=addresses, edit=edit)
+        async with (
+            EnvoyProcess(config, folder, binary=binary) as envoy,
+            aiohttp.ClientSession() as client,
+        ):
+            stack = Stack(envoy, edge, routers, listener, engines, client, settings)
+            stack.reset()
+            yield stack
+    finally:
+        await edge.stop(0.0)
+        for engine in engines:
+            await engine.stop()
