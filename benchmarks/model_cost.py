@@ -27,8 +27,8 @@ from lodestar_extproc.evaluation.contenders import parse_contender
 from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
 from lodestar_extproc.learning.background import TrainingInPlace
+from lodestar_extproc.learning.sample import TrainingSample, training_sample
 from lodestar_extproc.routing.assembly import new_model
-from lodestar_extproc.sample import TrainingSample, training_sample
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.machine import new_machine
 

@@ -1,4 +1,4 @@
-"""InferenceRequest: what routing needs to know of a client's request.
+"""InferenceRequest: what routing needs to know of a client's request; Subset: where it may go.
 
 It knows neither HTTP nor JSON (`extproc/body.py` reads those) and never holds prompt text: a prompt
 is a chain of block hashes and its length.
@@ -6,9 +6,10 @@ is a chain of block hashes and its length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import xxhash
 
@@ -75,6 +76,31 @@ class InferenceRequest(NamedTuple):
         if self.prompt_bytes == 0:
             return 0.0
         return self.prompt_tokens * BLOCK_BYTES / self.prompt_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """The endpoints that a gateway, or a conformance test, allows one request to go to.
+
+    `ip:port` allows one endpoint, `ip` all of that host's; without any, none is allowed.
+
+    >>> "10.0.0.1:8000" in Subset.of(["10.0.0.1:8000, 10.0.0.2", "[fd00::1]"])
+    True
+    >>> "[fd00::1]:8000" in Subset.of(["[fd00::1]"]), "10.0.0.1:9000" in Subset.of(["10.0.0.1:80"])
+    (True, False)
+    """
+
+    named: frozenset[str]
+
+    @classmethod
+    def of(cls, entries: Iterable[str]) -> Self:
+        """Of addresses, or of lists of them parted by commas; blanks mean nothing."""
+        parts = (part.strip() for entry in entries for part in entry.split(","))
+        return cls(frozenset(part for part in parts if part))
+
+    def __contains__(self, address: str) -> bool:
+        host = address.rpartition(":")[0]
+        return not self.named.isdisjoint((address, host, host.strip("[]")))
 
 
 def hash_blocks(prompt: bytes, seed: int = 0) -> tuple[int, ...]:

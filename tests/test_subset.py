@@ -1,8 +1,8 @@
 import pytest
 
 from builders import a_fleet, a_request, a_router
+from lodestar_extproc.request import Subset
 from lodestar_extproc.routing.unserved import NoEndpoint
-from lodestar_extproc.subset import Subset
 
 PODS = tuple(f"10.0.0.{host}:{port}" for host in (1, 2) for port in (8080, 9090))
 

@@ -29,12 +29,12 @@ from lodestar_extproc.evaluation.references import Conductor, LMetricBySpeed
 from lodestar_extproc.learning.background import TrainingInPlace
 from lodestar_extproc.learning.engine_model import EngineModel
 from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.learning.sample import TrainingSample
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.routing.assembly import new_fleet, new_learner, new_objective, new_policy
 from lodestar_extproc.routing.router import Router, RouterListener
-from lodestar_extproc.sample import TrainingSample
 from lodestar_extproc.simulator.machine import Machine
 
 LEARNED = "learned"

@@ -13,7 +13,7 @@ import numpy as np
 from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, Endpoint, FleetSnapshot
 from lodestar_extproc.evaluation.clairvoyant import Oracle
 from lodestar_extproc.fleet.fleet import Fleet
-from lodestar_extproc.subset import Subset
+from lodestar_extproc.request import Subset
 
 
 class EveryTokenFleet(Fleet):

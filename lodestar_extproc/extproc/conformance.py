@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from lodestar_extproc.extproc.events import Headers, ResponseHeaders
 from lodestar_extproc.names import SERVED, TEST_ECHO, TEST_SELECTION, TEST_SERVED
-from lodestar_extproc.subset import Subset
+from lodestar_extproc.request import Subset
 
 
 def selected(headers: Mapping[str, str]) -> Subset | None:

@@ -18,7 +18,7 @@ from lodestar_extproc.names import (
     SUBSET,
     SUBSET_NAMESPACE,
 )
-from lodestar_extproc.subset import Subset
+from lodestar_extproc.request import Subset
 
 _NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import ClassVar
 
-from lodestar_extproc.subset import Subset
+from lodestar_extproc.request import Subset
 
 
 class BodyMode(IntEnum):

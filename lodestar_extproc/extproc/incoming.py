@@ -20,8 +20,7 @@ from lodestar_extproc.names import (
     PATH,
     REQUEST_ID,
 )
-from lodestar_extproc.request import InferenceRequest, RequestKind
-from lodestar_extproc.subset import Subset
+from lodestar_extproc.request import InferenceRequest, RequestKind, Subset
 
 
 class IncomingRequest:

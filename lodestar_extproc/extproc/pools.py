@@ -8,9 +8,8 @@ from typing import Protocol
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc.observation import AnswerRouters
-from lodestar_extproc.request import InferenceRequest
+from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.routers import UnknownPool
-from lodestar_extproc.subset import Subset
 
 
 class PoolRouter(Protocol):

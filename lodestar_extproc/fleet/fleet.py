@@ -16,8 +16,7 @@ from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.fleet.health import Health, HealthState
 from lodestar_extproc.fleet.load import Flight, LoadTable
 from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
-from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
-from lodestar_extproc.subset import Subset
+from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, Subset
 
 DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
 """Until an engine reports its own: the index must be bounded before the first scrape."""

@@ -14,7 +14,7 @@ from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
 from lodestar_extproc.learning.labels import label
 from lodestar_extproc.learning.models import MIN_TTFT_S, Estimate, TTFTModel
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 MEMORY_SAMPLES = 200
 MAX_ERROR = 2.0

@@ -19,7 +19,7 @@ from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.labels import believed_s, label, precision
 from lodestar_extproc.learning.models import MIN_TTFT_S, Estimate, TTFTModel
 from lodestar_extproc.learning.nonnegative_rls import NormalEquations
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 # θ and its standard deviation before any sample, by engine feature: seconds for a request, for
 # 1000 tokens, for a step ... of an 8B model on an accelerator of some 100 TFLOPS.

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 MAX_LABEL_S = 600.0
 """A longer wait teaches nothing more."""

@@ -19,8 +19,8 @@ from lodestar_extproc.learning.labels import believed_s, label
 from lodestar_extproc.learning.live_errors import LiveErrors
 from lodestar_extproc.learning.models import Estimate, TTFTModel
 from lodestar_extproc.learning.penalties import Penalties
+from lodestar_extproc.learning.sample import TrainingSample
 from lodestar_extproc.learning.trust import Trust
-from lodestar_extproc.sample import TrainingSample
 
 NO_PREDICTION_S = 1e9
 """Stands for a prediction that was no number: as wrong as can be."""

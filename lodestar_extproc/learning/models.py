@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 MIN_TTFT_S = 0.005
 """No prediction is below this: no engine answers sooner."""

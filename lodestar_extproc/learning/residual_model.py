@@ -22,7 +22,7 @@ from lodestar_extproc.learning.forest import Forest
 from lodestar_extproc.learning.forest_training import KIND, WIDTH, Grown, grow
 from lodestar_extproc.learning.labels import label
 from lodestar_extproc.learning.models import MIN_TTFT_S, Estimate, TTFTModel
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 MAX_RESIDUAL = 1.0
 """Of log(observed/predicted): a larger one is the engine model's to learn, or a broken label."""

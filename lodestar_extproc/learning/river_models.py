@@ -20,7 +20,7 @@ from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.engine_model import DISCOUNT, PRIOR
 from lodestar_extproc.learning.labels import believed_s, label, precision
 from lodestar_extproc.learning.models import Estimate, TTFTModel
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 ALPHA, BETA = 1.0, 20.0
 SMOOTHING, POOL_SMOOTHING = 0.999, 0.9995

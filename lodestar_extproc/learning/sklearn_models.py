@@ -27,7 +27,7 @@ from lodestar_extproc.learning.perceptron import (
     inputs,
 )
 from lodestar_extproc.learning.replay_buffer import ReplayBuffer
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 UNTRAINED_S = 1.0
 MIN_SERVICE_S = 0.001

@@ -13,7 +13,7 @@ from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import N_FEATURES, FeatureMatrix
 from lodestar_extproc.learning.live_errors import ErrorWindow, LiveErrors
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 REOPEN_RATIO = 0.8
 """Trust returns at this share of the error at which it was lost, so that it doesn't flicker."""

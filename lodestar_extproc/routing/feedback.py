@@ -12,9 +12,9 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
 from lodestar_extproc.fleet.health import Health
 from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.learning.sample import training_sample
 from lodestar_extproc.request import InferenceRequest
 from lodestar_extproc.routing.open_decisions import OpenDecision
-from lodestar_extproc.sample import training_sample
 
 
 class Feedback:

@@ -21,11 +21,10 @@ from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.policies.preference import preferred
 from lodestar_extproc.policies.protocol import Policy
-from lodestar_extproc.request import InferenceRequest, RequestKind
+from lodestar_extproc.request import InferenceRequest, RequestKind, Subset
 from lodestar_extproc.routing.feedback import Feedback
 from lodestar_extproc.routing.open_decisions import OpenDecision, OpenDecisions
 from lodestar_extproc.routing.unserved import NoEndpoint, shed_if_late
-from lodestar_extproc.subset import Subset
 
 
 class RouterListener(Protocol):

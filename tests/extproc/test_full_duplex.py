@@ -33,7 +33,7 @@ from lodestar_extproc.extproc.held_body import MAX_PART_BYTES
 from lodestar_extproc.extproc.pools import Overrides
 from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.extproc.verdict import Verdict
-from lodestar_extproc.subset import Subset
+from lodestar_extproc.request import Subset
 
 FDS = BodyMode.FULL_DUPLEX_STREAMED
 BOTH_WAYS = Opening(request_body_mode=FDS, response_body_mode=FDS)

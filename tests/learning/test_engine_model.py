@@ -6,7 +6,7 @@ import pytest
 from learning_worlds import COEFFICIENTS, LinearWorld, worked_decision
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.learning.engine_model import PRIOR, EngineModel
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 A, B = Endpoint("a:1", "a30"), Endpoint("b:1", "a30")
 

@@ -11,10 +11,9 @@ from lodestar_extproc.completion import AnswerReport, Completion, FirstToken
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking
 from lodestar_extproc.fleet.fleet import Fleet
-from lodestar_extproc.request import InferenceRequest
+from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
-from lodestar_extproc.subset import Subset
 
 
 def a_decision(*addresses: str, decision_id: str = "pool.1", request_id: str = "") -> Decision:

@@ -10,7 +10,7 @@ import numpy as np
 from builders import a_request
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, Endpoint, FleetSnapshot
-from lodestar_extproc.sample import TrainingSample
+from lodestar_extproc.learning.sample import TrainingSample
 
 NEVER = -np.inf
 COEFFICIENTS = {

@@ -25,7 +25,7 @@ from lodestar_extproc.extproc.events import (
 )
 from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
-from lodestar_extproc.subset import Subset
+from lodestar_extproc.request import Subset
 
 METADATA = {"metadataContext": {"filterMetadata": {"envoy.lb": {names.DECISION_ID: "pool.1"}}}}
 ATTRIBUTES = {
