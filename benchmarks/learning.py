@@ -35,11 +35,11 @@ FIXED_RULES = (
 )
 VARIANTS = (
     "learned",
-    "learned:objective=ttft",
+    "learned:cost=ttft",
     "learned:externality_weight=2+decode_weight=0+eviction_weight=0+memory_weight_s=0",
-    "learned:model=bayesian_linear",
-    "learned:model=residual",
-    "learned:model=auto",
+    "learned:predictor=bayesian_linear",
+    "learned:predictor=residual",
+    "learned:predictor=auto",
     "lodestar_paper",
     "learned@every_token",
     "clairvoyant",

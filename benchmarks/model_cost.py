@@ -20,7 +20,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from lodestar_extproc.completion import Completion, FirstToken
-from lodestar_extproc.config.settings import MODELS, PoolSettings
+from lodestar_extproc.config.settings import PREDICTORS, PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.evaluation.clairvoyant import Oracle
 from lodestar_extproc.evaluation.contenders import parse_contender
@@ -28,7 +28,7 @@ from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
 from lodestar_extproc.learning.background import TrainingInPlace
 from lodestar_extproc.learning.sample import TrainingSample, training_sample
-from lodestar_extproc.routing.assembly import new_model
+from lodestar_extproc.routing.assembly import new_predictor
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.machine import new_machine
 
@@ -91,7 +91,7 @@ def cost_us(work: Callable[[Any], object], items: Sequence[Any]) -> float:
 def measure(name: str, seen: Samples) -> tuple[float, float]:
     """CPU time of a prediction and of a sample, µs."""
     trainer = Trainer()
-    model = new_model(PoolSettings(model=name), random.Random(1), lambda: trainer)
+    model = new_predictor(PoolSettings(predictor=name), random.Random(1), lambda: trainer)
     for sample in seen.samples[:N_TAUGHT]:
         model.learn(sample)
     trainer.stopped = True
@@ -111,7 +111,7 @@ def main() -> None:
         table.add_column(column, justify="right")
     with threadpool_limits(1):
         seen = recorded()
-        for name in MODELS:
+        for name in PREDICTORS:
             prediction_us, sample_us = measure(name, seen)
             table.add_row(name, f"{prediction_us:.0f}", f"{sample_us:.0f}")
     Console().print(table)

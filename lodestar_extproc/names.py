@@ -20,7 +20,7 @@ DECISION_ID = "decision-id"
 
 POOL = "x-lodestar-pool"
 POLICY = "x-lodestar-policy"
-OBJECTIVE = "x-lodestar-objective"
+COST = "x-lodestar-cost"
 
 METHOD = ":method"
 PATH = ":path"

@@ -150,5 +150,5 @@ def test_the_default_file_logs_every_tag_that_is_read():
 def test_a_name_that_is_written_twice_is_written_alike():
     assert bootstrap.NAMESPACE == envoy_tree.METADATA_NAMESPACE == names.METADATA_NAMESPACE
     assert bootstrap.DESTINATION == stanzas.CHOICE == names.DESTINATION
-    ours = (names.POOL, names.POLICY, names.OBJECTIVE)
-    assert ours == (overrides.POOL_KEY, overrides.POLICY_KEY, overrides.OBJECTIVE_KEY)
+    ours = (names.POOL, names.POLICY, names.COST)
+    assert ours == (overrides.POOL_KEY, overrides.POLICY_KEY, overrides.COST_KEY)

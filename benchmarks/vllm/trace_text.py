@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, Arrival, Kind, text
+from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, Arrival, ChatKind, text
 from lodestar_extproc.evaluation.workloads.mooncake import (
     MAX_PROMPT_TOKENS,
     MIN_OUTPUT_TOKENS,
@@ -51,7 +51,7 @@ def replayed(path: Path, rate_per_s: float, seed: int, duration_s: float) -> Ite
         tokens = min(max(scaled, MIN_PROMPT_TOKENS), MAX_PROMPT_TOKENS)
         output_tokens = max(MIN_OUTPUT_TOKENS, round(row.output_tokens * OUTPUT_RATIO))
         said = words(row.hash_ids.tolist(), round(tokens * LETTERS_PER_TOKEN))
-        yield Arrival(at_s, Kind.CHAT, (("user", said),), output_tokens)
+        yield Arrival(at_s, ChatKind.CHAT, (("user", said),), output_tokens)
         n, at_s = n + 1, at_s + rng.expovariate(rate_per_s)
 
 

@@ -67,7 +67,7 @@ def _learned(status: EndpointStatus | None) -> dict[str, Any]:
 
 def _learner(status: LearnerStatus) -> dict[str, Any]:
     return {
-        "model": status.model,
+        "predictor": status.predictor,
         "predicting": status.predicting,
         "state": status.reason,
         "samples": status.n_samples,

@@ -21,7 +21,9 @@ Loads = Annotated[
     str, typer.Option(help="Shares of the rate at which the fleet is saturated, with commas.")
 ]
 Rate = Annotated[float | None, typer.Option(min=0.01, help="Requests a second, not --load.")]
-Policies = Annotated[str, typer.Option(help="With commas; learned:model=mlp changes a setting.")]
+Policies = Annotated[
+    str, typer.Option(help="With commas; learned:predictor=mlp changes a setting.")
+]
 Seeds = Annotated[int, typer.Option(min=1, help="Runs of each cell, on other arrivals.")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="The others follow it.")]
 Requests = Annotated[
@@ -74,7 +76,7 @@ def bench(  # noqa: PLR0913  (one argument an option)
 
         lodestar-extproc bench --workload all --fleet all --load 0.6,0.8,0.92 --traces DIR
 
-        lodestar-extproc bench --policies lmetric,learned,learned:objective=ttft --json out.json
+        lodestar-extproc bench --policies lmetric,learned,learned:cost=ttft --json out.json
 
         lodestar-extproc bench --scenario all --report report/ --keep report/trials
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lodestar_extproc.config.overrides import OBJECTIVE_KEY, POLICY_KEY, POOL_KEY
+from lodestar_extproc.config.overrides import COST_KEY, POLICY_KEY, POOL_KEY
 from lodestar_extproc.config.setting import settings_of, shown
 from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
 
@@ -66,7 +66,7 @@ routes:
 |---|---|
 | `{POOL_KEY}` | Name of a pool; without it, the pool is the route's cluster. |
 | `{POLICY_KEY}` | As `policy` above. |
-| `{OBJECTIVE_KEY}` | As `objective` above. |
+| `{COST_KEY}` | As `cost` above. |
 """
 
 

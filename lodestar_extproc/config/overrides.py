@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 PREFIX = "x-lodestar-"
 POOL_KEY = "x-lodestar-pool"
 POLICY_KEY = "x-lodestar-policy"
-OBJECTIVE_KEY = "x-lodestar-objective"
-KEYS = (POOL_KEY, POLICY_KEY, OBJECTIVE_KEY)
+COST_KEY = "x-lodestar-cost"
+KEYS = (POOL_KEY, POLICY_KEY, COST_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class RouteOverride:
     cluster: str
     pool: str | None = None
     policy: str | None = None
-    objective: str | None = None
+    cost: str | None = None
     line: int = field(default=0, compare=False)
 
 
@@ -42,7 +42,7 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
     """The overrides of every route that has any.
 
     Raises:
-        ConfigError: an unknown key, pool, policy or objective.
+        ConfigError: an unknown key, pool, policy or cost.
     """
     found = []
     for manager in tree.all_managers(root):
@@ -56,7 +56,7 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
                         cluster=route.cluster,
                         pool=values.get(POOL_KEY),
                         policy=values.get(POLICY_KEY),
-                        objective=values.get(OBJECTIVE_KEY),
+                        cost=values.get(COST_KEY),
                         line=route.node.line,
                     )
                 )

@@ -25,8 +25,8 @@ FIXED_POLICIES = (
 )
 POLICIES = (*FIXED_POLICIES, "learned")
 PAPER_POLICY = "lodestar_paper"
-OBJECTIVES = ("externality", "ttft", "goodput", "end_to_end")
-MODELS = ("engine", "bayesian_linear", "residual", "mlp", "auto")
+COSTS = ("externality", "ttft", "goodput", "end_to_end")
+PREDICTORS = ("engine", "bayesian_linear", "residual", "mlp", "auto")
 ENGINES = ("vllm", "sglang", "trtllm", "triton")
 
 
@@ -41,23 +41,23 @@ class PoolSettings:
     policy: str = setting(
         "learned",
         "What chooses the endpoint; `lodestar_paper`, the router of arXiv 2606.00946, is there to "
-        "be compared with and needs `model: mlp`.",
+        "be compared with and needs `predictor: mlp`.",
         choices=(*POLICIES, PAPER_POLICY),
     )
     fallback_policy: str = setting(
         "prefix_affinity_token_load",
-        "What chooses while the model is not trusted, and for bodies that cannot be read.",
+        "What chooses while the predictor is not trusted, and for bodies that cannot be read.",
         choices=FIXED_POLICIES,
     )
     shadow_policies: tuple[str, ...] = setting(
         (), "Policies that are scored beside the active one and never decide.", choices=POLICIES
     )
-    objective: str = setting(
+    cost: str = setting(
         "externality",
         "What the learned policy minimises: own TTFT and the delay caused to others "
         "(`externality`), own TTFT alone (`ttft`), requests that miss their bound on TTFT "
         "(`goodput`), or the time to the end of answers (`end_to_end`).",
-        choices=OBJECTIVES,
+        choices=COSTS,
     )
     externality_weight: float = setting(
         2.0, "Weight of the delay caused to others against the request's own TTFT.", at_least=0
@@ -88,11 +88,11 @@ class PoolSettings:
         "end-to-end latency, more for TPOT.",
         at_least=0,
     )
-    model: str = setting("engine", "What predicts TTFT.", choices=MODELS)
+    predictor: str = setting("engine", "What predicts TTFT.", choices=PREDICTORS)
     shadow: bool = setting(
         default=False, text="Decide and learn, but leave the choice of the endpoint to Envoy."
     )
-    fallback_candidates: int = setting(
+    retry_candidates: int = setting(
         3,
         "How many endpoints go out, best first; a retry takes the next.",
         at_least=2,
@@ -105,16 +105,16 @@ class PoolSettings:
         at_most=1,
     )
     burn_in_samples: int = setting(
-        50, "First tokens to learn from before the model may decide.", at_least=0
+        50, "First tokens to learn from before the predictor may decide.", at_least=0
     )
     trust_max_error_ratio: float = setting(
         1.0,
-        "The fallback decides while the median of the model's live errors is above this; 1 means "
-        "wrong by a factor of two.",
+        "The fallback decides while the median of the predictor's live errors is above this; 1 "
+        "means wrong by a factor of two.",
         above=0,
     )
     mlp_retrain_samples: int = setting(
-        1000, "New samples between two trainings of the model `mlp`.", at_least=1
+        1000, "New samples between two trainings of the predictor `mlp`.", at_least=1
     )
     ttft_slo_s: float | None = setting(
         None, "Bound on TTFT for requests that name none of their own.", above=0
@@ -208,8 +208,10 @@ class PoolSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.policy == PAPER_POLICY and self.model != "mlp":
-            raise SettingError("model", f'policy {PAPER_POLICY} is made for model "mlp": set it')
+        if self.policy == PAPER_POLICY and self.predictor != "mlp":
+            raise SettingError(
+                "predictor", f'policy {PAPER_POLICY} is made for predictor "mlp": set it'
+            )
         if self.scrape_stale_s < self.scrape_interval_s:
             raise SettingError(
                 "scrape_stale_s",

@@ -26,7 +26,7 @@ from lodestar_extproc.evaluation.results import write_json
 from lodestar_extproc.evaluation.scenarios import SCENARIOS
 from lodestar_extproc.evaluation.study import Study, run_all
 from lodestar_extproc.evaluation.tables import cell_table, ratio_table
-from lodestar_extproc.evaluation.trial import Outcome, Trial
+from lodestar_extproc.evaluation.trial import Trial, TrialResult
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
 
 
@@ -109,10 +109,10 @@ def _check(study: Study) -> None:
 
 def run_with_progress(
     trials: list[Trial], n_processes: int, console: Console, keep: Path | None = None
-) -> list[Outcome]:
+) -> list[TrialResult]:
     """What came of *trials*, in their order, while *console* shows how long it still takes."""
     kept = None if keep is None else kept_outcomes(keep)
-    outcomes: list[Outcome] = []
+    outcomes: list[TrialResult] = []
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -18,7 +18,7 @@ BYTES_PER_TOKEN = 4
 WORD_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-class Kind(StrEnum):
+class ChatKind(StrEnum):
     """What sort of request it is."""
 
     CHAT = "chat"
@@ -31,7 +31,7 @@ class Arrival:
     """One request to send at *at_s* after the start, whatever became of those before it."""
 
     at_s: float
-    kind: Kind
+    kind: ChatKind
     messages: tuple[tuple[str, str], ...]
     output_tokens: int
 
@@ -73,7 +73,7 @@ MIXES: Mapping[str, ChatMix] = MappingProxyType(
 
 @dataclass(slots=True)
 class _Conversation:
-    kind: Kind
+    kind: ChatKind
     messages: list[tuple[str, str]]
     turns_left: int
 
@@ -123,18 +123,18 @@ class Chats:
         rng, mix = self._rng, self.mix
         draw = rng.random() * share
         if draw < mix.chat_ratio / mix.turns:
-            return _Conversation(Kind.CHAT, [("system", rng.choice(self._systems))], mix.turns)
+            return _Conversation(ChatKind.CHAT, [("system", rng.choice(self._systems))], mix.turns)
         if draw < mix.chat_ratio / mix.turns + mix.document_ratio:
             i = rng.randrange(len(self._documents))
             document = self._documents[i]
             if rng.random() < 0.2:  # documents come and go
                 self._documents[i] = self._document()
-            return _Conversation(Kind.DOCUMENT, [("system", document)], 1)
-        return _Conversation(Kind.QUESTION, [], 1)
+            return _Conversation(ChatKind.DOCUMENT, [("system", document)], 1)
+        return _Conversation(ChatKind.QUESTION, [], 1)
 
     def _ask(self, at_s: float, conversation: _Conversation) -> Arrival:
         rng, mix = self._rng, self.mix
-        is_chat = conversation.kind is Kind.CHAT
+        is_chat = conversation.kind is ChatKind.CHAT
         sizes = mix.turn_tokens if is_chat else mix.question_tokens
         conversation.messages.append(("user", text(rng, rng.randint(*sizes))))
         conversation.turns_left -= 1

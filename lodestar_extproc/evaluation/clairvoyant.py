@@ -13,8 +13,8 @@ import numpy as np
 from lodestar_extproc.completion import Completion, FirstToken
 from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
-from lodestar_extproc.learning.models import Estimate
-from lodestar_extproc.policies.objective import Objective
+from lodestar_extproc.learning.predictor import Estimate
+from lodestar_extproc.policies.cost import CostFunction
 from lodestar_extproc.policies.protocol import by_cost
 from lodestar_extproc.simulator.cluster import VirtualCluster
 
@@ -59,7 +59,7 @@ class Oracle:
         return np.array(ttft_s)
 
     def estimate(self, candidates: Candidates) -> Estimate:
-        """All that an objective asks for, from true coefficients."""
+        """All that a cost function asks for, from true coefficients."""
         assert self._cluster is not None
         ttft_s = self.ttft_s(candidates.snapshot)
         specs = {m.endpoint.address: m.engine.spec for m in self._cluster.machines}
@@ -74,18 +74,18 @@ class Oracle:
 
 
 class Clairvoyant:
-    """Ranks by an objective's cost of true TTFTs."""
+    """Ranks by a cost function's cost of true TTFTs."""
 
-    def __init__(self, oracle: Oracle, objective: Objective) -> None:
-        self.name = f"clairvoyant_{objective.name}"
+    def __init__(self, oracle: Oracle, cost: CostFunction) -> None:
+        self.name = f"clairvoyant_{cost.name}"
         self._oracle = oracle
-        self._objective = objective
+        self._cost = cost
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
-        self._objective.arrived(candidates)
+        self._cost.arrived(candidates)
         estimate = self._oracle.estimate(candidates)
-        order = by_cost(self._objective.score(estimate, candidates), rng)
-        self._objective.routed(candidates, order[0], float(estimate.service_s[order[0]]))
+        order = by_cost(self._cost.score(estimate, candidates), rng)
+        self._cost.routed(candidates, order[0], float(estimate.service_s[order[0]]))
         return Ranking(order, Reason.POLICY, predicted_ttft_s=estimate.ttft_s)
 
 

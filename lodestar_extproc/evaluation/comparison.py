@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 
 from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.evaluation.contenders import parse_contender
-from lodestar_extproc.evaluation.trial import Cell, Outcome
+from lodestar_extproc.evaluation.trial import Cell, TrialResult
 
 BEST_HEURISTIC = "best_heuristic"
 COMPARED = ("ttft_mean", "ttft_p50", "ttft_p99", "e2e_mean", "tpot_mean")
@@ -42,7 +42,7 @@ class Ratio:
 class Comparison:
     """What came of all trials."""
 
-    def __init__(self, outcomes: Iterable[Outcome]) -> None:
+    def __init__(self, outcomes: Iterable[TrialResult]) -> None:
         self.outcomes = tuple(outcomes)
 
     @cached_property
@@ -71,7 +71,7 @@ class Comparison:
         return tuple(c for c in self.contenders if parse_contender(c).is_heuristic)
 
     @cached_property
-    def _by_key(self) -> dict[tuple[Cell, str, int], Outcome]:
+    def _by_key(self) -> dict[tuple[Cell, str, int], TrialResult]:
         return {(o.cell, o.contender, o.seed): o for o in self.outcomes}
 
     def values(self, cell: Cell, contender: str, figure: str) -> FloatArray:

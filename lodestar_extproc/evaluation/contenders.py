@@ -2,7 +2,7 @@
 
 lmetric                          a fixed rule
 learned                          the learned policy with default settings
-learned:model=mlp+objective=ttft the same with others
+learned:predictor=mlp+cost=ttft the same with others
 learned@every_token              told every token of every stream, which no default edge tells
 lodestar_paper                   the paper's router: its network, guard, fallback and filter
 clairvoyant, clairvoyant_ttft    see the future of each engine
@@ -27,13 +27,13 @@ from lodestar_extproc.evaluation.clairvoyant import Clairvoyant, Oracle
 from lodestar_extproc.evaluation.every_token import EveryTokenFleet
 from lodestar_extproc.evaluation.references import Conductor, LMetricBySpeed
 from lodestar_extproc.learning.background import TrainingInPlace
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.sample import TrainingSample
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.protocol import Policy
-from lodestar_extproc.routing.assembly import new_fleet, new_learner, new_objective, new_policy
+from lodestar_extproc.routing.assembly import new_cost, new_fleet, new_learner, new_policy
 from lodestar_extproc.routing.router import Router, RouterListener
 from lodestar_extproc.simulator.machine import Machine
 
@@ -42,7 +42,7 @@ EVERY_TOKEN = "@every_token"  # noqa: S105  (no password)
 PAPER_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
         "policy": PAPER_POLICY,
-        "model": "mlp",
+        "predictor": "mlp",
         "fallback_policy": "prefix_cache",
         "burn_in_samples": 0,
         "trust_max_error_ratio": 1e9,
@@ -62,7 +62,7 @@ class NoLearner(Learner):
     learns = False
 
     def __init__(self) -> None:
-        super().__init__(EngineModel(), Trust())
+        super().__init__(EnginePredictor(), Trust())
         self._prefill_s_per_ktoken = np.empty(0)
 
     def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
@@ -147,9 +147,9 @@ class Contender:
     ) -> Policy:
         match self.policy:
             case "clairvoyant":
-                return Clairvoyant(oracle, new_objective(settings, learner))
+                return Clairvoyant(oracle, new_cost(settings, learner))
             case "clairvoyant_ttft":
-                return Clairvoyant(oracle, new_objective(settings, learner, "ttft"))
+                return Clairvoyant(oracle, new_cost(settings, learner, "ttft"))
             case "conductor":
                 return Conductor(machines)
             case "lmetric_by_speed":
@@ -184,7 +184,9 @@ def _defaults(policy: str) -> dict[str, Any]:
 def _override(pair: str) -> tuple[str, Any]:
     key, found, value = pair.partition("=")
     if not found or key not in {f.name for f in fields(PoolSettings)}:
-        raise NoContender(f"{pair!r} sets nothing: write setting=value, as in learned:model=mlp")
+        raise NoContender(
+            f"{pair!r} sets nothing: write setting=value, as in learned:predictor=mlp"
+        )
     try:
         return key, orjson.loads(value)
     except orjson.JSONDecodeError:

@@ -15,7 +15,7 @@ import orjson
 
 import lodestar_extproc
 from lodestar_extproc.evaluation.figures import Figures
-from lodestar_extproc.evaluation.trial import Outcome, Trial
+from lodestar_extproc.evaluation.trial import Trial, TrialResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class KeptOutcomes:
     folder: Path
     code: str
 
-    def find(self, trial: Trial) -> list[Outcome] | None:
+    def find(self, trial: Trial) -> list[TrialResult] | None:
         """What came of *trial* before; None if it has not run, or its file is no good."""
         try:
             content = orjson.loads(self._path(trial).read_bytes())
@@ -33,7 +33,7 @@ class KeptOutcomes:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def keep(self, trial: Trial, outcomes: Sequence[Outcome]) -> None:
+    def keep(self, trial: Trial, outcomes: Sequence[TrialResult]) -> None:
         """Remember what came of *trial*."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = [{"contender": o.contender, "figures": asdict(o.figures)} for o in outcomes]
@@ -56,9 +56,9 @@ def kept_outcomes(folder: Path) -> KeptOutcomes:
     return KeptOutcomes(folder, digest.hexdigest())
 
 
-def _outcome(trial: Trial, entry: dict[str, Any]) -> Outcome:
+def _outcome(trial: Trial, entry: dict[str, Any]) -> TrialResult:
     figures: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in entry["figures"].items()
     }
-    return Outcome(trial.cell, trial.seed, entry["contender"], Figures(**figures))
+    return TrialResult(trial.cell, trial.seed, entry["contender"], Figures(**figures))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 import orjson
 
-from lodestar_extproc.evaluation.chats import Arrival, Kind
+from lodestar_extproc.evaluation.chats import Arrival, ChatKind
 
 SERVED_BY = "x-served-by"
 """Response header in which a simulated engine names itself."""
@@ -30,7 +30,7 @@ class LoadRecord:
     """
 
     at_s: float
-    kind: Kind
+    kind: ChatKind
     status: int
     ttft_s: float | None
     e2e_s: float | None

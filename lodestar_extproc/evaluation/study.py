@@ -11,7 +11,7 @@ from pathlib import Path
 from lodestar_extproc.evaluation.kept import KeptOutcomes
 from lodestar_extproc.evaluation.saturation import known_saturation, requests_at, saturation
 from lodestar_extproc.evaluation.scenarios import SCENARIOS
-from lodestar_extproc.evaluation.trial import Cell, Outcome, Trial, run_trial
+from lodestar_extproc.evaluation.trial import Cell, Trial, TrialResult, run_trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Study:
 
 def run_all(
     trials: Sequence[Trial], n_processes: int, kept: KeptOutcomes | None = None
-) -> Iterator[tuple[Trial, list[Outcome]]]:
+) -> Iterator[tuple[Trial, list[TrialResult]]]:
     """Outcomes as trials end, in any order; those that were *kept* first, and new ones kept."""
     missing = []
     for trial in trials:
@@ -119,7 +119,7 @@ def run_all(
         yield trial, outcomes
 
 
-def _run(trials: Sequence[Trial], n_processes: int) -> Iterator[tuple[Trial, list[Outcome]]]:
+def _run(trials: Sequence[Trial], n_processes: int) -> Iterator[tuple[Trial, list[TrialResult]]]:
     """One process stays in this one."""
     if n_processes <= 1:
         for trial in trials:
@@ -135,14 +135,14 @@ def _run(trials: Sequence[Trial], n_processes: int) -> Iterator[tuple[Trial, lis
 
 
 def _as_they_end(
-    running: dict[Future[list[Outcome]], Trial],
-) -> Iterator[tuple[Trial, list[Outcome]]]:
+    running: dict[Future[list[TrialResult]], Trial],
+) -> Iterator[tuple[Trial, list[TrialResult]]]:
     while running:
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in ended:
             yield running.pop(future), future.result()
 
 
-def outcomes_of(trial: Trial) -> list[Outcome]:
+def outcomes_of(trial: Trial) -> list[TrialResult]:
     """What a process is asked to do."""
     return list(run_trial(trial))

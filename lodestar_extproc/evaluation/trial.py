@@ -78,7 +78,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrialResult:
     """What one policy achieved in one trial."""
 
     cell: Cell
@@ -87,12 +87,12 @@ class Outcome:
     figures: Figures
 
 
-def run_trial(trial: Trial) -> Iterator[Outcome]:
+def run_trial(trial: Trial) -> Iterator[TrialResult]:
     """Every contender on the same arrivals, one after the other."""
     workload = generate(trial)
     for text in trial.contenders:
         figures = run_contender(trial, parse_contender(text), workload)
-        yield Outcome(trial.cell, trial.seed, text, figures)
+        yield TrialResult(trial.cell, trial.seed, text, figures)
 
 
 def run_contender(trial: Trial, contender: Contender, workload: Workload) -> Figures:

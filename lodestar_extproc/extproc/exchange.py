@@ -206,7 +206,7 @@ class Exchange:
             self._observation = Observation(
                 self._routers, access_log=self._access_log, decision_id=decision.decision_id
             )
-        n_named = 0 if settings.shadow else settings.fallback_candidates
+        n_named = 0 if settings.shadow else settings.retry_candidates
         addresses = decision.addresses[:n_named]
         headers = conformance.request_headers(addresses) if self._tests_conformance else ()
         phase = Phase.REQUEST_HEADERS if self._opening.holds_requests else event.phase

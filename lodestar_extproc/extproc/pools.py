@@ -38,7 +38,7 @@ class PoolRouters(AnswerRouters, Protocol):
     @property
     def headers(self) -> frozenset[str]: ...
 
-    def get(self, pool: str | None, policy: str | None, objective: str | None) -> PoolRouter: ...
+    def get(self, pool: str | None, policy: str | None, cost: str | None) -> PoolRouter: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,21 @@ class Overrides:
 
     pool: str | None = None
     policy: str | None = None
-    objective: str | None = None
+    cost: str | None = None
 
     def find(self, routers: PoolRouters, cluster: str | None) -> PoolRouter:
         """By the route's own header, else by the cluster it leads to, else the only one.
 
         Raises:
             UnknownPool: there is none of that name.
-            ValueError: the pool knows no such policy or objective.
+            ValueError: the pool knows no such policy or cost.
         """
         if self.pool is None and cluster is not None:
             try:
-                return routers.get(cluster, self.policy, self.objective)
+                return routers.get(cluster, self.policy, self.cost)
             except UnknownPool:
                 pass
-        return routers.get(self.pool, self.policy, self.objective)
+        return routers.get(self.pool, self.policy, self.cost)
 
 
 NO_OVERRIDES = Overrides()

@@ -194,7 +194,7 @@ class EdgeServer:
         return Exchange(
             self._routers,
             wire.decode_opening(message),
-            Overrides(sent.get(names.POOL), sent.get(names.POLICY), sent.get(names.OBJECTIVE)),
+            Overrides(sent.get(names.POOL), sent.get(names.POLICY), sent.get(names.COST)),
             access_log=self._access_log,
         )
 

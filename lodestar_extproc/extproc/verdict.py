@@ -17,5 +17,5 @@ class Verdict(StrEnum):
     NO_ENDPOINT = "no_endpoint"
     """None may be chosen: Envoy's own policy decided, or the client was answered 503."""
     BAD_ROUTE = "bad_route"
-    """The route names a pool, policy or objective that does not exist."""
+    """The route names a pool, policy or cost that does not exist."""
     OBSERVED = "observed"

@@ -22,7 +22,7 @@ VERSION = 1
 log = logging.getLogger(__name__)
 
 
-class Learned(Protocol):
+class Restorable(Protocol):
     """Whatever can give and take its state."""
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def read_checkpoint(path: Path, model: str) -> dict[str, Any]:
     return state
 
 
-def warm_start(path: Path, model: str, learner: Learned) -> bool:
+def warm_start(path: Path, model: str, learner: Restorable) -> bool:
     """Restore *learner* from *path*; False for a cold start.
 
     A file that cannot be used is kept beside it as `.bad`, with a warning that says why.

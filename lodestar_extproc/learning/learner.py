@@ -17,8 +17,8 @@ from lodestar_extproc.learning.drift_watch import DriftWatch
 from lodestar_extproc.learning.generation_times import GenerationTimes
 from lodestar_extproc.learning.labels import believed_s, label
 from lodestar_extproc.learning.live_errors import LiveErrors
-from lodestar_extproc.learning.models import Estimate, TTFTModel
 from lodestar_extproc.learning.penalties import Penalties
+from lodestar_extproc.learning.predictor import Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 from lodestar_extproc.learning.trust import Trust
 
@@ -48,7 +48,7 @@ class LearnerStatus:
     """What a pool has learned, in numbers.
 
     Attributes:
-        model: as it was asked for.
+        predictor: as it was asked for.
         predicting: the model whose word it is now; another where the model is one that chooses.
         reason: MODEL, or why the model decides nothing now.
         error_ratio, trivial_error_ratio: median error of the model's last predictions (as above),
@@ -58,7 +58,7 @@ class LearnerStatus:
         uninformative: requests given up before the TTFT predicted for them.
     """
 
-    model: str
+    predictor: str
     predicting: str
     reason: Reason
     n_samples: int
@@ -75,7 +75,7 @@ class Learner:
     """Learns from samples, predicts for candidates, keeps account of how well.
 
     Args:
-        model: predicts TTFT.
+        predictor: predicts TTFT.
         trust: says when the model may decide.
 
     Attributes:
@@ -84,8 +84,8 @@ class Learner:
 
     learns = True
 
-    def __init__(self, model: TTFTModel, trust: Trust) -> None:
-        self._model = model
+    def __init__(self, predictor: Predictor, trust: Trust) -> None:
+        self._predictor = predictor
         self._trust = trust
         self._errors = LiveErrors()
         self._drift = DriftWatch()
@@ -97,9 +97,9 @@ class Learner:
         self._uninformative = 0
 
     @property
-    def model(self) -> TTFTModel:
+    def predictor(self) -> Predictor:
         """What predicts."""
-        return self._model
+        return self._predictor
 
     @property
     def trust(self) -> Trust:
@@ -111,20 +111,20 @@ class Learner:
     @property
     def is_trained(self) -> bool:
         """Whether predictions rest on samples at all."""
-        return self._model.is_trained
+        return self._predictor.is_trained
 
     @property
     def predicting(self) -> str:
         """The name of the model whose word it is now."""
-        return self._model.predicting
+        return self._predictor.predicting
 
     def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
         """Seconds each endpoint takes for 1000 prompt tokens, [n]."""
-        return self._model.prefill_s_per_ktoken(endpoints)
+        return self._predictor.prefill_s_per_ktoken(endpoints)
 
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
         """TTFT on every endpoint, and what else a choice is weighed by."""
-        return self._model.predict(features, endpoints)
+        return self._predictor.predict(features, endpoints)
 
     def interval_s(
         self, ttft_s: FloatArray, endpoints: Sequence[Endpoint]
@@ -139,8 +139,8 @@ class Learner:
             features,
             endpoints,
             index,
-            n_samples=self._n_learned if self._model.is_trained else 0,
-            extrapolation_ratio=self._model.extrapolation_ratio,
+            n_samples=self._n_learned if self._predictor.is_trained else 0,
+            extrapolation_ratio=self._predictor.extrapolation_ratio,
         )
 
     def penalty_s(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray:
@@ -171,9 +171,9 @@ class Learner:
         if sample.censored and not observed_s > predicted_s:
             self._uninformative += 1
             return
-        if self._model.is_trained and self._trust.weighs(self._n_learned):
+        if self._predictor.is_trained and self._trust.weighs(self._n_learned):
             self._score(sample.address, predicted_s, observed_s)
-        self._model.learn(sample)
+        self._predictor.learn(sample)
         self._trust.learned(sample)
         self._n_samples[sample.address] = self._n_samples.get(sample.address, 0) + 1
         self._n_learned += 1
@@ -189,12 +189,12 @@ class Learner:
     def left(self, address: str) -> None:
         """The endpoint is gone: drop what belongs to it alone."""
         self._n_samples.pop(address, None)
-        for owner in (self._model, self._errors, self._drift, self._trust, self._penalties):
+        for owner in (self._predictor, self._errors, self._drift, self._trust, self._penalties):
             owner.forget(address)
 
     def close(self) -> None:
         """End a training that is under way elsewhere."""
-        self._model.close()
+        self._predictor.close()
 
     # -- for those who watch ---------------------------------------------------------------------
 
@@ -211,9 +211,9 @@ class Learner:
             for address, n_samples in self._n_samples.items()
         )
         return LearnerStatus(
-            model=self._model.name,
-            predicting=self._model.predicting,
-            reason=self._trust.reason(self._n_learned if self._model.is_trained else 0),
+            predictor=self._predictor.name,
+            predicting=self._predictor.predicting,
+            reason=self._trust.reason(self._n_learned if self._predictor.is_trained else 0),
             n_samples=self._n_learned,
             rejected=self._rejected,
             uninformative=self._uninformative,
@@ -229,7 +229,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that is worth keeping, as plain JSON types."""
         return {
-            "model": self._model.state(),
+            "model": self._predictor.state(),
             "errors": self._errors.state(),
             "trust": self._trust.state(),
             "n_samples": dict(self._n_samples),
@@ -246,17 +246,17 @@ class Learner:
         n_samples = {str(address): int(n) for address, n in state["n_samples"].items()}
         n_learned = int(state["n_learned"])
         learned_range = Trust.range_from(state["trust"])
-        self._model.restore(state["model"])
+        self._predictor.restore(state["model"])
         self._trust.adopt(learned_range)
         self._errors, self._n_samples, self._n_learned = errors, n_samples, n_learned
 
     def _predicted_s(self, sample: TrainingSample) -> float:
         """What the decision was made on, else what the model would say now; above 0, finite."""
-        predicted_s = believed_s(sample) or self._model.ttft_s(sample)
+        predicted_s = believed_s(sample) or self._predictor.ttft_s(sample)
         return predicted_s if 0 < predicted_s < math.inf else NO_PREDICTION_S
 
     def _score(self, address: str, predicted_s: float, observed_s: float) -> None:
         self._errors.record(address, predicted_s, observed_s)
         self._trust.update(address, self._errors)
         if self._drift.has_changed(address, predicted_s, observed_s):
-            self._model.discount(address)
+            self._predictor.discount(address)

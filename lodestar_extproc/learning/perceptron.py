@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.features import FEATURES
-from lodestar_extproc.learning.models import MIN_TTFT_S
+from lodestar_extproc.learning.predictor import MIN_TTFT_S
 
 Rows = NDArray[np.float32]
 

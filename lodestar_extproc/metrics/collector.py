@@ -15,7 +15,7 @@ from lodestar_extproc.fleet.health import HealthState
 from lodestar_extproc.metrics import endpoints as about_endpoints
 from lodestar_extproc.metrics import learning as about_learning
 from lodestar_extproc.metrics import requests as about_requests
-from lodestar_extproc.metrics.metric import Kind, Metric
+from lodestar_extproc.metrics.metric import Metric, MetricKind
 from lodestar_extproc.routing.pool_view import PoolView
 
 Sample = tuple[tuple[str, ...], float | None]
@@ -81,7 +81,7 @@ def _learners(pools: Sequence[PoolView]) -> Iterator[Family]:
     yield _family(about_learning.LEARNER_STATE, states)
     predicting = [((p, each.predicting), 1.0) for p, each in learners]
     yield _family(about_learning.LEARNER_PREDICTING, predicting)
-    samples = [((p, each.model), each.n_samples) for p, each in learners]
+    samples = [((p, each.predictor), each.n_samples) for p, each in learners]
     yield _family(about_learning.LEARNER_SAMPLES, samples)
     ignored = [((p, "rejected"), each.rejected) for p, each in learners]
     ignored += [((p, "uninformative"), each.uninformative) for p, each in learners]
@@ -98,7 +98,7 @@ def _learners(pools: Sequence[PoolView]) -> Iterator[Family]:
 
 
 def _family(metric: Metric, samples: Iterable[Sample]) -> Family:
-    made = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    made = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
     family = made(metric.name, metric.text, labels=metric.labels)
     for labels, value in samples:
         if value is not None and math.isfinite(value):

@@ -11,7 +11,7 @@ LEARNER_STATE = gauge(
 LEARNER_PREDICTING = gauge(
     "lodestar_learner_predicting",
     ("pool", "model"),
-    "1 for the model that predicts now; with `model: auto` one of several.",
+    "1 for the model that predicts now; with `predictor: auto` one of several.",
     "Changing often: the models are equally good, or equally bad; look at the error.",
 )
 LEARNER_SAMPLES = counter(

@@ -10,7 +10,7 @@ SHORT_SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """As Prometheus names it."""
 
     COUNTER = "counter"
@@ -29,7 +29,7 @@ class Metric:
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     labels: tuple[str, ...]
     text: str
     action: str
@@ -37,17 +37,17 @@ class Metric:
 
 
 def counter(name: str, labels: tuple[str, ...], text: str, action: str) -> Metric:
-    return Metric(name, Kind.COUNTER, labels, text, action)
+    return Metric(name, MetricKind.COUNTER, labels, text, action)
 
 
 def gauge(name: str, labels: tuple[str, ...], text: str, action: str) -> Metric:
-    return Metric(name, Kind.GAUGE, labels, text, action)
+    return Metric(name, MetricKind.GAUGE, labels, text, action)
 
 
 def histogram(
     name: str, labels: tuple[str, ...], text: str, action: str, buckets: tuple[float, ...]
 ) -> Metric:
-    return Metric(name, Kind.HISTOGRAM, labels, text, action, buckets)
+    return Metric(name, MetricKind.HISTOGRAM, labels, text, action, buckets)
 
 
 POOL = ("pool",)

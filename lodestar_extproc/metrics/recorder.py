@@ -22,7 +22,7 @@ from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.metrics import edge, requests
 from lodestar_extproc.metrics.collector import PoolCollector
-from lodestar_extproc.metrics.metric import Kind, Metric
+from lodestar_extproc.metrics.metric import Metric, MetricKind
 from lodestar_extproc.routing.pool_view import PoolView
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -48,11 +48,11 @@ class Children(dict[tuple[str, ...], Any]):
 
 def _made(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
     match metric.kind:
-        case Kind.COUNTER:
+        case MetricKind.COUNTER:
             return Counter(metric.name, metric.text, metric.labels, registry=registry)
-        case Kind.GAUGE:
+        case MetricKind.GAUGE:
             return Gauge(metric.name, metric.text, metric.labels, registry=registry)
-        case Kind.HISTOGRAM:
+        case MetricKind.HISTOGRAM:
             buckets = metric.buckets
             return Histogram(
                 metric.name, metric.text, metric.labels, registry=registry, buckets=buckets

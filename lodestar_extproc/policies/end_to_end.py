@@ -1,4 +1,4 @@
-"""EndToEnd: an objective for clients that wait for whole answers, or for the next token.
+"""EndToEnd: a cost function for clients that wait for whole answers, or for the next token.
 
 It knows how long answers take to generate, not how long they are.
 """
@@ -11,8 +11,8 @@ import numpy as np
 
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
-from lodestar_extproc.learning.models import Estimate
-from lodestar_extproc.policies.objective import Externality
+from lodestar_extproc.learning.predictor import Estimate
+from lodestar_extproc.policies.cost import Externality
 
 GenerationTimes = Callable[[Sequence[Endpoint]], FloatArray]
 """Mean seconds from first token to end on the accelerator of each endpoint, [n]."""

@@ -1,4 +1,4 @@
-"""Goodput: an objective for those who promise a TTFT: as many requests within it as can be.
+"""Goodput: a cost function for those who promise a TTFT: as many requests within it as can be.
 
 It knows the bound of each request and how sure predictions are, not who makes them.
 """
@@ -13,8 +13,8 @@ from scipy.special import ndtr
 
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
-from lodestar_extproc.learning.models import Estimate
-from lodestar_extproc.policies.objective import Externality
+from lodestar_extproc.learning.predictor import Estimate
+from lodestar_extproc.policies.cost import Externality
 
 Interval = Callable[[FloatArray, Sequence[Endpoint]], tuple[FloatArray, FloatArray]]
 """Low and high ends of the interval that holds 80 % of the TTFTs predicted as these, [n] each."""

@@ -1,6 +1,6 @@
 """Learned: the model's choice while it can be trusted, the fallback's otherwise.
 
-It knows how to weigh the two; predictions are the learner's, costs the objective's.
+It knows how to weigh the two; predictions are the learner's, costs the cost function's.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import random
 from lodestar_extproc.decision import Candidates, Ranking, Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.learning.models import Estimate
-from lodestar_extproc.policies.objective import Objective
+from lodestar_extproc.learning.predictor import Estimate
+from lodestar_extproc.policies.cost import CostFunction
 from lodestar_extproc.policies.protocol import Policy, by_cost
 
 FEW_SAMPLES = 20.0
@@ -25,7 +25,7 @@ Choice = tuple[tuple[int, ...], Reason, float]
 
 
 class Learned:
-    """Ranks by the objective's cost of what the learner predicts.
+    """Ranks by the cost function's cost of what the learner predicts.
 
     Algorithm: the model's order, where the learner trusts the model in general and about the
     endpoint it would choose; else the fallback's. Of the model's requests, *exploration_ratio* go
@@ -35,7 +35,7 @@ class Learned:
 
     Args:
         learner: predicts, and says what its word is worth.
-        objective: turns predictions into costs.
+        cost: turns predictions into costs.
         fallback: ranks while the model may not.
         exploration_ratio: 0 to 1.
     """
@@ -45,25 +45,25 @@ class Learned:
     def __init__(
         self,
         learner: Learner,
-        objective: Objective,
+        cost: CostFunction,
         fallback: Policy,
         *,
         exploration_ratio: float = 0.0,
     ) -> None:
         self._learner = learner
-        self._objective = objective
+        self._cost_function = cost
         self._fallback = fallback
         self._exploration_ratio = exploration_ratio
         self._well_known: tuple[Endpoint, ...] = ()
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
-        """Rank once a request: the objective counts it as an arrival, and its choice as made."""
+        """Rank once a request: the cost function counts it as an arrival, its choice as made."""
         snapshot = candidates.snapshot
-        self._objective.arrived(candidates)
+        self._cost_function.arrived(candidates)
         prediction = self._learner.predict(candidates.features, snapshot.endpoints)
         order, reason, propensity = self._choose(candidates, prediction, rng)
         best = order[0]
-        self._objective.routed(candidates, best, float(prediction.service_s[best]))
+        self._cost_function.routed(candidates, best, float(prediction.service_s[best]))
         if not self._learner.is_trained:
             return Ranking(order, reason, propensity=propensity)
         return Ranking(order, reason, prediction.ttft_s, propensity, prediction.service_s)
@@ -85,7 +85,7 @@ class Learned:
 
     def _cost(self, candidates: Candidates, prediction: Estimate) -> FloatArray:
         snapshot = candidates.snapshot
-        cost = self._objective.score(prediction, candidates)
+        cost = self._cost_function.score(prediction, candidates)
         return cost + self._learner.penalty_s(snapshot.endpoints, snapshot.at_s)
 
     def _explore(

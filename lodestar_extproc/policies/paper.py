@@ -1,6 +1,6 @@
 """lodestar_paper: the router of arXiv 2606.00946, as a whole, to be compared with.
 
-It knows a learner, which should hold the paper's network (`model: mlp`).
+It knows a learner, which should hold the paper's network (`predictor: mlp`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import xxhash
 from lodestar_extproc.decision import Candidates, Ranking, Reason
 from lodestar_extproc.features import FEATURES
 from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.policies.cost import GreedyTTFT
 from lodestar_extproc.policies.learned import Learned
-from lodestar_extproc.policies.objective import GreedyTTFT
 from lodestar_extproc.policies.prefix_cache import PrefixCache
 
 # As the paper and its public code (gangmuk/Lodestar) have them.

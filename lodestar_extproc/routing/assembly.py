@@ -7,29 +7,29 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
-from lodestar_extproc.config.settings import OBJECTIVES, PoolSettings
+from lodestar_extproc.config.settings import COSTS, PoolSettings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.health import Health
-from lodestar_extproc.learning.auto_model import AutoModel
+from lodestar_extproc.learning.auto_predictor import AutoPredictor
 from lodestar_extproc.learning.background import training_process
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.bayesian_linear import BayesianLinearPredictor
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.learning.models import TTFTModel
-from lodestar_extproc.learning.residual_model import ResidualModel
-from lodestar_extproc.learning.river_models import BayesianLinearModel
-from lodestar_extproc.learning.sklearn_models import MLPModel
+from lodestar_extproc.learning.mlp import MLPPredictor
+from lodestar_extproc.learning.predictor import Predictor
+from lodestar_extproc.learning.residual_predictor import ResidualPredictor
 from lodestar_extproc.learning.trust import Trust
+from lodestar_extproc.policies.cost import CostFunction, Externality, GreedyTTFT
 from lodestar_extproc.policies.end_to_end import EndToEnd
 from lodestar_extproc.policies.goodput import Goodput
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.learned import Learned
-from lodestar_extproc.policies.objective import Externality, GreedyTTFT, Objective
 from lodestar_extproc.policies.paper import LodestarPaper
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.routing.router import Router, RouterListener
 
-AUTO_MODELS = ("engine", "bayesian_linear", "residual")
+AUTO_PREDICTORS = ("engine", "bayesian_linear", "residual")
 """Between which `auto` chooses; the first predicts until another is better."""
 
 
@@ -60,9 +60,9 @@ def new_router(
 
 
 def apply_settings(router: Router, settings: PoolSettings) -> None:
-    """Run *router* by new *settings*: only a change of model begins to learn anew."""
+    """Run *router* by new *settings*: only a change of predictor begins to learn anew."""
     learner = router.learner
-    if settings.model != router.settings.model:
+    if settings.predictor != router.settings.predictor:
         learner.close()
         learner = new_learner(settings, random.Random(settings.seed))
     learner.trust.judge_by(
@@ -110,49 +110,49 @@ def new_learner(
         burn_in_samples=settings.burn_in_samples,
         max_error_ratio=settings.trust_max_error_ratio,
     )
-    return Learner(new_model(settings, rng, start_executor), trust)
+    return Learner(new_predictor(settings, rng, start_executor), trust)
 
 
-def new_model(
+def new_predictor(
     settings: PoolSettings,
     rng: random.Random,
     start_executor: Callable[[], Executor] = training_process,
-) -> TTFTModel:
-    """The model that *settings* name.
+) -> Predictor:
+    """The predictor that *settings* name.
 
     Args:
         rng: seeds what is drawn in training.
-        start_executor: where models that train in batches do so.
+        start_executor: where predictors that train in batches do so.
 
     Raises:
         ValueError: there is none of that name.
     """
 
-    def rival(name: str) -> Callable[[], TTFTModel]:
-        return lambda: new_model(replace(settings, model=name), rng, start_executor)
+    def rival(name: str) -> Callable[[], Predictor]:
+        return lambda: new_predictor(replace(settings, predictor=name), rng, start_executor)
 
-    match settings.model:
+    match settings.predictor:
         case "engine":
-            return EngineModel()
+            return EnginePredictor()
         case "bayesian_linear":
-            return BayesianLinearModel()
+            return BayesianLinearPredictor()
         case "residual":
-            return ResidualModel(rng, start_executor=start_executor)
+            return ResidualPredictor(rng, start_executor=start_executor)
         case "mlp":
             retrain_samples = settings.mlp_retrain_samples
-            return MLPModel(rng, retrain_samples=retrain_samples, start_executor=start_executor)
+            return MLPPredictor(rng, retrain_samples=retrain_samples, start_executor=start_executor)
         case "auto":
-            return AutoModel([rival(name) for name in AUTO_MODELS])
-    raise ValueError(f"no model {settings.model!r}")
+            return AutoPredictor([rival(name) for name in AUTO_PREDICTORS])
+    raise ValueError(f"no predictor {settings.predictor!r}")
 
 
 def new_policy(
     settings: PoolSettings,
     learner: Learner,
     name: str | None = None,
-    objective: str | None = None,
+    cost: str | None = None,
 ) -> Policy:
-    """A policy by *name* and *objective*; None takes the pool's own.
+    """A policy by *name* and *cost*; None takes the pool's own.
 
     Raises:
         ValueError: there is none of that name.
@@ -166,14 +166,14 @@ def new_policy(
         raise ValueError(f"no policy {name!r}; there are learned, {', '.join(HEURISTICS)}")
     return Learned(
         learner,
-        new_objective(settings, learner, objective),
+        new_cost(settings, learner, cost),
         HEURISTICS[settings.fallback_policy](),
         exploration_ratio=settings.exploration_ratio,
     )
 
 
-def new_objective(settings: PoolSettings, learner: Learner, name: str | None = None) -> Objective:
-    """An objective by *name*; None takes the pool's own.
+def new_cost(settings: PoolSettings, learner: Learner, name: str | None = None) -> CostFunction:
+    """A cost function by *name*; None takes the pool's own.
 
     Args:
         learner: knows how sure predictions are, and how long answers take.
@@ -181,11 +181,11 @@ def new_objective(settings: PoolSettings, learner: Learner, name: str | None = N
     Raises:
         ValueError: there is none of that name.
     """
-    name = settings.objective if name is None else name
+    name = settings.cost if name is None else name
     externality = Externality(
         settings.externality_weight,
         backlog_limit_s=settings.backlog_limit_s,
-        # The end-to-end objective has a price of its own for slower tokens.
+        # The end-to-end cost has a price of its own for slower tokens.
         decode_weight=0.0 if name == EndToEnd.name else settings.decode_weight,
         eviction_weight=settings.eviction_weight,
         memory_weight_s=settings.memory_weight_s,
@@ -199,13 +199,13 @@ def new_objective(settings: PoolSettings, learner: Learner, name: str | None = N
             return Goodput(externality, learner.interval_s, settings.ttft_slo_s)
         case "end_to_end":
             return EndToEnd(externality, learner.generation_s, settings.generation_weight)
-    raise ValueError(f"no objective {name!r}; there are {', '.join(OBJECTIVES)}")
+    raise ValueError(f"no cost {name!r}; there are {', '.join(COSTS)}")
 
 
-def policy_for_route(router: Router, policy: str | None, objective: str | None) -> Policy:
+def policy_for_route(router: Router, policy: str | None, cost: str | None) -> Policy:
     """What a route asks for, on the learner of *router*.
 
     Raises:
-        ValueError: there is no such policy or objective.
+        ValueError: there is no such policy or cost.
     """
-    return new_policy(router.settings, router.learner, policy, objective)
+    return new_policy(router.settings, router.learner, policy, cost)

@@ -45,7 +45,7 @@ class Feedback:
         # log has the last attempt's own. In shadow mode nobody retried: the pick was not used.
         if served == decision.address or self.settings.shadow:
             self._learn(entry, served, event.at_s - decision.at_s, event.at_s)
-        elif len(tried := decision.tried_before(served)) < self.settings.fallback_candidates:
+        elif len(tried := decision.tried_before(served)) < self.settings.retry_candidates:
             # The access log would tell it too, when the answer ends: minutes later.
             self._blame_tried(entry, tried, event.at_s)
 

@@ -17,10 +17,10 @@ class Routers:
     """Finds the router for a request, and for what is heard of it later.
 
     Args:
-        make_policy: builds a policy for a router by name and objective; None takes the pool's own.
+        make_policy: builds a policy for a router by name and cost; None takes the pool's own.
 
     Raises:
-        ValueError: from `make_policy`, for a policy or objective it does not know.
+        ValueError: from `make_policy`, for a policy or cost it does not know.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Routers:
         return iter(self._pools.values())
 
     def get(
-        self, pool: str | None = None, policy: str | None = None, objective: str | None = None
+        self, pool: str | None = None, policy: str | None = None, cost: str | None = None
     ) -> Router:
         """The router of *pool* (None: of the only pool), deciding as the route asks.
 
@@ -44,11 +44,11 @@ class Routers:
             UnknownPool: no such pool, or none named where there are several.
         """
         router = self._pool(pool)
-        if policy is None and objective is None:
+        if policy is None and cost is None:
             return router
-        key = (router.pool, policy, objective)
+        key = (router.pool, policy, cost)
         if key not in self._overridden:
-            chosen = self._make_policy(router, policy, objective)
+            chosen = self._make_policy(router, policy, cost)
             self._overridden[key] = router.deciding_by(chosen)
         return self._overridden[key]
 

@@ -88,7 +88,7 @@ class PoolUpkeep:
     def restore(self) -> None:
         """Take up what was learned before a restart, if there is anything."""
         path = self._checkpoint_path
-        if path is not None and warm_start(path, self._model_name, self._router.learner):
+        if path is not None and warm_start(path, self._predictor_name, self._router.learner):
             _log.info("pool %s: starting warm from %s", self._pool.name, path)
 
     def save(self) -> None:
@@ -97,13 +97,13 @@ class PoolUpkeep:
         if path is None:
             return
         try:
-            write_checkpoint(path, self._model_name, self._router.learner.state())
+            write_checkpoint(path, self._predictor_name, self._router.learner.state())
         except OSError as error:
             _log.warning("pool %s: checkpoint %s not written: %s", self._pool.name, path, error)
 
     @property
-    def _model_name(self) -> str:
-        return self._router.learner.model.name
+    def _predictor_name(self) -> str:
+        return self._router.learner.predictor.name
 
     async def _discover(self) -> None:
         async for endpoints in discover(self._pool):
@@ -124,6 +124,6 @@ class PoolUpkeep:
             state = self._router.learner.state()
             try:
                 # The disk may take its time; requests may not.
-                await asyncio.to_thread(write_checkpoint, path, self._model_name, state)
+                await asyncio.to_thread(write_checkpoint, path, self._predictor_name, state)
             except OSError as error:
                 _log.warning("pool %s: checkpoint %s not written: %s", self._pool.name, path, error)

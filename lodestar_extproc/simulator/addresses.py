@@ -11,7 +11,7 @@ from typing import Any
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
-from lodestar_extproc.simulator.state import BLOCK, ENGINE, REQUEST, State
+from lodestar_extproc.simulator.state import BLOCK, ENGINE, REQUEST, EngineState
 
 
 @intrinsic
@@ -32,10 +32,10 @@ def record_at(address: int) -> Any:
 
 
 @njit(inline="always")
-def state_at(address: int) -> State:
+def state_at(address: int) -> EngineState:
     """All arrays of the engine whose record lies at *address*."""
     engine = record_at(address)
-    return State(
+    return EngineState(
         engine,
         carray(_pointer(engine.requests_at), engine.n_requests, REQUEST),
         carray(_pointer(engine.blocks_at), engine.n_blocks, BLOCK),

@@ -13,10 +13,10 @@ import struct
 from aiohttp import HttpVersion11, web
 
 from lodestar_extproc.simulator.answer_format import DONE, AnswerFormat
-from lodestar_extproc.simulator.api import ApiError
-from lodestar_extproc.simulator.faults import Fault, FaultKind
+from lodestar_extproc.simulator.api import InvalidCallError
+from lodestar_extproc.simulator.faults import FaultKind, InjectedFault
 
-_ENGINE_DEAD = ApiError(500, "InternalServerError", "EngineCore encountered an issue.")
+_ENGINE_DEAD = InvalidCallError(500, "InternalServerError", "EngineCore encountered an issue.")
 _LINGER_0_S = struct.pack("ii", 1, 0)
 
 
@@ -30,7 +30,7 @@ class Answer:
     """
 
     def __init__(
-        self, words: list[str], shape: AnswerFormat, request: web.Request, fault: Fault
+        self, words: list[str], shape: AnswerFormat, request: web.Request, fault: InjectedFault
     ) -> None:
         self.cached_tokens = 0
         self.first_token_s: float | None = None
@@ -69,7 +69,7 @@ class Answer:
         """The response, when there is one to send.
 
         Raises:
-            ApiError: the engine failed, as its fault demands.
+            InvalidCallError: the engine failed, as its fault demands.
         """
         await self._over
         if self.complete:
@@ -100,7 +100,7 @@ class StreamedAnswer(Answer):
     """
 
     def __init__(
-        self, words: list[str], shape: AnswerFormat, request: web.Request, fault: Fault
+        self, words: list[str], shape: AnswerFormat, request: web.Request, fault: InjectedFault
     ) -> None:
         super().__init__(words, shape, request, fault)
         self._chunked = request.version >= HttpVersion11

@@ -24,7 +24,7 @@ _WORDS = tuple(f"{a}{b}{c} " for a in "bdfghklmnprstvwxz" for b in "aeiou" for c
 """Answers are made of these: one token each, nothing that JSON escapes."""
 
 
-class ApiError(Exception):
+class InvalidCallError(Exception):
     """A request that is answered with an error body.
 
     Attributes:
@@ -44,14 +44,14 @@ class ApiError(Exception):
         return orjson.dumps({"error": error})
 
 
-def bad_request(message: str, param: str | None = None) -> ApiError:
+def bad_request(message: str, param: str | None = None) -> InvalidCallError:
     """The client's mistake."""
-    return ApiError(400, "BadRequestError", message, param)
+    return InvalidCallError(400, "BadRequestError", message, param)
 
 
-def busy() -> ApiError:
+def busy() -> InvalidCallError:
     """What vLLM says when its queue is full."""
-    return ApiError(503, "ServiceUnavailableError", "The engine is currently busy")
+    return InvalidCallError(503, "ServiceUnavailableError", "The engine is currently busy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def parse_call(raw: bytes, *, chat: bool, model: str, longest_tokens: int) -> Co
     """Read the body of a (chat) completions request for *model*.
 
     Raises:
-        ApiError: it is no such request, or prompt and answer exceed *longest_tokens*.
+        InvalidCallError: it is no such request, or prompt and answer exceed *longest_tokens*.
     """
     body = _json_object(raw)
     _check_model(body.get("model"), model)
@@ -122,7 +122,9 @@ def _check_model(asked: object, served: str) -> None:
     if not isinstance(asked, str) or not asked:
         raise bad_request("a model must be named", "model")
     if asked != served:
-        raise ApiError(404, "NotFoundError", f"The model `{asked}` does not exist.", "model")
+        raise InvalidCallError(
+            404, "NotFoundError", f"The model `{asked}` does not exist.", "model"
+        )
 
 
 def _chat_prompt(body: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from lodestar_extproc.simulator.state import BLOCK_TOKENS, State
+from lodestar_extproc.simulator.state import BLOCK_TOKENS, EngineState
 
 
 @njit(cache=True)
@@ -41,7 +41,7 @@ def home(index: Any, block_id: int) -> int:
 
 
 @njit(cache=True)
-def find(state: State, block_id: int) -> int:
+def find(state: EngineState, block_id: int) -> int:
     """Where *block_id* stands in the index, or the free place where it would."""
     index, blocks = state.index, state.blocks
     at = home(index, block_id)
@@ -51,7 +51,7 @@ def find(state: State, block_id: int) -> int:
 
 
 @njit(cache=True)
-def forget(state: State, block_id: int) -> None:
+def forget(state: EngineState, block_id: int) -> None:
     """Remove *block_id*, closing the gap so that later entries stay reachable."""
     index, blocks = state.index, state.blocks
     mask = len(index) - 1
@@ -72,7 +72,7 @@ def missing_blocks(request: Any, tokens: int) -> int:
 
 
 @njit(cache=True)
-def allocate(state: State, request: Any) -> None:
+def allocate(state: EngineState, request: Any) -> None:
     """Give *request* the block at the head of the free list, evicting what it kept."""
     number = state.blocks[len(state.blocks) - 1].next
     unlink(state.blocks, number)
@@ -87,7 +87,7 @@ def allocate(state: State, request: Any) -> None:
 
 
 @njit(cache=True)
-def release(state: State, request: Any) -> None:
+def release(state: EngineState, request: Any) -> None:
     """Take back all its blocks, last first; a hashed one goes to the end of the free list."""
     free = len(state.blocks) - 1
     for j in range(request.held - 1, -1, -1):
@@ -102,7 +102,7 @@ def release(state: State, request: Any) -> None:
 
 
 @njit(cache=True)
-def publish(state: State, request: Any, first: int, end: int) -> None:
+def publish(state: EngineState, request: Any, first: int, end: int) -> None:
     """Let others hit the blocks [first, end) of *request*; the first writer of an id wins."""
     for j in range(first, min(end, request.n_ids)):
         number = state.spans[request.table_at + j]
@@ -118,7 +118,7 @@ def publish(state: State, request: Any, first: int, end: int) -> None:
 
 
 @njit(cache=True)
-def look_up(state: State, request: Any) -> tuple[int, int]:
+def look_up(state: EngineState, request: Any) -> tuple[int, int]:
     """Leading blocks in the cache, and how many of these lie in the free list.
 
     They are written to the request's table but not yet taken. The last token is never a hit: it
@@ -136,7 +136,7 @@ def look_up(state: State, request: Any) -> tuple[int, int]:
 
 
 @njit(cache=True)
-def take_hits(state: State, request: Any, hits: int) -> None:
+def take_hits(state: EngineState, request: Any, hits: int) -> None:
     """Hold the first *hits* blocks that `look_up` found."""
     for j in range(hits):
         number = state.spans[request.table_at + j]

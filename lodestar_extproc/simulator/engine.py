@@ -20,7 +20,7 @@ from lodestar_extproc.simulator.state import (
     BLOCK_TOKENS,
     EVENT,
     N_HEADS,
-    State,
+    EngineState,
     address_of,
     copy_state,
     empty_state,
@@ -105,7 +105,7 @@ class Engine:
         self._now_s = -math.inf
         self._hold(_initial_state(spec, seed))
 
-    def _hold(self, state: State) -> None:
+    def _hold(self, state: EngineState) -> None:
         self._state = state
         self.address = address_of(state)
         self._shown = state.engine[list(SHOWN)]  # a view
@@ -256,7 +256,7 @@ def warm_up() -> None:
     engine.abort(0)
 
 
-def _initial_state(spec: EngineSpec, seed: int) -> State:
+def _initial_state(spec: EngineSpec, seed: int) -> EngineState:
     state = empty_state(spec.kv_blocks, FIRST_SLOTS, FIRST_SPANS)
     for owner in (spec.cost, spec):
         for name in owner.__dataclass_fields__:

@@ -1,4 +1,4 @@
-"""Fault: what a simulated server does wrong on request, for tests of those who depend on it."""
+"""InjectedFault: what a simulated server does wrong on request, for those who test against it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FaultKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InjectedFault:
     """One fault.
 
     Attributes:
@@ -53,11 +53,11 @@ class Fault:
         return self.after_tokens if breaking else None
 
 
-def parse_fault(raw: bytes) -> Fault:
+def parse_fault(raw: bytes) -> InjectedFault:
     """Read the body of POST /fault.
 
     Raises:
-        ApiError: it names no fault, or a value it cannot have.
+        InvalidCallError: it names no fault, or a value it cannot have.
     """
     try:
         body: Any = orjson.loads(raw)
@@ -65,18 +65,18 @@ def parse_fault(raw: bytes) -> Fault:
         body = None
     if not isinstance(body, dict) or "kind" not in body:
         raise bad_request('a fault is a JSON object with a "kind"', "kind")
-    known = {field.name for field in fields(Fault)}
+    known = {field.name for field in fields(InjectedFault)}
     if unknown := sorted(body.keys() - known):
         raise bad_request(f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     try:
-        fault = Fault(**body | {"kind": FaultKind(body["kind"])})
+        fault = InjectedFault(**body | {"kind": FaultKind(body["kind"])})
     except ValueError:
         raise bad_request(f"kind must be one of {', '.join(FaultKind)}", "kind") from None
     _check(fault)
     return fault
 
 
-def _check(fault: Fault) -> None:
+def _check(fault: InjectedFault) -> None:
     number = isinstance(fault.factor, int | float) and not isinstance(fault.factor, bool)
     if not number or not 0 < fault.factor < math.inf:
         raise bad_request("factor must be a positive number", "factor")

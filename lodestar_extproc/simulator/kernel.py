@@ -28,7 +28,7 @@ from lodestar_extproc.simulator.state import (
     PENDING,
     RUNNING,
     WAITING,
-    State,
+    EngineState,
 )
 
 FIRST_TOKEN, COMPLETED = 0, 1
@@ -37,7 +37,7 @@ RETRY_S = 0.005
 
 
 @njit(cache=True)
-def preempt_last(state: State) -> int:
+def preempt_last(state: EngineState) -> int:
     """Send the last running request back to the front of the queue, to be recomputed."""
     slot = state.requests[RUNNING].previous
     release(state, state.requests[slot])
@@ -50,7 +50,7 @@ def preempt_last(state: State) -> int:
 
 
 @njit(cache=True)
-def make_room(state: State, slot: int, n: int) -> bool:
+def make_room(state: EngineState, slot: int, n: int) -> bool:
     """Preempt from the back until *slot* can grow by *n* tokens; False if it went itself."""
     request = state.requests[slot]
     while missing_blocks(request, request.computed + n) > state.engine.free_blocks:
@@ -60,7 +60,7 @@ def make_room(state: State, slot: int, n: int) -> bool:
 
 
 @njit(inline="always")
-def grant(state: State, slot: int, n: int) -> None:
+def grant(state: EngineState, slot: int, n: int) -> None:
     """Schedule *n* tokens of *slot* in this step; their blocks can be hit from now on."""
     engine, request = state.engine, state.requests[slot]
     end = request.computed + n
@@ -80,7 +80,7 @@ def grant(state: State, slot: int, n: int) -> None:
 
 
 @njit(cache=True)
-def admit(state: State, slot: int) -> None:
+def admit(state: EngineState, slot: int) -> None:
     """Move *slot*, its hits already taken, from the queue to the end of the running list."""
     engine, request = state.engine, state.requests[slot]
     unlink(state.requests, slot)
@@ -97,7 +97,7 @@ def admit(state: State, slot: int) -> None:
 
 
 @njit(cache=True)
-def schedule_chunked(state: State) -> None:
+def schedule_chunked(state: EngineState) -> None:
     """As vLLM V1: running requests first, then the queue, strictly first come first served."""
     engine, requests = state.engine, state.requests
     left, preempted_before = engine.token_budget, engine.preemptions
@@ -128,7 +128,7 @@ def schedule_chunked(state: State) -> None:
 
 
 @njit(cache=True)
-def schedule_whole(state: State) -> None:
+def schedule_whole(state: EngineState) -> None:
     """As vLLM V0: all whole prompts that fit; only without one a token for each running request."""
     engine, requests = state.engine, state.requests
     left = engine.token_budget
@@ -183,7 +183,7 @@ def step_time_s(engine: Any) -> float:
 
 
 @njit(cache=True)
-def schedule(state: State, seen_until_s: float) -> None:
+def schedule(state: EngineState, seen_until_s: float) -> None:
     """Put the next step together from what had arrived by *seen_until_s*."""
     engine, requests = state.engine, state.requests
     slot = requests[PENDING].next
@@ -201,7 +201,7 @@ def schedule(state: State, seen_until_s: float) -> None:
 
 
 @njit(cache=True)
-def start_step(state: State) -> None:
+def start_step(state: EngineState) -> None:
     """Schedule the next step, or set when to look again."""
     engine = state.engine
     if engine.scheduled_ahead and engine.stepping:
@@ -234,7 +234,7 @@ def note(event: Any, kind: int, request: Any, at_s: float) -> None:
 
 
 @njit(cache=True)
-def finish_step(state: State, events: Any, n_events: int) -> int:
+def finish_step(state: EngineState, events: Any, n_events: int) -> int:
     """Apply the step that just ended; returns how many events there are now."""
     engine, requests = state.engine, state.requests
     slot = requests[RUNNING].next
@@ -271,7 +271,7 @@ def happened(events: Any, watched: int) -> bool:
 
 
 @njit(cache=True)
-def run(state: State, events: Any, n_events: int, until_s: float, watched: int) -> int:
+def run(state: EngineState, events: Any, n_events: int, until_s: float, watched: int) -> int:
     """Run to *until_s*, or to the first token of *watched*; returns how many events there are."""
     engine = state.engine
     while engine.next_event_s <= until_s and engine.next_event_s < np.inf:

@@ -12,7 +12,7 @@ from numba import njit
 
 from lodestar_extproc.simulator.addresses import state_at
 from lodestar_extproc.simulator.block_pool import insert_before, missing_blocks, release, unlink
-from lodestar_extproc.simulator.state import PENDING, RUNNING, UNUSED, WAITING, State
+from lodestar_extproc.simulator.state import PENDING, RUNNING, UNUSED, WAITING, EngineState
 
 NOBODY = -1
 
@@ -51,7 +51,7 @@ def submit(address: int, request: int, ids: Any, prompt: int, output: int, ready
 
 
 @njit(cache=True)
-def leave(state: State, slot: int) -> None:
+def leave(state: EngineState, slot: int) -> None:
     """Forget a request, whichever list it is in."""
     release(state, state.requests[slot])
     unlink(state.requests, slot)

@@ -19,9 +19,9 @@ from aiohttp import web
 from lodestar_extproc.simulator.accelerators import EngineSpec
 from lodestar_extproc.simulator.answer import Answer, StreamedAnswer, reset
 from lodestar_extproc.simulator.answer_format import AnswerFormat
-from lodestar_extproc.simulator.api import DEFAULT_MODEL, ApiError, busy, parse_call
+from lodestar_extproc.simulator.api import DEFAULT_MODEL, InvalidCallError, busy, parse_call
 from lodestar_extproc.simulator.engine import Engine, EngineFull
-from lodestar_extproc.simulator.faults import Fault, FaultKind, parse_fault
+from lodestar_extproc.simulator.faults import FaultKind, InjectedFault, parse_fault
 from lodestar_extproc.simulator.metrics_page import CONTENT_TYPE, MetricsPage
 from lodestar_extproc.simulator.real_time import RealTimeEngine
 
@@ -55,7 +55,7 @@ class SimulatedServer:
         self._loop = asyncio.get_running_loop()
         self._engine = RealTimeEngine(Engine(spec, seed), self._loop, speed=speed)
         self._page = MetricsPage(spec, model)
-        self._fault = Fault()
+        self._fault = InjectedFault()
         self._runner = web.AppRunner(
             self._application(),
             access_log=None,
@@ -126,12 +126,12 @@ class SimulatedServer:
             self._engine.abort(number)
             self._count(answer, arrived_s, call.max_tokens)
 
-    def _strike(self) -> Fault:
+    def _strike(self) -> InjectedFault:
         """The fault for one new request."""
         fault = self._fault
         if fault.requests is not None:
             left = fault.requests - 1
-            self._fault = replace(fault, requests=left) if left else Fault()
+            self._fault = replace(fault, requests=left) if left else InjectedFault()
         return fault
 
     def _count(self, answer: Answer, arrived_s: float, max_tokens: int) -> None:
@@ -187,7 +187,7 @@ async def _answer_errors(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
-    except ApiError as error:
+    except InvalidCallError as error:
         return web.Response(status=error.status, body=error.body(), content_type="application/json")
 
 

@@ -109,7 +109,7 @@ EVENT = np.dtype(
 )
 
 
-class State(NamedTuple):
+class EngineState(NamedTuple):
     """Everything an engine is.
 
     Attributes:
@@ -128,7 +128,7 @@ class State(NamedTuple):
     spans: Any
 
 
-def empty_state(kv_blocks: int, n_slots: int, n_spans: int) -> State:
+def empty_state(kv_blocks: int, n_slots: int, n_spans: int) -> EngineState:
     """An engine without coefficients, all blocks free, room for *n_slots* requests."""
     engine = np.zeros(1, ENGINE)
     engine["free_blocks"] = engine["shown_free_blocks"] = kv_blocks
@@ -142,11 +142,11 @@ def empty_state(kv_blocks: int, n_slots: int, n_spans: int) -> State:
     blocks["previous"] = np.roll(numbers, 1)
     # At most half full, so that probes stay short.
     index = np.full(1 << (2 * kv_blocks - 1).bit_length(), -1, np.int32)
-    state = State(engine, requests, blocks, index, np.zeros(n_spans, np.int64))
+    state = EngineState(engine, requests, blocks, index, np.zeros(n_spans, np.int64))
     return with_slots(state, n_slots)
 
 
-def with_slots(state: State, n_slots: int) -> State:
+def with_slots(state: EngineState, n_slots: int) -> EngineState:
     """The same engine with *n_slots* more request slots."""
     old = len(state.requests)
     requests = np.concatenate([state.requests, np.zeros(n_slots, REQUEST)])
@@ -159,19 +159,19 @@ def with_slots(state: State, n_slots: int) -> State:
     return state._replace(requests=requests)
 
 
-def address_of(state: State) -> int:
+def address_of(state: EngineState) -> int:
     """Where the engine's record lies, once it says where the other arrays do.
 
     One number names an engine to compiled code, and many engines are a list of numbers; whoever
     uses it keeps *state*.
     """
-    for name, array in zip(State._fields[1:], state[1:], strict=True):
+    for name, array in zip(EngineState._fields[1:], state[1:], strict=True):
         state.engine[f"{name}_at"] = array.ctypes.data
         state.engine[f"n_{name}"] = len(array)
     address: int = state.engine.ctypes.data
     return address
 
 
-def copy_state(state: State) -> State:
+def copy_state(state: EngineState) -> EngineState:
     """An independent copy."""
-    return State(*(array.copy() for array in state))
+    return EngineState(*(array.copy() for array in state))

@@ -56,7 +56,7 @@ def test_predictions_are_shown_for_every_candidate():
 
 
 def test_who_predicted_is_named():
-    world, log = a_world(burn_in_samples=1, model="auto")
+    world, log = a_world(burn_in_samples=1, predictor="auto")
     untaught = world.decide()
     world.serve(30)
     taught = world.decide()

@@ -208,15 +208,15 @@ def test_what_every_filter_call_carries_holds_for_every_route(tmp_path):
         "{envoy_grpc: {cluster_name: lodestar}}\n              processing_mode",
         f"{{envoy_grpc: {{cluster_name: lodestar}}, initial_metadata: [{pool}]}}\n              processing_mode",
     )
-    config = changed(tmp_path, everywhere, with_route_metadata("x-lodestar-objective", "ttft"))
+    config = changed(tmp_path, everywhere, with_route_metadata("x-lodestar-cost", "ttft"))
 
     (override,) = config.overrides
-    assert (override.pool, override.objective) == ("engines", "ttft")
+    assert (override.pool, override.cost) == ("engines", "ttft")
 
 
 def test_innermost_override_wins_key_by_key(tmp_path):
     per_route = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
-    headers = "[{key: x-lodestar-policy, value: random}, {key: x-lodestar-objective, value: ttft}]"
+    headers = "[{key: x-lodestar-policy, value: random}, {key: x-lodestar-cost, value: ttft}]"
     of_host = (
         f'              typed_per_filter_config: {{lodestar.decide: {{"@type": {per_route},'
         f" overrides: {{grpc_initial_metadata: {headers}}}}}}}\n"
@@ -228,7 +228,7 @@ def test_innermost_override_wins_key_by_key(tmp_path):
     )
 
     (override,) = config.overrides
-    assert (override.policy, override.objective) == ("least_request", "ttft")
+    assert (override.policy, override.cost) == ("least_request", "ttft")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_innermost_override_wins_key_by_key(tmp_path):
         ("x-lodestar-polcy", "random", "did you mean x-lodestar-policy?"),
         ("x-lodestar-pool", "engine", "did you mean engines?"),
         ("x-lodestar-policy", "fastest", '"fastest" is not one of'),
-        ("x-lodestar-objective", "cost", '"cost" is not one of externality, ttft'),
+        ("x-lodestar-cost", "price", '"price" is not one of externality, ttft'),
     ],
 )
 def test_wrong_route_override_is_refused(tmp_path, key, value, problem):

@@ -24,7 +24,7 @@ def test_every_setting_says_what_it_does_and_takes_its_own_default(owner):
 
 def test_every_number_has_a_unit_or_is_a_count_a_share_or_a_weight():
     endings = ("_s", "_tokens", "_ratio", "_samples", "_threshold", "_weight", "_port", "_budget")
-    others = {"fallback_candidates", "bytes_per_token", "seed"}
+    others = {"retry_candidates", "bytes_per_token", "seed"}
     for setting in [*settings_of(PoolSettings).values(), *settings_of(EndpointSettings).values()]:
         if setting.kind in (int, float):
             assert setting.name.endswith(endings) or setting.name in others
@@ -46,8 +46,8 @@ def test_every_number_has_a_unit_or_is_a_count_a_share_or_a_weight():
         ("scrape_interval_s", float("nan"), "nan is not a number"),
         ("request_timeout_s", float("inf"), "inf is not a number above 0"),
         ("exploration_ratio", 1.5, "1.5 is not a number from 0 to 1"),
-        ("fallback_candidates", 1, "1 is not a whole number from 2 to 16"),
-        ("fallback_candidates", 2.5, "2.5 is not a whole number from 2 to 16"),
+        ("retry_candidates", 1, "1 is not a whole number from 2 to 16"),
+        ("retry_candidates", 2.5, "2.5 is not a whole number from 2 to 16"),
         ("strict", "yes", '"yes" is not true or false'),
         ("strict", 1, "1 is not true or false"),
         ("metrics_path", "metrics", '"metrics" is not text beginning with /'),

@@ -9,7 +9,7 @@ from lodestar_extproc.evaluation.comparison import BEST_HEURISTIC, Comparison, h
 from lodestar_extproc.evaluation.figures import EARLY_WINDOWS, Figures
 from lodestar_extproc.evaluation.report import write_report
 from lodestar_extproc.evaluation.results import ratios, write_json
-from lodestar_extproc.evaluation.trial import Cell, Outcome
+from lodestar_extproc.evaluation.trial import Cell, TrialResult
 
 ONE, TWO = (Cell("prefix50", "a30x8", "steady", load, (10 * load,)) for load in (0.6, 0.9))
 
@@ -24,7 +24,7 @@ def figures(ttft_mean_s, **more):
 def outcomes(table, **more):
     """{policy: {cell: mean TTFT of each seed}}."""
     return [
-        Outcome(cell, seed, policy, figures(ttft_s, **more))
+        TrialResult(cell, seed, policy, figures(ttft_s, **more))
         for policy, cells in table.items()
         for cell, by_seed in cells.items()
         for seed, ttft_s in enumerate(by_seed, start=1)
@@ -81,7 +81,7 @@ def test_the_json_holds_every_cell_and_the_ratios_of_the_first_learned_policy(tm
     table = {
         "lmetric": {ONE: [1.0], TWO: [2.0]},
         "learned": {ONE: [0.5], TWO: [0.5]},
-        "learned:model=mlp": {ONE: [0.5], TWO: [0.25]},
+        "learned:predictor=mlp": {ONE: [0.5], TWO: [0.25]},
     }
     path = tmp_path / "out.json"
     write_json(path, Comparison(outcomes(table)), ["bench"], 1.0)
@@ -89,11 +89,11 @@ def test_the_json_holds_every_cell_and_the_ratios_of_the_first_learned_policy(tm
 
     assert len(read["cells"]) == 6
     assert read["cells"][0] | {"policy": "lmetric", "load": 0.6, "seed": 1} == read["cells"][0]
-    assert set(read["ratios"]) == {"lmetric", "learned:model=mlp", "best_heuristic"}
+    assert set(read["ratios"]) == {"lmetric", "learned:predictor=mlp", "best_heuristic"}
     assert read["ratios"]["lmetric"]["ttft_mean"] == pytest.approx(math.sqrt(0.5 * 0.25))
     assert read["ratios"]["best_heuristic"]["worst_cell_ttft_mean"] == pytest.approx(0.5)
     assert read["ratios"]["best_heuristic"]["worst_cell_ttft_p99"] == pytest.approx(1.0)
-    assert read["ratios"]["learned:model=mlp"]["ttft_mean_interval"] is None
+    assert read["ratios"]["learned:predictor=mlp"]["ttft_mean_interval"] is None
 
 
 def test_without_a_learned_policy_there_are_no_ratios():

@@ -9,7 +9,7 @@ import math
 import pytest
 from aiohttp import web
 
-from lodestar_extproc.evaluation.chats import Arrival, Kind
+from lodestar_extproc.evaluation.chats import Arrival, ChatKind
 from lodestar_extproc.evaluation.load import LoadClient, first_model
 from lodestar_extproc.evaluation.summary import summarise
 
@@ -19,7 +19,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def arrivals(n: int, gap_s: float = 0.0):
-    return [Arrival(i * gap_s, Kind.QUESTION, (("user", str(i)),), 2) for i in range(n)]
+    return [Arrival(i * gap_s, ChatKind.QUESTION, (("user", str(i)),), 2) for i in range(n)]
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,7 @@ from lodestar_extproc.decision import Reason
 from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.scenarios import Crash, Joining, Slowdown
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.heuristics import HEURISTICS
@@ -69,7 +69,7 @@ class Credulous(Trust):
         return Reason.MODEL
 
 
-class Contrary(EngineModel):
+class Contrary(EnginePredictor):
     """A model that is wrong as can be: the longer the wait, the shorter it says."""
 
     def predict(self, features, endpoints):
@@ -103,7 +103,7 @@ class Forgiving(Learner):
         pass
 
 
-def a_learner(kind=Learner, model=EngineModel, trust=Trust):
+def a_learner(kind=Learner, model=EnginePredictor, trust=Trust):
     return kind(model(), trust())
 
 
@@ -172,7 +172,7 @@ def test_penalties_keep_requests_from_an_instance_that_fails_now_and_then():
 
 @pytest.mark.parametrize(("ratio", "is_tried"), [(0.0, False), (0.02, True)])
 def test_exploration_tries_an_instance_nobody_would_choose(ratio, is_tried):
-    settings = PoolSettings(exploration_ratio=ratio, objective="ttft")
+    settings = PoolSettings(exploration_ratio=ratio, cost="ttft")
     world = World("h100x3+l20x3+a30x2", 900, 3.0, incidents=(Joining(7),), settings=settings)
 
     assert (share_of(7, world.run(a_learner())) > 0) is is_tried

@@ -93,7 +93,7 @@ def test_those_that_know_the_speed_serve_a_mixed_fleet_better(name):
     ("text", "complaint"),
     [
         ("nonsense", "there are learned"),
-        ("learned:model=oracle", "model"),
+        ("learned:predictor=oracle", "model"),
         ("learned:colour=red", "sets nothing"),
         ("learned:exploration_ratio=7", "exploration_ratio"),
     ],
@@ -104,9 +104,11 @@ def test_a_contender_that_cannot_be_says_why(text, complaint):
 
 
 def test_a_contender_takes_settings_of_the_pool():
-    contender = parse_contender("learned:model=bayesian_linear+exploration_ratio=0.02@every_token")
+    contender = parse_contender(
+        "learned:predictor=bayesian_linear+exploration_ratio=0.02@every_token"
+    )
 
-    assert contender.settings.model == "bayesian_linear"
+    assert contender.settings.predictor == "bayesian_linear"
     assert contender.settings.exploration_ratio == 0.02
     assert contender.every_token
 
@@ -208,11 +210,11 @@ def test_a_promised_ttft_is_kept_or_not():
     assert 0.0 < met[1] < met[2] == 1.0
 
 
-def test_objectives_reach_what_they_are_for():
+def test_costs_reach_what_they_are_for():
     contenders = (
         "learned:ttft_slo_s=0.5",
-        "learned:objective=goodput+ttft_slo_s=0.5",
-        "learned:objective=end_to_end",
+        "learned:cost=goodput+ttft_slo_s=0.5",
+        "learned:cost=end_to_end",
     )
     runs = [
         list(figures(a_trial(*contenders, rate=16.5, n=1000, seed=seed)).values())

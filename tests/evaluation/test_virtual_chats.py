@@ -8,7 +8,7 @@ from dataclasses import replace
 import aiohttp
 import orjson
 
-from lodestar_extproc.evaluation.chats import MIXES, Chats, Kind
+from lodestar_extproc.evaluation.chats import MIXES, ChatKind, Chats
 from lodestar_extproc.evaluation.load import request_body
 from lodestar_extproc.evaluation.virtual_chats import VirtualChats
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
@@ -65,11 +65,11 @@ def test_arrivals_are_those_of_the_seed():
 def test_a_mix_has_its_rate_and_its_kinds():
     arrivals = list(Chats(replace(MIX, rate_per_s=20.0), seed=1, duration_s=60.0))
     assert 0.75 < len(arrivals) / 1200 < 1.15
-    for kind, ratio in ((Kind.CHAT, 0.6), (Kind.DOCUMENT, 0.15), (Kind.QUESTION, 0.25)):
+    for kind, ratio in ((ChatKind.CHAT, 0.6), (ChatKind.DOCUMENT, 0.15), (ChatKind.QUESTION, 0.25)):
         assert abs(sum(a.kind is kind for a in arrivals) / len(arrivals) - ratio) < 0.08
 
 
 def test_named_mixes_send_what_their_names_say():
-    for name, kind in (("chats", Kind.CHAT), ("documents", Kind.DOCUMENT)):
+    for name, kind in (("chats", ChatKind.CHAT), ("documents", ChatKind.DOCUMENT)):
         kinds = {a.kind for a in Chats(MIXES[name], seed=1, duration_s=5.0)}
         assert kinds == {kind}

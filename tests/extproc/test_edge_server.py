@@ -103,7 +103,7 @@ async def test_a_stream_is_answered_and_ended_by_us():
 
 async def test_a_routes_overrides_come_with_the_stream():
     async with running() as (_, channel, routers, _):
-        metadata = ((names.POOL, "pool"), (names.POLICY, "random"), (names.OBJECTIVE, "ttft"))
+        metadata = ((names.POOL, "pool"), (names.POLICY, "random"), (names.COST, "ttft"))
         call = process(channel)(metadata=metadata)
         for message in (request_headers(), request_body()):
             await call.write(message.SerializeToString())

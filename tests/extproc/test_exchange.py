@@ -86,7 +86,7 @@ def test_a_chat_is_sent_to_the_best_endpoints_and_the_stream_ends():
 
 
 def test_no_more_candidates_go_out_than_the_pool_sets():
-    routers = FakeRouters(settings=PoolSettings(fallback_candidates=2))
+    routers = FakeRouters(settings=PoolSettings(retry_candidates=2))
     choice = play(Exchange(routers, Opening()), headers(), content())[-1]
     assert choice.addresses == ("10.0.0.1:8000", "10.0.0.2:8000")
 

@@ -11,7 +11,7 @@ from lodestar_extproc.learning.checkpoint import (
     warm_start,
     write_checkpoint,
 )
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 
@@ -24,7 +24,7 @@ def path(tmp_path):
 
 
 def a_learner():
-    return Learner(EngineModel(), Trust())
+    return Learner(EnginePredictor(), Trust())
 
 
 def test_what_is_written_is_read_to_the_last_bit(path):

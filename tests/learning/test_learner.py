@@ -8,15 +8,15 @@ import pytest
 
 from learning_worlds import LinearWorld
 from lodestar_extproc.decision import Reason
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.learning.models import Estimate
 from lodestar_extproc.learning.penalties import DECAY_S, FAILURE_PENALTY_S, MAX_PENALTY_S
+from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.learning.trust import Trust
 
 
 def a_learner(model=None, **limits):
-    return Learner(EngineModel() if model is None else model, Trust(**limits))
+    return Learner(EnginePredictor() if model is None else model, Trust(**limits))
 
 
 def reason(learner, world):
@@ -118,11 +118,11 @@ def test_a_request_given_up_after_its_prediction_raises_the_next():
     world, learner = LinearWorld(), a_learner()
     world.teach(learner, 100)
     sample = replace(next(world.samples(1)), censored=True, ttft_s=30.0, predicted_ttft_s=0.5)
-    before = learner.model.ttft_s(sample)
+    before = learner.predictor.ttft_s(sample)
     for _ in range(10):
         learner.learn(sample)
 
-    assert learner.model.ttft_s(sample) > before
+    assert learner.predictor.ttft_s(sample) > before
 
 
 @pytest.mark.parametrize("label", [np.nan, np.inf, -1.0, 0.0])
@@ -136,7 +136,7 @@ def test_a_label_that_is_no_time_is_counted_and_not_learned(label):
     assert learner.status().rejected == 1
 
 
-class BrokenModel(EngineModel):
+class BrokenModel(EnginePredictor):
     """Learns, and answers with NaN."""
 
     def predict(self, features, endpoints):

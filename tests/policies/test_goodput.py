@@ -6,9 +6,9 @@ import pytest
 
 from learning_worlds import LinearWorld, a_snapshot, see
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.learning.models import Estimate
+from lodestar_extproc.learning.predictor import Estimate
+from lodestar_extproc.policies.cost import Externality
 from lodestar_extproc.policies.goodput import LATE_WEIGHT, OWN_WEIGHT, Goodput
-from lodestar_extproc.policies.objective import Externality
 
 ENDPOINTS = tuple(Endpoint(f"10.0.0.{i}:80") for i in range(2))
 FREE = Externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.0)
@@ -31,9 +31,9 @@ def within(factor):
     return lambda ttft_s, _: (ttft_s / factor, ttft_s * factor)
 
 
-def order(objective, estimate, seen):
-    objective.arrived(seen)
-    return np.argsort(objective.score(estimate, seen)).tolist()
+def order(function, estimate, seen):
+    function.arrived(seen)
+    return np.argsort(function.score(estimate, seen)).tolist()
 
 
 def test_a_tenth_of_the_requests_come_after_the_upper_end_of_the_interval():
@@ -79,20 +79,20 @@ def test_one_that_is_late_everywhere_goes_where_it_takes_the_least_from_others()
 
 
 def test_beyond_half_the_bound_a_backlog_costs_others_no_more():
-    objective = Goodput(Externality(), within(1.2), 0.5)
+    function = Goodput(Externality(), within(1.2), 0.5)
     seen = candidates()
-    objective.arrived(seen)
+    function.arrived(seen)
     short, limit, long = (
-        objective.score(an_estimate(9.0, 9.0, backlog_s=[v, v]), seen)[0] for v in (0.2, 0.25, 8.0)
+        function.score(an_estimate(9.0, 9.0, backlog_s=[v, v]), seen)[0] for v in (0.2, 0.25, 8.0)
     )
 
     assert short < limit == long
 
 
 def test_a_requests_own_bound_goes_before_the_pools():
-    objective = Goodput(FREE, within(1.0), 1.0)
+    function = Goodput(FREE, within(1.0), 1.0)
     estimate = an_estimate(0.6, 2.0)
-    own, pools = (objective.score(estimate, candidates(slo)) for slo in (4.0, None))
+    own, pools = (function.score(estimate, candidates(slo)) for slo in (4.0, None))
 
     assert own == pytest.approx(OWN_WEIGHT * estimate.ttft_s)
     assert pools[1] - pools[0] > LATE_WEIGHT * 0.99

@@ -7,12 +7,12 @@ import pytest
 
 from learning_worlds import LinearWorld
 from lodestar_extproc.decision import Ranking, Reason
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.learning.models import Estimate
+from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.learning.trust import Trust
+from lodestar_extproc.policies.cost import Externality, GreedyTTFT
 from lodestar_extproc.policies.learned import Learned
-from lodestar_extproc.policies.objective import Externality, GreedyTTFT
 
 
 class AlwaysLast:
@@ -40,13 +40,13 @@ class Ledger(GreedyTTFT):
 RNG = random.Random(0)
 
 
-def a_policy(learner=None, objective=None, **changes):
-    learner = Learner(EngineModel(), Trust()) if learner is None else learner
-    return Learned(learner, objective or Externality(), AlwaysLast(), **changes)
+def a_policy(learner=None, cost=None, **changes):
+    learner = Learner(EnginePredictor(), Trust()) if learner is None else learner
+    return Learned(learner, cost or Externality(), AlwaysLast(), **changes)
 
 
 def a_taught_learner(world, n=200, model=None, **limits):
-    learner = Learner(EngineModel() if model is None else model, Trust(**limits))
+    learner = Learner(EnginePredictor() if model is None else model, Trust(**limits))
     world.teach(learner, n)
     return learner
 
@@ -166,7 +166,7 @@ def test_a_strange_candidate_that_is_not_chosen_does_not_matter():
     assert ranking.order[-1] == 1
 
 
-class NaNModel(EngineModel):
+class NaNModel(EnginePredictor):
     def predict(self, features, endpoints):
         sound = super().predict(features, endpoints)
         return Estimate(sound.ttft_s * np.nan, *(sound.service_s,) * 2, sound.s_per_ktoken)
@@ -207,7 +207,7 @@ def explored(world, learner, ratio, n=400):
 
 def test_an_endpoint_of_which_little_is_known_is_tried_now_and_then():
     world = LinearWorld(("slow",) * 3)
-    learner = Learner(EngineModel(), Trust())
+    learner = Learner(EnginePredictor(), Trust())
     world.teach(learner, 200, among=[0, 1])
     rankings = list(explored(world, learner, 0.2))
     tried = [r for r, _ in rankings if r.reason is Reason.EXPLORATION]
@@ -223,7 +223,7 @@ def test_an_endpoint_of_which_little_is_known_is_tried_now_and_then():
 
 def test_propensity_is_how_often_it_happens():
     world = LinearWorld(("slow",) * 3)
-    learner = Learner(EngineModel(), Trust())
+    learner = Learner(EnginePredictor(), Trust())
     world.teach(learner, 200, among=[0, 1])
     candidates = world.candidates()
     while not 0 < np.ptp(learner.predict(candidates.features, world.endpoints).ttft_s) < 0.1:

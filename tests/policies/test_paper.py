@@ -12,8 +12,8 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Reason
 from lodestar_extproc.learning.background import TrainingInPlace
 from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.learning.mlp import MLPPredictor
 from lodestar_extproc.learning.mlp_training import HIDDEN_LAYERS
-from lodestar_extproc.learning.sklearn_models import MLPModel
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.paper import LodestarPaper, filtered
 from lodestar_extproc.policies.prefix_cache import PrefixCache
@@ -23,7 +23,7 @@ ENDPOINTS = [an_endpoint(i) for i in range(8)]
 
 
 def a_paper_router(world, n_samples, **changes):
-    model = MLPModel(random.Random(0), start_executor=TrainingInPlace, **changes)
+    model = MLPPredictor(random.Random(0), start_executor=TrainingInPlace, **changes)
     learner = Learner(model, Trust(burn_in_samples=0, max_error_ratio=1e9))
     world.teach(learner, n_samples)
     return LodestarPaper(learner), learner
@@ -55,11 +55,11 @@ def test_the_heuristic_decides_until_a_thousand_samples_were_trained_on():
 
 def test_the_network_has_three_layers_of_128_on_z_scores(trained):
     _, learner = trained
-    network = learner.model._network
+    network = learner.predictor._network
 
     assert HIDDEN_LAYERS == (128, 128, 128)
     assert [w.shape[1] for w in network.weights] == [128, 128, 128, 1]
-    scaled = (learner.model._inputs(_rows(500), ["fast"] * 500, network) - network.mean)[:, :-2]
+    scaled = (learner.predictor._inputs(_rows(500), ["fast"] * 500, network) - network.mean)[:, :-2]
     assert np.abs((scaled / network.scale[:-2]).mean(axis=0)).max() < 0.3
 
 
@@ -166,7 +166,7 @@ class TestFilter:
 
 
 def test_it_refuses_another_model_and_says_what_to_do():
-    with pytest.raises(SettingError, match='made for model "mlp": set it'):
+    with pytest.raises(SettingError, match='made for predictor "mlp": set it'):
         PoolSettings(policy="lodestar_paper")
 
-    assert PoolSettings(policy="lodestar_paper", model="mlp").model == "mlp"
+    assert PoolSettings(policy="lodestar_paper", predictor="mlp").predictor == "mlp"

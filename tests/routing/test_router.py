@@ -385,9 +385,9 @@ def test_without_an_observer_the_access_log_says_how_long_an_answer_took():
     assert generation_s(router) == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("objective", ["externality", "ttft", "goodput", "end_to_end"])
-def test_every_objective_decides_once_the_model_may(objective):
-    router = a_router(objective=objective, burn_in_samples=10, ttft_slo_s=1.0)
+@pytest.mark.parametrize("cost", ["externality", "ttft", "goodput", "end_to_end"])
+def test_every_cost_decides_once_the_model_may(cost):
+    router = a_router(cost=cost, burn_in_samples=10, ttft_slo_s=1.0)
     for i in range(60):
         n_tokens = 200 + 700 * i % 3000
         decision = route(router, at_s=2.0 * i, request=a_request(a_prompt(n_tokens, seed=i)))

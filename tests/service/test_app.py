@@ -80,10 +80,10 @@ async def test_a_good_change_of_settings_applies_and_a_bad_one_does_not(tmp_path
         await asyncio.sleep(0.5)
         assert router.settings.policy == "least_request"
 
-        written(tmp_path, policy="learned", model="bayesian_linear", scrape_interval_s=0.05)
+        written(tmp_path, policy="learned", predictor="bayesian_linear", scrape_interval_s=0.05)
         await running.policy_becomes("learned")
         assert running.app.routers.get() is router
-        assert router.learner.model.name == "bayesian_linear"
+        assert router.learner.predictor.name == "bayesian_linear"
         assert len(router.fleet.endpoints) == 2
 
 

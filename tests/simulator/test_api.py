@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from lodestar_extproc.simulator.answer_format import AnswerFormat
-from lodestar_extproc.simulator.api import ApiError, parse_call
+from lodestar_extproc.simulator.api import InvalidCallError, parse_call
 
 
 def parse(body, *, chat=True, longest_tokens=1000):
@@ -39,7 +39,7 @@ def a_chat(*contents: str, **more):
     ],
 )
 def test_a_bad_body_is_answered_as_openai_would(body, status, param):
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(InvalidCallError) as caught:
         parse(body)
     error = orjson.loads(caught.value.body())["error"]
     assert (caught.value.status, error["code"], error["param"]) == (status, status, param)
@@ -48,7 +48,7 @@ def test_a_bad_body_is_answered_as_openai_would(body, status, param):
 
 @pytest.mark.parametrize("prompt", [None, 3, {}, ["a", "b"], [1, "a"], [-1], [2**32]])
 def test_a_bad_prompt_is_refused(prompt):
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(InvalidCallError) as caught:
         parse({"model": "m", "prompt": prompt}, chat=False)
     assert caught.value.param == "prompt"
 

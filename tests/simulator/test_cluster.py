@@ -10,7 +10,7 @@ import pytest
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Reason
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.round_robin import RoundRobin
@@ -71,7 +71,7 @@ def a_cluster(n=2, n_routers=1, **edge):
             fleet=new_fleet(PoolSettings(), [m.endpoint for m in machines]),
             policy=RoundRobin(),
             fallback=RoundRobin(),
-            learner=Learner(EngineModel(), Trust()),
+            learner=Learner(EnginePredictor(), Trust()),
             rng=random.Random(i),
             listeners=[listener],
         )

@@ -55,12 +55,12 @@ class FakeRouters:
     reports: list[AnswerReport] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
 
-    def get(self, pool, policy=None, objective=None):
+    def get(self, pool, policy=None, cost=None):
         if pool is not None and pool not in self.pools:
             raise UnknownPool(pool)
         if policy is not None and policy not in self.policies:
             raise ValueError(policy)
-        self.asked.append((pool, policy, objective))
+        self.asked.append((pool, policy, cost))
         return self
 
     @property

@@ -29,7 +29,7 @@ LAP = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TraceRow:
     """One line of a trace."""
 
     prompt_tokens: int
@@ -41,7 +41,7 @@ class Row:
 class Mooncake:
     """A trace at *tokens_per_hash* instead of 512 tokens a hash id, as a Poisson process."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TraceRow, ...]
     tokens_per_hash: int
 
     def generate(self, rate_per_s: float, seed: int, n_requests: int) -> OpenLoop:
@@ -77,7 +77,7 @@ def read_mooncake(path: Path, tokens_per_hash: int) -> Mooncake:
         try:
             entry = orjson.loads(line)
             rows.append(
-                Row(
+                TraceRow(
                     int(entry["input_length"]),
                     int(entry["output_length"]),
                     np.array(entry["hash_ids"] or [0], dtype=np.uint64),

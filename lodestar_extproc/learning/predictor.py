@@ -1,4 +1,4 @@
-"""TTFTModel: what every model of time to first token is. Estimate: what it answers.
+"""Predictor: what every model of time to first token is. Estimate: what it answers.
 
 It knows no policy: a model says how long a request would wait, not where it should go.
 """
@@ -34,7 +34,7 @@ class Estimate:
     s_per_ktoken: FloatArray
 
 
-class TTFTModel(Protocol):
+class Predictor(Protocol):
     """Learns TTFT one sample at a time and predicts it for all candidates in one call.
 
     One thread, no locks. Predicting changes nothing; no label, however wrong, may make a

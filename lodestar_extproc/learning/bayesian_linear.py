@@ -1,4 +1,4 @@
-"""BayesianLinearModel: River's Bayesian linear regression on the engine features.
+"""BayesianLinearPredictor: River's Bayesian linear regression on the engine features.
 
 One regressor an endpoint, a type and for the fleet. Their coefficients are read out, so that
 predicting all candidates costs one product of matrices.
@@ -17,9 +17,9 @@ from river.linear_model import BayesianLinearRegression
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES, N_ENGINE, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
-from lodestar_extproc.learning.engine_model import DISCOUNT, PRIOR
+from lodestar_extproc.learning.engine_predictor import DISCOUNT, PRIOR
 from lodestar_extproc.learning.labels import believed_s, label, precision
-from lodestar_extproc.learning.models import Estimate, TTFTModel
+from lodestar_extproc.learning.predictor import Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
 ALPHA, BETA = 1.0, 20.0
@@ -37,7 +37,7 @@ PREFILL_S_PER_KTOKEN = 0.1
 """A fixed guess: single coefficients of this model mean little, for its features are collinear."""
 
 
-class BayesianLinearModel(TTFTModel):
+class BayesianLinearPredictor(Predictor):
     """TTFT by ridge regression with forgetting; rows scaled so that errors count relatively.
 
     About 20 µs a prediction for 8 endpoints, 300 µs a sample: River inverts a matrix each time.

@@ -1,4 +1,4 @@
-"""Objectives: what choosing an endpoint costs, to the request itself and to those after it.
+"""Cost functions: what choosing an endpoint costs, to the request itself and to those after it.
 
 They know predictions and arrivals; not who predicts, and not whether to believe it.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.learning.endpoint_table import EndpointTable
-from lodestar_extproc.learning.models import Estimate
+from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cache_price import CachePrice
 
 MEMORY_S = 30.0
@@ -23,7 +23,7 @@ OWN_SHARE = 0.5
 """Of an endpoint's utilisation: half its own, half the fleet's, for it moves with the fleet's."""
 
 
-class Objective(Protocol):
+class CostFunction(Protocol):
     """Scores candidates. Told of every request that arrives and of where it went."""
 
     name: str

@@ -8,8 +8,12 @@ import pytest
 from learning_worlds import LinearWorld
 from lodestar_extproc.features import FEATURES
 from lodestar_extproc.learning.background import TrainingInPlace
-from lodestar_extproc.learning.engine_model import EngineModel
-from lodestar_extproc.learning.residual_model import MAX_WAITING_SAMPLES, ResidualModel, Skill
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
+from lodestar_extproc.learning.residual_predictor import (
+    MAX_WAITING_SAMPLES,
+    ResidualPredictor,
+    Skill,
+)
 
 DECODES, PROMPT = FEATURES.index("decode_requests"), FEATURES.index("prompt_tokens")
 
@@ -40,7 +44,7 @@ class Apprentice(Executor):
 
 
 def a_model(executor=TrainingInPlace, **changes):
-    return ResidualModel(random.Random(0), start_executor=executor, **changes)
+    return ResidualPredictor(random.Random(0), start_executor=executor, **changes)
 
 
 def taught(model, world, n):
@@ -52,7 +56,7 @@ def taught(model, world, n):
 @pytest.fixture(scope="module")
 def models():
     """The engine model and this one, of the same samples of a bent world."""
-    return taught(EngineModel(), BentWorld(), 1500), taught(a_model(), BentWorld(), 1500)
+    return taught(EnginePredictor(), BentWorld(), 1500), taught(a_model(), BentWorld(), 1500)
 
 
 def test_removes_an_error_that_the_engine_model_cannot_express(models):
@@ -64,7 +68,7 @@ def test_removes_an_error_that_the_engine_model_cannot_express(models):
 
 
 def test_does_no_harm_where_there_is_nothing_to_learn():
-    engine = taught(EngineModel(), LinearWorld(), 1500)
+    engine = taught(EnginePredictor(), LinearWorld(), 1500)
     model = taught(a_model(), LinearWorld(), 1500)
 
     assert model.weight < 0.3
@@ -162,7 +166,7 @@ def test_a_failed_training_leaves_the_last_trees_and_the_next_begins_again():
 
 
 def test_trees_grow_in_a_process_of_their_own():
-    model = ResidualModel(random.Random(0), batch_samples=100)
+    model = ResidualPredictor(random.Random(0), batch_samples=100)
     taught(model, LinearWorld(), 100)
     deadline = time.monotonic() + 50
     while model._forest is None and time.monotonic() < deadline:

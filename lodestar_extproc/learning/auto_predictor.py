@@ -1,6 +1,6 @@
-"""AutoModel: several models learn, and the one with the lowest live error predicts.
+"""AutoPredictor: several models learn, and the one with the lowest live error predicts.
 
-It knows models only as `TTFTModel`.
+It knows models only as `Predictor`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
 from lodestar_extproc.learning.labels import label
-from lodestar_extproc.learning.models import MIN_TTFT_S, Estimate, TTFTModel
+from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
 MEMORY_SAMPLES = 200
@@ -29,7 +29,7 @@ MARGIN = 0.1
 class _Rival:
     """One model and its live error: the mean |log(observed/predicted)|, fading."""
 
-    model: TTFTModel
+    model: Predictor
     error: float = 0.0
     n_scored: int = 0
 
@@ -51,13 +51,13 @@ class _Rival:
         return {"model": self.model.state(), "error": self.error, "n_scored": self.n_scored}
 
     @classmethod
-    def from_state(cls, model: TTFTModel, state: dict[str, Any]) -> _Rival:
+    def from_state(cls, model: Predictor, state: dict[str, Any]) -> _Rival:
         """Undo `state` on a new *model*."""
         model.restore(state["model"])
         return cls(model, float(state["error"]), int(state["n_scored"]))
 
 
-class AutoModel(TTFTModel):
+class AutoPredictor(Predictor):
     """Predicts by the model that was least wrong lately, at first by the first.
 
     Each says what it expects of a sample before all learn from it (prequential, Dawid 1984).
@@ -73,9 +73,9 @@ class AutoModel(TTFTModel):
 
     name = "auto"
 
-    def __init__(self, new_models: Sequence[Callable[[], TTFTModel]]) -> None:
+    def __init__(self, new_models: Sequence[Callable[[], Predictor]]) -> None:
         self._new_models = tuple(new_models)
-        self._rivals = [_Rival(new_model()) for new_model in self._new_models]
+        self._rivals = [_Rival(new_predictor()) for new_predictor in self._new_models]
         self._chosen = self._rivals[0]
         self._n_since_choice = 0
 
@@ -147,7 +147,7 @@ class AutoModel(TTFTModel):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over every model's, and the choice."""
-        models = [new_model() for new_model in self._new_models]
+        models = [new_predictor() for new_predictor in self._new_models]
         rivals = [_Rival.from_state(model, state["rivals"][model.name]) for model in models]
         chosen = {rival.model.name: rival for rival in rivals}[state["chosen"]]
         self.close()

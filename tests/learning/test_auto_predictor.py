@@ -6,8 +6,8 @@ import pytest
 
 from learning_worlds import LinearWorld
 from lodestar_extproc.features import FEATURES, N_ENGINE
-from lodestar_extproc.learning.auto_model import MIN_SAMPLES, AutoModel
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.auto_predictor import MIN_SAMPLES, AutoPredictor
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 
@@ -31,7 +31,7 @@ class MisleadingWorld(LinearWorld):
         return replace(sample, features=row, ttft_s=(0.1 + 2e-4 * row[PROMPT]) * noise)
 
 
-class ByPrompt(EngineModel):
+class ByPrompt(EnginePredictor):
     """Sees the length of the prompt and nothing else."""
 
     name = "by_prompt"
@@ -48,7 +48,7 @@ class ByPrompt(EngineModel):
         return replace(sample, features=row)
 
 
-class Biased(EngineModel):
+class Biased(EnginePredictor):
     """Knows every answer, but for a factor."""
 
     def __init__(self, name, factor):
@@ -63,13 +63,13 @@ class Biased(EngineModel):
 
 
 def an_auto():
-    return AutoModel([EngineModel, ByPrompt])
+    return AutoPredictor([EnginePredictor, ByPrompt])
 
 
 def between(**factors):
     """An auto model between models of known error."""
     rivals = {name: Biased(name, factor) for name, factor in factors.items()}
-    return AutoModel([lambda rival=rival: rival for rival in rivals.values()]), rivals
+    return AutoPredictor([lambda rival=rival: rival for rival in rivals.values()]), rivals
 
 
 def teach(model, n, world=None):
@@ -136,7 +136,7 @@ def test_one_absurd_label_does_not_decide():
 def test_who_predicts_is_to_be_seen():
     learner = Learner(an_auto(), Trust())
     world = MisleadingWorld()
-    assert (learner.status().model, learner.status().predicting) == ("auto", "engine")
+    assert (learner.status().predictor, learner.status().predicting) == ("auto", "engine")
 
     world.teach(learner, 800)
     assert learner.status().predicting == "by_prompt"

@@ -5,7 +5,7 @@ import pytest
 
 from learning_worlds import COEFFICIENTS, LinearWorld, worked_decision
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.learning.engine_model import PRIOR, EngineModel
+from lodestar_extproc.learning.engine_predictor import PRIOR, EnginePredictor
 from lodestar_extproc.learning.sample import TrainingSample
 
 A, B = Endpoint("a:1", "a30"), Endpoint("b:1", "a30")
@@ -29,7 +29,7 @@ def test_features_of_the_worked_decision():
 
 
 def test_prediction_of_the_worked_decision():
-    estimate = EngineModel().predict(worked_decision().features, (A, B))
+    estimate = EnginePredictor().predict(worked_decision().features, (A, B))
 
     assert estimate.ttft_s == pytest.approx([0.177348, 0.217941], abs=5e-7)
     assert estimate.service_s == pytest.approx([0.098419, 0.171832], abs=5e-7)
@@ -38,7 +38,7 @@ def test_prediction_of_the_worked_decision():
 
 
 def test_two_worked_samples_move_type_and_endpoint():
-    model = EngineModel()
+    model = EnginePredictor()
     model.learn(worked_sample())
 
     # An endpoint without samples has its type's coefficients.
@@ -59,7 +59,7 @@ def test_two_worked_samples_move_type_and_endpoint():
 
 
 def test_coefficients_never_turn_negative():
-    world, model = LinearWorld(("fast", "slow"), noise=0.5), EngineModel()
+    world, model = LinearWorld(("fast", "slow"), noise=0.5), EnginePredictor()
     for sample in world.samples(800):
         model.learn(sample)
         for endpoint in world.endpoints:
@@ -67,7 +67,7 @@ def test_coefficients_never_turn_negative():
 
 
 def test_a_longer_queue_never_predicts_a_shorter_wait():
-    world, model = LinearWorld(("fast", "slow"), noise=0.5), EngineModel()
+    world, model = LinearWorld(("fast", "slow"), noise=0.5), EnginePredictor()
     for sample in world.samples(300):
         model.learn(sample)
     features = world.candidates().features
@@ -78,7 +78,7 @@ def test_a_longer_queue_never_predicts_a_shorter_wait():
 
 
 def test_an_unknown_type_starts_from_the_fleet():
-    world, model = LinearWorld(("fast",) * 3), EngineModel()
+    world, model = LinearWorld(("fast",) * 3), EnginePredictor()
     for sample in world.samples(1500):
         model.learn(sample)
     stranger = Endpoint("10.9.9.9:80", "unheard_of")
@@ -91,7 +91,7 @@ def test_an_unknown_type_starts_from_the_fleet():
 
 
 def test_endpoints_with_few_samples_follow_their_type():
-    world, model = LinearWorld(("fast",) * 3), EngineModel()
+    world, model = LinearWorld(("fast",) * 3), EnginePredictor()
     model.learn(next(world.samples(1, among=[0])))
     alone = model.coefficients(world.endpoints[0])
     for sample in world.samples(600, among=[1, 2]):
@@ -102,7 +102,7 @@ def test_endpoints_with_few_samples_follow_their_type():
 
 
 def test_an_address_that_comes_back_as_another_type_starts_as_that_type():
-    world, model = LinearWorld(("fast", "slow")), EngineModel()
+    world, model = LinearWorld(("fast", "slow")), EnginePredictor()
     for sample in world.samples(600):
         model.learn(sample)
     address = world.endpoints[0].address

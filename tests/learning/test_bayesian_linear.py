@@ -5,8 +5,8 @@ import pytest
 
 from learning_worlds import LinearWorld
 from lodestar_extproc.features import ENGINE_FEATURES, N_ENGINE
-from lodestar_extproc.learning.engine_model import PRIOR
-from lodestar_extproc.learning.river_models import BayesianLinearModel, _Regression
+from lodestar_extproc.learning.bayesian_linear import BayesianLinearPredictor, _Regression
+from lodestar_extproc.learning.engine_predictor import PRIOR
 
 
 def test_coefficients_give_what_river_predicts():
@@ -34,7 +34,7 @@ def test_a_feature_that_is_never_excited_keeps_its_prior_for_ever():
 
 
 def test_refuses_a_state_of_another_river():
-    model = BayesianLinearModel()
+    model = BayesianLinearPredictor()
     for sample in LinearWorld().samples(10):
         model.learn(sample)
 

@@ -4,34 +4,34 @@ import random
 
 import pytest
 
-import model_checks
+import predictor_checks
 from learning_worlds import LinearWorld
-from lodestar_extproc.config.settings import MODELS
-from lodestar_extproc.learning.auto_model import AutoModel
+from lodestar_extproc.config.settings import PREDICTORS
+from lodestar_extproc.learning.auto_predictor import AutoPredictor
 from lodestar_extproc.learning.background import TrainingInPlace
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.bayesian_linear import BayesianLinearPredictor
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.learning.residual_model import ResidualModel
-from lodestar_extproc.learning.river_models import BayesianLinearModel
-from lodestar_extproc.learning.sklearn_models import MLPModel
+from lodestar_extproc.learning.mlp import MLPPredictor
+from lodestar_extproc.learning.residual_predictor import ResidualPredictor
 from lodestar_extproc.learning.trust import Trust
 
 
 def a_quick_mlp():
-    return MLPModel(random.Random(0), retrain_samples=200, start_executor=TrainingInPlace)
+    return MLPPredictor(random.Random(0), retrain_samples=200, start_executor=TrainingInPlace)
 
 
 def a_residual():
-    return ResidualModel(random.Random(0), batch_samples=100, start_executor=TrainingInPlace)
+    return ResidualPredictor(random.Random(0), batch_samples=100, start_executor=TrainingInPlace)
 
 
 def an_auto():
-    return AutoModel([EngineModel, BayesianLinearModel])
+    return AutoPredictor([EnginePredictor, BayesianLinearPredictor])
 
 
 NEW_MODEL = {
-    "engine": EngineModel,
-    "bayesian_linear": BayesianLinearModel,
+    "engine": EnginePredictor,
+    "bayesian_linear": BayesianLinearPredictor,
     "residual": a_residual,
     "mlp": a_quick_mlp,
     "auto": an_auto,
@@ -43,12 +43,12 @@ NOT_CLAIMED = {
 }
 
 
-@pytest.mark.parametrize("check", model_checks.CHECKS)
+@pytest.mark.parametrize("check", predictor_checks.CHECKS)
 @pytest.mark.parametrize("model", NEW_MODEL)
 def test_model(model, check):
     if (model, check) in NOT_CLAIMED:
         pytest.skip(NOT_CLAIMED[model, check])
-    model_checks.CHECKS[check](NEW_MODEL[model])
+    predictor_checks.CHECKS[check](NEW_MODEL[model])
 
 
 @pytest.mark.parametrize("model", NEW_MODEL)
@@ -60,5 +60,5 @@ def test_four_fifths_of_what_comes_lies_in_the_interval(model):
 
 
 def test_every_model_that_may_be_configured_is_checked():
-    assert set(NEW_MODEL) == set(MODELS)
-    assert all(new_model().name == name for name, new_model in NEW_MODEL.items())
+    assert set(NEW_MODEL) == set(PREDICTORS)
+    assert all(new_predictor().name == name for name, new_predictor in NEW_MODEL.items())

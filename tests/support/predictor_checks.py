@@ -16,8 +16,8 @@ from lodestar_extproc.learning.labels import MAX_LABEL_S
 ENOUGH = 400
 
 
-def taught(new_model, world, n=ENOUGH):
-    model = new_model()
+def taught(new_predictor, world, n=ENOUGH):
+    model = new_predictor()
     for sample in world.samples(n):
         model.learn(sample)
     return model
@@ -38,40 +38,40 @@ def assert_sound(estimate, n):
     assert (estimate.s_per_ktoken > 0).all()
 
 
-def check_untrained_predictions_are_sound(new_model):
-    world, model = LinearWorld(), new_model()
+def check_untrained_predictions_are_sound(new_predictor):
+    world, model = LinearWorld(), new_predictor()
 
     assert not model.is_trained
     assert_sound(model.predict(world.candidates().features, world.endpoints), 4)
     assert (model.prefill_s_per_ktoken(world.endpoints) > 0).all()
 
 
-def check_predictions_are_sound_with_every_load(new_model):
+def check_predictions_are_sound_with_every_load(new_predictor):
     world = LinearWorld(("fast", "slow", "slow"))
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
 
     assert model.is_trained
     for _ in range(100):
         assert_sound(model.predict(world.candidates().features, world.endpoints), 3)
 
 
-def check_learns_a_linear_world(new_model):
+def check_learns_a_linear_world(new_predictor):
     world = LinearWorld(("slow",) * 3, noise=0.15)
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
 
     assert world.error_ratio(model) < 0.12
 
 
-def check_tells_fast_from_slow(new_model):
+def check_tells_fast_from_slow(new_predictor):
     world = LinearWorld(("fast", "slow", "fast", "slow"), noise=0.15)
-    model = taught(new_model, world, 2 * ENOUGH)
+    model = taught(new_predictor, world, 2 * ENOUGH)
 
     assert world.error_ratio(model, among=[0, 2]) < 0.25
     assert world.error_ratio(model, among=[1, 3]) < 0.25
 
 
-def check_learns_one_repeated_sample(new_model):
-    world, model = LinearWorld(), new_model()
+def check_learns_one_repeated_sample(new_predictor):
+    world, model = LinearWorld(), new_predictor()
     sample = replace(next(world.samples(1)), ttft_s=0.4)
     for _ in range(ENOUGH):
         model.learn(sample)
@@ -79,9 +79,9 @@ def check_learns_one_repeated_sample(new_model):
     assert model.ttft_s(sample) == pytest.approx(0.4, rel=0.1)
 
 
-def check_ignores_labels_that_are_no_time(new_model):
+def check_ignores_labels_that_are_no_time(new_predictor):
     world = LinearWorld()
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
     features = world.candidates().features
     before = fields(model.predict(features, world.endpoints))
     for label in (np.nan, np.inf, -np.inf, -1.0, 0.0):
@@ -91,9 +91,9 @@ def check_ignores_labels_that_are_no_time(new_model):
     assert (fields(model.predict(features, world.endpoints)) == before).all()
 
 
-def check_ignores_rows_with_broken_features(new_model):
+def check_ignores_rows_with_broken_features(new_predictor):
     world = LinearWorld()
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
     features = world.candidates().features
     before = fields(model.predict(features, world.endpoints))
     for column, value in itertools.product(range(N_FEATURES), (np.nan, np.inf, 1e300)):
@@ -105,8 +105,8 @@ def check_ignores_rows_with_broken_features(new_model):
     assert (fields(model.predict(features, world.endpoints)) == before).all()
 
 
-def check_survives_broken_predictions_in_samples(new_model):
-    world, model = LinearWorld(), new_model()
+def check_survives_broken_predictions_in_samples(new_predictor):
+    world, model = LinearWorld(), new_predictor()
     broken = itertools.cycle((np.nan, np.inf, -1.0, 0.0, 1e-300, 1e300))
     for sample, predicted in zip(world.samples(ENOUGH), broken, strict=False):
         model.learn(replace(sample, predicted_ttft_s=predicted))
@@ -114,8 +114,8 @@ def check_survives_broken_predictions_in_samples(new_model):
     assert_sound(model.predict(world.candidates().features, world.endpoints), 4)
 
 
-def check_adversarial_labels_stay_bounded(new_model):
-    world, model, rng = LinearWorld(), new_model(), random.Random(0)
+def check_adversarial_labels_stay_bounded(new_predictor):
+    world, model, rng = LinearWorld(), new_predictor(), random.Random(0)
     for sample in world.samples(ENOUGH):
         model.learn(replace(sample, ttft_s=rng.choice([1e-300, 1e-6, 1e12, sample.ttft_s])))
     for _ in range(50):
@@ -124,8 +124,8 @@ def check_adversarial_labels_stay_bounded(new_model):
         assert (estimate.ttft_s <= 10 * MAX_LABEL_S).all()
 
 
-def check_recovers_from_adversarial_labels(new_model):
-    world, model, rng = LinearWorld(), new_model(), random.Random(0)
+def check_recovers_from_adversarial_labels(new_predictor):
+    world, model, rng = LinearWorld(), new_predictor(), random.Random(0)
     for sample in world.samples(300):
         model.learn(replace(sample, ttft_s=rng.uniform(0.001, 100.0)))
     for sample in world.samples(1500):
@@ -134,9 +134,9 @@ def check_recovers_from_adversarial_labels(new_model):
     assert world.error_ratio(model) < 0.35
 
 
-def check_predicting_changes_nothing(new_model):
+def check_predicting_changes_nothing(new_predictor):
     world = LinearWorld(("fast", "slow"))
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
     candidates = world.candidates()
     strangers = (Endpoint("10.9.9.9:80", "other"), Endpoint("10.9.9.8:80", "slow"))
     before = orjson.dumps(model.state())
@@ -149,9 +149,9 @@ def check_predicting_changes_nothing(new_model):
     assert orjson.dumps(model.state()) == before
 
 
-def check_order_of_endpoints_does_not_matter(new_model):
+def check_order_of_endpoints_does_not_matter(new_predictor):
     world = LinearWorld(("fast", "slow", "fast", "slow"))
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
     candidates, order = world.candidates(), [2, 0, 3, 1]
     turned = with_endpoints(candidates, order)
     expected = fields(model.predict(candidates.features, candidates.snapshot.endpoints))
@@ -160,9 +160,9 @@ def check_order_of_endpoints_does_not_matter(new_model):
     assert got == pytest.approx(expected[:, order], rel=1e-4)
 
 
-def check_row_and_matrix_agree(new_model):
+def check_row_and_matrix_agree(new_predictor):
     world = LinearWorld(("fast", "slow"))
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
     candidates = world.candidates()
     matrix = model.predict(candidates.features, world.endpoints).ttft_s
     rows = [model.ttft_s(world.observe(candidates, i)) for i in range(2)]
@@ -170,17 +170,17 @@ def check_row_and_matrix_agree(new_model):
     assert rows == pytest.approx(matrix.tolist(), rel=1e-4)
 
 
-def check_a_new_endpoint_of_a_known_type_starts_sensible(new_model):
+def check_a_new_endpoint_of_a_known_type_starts_sensible(new_predictor):
     world = LinearWorld(("slow",) * 3 + ("fast",))
-    model = new_model()
+    model = new_predictor()
     for sample in world.samples(ENOUGH, among=[0, 1, 3]):
         model.learn(sample)
 
     assert world.error_ratio(model, among=[2]) < 0.25
 
 
-def check_endpoints_come_and_go(new_model):
-    world, model = LinearWorld(("fast", "slow", "slow")), new_model()
+def check_endpoints_come_and_go(new_predictor):
+    world, model = LinearWorld(("fast", "slow", "slow")), new_predictor()
     for k, sample in enumerate(world.samples(ENOUGH)):
         model.learn(replace(sample, address=f"10.1.{k // 10 % 256}.1:80"))
         model.forget(f"10.1.{(k // 10 - 3) % 256}.1:80")
@@ -190,9 +190,9 @@ def check_endpoints_come_and_go(new_model):
     assert len(model.state().get("endpoints", {})) <= 4
 
 
-def check_forgetting_an_endpoint_drops_what_is_its_own(new_model):
+def check_forgetting_an_endpoint_drops_what_is_its_own(new_predictor):
     world = LinearWorld(("slow", "slow"))
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
     gone, stays = world.endpoints
     model.forget(gone.address)
 
@@ -200,9 +200,9 @@ def check_forgetting_an_endpoint_drops_what_is_its_own(new_model):
     assert_sound(model.predict(world.candidates().features, (gone, stays)), 2)
 
 
-def check_a_checkpoint_brings_back_equal_predictions(new_model):
+def check_a_checkpoint_brings_back_equal_predictions(new_predictor):
     world = LinearWorld(("fast", "slow", "slow"))
-    model, other = taught(new_model, world), new_model()
+    model, other = taught(new_predictor, world), new_predictor()
     other.restore(orjson.loads(orjson.dumps(model.state())))
 
     assert other.is_trained
@@ -212,8 +212,8 @@ def check_a_checkpoint_brings_back_equal_predictions(new_model):
         assert (fields(other.predict(features, world.endpoints)) == expected).all()
 
 
-def check_learning_goes_on_after_a_checkpoint(new_model):
-    world, model, rest = LinearWorld(), new_model(), new_model()
+def check_learning_goes_on_after_a_checkpoint(new_predictor):
+    world, model, rest = LinearWorld(), new_predictor(), new_predictor()
     for sample in world.samples(60):
         model.learn(sample)
     rest.restore(orjson.loads(orjson.dumps(model.state())))
@@ -223,9 +223,9 @@ def check_learning_goes_on_after_a_checkpoint(new_model):
     assert world.error_ratio(rest) < 0.12
 
 
-def check_a_damaged_state_changes_nothing(new_model):
+def check_a_damaged_state_changes_nothing(new_predictor):
     world = LinearWorld()
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
     features = world.candidates().features
     before = fields(model.predict(features, world.endpoints))
     state = model.state()
@@ -236,17 +236,17 @@ def check_a_damaged_state_changes_nothing(new_model):
     assert (fields(model.predict(features, world.endpoints)) == before).all()
 
 
-def check_state_is_plain_json_when_untrained(new_model):
-    model, world = new_model(), LinearWorld()
+def check_state_is_plain_json_when_untrained(new_predictor):
+    model, world = new_predictor(), LinearWorld()
     model.restore(orjson.loads(orjson.dumps(model.state())))
 
     assert not model.is_trained
     assert_sound(model.predict(world.candidates().features, world.endpoints), 4)
 
 
-def check_a_discounted_endpoint_learns_its_new_speed(new_model):
+def check_a_discounted_endpoint_learns_its_new_speed(new_predictor):
     world = LinearWorld(("slow",) * 3)
-    model = taught(new_model, world)
+    model = taught(new_predictor, world)
     changed = world.endpoints[1].address
     world.slow_down[changed] = 3.0
     model.discount(changed)

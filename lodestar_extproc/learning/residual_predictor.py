@@ -1,4 +1,4 @@
-"""ResidualModel: the engine model, and trees that learn what it leaves unexplained.
+"""ResidualPredictor: the engine model, and trees that learn what it leaves unexplained.
 
 It counts what the trees say only as far as what they said before has proved true.
 """
@@ -17,11 +17,11 @@ import numpy as np
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import N_FEATURES, FeatureMatrix
 from lodestar_extproc.learning.background import BackgroundTraining, training_process
-from lodestar_extproc.learning.engine_model import EngineModel
+from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.forest import Forest
 from lodestar_extproc.learning.forest_training import KIND, WIDTH, Grown, grow
 from lodestar_extproc.learning.labels import label
-from lodestar_extproc.learning.models import MIN_TTFT_S, Estimate, TTFTModel
+from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
 MAX_RESIDUAL = 1.0
@@ -62,7 +62,7 @@ class Skill:
         return min(1.0, certain / self._energy) if certain > 0 else 0.0
 
 
-class ResidualModel(TTFTModel):
+class ResidualPredictor(Predictor):
     """p = engine's p · exp(weight · trees), the trees on the same features.
 
     River's adaptive random forest learns log(observed/predicted) in batches in a process of its
@@ -79,7 +79,7 @@ class ResidualModel(TTFTModel):
     """
 
     name = "residual"
-    extrapolation_ratio = EngineModel.extrapolation_ratio
+    extrapolation_ratio = EnginePredictor.extrapolation_ratio
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class ResidualModel(TTFTModel):
         batch_samples: int = BATCH_SAMPLES,
         start_executor: Callable[[], Executor] = training_process,
     ) -> None:
-        self._engine = EngineModel()
+        self._engine = EnginePredictor()
         self._seed = rng.getrandbits(31)
         self._batch_samples = batch_samples
         self._training: BackgroundTraining[Grown] = BackgroundTraining(start_executor)

@@ -1,4 +1,4 @@
-"""EngineModel: TTFT as a step-time model of the engine, its coefficients learned per endpoint.
+"""EnginePredictor: TTFT as a step-time model of the engine, its coefficients learned per endpoint.
 
 It knows the eight engine features and nothing of policies. An endpoint's coefficients are shrunk
 to those of its accelerator type, and a new type starts at those of the fleet.
@@ -17,8 +17,8 @@ from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import N_ENGINE, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.labels import believed_s, label, precision
-from lodestar_extproc.learning.models import MIN_TTFT_S, Estimate, TTFTModel
 from lodestar_extproc.learning.nonnegative_rls import NormalEquations
+from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
 # θ and its standard deviation before any sample, by engine feature: seconds for a request, for
@@ -46,7 +46,7 @@ class _Fit:
     equations: NormalEquations
 
 
-class EngineModel(TTFTModel):
+class EnginePredictor(Predictor):
     """Non-negative least squares on the engine features, relative errors, bounded influence.
 
     p = θ·x, and from the same θ the request's own service time and the backlog ahead of it.

@@ -1,4 +1,4 @@
-"""MLPModel: the paper's multilayer perceptron on its load features, the baseline to beat.
+"""MLPPredictor: the paper's multilayer perceptron on its load features, the baseline to beat.
 
 It collects samples, has a network trained on them elsewhere, and predicts by the last finished one.
 """
@@ -18,7 +18,6 @@ from lodestar_extproc.features import N_FEATURES, FeatureMatrix
 from lodestar_extproc.learning.background import BackgroundTraining, training_process
 from lodestar_extproc.learning.labels import label
 from lodestar_extproc.learning.mlp_training import KIND, STORED_WIDTH, TTFT_S, train
-from lodestar_extproc.learning.models import Estimate, TTFTModel
 from lodestar_extproc.learning.perceptron import (
     HIT_RATIO,
     INPUTS,
@@ -26,6 +25,7 @@ from lodestar_extproc.learning.perceptron import (
     Perceptron,
     inputs,
 )
+from lodestar_extproc.learning.predictor import Estimate, Predictor
 from lodestar_extproc.learning.replay_buffer import ReplayBuffer
 from lodestar_extproc.learning.sample import TrainingSample
 
@@ -38,7 +38,7 @@ PREFILL_S_PER_KTOKEN = 0.1
 MIN_TOKENS = 32.0
 
 
-class MLPModel(TTFTModel):
+class MLPPredictor(Predictor):
     """Three layers of 128 ReLU, squared error on seconds, trained anew every so many samples.
 
     About 60 µs a prediction for 8 endpoints, 10 µs a sample; a training takes seconds, elsewhere.
