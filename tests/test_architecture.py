@@ -1,9 +1,8 @@
 """The shape of the code, held by the code: lengths, state, where the outside world may be."""
 
 import ast
+from collections import Counter
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lodestar_extproc"
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if "generated" not in p.parts)
@@ -27,12 +26,11 @@ ASYNC_FILES = (
 )
 
 
-def name_of(path: Path) -> str:
-    return str(path.relative_to(PACKAGE))
+TREES = {str(p.relative_to(PACKAGE)): ast.parse(p.read_text()) for p in FILES}
 
 
-def functions(path: Path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def functions(tree: ast.Module):
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -43,51 +41,65 @@ def body_lines(node) -> int:
     return node.end_lineno - node.lineno + 1 - skipped
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_can_be_read_in_one_sitting(path):
-    text = path.read_text()
+def test_a_file_can_be_read_in_one_sitting():
+    lengths = {str(p.relative_to(PACKAGE)): p.read_text().count("\n") for p in FILES}
+    offenders = {name: n for name, n in lengths.items() if n > MAX_FILE_LINES}
 
-    assert text.count("\n") <= MAX_FILE_LINES
-    assert ast.get_docstring(ast.parse(text)), "a file says what it is"
+    assert not offenders
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_function_does_one_job(path):
-    long = [
-        f"{f.name}: {body_lines(f)}" for f in functions(path) if body_lines(f) > MAX_FUNCTION_LINES
-    ]
+def test_a_file_says_what_it_is():
+    offenders = [name for name, tree in TREES.items() if not ast.get_docstring(tree)]
 
-    assert not long
+    assert not offenders
+
+
+def test_a_function_does_one_job():
+    offenders = {
+        f"{name}: {f.name}": body_lines(f)
+        for name, tree in TREES.items()
+        for f in functions(tree)
+        if body_lines(f) > MAX_FUNCTION_LINES
+    }
+
+    assert not offenders
 
 
 def test_nine_in_ten_functions_are_short():
-    lengths = sorted(body_lines(f) for path in FILES for f in functions(path))
+    lengths = sorted(body_lines(f) for tree in TREES.values() for f in functions(tree))
 
     assert lengths[int(0.9 * len(lengths))] <= 30
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_nothing_changes_at_module_level(path):
-    for node in ast.parse(path.read_text()).body:
-        value = getattr(node, "value", None)
-        if isinstance(node, ast.Assign | ast.AnnAssign) and value is not None:
-            names = [
-                t.id
-                for t in getattr(node, "targets", [getattr(node, "target", None)])
-                if isinstance(t, ast.Name)
-            ]
-            mutable = isinstance(value, ast.Dict | ast.List | ast.Set | ast.ListComp | ast.DictComp)
-            assert not mutable or names == ["__all__"], names
+def mutable_globals(tree: ast.Module) -> list[str]:
+    found = []
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = [t.id for t in targets if isinstance(t, ast.Name)]
+        mutable = ast.Dict | ast.List | ast.Set | ast.ListComp | ast.DictComp
+        if isinstance(node.value, mutable) and names != ["__all__"]:
+            found += names
+    return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_only_the_edges_wait(path):
-    name = name_of(path)
-    if name.startswith((*ASYNC_FOLDERS, *ASYNC_FILES)):
-        return
-    waits = [f.name for f in functions(path) if isinstance(f, ast.AsyncFunctionDef)]
+def test_nothing_changes_at_module_level():
+    offenders = {name: found for name, tree in TREES.items() if (found := mutable_globals(tree))}
 
-    assert not waits
+    assert not offenders
+
+
+def test_only_the_edges_wait():
+    offenders = [
+        f"{name}: {f.name}"
+        for name, tree in TREES.items()
+        if not name.startswith((*ASYNC_FOLDERS, *ASYNC_FILES))
+        for f in functions(tree)
+        if isinstance(f, ast.AsyncFunctionDef)
+    ]
+
+    assert not offenders
 
 
 def catches_everything(node: ast.AST) -> bool:
@@ -101,7 +113,63 @@ def catches_everything(node: ast.AST) -> bool:
 
 
 def test_whatever_goes_wrong_is_caught_at_the_edge_and_nowhere_else():
-    trees = ((name_of(path), ast.parse(path.read_text())) for path in FILES)
-    found = [name for name, tree in trees for node in ast.walk(tree) if catches_everything(node)]
+    found = [
+        name for name, tree in TREES.items() for node in ast.walk(tree) if catches_everything(node)
+    ]
 
     assert found == ["extproc/server.py"]
+
+
+def test_a_class_name_is_used_once():
+    names = Counter(
+        node.name
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    )
+    offenders = [name for name, n in names.items() if n > 1]
+
+    assert not offenders
+
+
+def unexplained(path: Path) -> list[str]:
+    """Numbers at module level without a word beside, above or below them."""
+    lines, tree = path.read_text().splitlines(), ast.parse(path.read_text())
+    found = []
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
+        if not is_numeric_constant(node):
+            continue
+        beside = any("#" in line for line in lines[node.lineno - 1 : node.end_lineno])
+        above = heads_a_run_with_a_comment(lines, node.lineno)
+        below = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if not (beside or above or below):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            found.append(ast.unparse(target))
+    return found
+
+
+def is_numeric_constant(node: ast.stmt) -> bool:
+    """An assignment of a number, or of several: `A, B = 1, 2`, `A = (0.1, 0.2)`, `A = 64 * 2**20`."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+        return False
+    leaves = [n for n in ast.walk(node.value) if isinstance(n, ast.Constant | ast.Name | ast.Call)]
+    return bool(leaves) and all(
+        isinstance(n, ast.Constant) and isinstance(n.value, int | float) and n.value is not True
+        for n in leaves
+    )
+
+
+def heads_a_run_with_a_comment(lines: list[str], lineno: int) -> bool:
+    """Whether a comment stands above the unbroken run of lines that *lineno* belongs to."""
+    at = lineno - 2
+    while at >= 0 and lines[at].strip() and not lines[at].lstrip().startswith(("#", '"""')):
+        at -= 1
+    return at >= 0 and lines[at].lstrip().startswith("#")
+
+
+def test_a_number_says_where_it_is_from():
+    offenders = {
+        str(path.relative_to(PACKAGE)): found for path in FILES if (found := unexplained(path))
+    }
+
+    assert not offenders

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_REQUESTS = 1024
 """Requests that Envoy sends to a cluster at once, where nothing else is set."""
 MAX_REQUESTS = 65536
+"""What the cure sets: more than any fleet of engines has in flight."""
 
 
 def protocol_options(cluster: Node) -> Node:

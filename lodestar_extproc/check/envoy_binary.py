@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMEOUT_S = 60.0
+"""Envoy validates in about a second; a busy machine takes many times that."""
 
 
 @dataclass(frozen=True, slots=True)

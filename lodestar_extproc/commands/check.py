@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lodestar_extproc.check.finding import Finding, Patch, Report
     from lodestar_extproc.config.node import Key
 
-TRAPS, NOT_ENVOY = 1, 2
+TRAPS, NOT_ENVOY = 1, 2  # exit statuses
 
 
 def check(

@@ -9,7 +9,7 @@ import typer
 
 from lodestar_extproc.config.settings import POLICIES
 
-DURATION_S, QUICK_DURATION_S = 40.0, 10.0
+DURATION_S, QUICK_DURATION_S = 40.0, 10.0  # of load on each policy; 40 s give a P99 of 640 requests
 
 
 def demo(

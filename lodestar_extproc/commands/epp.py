@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEBUG_VERBOSITY = 4
 """From here on the pickers tell of each request."""
-MAX_PORTS = 8
+MAX_PORTS = 8  # of an InferencePool, by its definition
 _SETTING = "has no effect: set {} in the settings file"
 _NONE = "has no effect"
 NO_EFFECT: Mapping[str, str] = MappingProxyType(

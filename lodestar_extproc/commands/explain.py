@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-TIMEOUT_S = 5.0
-NOT_FOUND, UNREACHABLE = 1, 2
+TIMEOUT_S = 5.0  # for an answer of the admin page, which takes milliseconds
+NOT_FOUND, UNREACHABLE = 1, 2  # exit statuses
 UNKNOWN = "-"
 
 

@@ -19,7 +19,7 @@ from lodestar_extproc.evaluation.chats import MIXES, Chats
 from lodestar_extproc.evaluation.load import LoadClient, LoadRecord, first_model
 from lodestar_extproc.evaluation.summary import Summary, summarise
 
-REFRESH_S = 0.5
+REFRESH_S = 0.5  # of the table on the screen
 
 
 def load(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lodestar_extproc.evaluation.replay_estimates import PolicyEstimate
     from lodestar_extproc.evaluation.replay_reader import ReadCounts
 
-NO_JOURNAL = 2
+NO_JOURNAL = 2  # exit status
 CAVEAT = (
     "Estimates, not measurements. Each decision is judged alone, in the state that the journal's "
     "own policy had brought about; another policy would have made other queues and caches. "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lodestar_extproc.service.app import App, ServeOptions
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-BAD_CONFIG, CANNOT_LISTEN = 2, 3
+BAD_CONFIG, CANNOT_LISTEN = 2, 3  # exit statuses
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lodestar_extproc.simulator.instances import ServingOptions
     from lodestar_extproc.simulator.server import SimulatedServer
 
-NOT_INSTALLED, CANNOT_LISTEN = 1, 3
+NOT_INSTALLED, CANNOT_LISTEN = 1, 3  # exit statuses
 
 Instances = Annotated[
     str | None,

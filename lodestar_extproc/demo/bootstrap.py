@@ -36,8 +36,8 @@ POOL = "engines"
 LODESTAR = "lodestar"
 NAMESPACE = "envoy.lb"
 DESTINATION = "x-gateway-destination-endpoint"
-BUFFER_BYTES = 32 * 2**20
-MANY = 65_536
+BUFFER_BYTES = 32 * 2**20  # as in envoy/envoy.yaml
+MANY = 65_536  # connections and requests: no limit of Envoy's is to decide a comparison
 TAGS = MappingProxyType(
     {
         "ttft_us": "%COMMON_DURATION(US_TX_BEG:US_RX_BODY_BEG:us)%",

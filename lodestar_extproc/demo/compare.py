@@ -16,7 +16,7 @@ from lodestar_extproc.evaluation.load import LoadClient, LoadRecord
 from lodestar_extproc.evaluation.summary import Summary, summarise
 
 MODEL = "llama-3.1-8b"
-REFRESH_S = 0.5
+REFRESH_S = 0.5  # of the table on the screen
 
 
 @dataclass(frozen=True, slots=True)

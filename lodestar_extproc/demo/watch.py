@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lodestar_extproc.decision import Reason
 
-POLL_S = 1.0
+POLL_S = 1.0  # the admin page holds 256 decisions, more than come in a second
 BY_MODEL = (Reason.MODEL, Reason.EXPLORATION)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4  # English text in the tokenizers of Llama 3 and GPT-4, about
 WORD_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 

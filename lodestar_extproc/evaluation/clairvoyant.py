@@ -21,7 +21,8 @@ from lodestar_extproc.simulator.cluster import VirtualCluster
 WATCHED = 1 << 60
 """The number under which a request is tried; no real one is as large."""
 GATEWAY_S = 0.03
-MIN_BACKLOG_S = 0.0
+"""Of a TTFT at an idle engine what is neither waiting nor prefill: HTTP and half a step."""
+MIN_BACKLOG_S = 0.0  # GATEWAY_S is a mean, and can exceed what is left
 
 
 class Oracle:

@@ -20,7 +20,7 @@ from lodestar_extproc.evaluation.trial import Cell, TrialResult
 
 BEST_HEURISTIC = "best_heuristic"
 COMPARED = ("ttft_mean", "ttft_p50", "ttft_p99", "e2e_mean", "tpot_mean")
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of every interval that a table shows
 
 
 @dataclass(frozen=True, slots=True)

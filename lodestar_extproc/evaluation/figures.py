@@ -12,6 +12,7 @@ from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.simulator.record import RequestRecord
 
+# The first two minutes in parts of 10 s show how soon a policy that learns has learned.
 EARLY_WINDOW_S = 10.0
 EARLY_WINDOWS = 12
 BY_MODEL = (Reason.MODEL, Reason.EXPLORATION)

@@ -12,7 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from lodestar_extproc.simulator.accelerators import ACCELERATORS, EngineSpec, StepCost
 
-MAX_ENGINES = 256
+MAX_ENGINES = 256  # a larger number in a fleet's name is a slip of the finger
 _COST_KEYS = frozenset(f.name for f in fields(StepCost))
 _ENGINE_KEYS = frozenset(f.name for f in fields(EngineSpec)) - {"accelerator", "cost"}
 

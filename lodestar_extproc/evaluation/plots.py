@@ -15,7 +15,7 @@ from lodestar_extproc.evaluation.comparison import BEST_HEURISTIC, Comparison
 from lodestar_extproc.evaluation.figures import EARLY_WINDOW_S, EARLY_WINDOWS
 from lodestar_extproc.evaluation.trial import Cell
 
-DOTS_PER_INCH = 90
+DOTS_PER_INCH = 90  # pictures of 100 to 200 KB
 
 
 def draw_all(folder: Path, comparison: Comparison) -> Iterator[tuple[str, str]]:

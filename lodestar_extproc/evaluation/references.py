@@ -15,7 +15,7 @@ from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.policies.protocol import by_cost
 from lodestar_extproc.simulator.machine import Machine
 
-STEP_TOKENS = 2048.0
+STEP_TOKENS = 2048.0  # the token budget of the simulated engines, vLLM's default
 
 
 class LMetricBySpeed:

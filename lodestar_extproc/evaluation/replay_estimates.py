@@ -14,7 +14,7 @@ import numpy as np
 from lodestar_extproc.evaluation.replay_reader import Replayed
 from lodestar_extproc.policies.heuristics import HEURISTICS
 
-MIN_AGREED = 30
+MIN_AGREED = 30  # below this a mean has no useful interval
 SUPPORT_ERRORS = 3.0
 """A mean weight that is more standard errors than this from 1 says that the journal's policy could
 often not have chosen as the other would have."""

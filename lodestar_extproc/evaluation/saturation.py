@@ -24,6 +24,7 @@ from lodestar_extproc.simulator.record import RequestRecord
 
 TABLE = Path(__file__).with_name("saturation.json")
 YARDSTICKS = ("conductor", "lmetric_by_speed")
+# As in the study that the loads of the benchmark are from; 9 halvings part rates by 1 %.
 SEED = 777
 LOWEST_PER_S, HIGHEST_PER_S = 1.0, 250.0
 BISECTIONS = 9

@@ -15,7 +15,7 @@ from lodestar_extproc.evaluation.load import request_body
 from lodestar_extproc.simulator.api import DEFAULT_MODEL, parse_call
 from lodestar_extproc.simulator.arrival import VirtualRequest
 
-LONGEST_TOKENS = 30_000
+LONGEST_TOKENS = 30_000  # the longest document and its questions fit
 
 
 @dataclass(frozen=True, slots=True)

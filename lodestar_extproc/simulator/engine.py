@@ -27,6 +27,7 @@ from lodestar_extproc.simulator.state import (
     with_slots,
 )
 
+# Both grow by doubling when they are full: these suit most runs.
 FIRST_SLOTS = 64
 FIRST_SPANS = 16_384
 SHOWN = (

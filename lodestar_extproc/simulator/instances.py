@@ -13,7 +13,7 @@ from lodestar_extproc.simulator.engine import warm_up
 from lodestar_extproc.simulator.server import SimulatedServer
 from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
-MAX_INSTANCES = 256
+MAX_INSTANCES = 256  # one process serves them all, each on a port of its own
 
 
 def parse_instances(text: str, kv_capacity_tokens: int | None = None) -> tuple[EngineSpec, ...]:

@@ -31,7 +31,7 @@ from lodestar_extproc.simulator.state import (
     EngineState,
 )
 
-FIRST_TOKEN, COMPLETED = 0, 1
+FIRST_TOKEN, COMPLETED = 0, 1  # kinds of events, as numbers for compiled code
 RETRY_S = 0.005
 """An engine whose queued work fits nowhere looks again after this long."""
 

@@ -14,7 +14,7 @@ from lodestar_extproc.simulator.addresses import state_at
 from lodestar_extproc.simulator.block_pool import insert_before, missing_blocks, release, unlink
 from lodestar_extproc.simulator.state import PENDING, RUNNING, UNUSED, WAITING, EngineState
 
-NOBODY = -1
+NOBODY = -1  # no slot, in linked lists of slots
 
 
 @njit(cache=True)

@@ -15,6 +15,7 @@ from lodestar_extproc.simulator.engine import EngineGauges
 from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# Buckets of histograms, as vLLM has them.
 _TTFT_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
     *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),

@@ -28,7 +28,7 @@ from lodestar_extproc.simulator.real_time import RealTimeEngine
 SERVED_BY_HEADER = "x-served-by"
 KEEP_ALIVE_S = 5.0
 """vLLM's (uvicorn's) idle timeout."""
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 64 * 1024 * 1024  # as the external processor takes
 
 
 class SimulatedServer:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lodestar_extproc.config.node import Node
 
 DEFAULT_MESSAGE_TIMEOUT_S = 0.2
+"""Envoy's own, where the filter sets none."""
 CHANGEABLE_MODES = ("BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED")
 """In which a request's body may be another than came."""
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from lodestar_extproc.check.subject import Subject
 
 MIN_BODY_BYTES = 8 * 2**20
+"""A prompt of a million tokens is 4 MB of text, and JSON may double it."""
 BODY_BYTES = 32 * 2**20
+"""What the cure sets, as `envoy/envoy.yaml` does: room for images, too."""
 
 
 def body_limit(subject: Subject) -> Iterator[Fault]:

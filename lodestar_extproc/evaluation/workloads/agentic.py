@@ -18,9 +18,10 @@ from lodestar_extproc.evaluation.workloads.blocks import FreshBlocks
 from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest
 from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
-MAX_TURNS = 25
+MAX_TURNS = 25  # of a dialogue; the recorded ones go on, and are cut there
 SHORT_RATIO = 0.3
 """Dialogues that end sooner, after any number of turns."""
+# Read off the recorded dialogues, scaled as above; longer think times are cut to 30 s.
 MAX_PROMPT_TOKENS = 20_000
 SYSTEM_TOKENS = 2_800
 SHARED_RATIO = 0.5

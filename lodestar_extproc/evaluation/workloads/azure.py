@@ -21,8 +21,10 @@ from lodestar_extproc.evaluation.workloads.blocks import FreshBlocks
 from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest
 from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
-LONGEST_GAP_S = 2.0
-MEAN_EXTRA_GAP_S = 0.01
+LONGEST_GAP_S = 2.0  # the nights of the trace are no load
+MEAN_EXTRA_GAP_S = 0.01  # parts requests that the trace gives one time stamp
+# The trace tells nothing of prefixes: 30 % of a prompt is shared, by ten requests on average, in
+# the manner of the "prefix30" workload.
 LIVE_PREFIXES = 60
 NEW_PREFIX_RATIO = 0.1
 PREFIX_SHARE, PREFIX_SHARE_SPREAD, MIN_PREFIX_SHARE = 0.3, 0.15, 0.05

@@ -19,7 +19,9 @@ from lodestar_extproc.evaluation.workloads.arrivals import OpenLoop, poisson
 from lodestar_extproc.evaluation.workloads.blocks import of_hash_ids
 from lodestar_extproc.simulator.arrival import VirtualRequest
 
-TRACE_TOKENS_PER_HASH = 512
+TRACE_TOKENS_PER_HASH = 512  # by the traces' own description
+# Prompts are cut to what the smallest cache of the benchmark can hold several of; answers are
+# halved, so that a card serves as many of them as its prefill allows.
 MIN_PROMPT_TOKENS = 16
 MAX_PROMPT_TOKENS = 10_000
 MIN_OUTPUT_TOKENS = 2

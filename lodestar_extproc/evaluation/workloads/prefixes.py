@@ -16,6 +16,7 @@ from lodestar_extproc.evaluation.workloads.blocks import FreshBlocks
 from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest
 from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
+# Sizes, shares and answers as in gangmuk/Lodestar; the spreads keep two prompts from being alike.
 SIZES_TOKENS = (1000, 2000, 4000, 8000)
 SIZE_SHARES = (0.4, 0.3, 0.2, 0.1)
 SIZE_SPREAD = 0.05

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Object: TypeAlias = Mapping[str, Any]
 """A Kubernetes object, or the event or list that holds some."""
 
-ANSWER_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 15.0  # a busy API server takes seconds for a page
 WATCH_SLACK_S = 15.0
 """A watch that its server has not ended this long after it should have is dead."""
 SERVICE_ACCOUNT_HOST = "KUBERNETES_SERVICE_HOST"

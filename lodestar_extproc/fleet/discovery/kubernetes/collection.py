@@ -22,9 +22,10 @@ WATCH_S = 60.0
 more, and an idle server is asked once a minute."""
 RESYNC_S = 600.0
 """Everything is listed again this often, whatever the watch said."""
-SHORT_WATCH_S = 1.0
+SHORT_WATCH_S = 1.0  # one that ended sooner brought nothing: pause before the next
 PAGE_OBJECTS = 100
 """A pod is some 10 KB of JSON, and reading it holds up the loop that decides: 4 ms a page."""
+# Doubled after each failure, so that a server that comes back is not met by a crowd.
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 _HINTS: Mapping[int, str] = MappingProxyType(

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from lodestar_extproc.fleet.discovery.kubernetes.api import Api, ApiError
 from lodestar_extproc.fleet.discovery.kubernetes.objects import Labels, node_labels
 
-FORBIDDEN = 403
+FORBIDDEN = 403  # HTTP
 ATTEMPTS, PAUSE_S = 3, 0.3
 """A pod waits for its node's answer; after so many it is served as any other."""
 _NONE: Labels = MappingProxyType({})

@@ -14,7 +14,7 @@ from typing import Any
 from lodestar_extproc.fleet.discovery.kubernetes.api import Object
 
 Labels = Mapping[str, str]
-MAX_PORT = 65535
+MAX_PORT = 65535  # TCP
 
 
 @dataclass(frozen=True, slots=True)
