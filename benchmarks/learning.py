@@ -1,4 +1,4 @@
-"""The learning benchmark: every table and picture that docs/benchmarks.md has of simulated fleets.
+"""The learning benchmark: every table and picture of docs/results/simulated.md.
 
     make bench-learning ARGS="--traces DIR"          everything, about 50 minutes on two cores
     make bench-learning ARGS="--traces DIR --quick"  a taste of it, under five minutes
@@ -168,14 +168,15 @@ def main() -> None:
     console = Console()
     folder = options.folder / "quick" if options.quick else options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    page = DOCS / "benchmarks.md"
+    page, pictures = DOCS / "results" / "simulated.md", DOCS / "pictures"
     if options.quick:
-        page = folder / "benchmarks.md"
-        page.write_text((DOCS / "benchmarks.md").read_text())
+        taste = folder / page.name
+        taste.write_text(page.read_text())
+        page, pictures = taste, folder / "pictures"
     console.print(f"Python {platform.python_version()}, {options.jobs} processes")
     for part in parts(options.traces, quick=options.quick):
         if not options.part or part.name in options.part:
-            write(part, run(part, folder, options.jobs, console), page, page.parent / "pictures")
+            write(part, run(part, folder, options.jobs, console), page, pictures)
     console.print(f"written: {page}")
 
 

@@ -1,4 +1,4 @@
-"""The benchmark that writes the tables of docs/benchmarks.md."""
+"""The benchmark that writes the tables of docs/results/simulated.md."""
 
 import sys
 from pathlib import Path
@@ -32,7 +32,7 @@ def comparison():
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_page_has_a_place_for_every_table(quick):
-    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    page = (ROOT / "docs" / "results" / "simulated.md").read_text()
     for part in learning.parts(NOWHERE, quick=quick):
         sections = dict.fromkeys(part.tables, "a table")
 
