@@ -58,7 +58,7 @@ def test_instances_listen_on_consecutive_ports_until_a_signal(number):
 
 def test_an_unknown_accelerator_is_named_with_the_known_ones():
     with simulate("--accelerator", "tpu") as process:
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "tpu" in complaint
     assert "a30" in complaint
@@ -69,14 +69,14 @@ def test_a_taken_port_is_reported(unused_tcp_port):
         socket.create_server(("127.0.0.1", unused_tcp_port)),
         simulate("--port", str(unused_tcp_port)) as process,
     ):
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=60)
     assert process.returncode == 3
     assert "choose another --port" in complaint
 
 
 def test_without_its_extra_it_says_what_to_install():
     with simulate(before="import sys; sys.modules['numba'] = None; ") as process:
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "lodestar-extproc[simulator]" in complaint
 

@@ -10,7 +10,8 @@ import pytest
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.names import DESTINATION
-from stack import CHAT, chat, until
+from stack import CHAT, chat
+from waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

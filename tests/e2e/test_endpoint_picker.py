@@ -73,7 +73,7 @@ async def a_picker(server, folder):
         COMMAND, *arguments, env={**os.environ, "KUBECONFIG": str(kubeconfig)}
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await get(metrics_port, "/ready") is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         yield process, grpc_port, metrics_port
@@ -129,7 +129,7 @@ async def test_a_mesh_is_served_from_pool_to_answer_and_nothing_fails_when_we_st
         right = {engine.stream() for engine in engines} | {engine.whole() for engine in engines}
         assert {status for status, _ in answers} == {200}
         assert {body for _, body in answers} <= right
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             # A stream ends a moment after its answer.
             while 'lodestar_streams_total{verdict="chosen"} 30.0' not in (  # noqa: ASYNC110
                 await get(metrics_port, "/metrics")
@@ -142,7 +142,7 @@ async def test_a_mesh_is_served_from_pool_to_answer_and_nothing_fails_when_we_st
         process.send_signal(signal.SIGTERM)
         ended = asyncio.ensure_future(process.wait())
         late, goes_on_s = [], 0.5
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not ended.done() or goes_on_s > 0:
                 late.append((await ask())[0])
                 goes_on_s -= 0.05 if ended.done() else 0.0
@@ -163,7 +163,7 @@ async def test_killed_or_frozen_requests_go_on_once_it_is_noticed(tmp_path, what
             except TimeoutError:
                 return False
 
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not await goes_on():  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert [(await ask())[0] for _ in range(5)] == [200] * 5

@@ -19,8 +19,9 @@ from kustomization import documents
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc.server import EdgeServer
 from lodestar_extproc.extproc.tls import Tls
-from stack import CHAT, Stack, chat, until
+from stack import CHAT, Stack, chat
 from stub_engine import StubEngine
+from waiting import until
 
 FOLDER = Path(__file__).parents[2] / "envoy" / "istio" / "envoy-filter"
 (ENVOY_FILTER,) = documents(FOLDER / "envoy-filter.yaml")

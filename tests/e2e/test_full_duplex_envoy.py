@@ -15,7 +15,8 @@ from envoy_process import cluster_of, connection_manager
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.names import DESTINATION
-from stack import CHAT, chat, running_stack, until
+from stack import CHAT, chat, running_stack
+from waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -210,7 +211,7 @@ async def test_trailers_pass_both_ways(tmp_path, body):
         if body:
             writer.write(b"%x\r\n%b\r\n" % (len(body), body))
         writer.write(b"0\r\nx-said: something\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             answer = await reader.readuntil(b"\r\n0\r\n")
             trailers = await reader.readuntil(b"\r\n\r\n")
         writer.close()

@@ -13,7 +13,7 @@ import pytest
 from envoy_process import cluster_of
 from lodestar_extproc.simulator.api import DEFAULT_MODEL
 from simulated_stack import FULL_DUPLEX, simulated_stack
-from stack import until
+from waiting import until
 
 N_REQUESTS = 40
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from process_stack import eventually, running_processes
+from process_stack import running_processes
 from service_faults import freeze_and_thaw, go_on, kill, restart, stop
-from stack import until
 from steady_load import SteadyLoad
+from waiting import until
 from wheels import NEWEST, WHEELS
 
 N_REQUESTS = 2000
@@ -27,7 +27,7 @@ async def test_no_client_fails_while_the_service_dies_freezes_stops_and_returns(
             measured["restarted"] = await restart(stack, load)
             measured["frozen"] = await freeze_and_thaw(stack, load)
         # What it decided for requests that had gone on without it is given back too.
-        await eventually(stack.nothing_is_open)
+        await until(stack.nothing_is_open)
         assert await stack.service.metric("lodestar_stream_failures_total") == 0
         async with SteadyLoad(stack.envoy.url) as rest:
             measured["stopped"] = await stop(stack, rest)

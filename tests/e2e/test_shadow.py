@@ -11,7 +11,8 @@ from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.names import DESTINATION
 from simulated_stack import simulated_stack
-from stack import CHAT, chat, running_stack, until
+from stack import CHAT, chat, running_stack
+from waiting import until
 
 N_REQUESTS = 20
 

@@ -11,7 +11,8 @@ import pytest
 from envoy_process import connection_manager
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.names import DESTINATION
-from stack import CHAT, chat, running_stack, until
+from stack import CHAT, chat, running_stack
+from waiting import until
 
 # File, whether it shows first tokens, whether it has an access log, whether that has a TTFT.
 VARIANTS = [

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from fake_engine import FakeEngine, until
+from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.poller import open_session
 from lodestar_extproc.fleet.prober import Prober
+from waiting import until
 
 
 @asynccontextmanager

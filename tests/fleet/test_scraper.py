@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from fake_engine import FakeEngine, until
+from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
 from lodestar_extproc.fleet.poller import open_session
 from lodestar_extproc.fleet.scraper import MAX_PAGE_BYTES, Scraper
+from waiting import until
 
 INTERVAL_S = 0.04
 

@@ -41,7 +41,7 @@ def lines(path: Path) -> list[dict]:
 
 
 async def until_written(counts: Counts, n: int) -> None:
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(60):
         while sum(counts.values()) < n:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 

@@ -88,7 +88,7 @@ async def running_service(folder: Path, pods, settings):
     router._listeners = (*router._listeners, recorder)
     running = asyncio.create_task(app.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not _is_read(app, len(pods.addresses)):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         async with grpc.aio.insecure_channel(socket) as channel:

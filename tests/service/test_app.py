@@ -47,7 +47,7 @@ class Running:
 
     async def __aenter__(self):
         self.task = asyncio.create_task(self.app.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await self.get("/ready"))[0] != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return self
@@ -67,7 +67,7 @@ class Running:
             return 0, b""
 
     async def policy_becomes(self, name):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.app.routers.get().settings.policy != name:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
@@ -128,7 +128,7 @@ def test_serve_ends_well_on_a_signal(tmp_path):
         if "serving Envoy" in line:
             process.send_signal(signal.SIGTERM)
             break
-    _, rest = process.communicate(timeout=20)
+    _, rest = process.communicate(timeout=60)
 
     assert process.returncode == 0
     assert "Traceback" not in rest
@@ -140,7 +140,7 @@ def test_serve_ends_well_on_a_signal(tmp_path):
 )
 def test_a_wrong_configuration_stops_the_start_and_says_why(tmp_path, settings, said):
     process = serve("--envoy-config", str(written(tmp_path, **settings)))
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=60)
 
     assert process.returncode == 2
     assert said in error
@@ -154,7 +154,7 @@ def test_a_taken_address_stops_the_start_and_says_which(tmp_path):
             *("--envoy-config", str(written(tmp_path)), "--listen", address),
             *("--admin", "127.0.0.1:0"),
         )
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
 
     assert process.returncode == 3
     assert address in error

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lodestar_extproc.simulator.instances import ServingOptions, serving
 from simulated_engines import a_spec
+from waiting import until
 
 PROMPT = {"model": "m", "prompt": "once upon a time " * 40, "max_tokens": 6}
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello " * 30}], "max_tokens": 6}
@@ -22,7 +23,7 @@ FIRST_TOKENS = 3
 
 @pytest.fixture
 async def session():
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
         yield session
 
 
@@ -210,7 +211,7 @@ async def test_gauges_show_the_last_step_and_a_client_that_leaves_aborts(session
         async with session.post(url + "/v1/completions", json=body) as response:
             await anext(events_of(response))
             assert await running() == 1
-        await eventually(is_idle)
+        await until(is_idle)
         page = await metrics(session, url)
         assert page["vllm:request_success_total", "abort", "0", "m"] == 1
         assert page["vllm:kv_cache_usage_perc", "0", "m"] == 0

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 ENVOY_FILES = Path(__file__).parents[2] / "envoy"
 ENVOY_BINARY = Path(sys.executable).parent / "envoy"
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0
 
 
 def envoy_config(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -228,13 +228,6 @@ async def connected(server: FakeApiServer) -> AsyncIterator[Api]:
     """Through the real client library."""
     async with client.ApiClient(client.Configuration(host=f"http://127.0.0.1:{server.port}")) as c:
         yield Api(c)
-
-
-async def until(condition: Callable[[], object], deadline_s: float = 5.0) -> None:
-    """Wait for *condition*; fails at the deadline."""
-    async with asyncio.timeout(deadline_s):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 # -- objects, with defaults ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -49,11 +49,3 @@ class FakeEngine:
                 metrics_url=f"{url}/metrics",
                 health_url=f"{url}/health",
             )
-
-
-async def until(condition: Callable[[], bool], deadline_s: float = 5.0) -> None:
-    """Wait for *condition*; fails at the deadline."""
-    give_up_at_s = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < give_up_at_s, "what was waited for did not happen"
-        await asyncio.sleep(0.005)

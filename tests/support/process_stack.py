@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +16,12 @@ import aiohttp
 
 from child_process import ChildProcess
 from envoy_process import ENVOY_BINARY, EnvoyProcess, cluster_of, envoy_config
+from waiting import until
 
 ECHO_ENGINE = Path(__file__).with_name("echo_engine.py")
-READY_TIMEOUT_S = 40.0
+READY_TIMEOUT_S = 60.0
 """Imports take seconds on a busy machine."""
-REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
-
-
-async def eventually(look: Callable[[], Awaitable[Any]], timeout_s: float = 10.0) -> Any:
-    """The first true value that *look* finds within *timeout_s*."""
-    give_up_at_s = time.monotonic() + timeout_s
-    while not (value := await look()):
-        assert time.monotonic() < give_up_at_s, "what was waited for did not happen"
-        await asyncio.sleep(0.02)
-    return value
+REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=60)
 
 
 def a_port() -> int:
@@ -64,7 +54,7 @@ class HttpProcess(ChildProcess):
 
     async def ready(self) -> None:
         async with aiohttp.ClientSession(timeout=REQUEST_TIMEOUT) as session:
-            await eventually(lambda: self._answers(session), READY_TIMEOUT_S)
+            await until(lambda: self._answers(session), READY_TIMEOUT_S)
 
     async def _answers(self, session: aiohttp.ClientSession) -> bool:
         self.check_alive()

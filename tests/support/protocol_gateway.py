@@ -23,7 +23,7 @@ ASKED_BY = {
     "rewrite": "x-llm-d-model-name-rewrite",
     "session": "x-session-id",
 }
-REPLY_TIMEOUT_S = 10.0
+REPLY_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)

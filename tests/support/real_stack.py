@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from gateway import Gateway, running_gateway
 
 from kv_events import CacheFollower
 from lodestar_extproc.demo.processes import free_ports
+from waiting import until
 
 CHAT = "/v1/chat/completions"
 FROZEN_AFTER_S = 3.0
@@ -131,7 +132,7 @@ class RealStack:
             (newest,) = (await self.gateway.admin("/decisions?limit=1"))["decisions"]
             return newest if newest["outcome"] else None
 
-        return await eventually(ended)
+        return await until(ended)
 
     async def pool(self) -> dict[str, Any]:
         (pool,) = (await self.gateway.admin("/endpoints"))["pools"]
@@ -153,16 +154,6 @@ class RealStack:
 def prompt(words: int, seed: str) -> str:
     """Text of its own for every *seed*."""
     return " ".join(f"{seed}{i}" for i in range(words))
-
-
-async def eventually(
-    condition: Callable[[], Awaitable[Any]], timeout_s: float = 15.0, every_s: float = 0.05
-) -> Any:
-    """The first true value of *condition*, within *timeout_s*."""
-    async with asyncio.timeout(timeout_s):
-        while not (value := await condition()):  # noqa: ASYNC110
-            await asyncio.sleep(every_s)
-        return value
 
 
 @asynccontextmanager

@@ -8,9 +8,9 @@ import statistics
 import time
 from typing import Any
 
-from process_stack import ProcessStack, eventually
-from stack import until
+from process_stack import ProcessStack
 from steady_load import SteadyLoad
+from waiting import until
 
 N_STREAMS = 50
 """Answers under way at each fault."""
@@ -18,7 +18,7 @@ MESSAGE_TIMEOUT_S = 0.5
 """Of envoy/envoy.yaml: what a request waits for a frozen service."""
 NOTICE_S = 1.6
 """Two health checks in a row fail: at most twice their interval and timeout."""
-SLACK_S = 3.0
+SLACK_S = 20.0
 """For a machine that is busy with other things."""
 
 
@@ -30,7 +30,7 @@ async def go_on(stack: ProcessStack, load: SteadyLoad, n: int = 100) -> dict[str
         return await stack.service_is_healthy() and n_decisions > 0
 
     begin_s = time.monotonic()
-    await eventually(deciding, 20.0)
+    await until(deciding)
     decides_s = time.monotonic()
     await more(load, n)
     return {"decides_after_s": round(decides_s - begin_s, 3)} | waits(load, decides_s)
@@ -56,10 +56,10 @@ async def restart(stack: ProcessStack, load: SteadyLoad) -> dict[str, float]:
 
 async def freeze_and_thaw(stack: ProcessStack, load: SteadyLoad) -> dict[str, Any]:
     await enough_is_under_way(load)
-    await eventually(stack.service_is_healthy)
+    await until(stack.service_is_healthy)
     timeouts_before, at_s = await stack.ext_proc("message_timeouts"), time.monotonic()
     stack.service.freeze()
-    await eventually(lambda: unhealthy(stack), NOTICE_S + SLACK_S)
+    await until(lambda: unhealthy(stack), NOTICE_S + SLACK_S)
     noticed_s = time.monotonic()
     # Those who wait when it is noticed wait to the end.
     await asyncio.sleep(MESSAGE_TIMEOUT_S + 1.0)
@@ -95,14 +95,14 @@ async def unhealthy(stack: ProcessStack) -> bool:
 
 async def enough_is_under_way(load: SteadyLoad) -> float:
     """The time at which it is."""
-    await until(lambda: load.n_streaming >= N_STREAMS, 20.0)
+    await until(lambda: load.n_streaming >= N_STREAMS)
     return time.monotonic()
 
 
 async def more(load: SteadyLoad, n: int) -> None:
     """Until *n* more requests have begun and ended."""
     begin_s = time.monotonic()
-    await until(lambda: len(load.started_between(begin_s)) >= n, 40.0)
+    await until(lambda: len(load.started_between(begin_s)) >= n)
 
 
 def waits(load: SteadyLoad, begin_s: float, end_s: float = math.inf) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +18,7 @@ from lodestar_extproc.completion import Completion
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc.server import EdgeServer
 from stub_engine import StubEngine
+from waiting import until
 
 CHAT = "/v1/chat/completions"
 DEFAULT_SETTINGS = PoolSettings()
@@ -27,14 +27,6 @@ DEFAULT_SETTINGS = PoolSettings()
 def chat(*, stream: bool = True, text: str = "hi") -> bytes:
     message = {"role": "user", "content": text}
     return json.dumps({"model": "m", "messages": [message], "stream": stream}).encode()
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
-    """The first true value of *condition*, within *timeout_s*."""
-    async with asyncio.timeout(timeout_s):
-        while not (value := condition()):  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        return value
 
 
 @dataclass

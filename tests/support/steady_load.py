@@ -17,7 +17,7 @@ from stack import CHAT
 N_CLIENTS = 64
 WHOLE_EVERY = 16
 """One client in so many asks for answers in one piece."""
-TIMEOUT = aiohttp.ClientTimeout(total=30.0)
+TIMEOUT = aiohttp.ClientTimeout(total=60.0)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,8 @@ from engines import MODEL
 
 from lodestar_extproc.extproc.answer import AnswerReader
 from lodestar_extproc.fleet.engine_metrics import parse
-from real_stack import eventually, prompt
+from real_stack import prompt
+from waiting import until
 
 pytestmark = [
     pytest.mark.vllm,
@@ -87,7 +88,7 @@ async def test_the_index_agrees_with_what_the_engines_say_they_hold(stack):
         predicted.append(decision["matched_tokens"] / decision["prompt_tokens"] * len(tokens))
         exact.append(answer.cached_tokens)
         # The events explain the engine: what it stored for this prompt can be found.
-        await eventually(partial(_holds, follower, tokens))
+        await until(partial(_holds, follower, tokens))
         states.append({e["address"]: e["state"] for e in (await stack.pool())["endpoints"]})
     # An engine that was away takes a while to be believed again.
     changes = [
@@ -217,4 +218,4 @@ async def test_nothing_stays_in_flight_after_clients_that_leave(stack):
         load = [e["prefill_requests"] + e["decode_requests"] for e in pool["endpoints"]]
         return pool["open_decisions"] == 0 and sum(load) == 0
 
-    assert await eventually(idle)
+    assert await until(idle)

@@ -20,7 +20,6 @@ from fake_api_server import (
     pod_parts,
     pool_parts,
     slice_parts,
-    until,
 )
 from lodestar_extproc.config import (
     EndpointSettings,
@@ -31,6 +30,7 @@ from lodestar_extproc.config import (
 )
 from lodestar_extproc.fleet.discovery.kubernetes import NotConnected, watch_kubernetes
 from lodestar_extproc.fleet.discovery.kubernetes.api import connect
+from waiting import until
 
 POOL = InferencePoolRef("vllm", "default")
 
@@ -56,7 +56,7 @@ class Answers:
         self._watch = watch
 
     async def next(self):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await anext(self._watch)
 
     async def addresses(self):
@@ -326,7 +326,7 @@ async def test_cancelled_watch_ends_at_once_and_leaves_nothing(server):
         waiting = asyncio.ensure_future(answers.next())
         await asyncio.sleep(0.05)
         waiting.cancel()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(60):
             with pytest.raises(asyncio.CancelledError):
                 await waiting
 
