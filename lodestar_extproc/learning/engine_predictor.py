@@ -16,7 +16,7 @@ import numpy as np
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import N_ENGINE, Feature, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
-from lodestar_extproc.learning.labels import believed_s, label, precision
+from lodestar_extproc.learning.labels import believed_s, precision
 from lodestar_extproc.learning.nonnegative_rls import NormalEquations
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
@@ -99,9 +99,7 @@ class EnginePredictor(Predictor):
 
     def learn(self, sample: TrainingSample) -> None:
         """Update the fleet's, the type's and the endpoint's equations, and solve them again."""
-        observed_s = label(sample)
-        if observed_s is None:
-            return
+        observed_s = sample.ttft_s
         row = sample.features[:N_ENGINE]
         predicted_s = believed_s(sample) or self.ttft_s(sample)
         weighted = row * precision(max(predicted_s, 0.02), observed_s, 1e-3)
