@@ -18,10 +18,10 @@ from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS
 from lodestar_extproc.features import FEATURES, FeatureMatrix
 from lodestar_extproc.routing.ended_request import EndedRequest
 
-FORMAT = 2
+FORMAT = 2  # of the lines written here
 KNOWN_FORMATS = (1, 2)
 """Format 1 has no label, and in its snapshots the first tokens seen from each endpoint."""
-_HASH_BYTES = 8
+_HASH_BYTES = 8  # as wide as a block's own hash
 
 
 @dataclass(frozen=True, slots=True)
