@@ -37,6 +37,7 @@ from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
 from lodestar_extproc.evaluation.chats import text
 from lodestar_extproc.extproc import body, wire
 from lodestar_extproc.extproc.exchange import Exchange
+from lodestar_extproc.features import Feature
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.request import RequestKind
@@ -151,7 +152,7 @@ class World:
     def _answer(self, decision: Decision) -> None:
         """As an engine of the endpoint's kind would, roughly."""
         chosen = decision.chosen
-        ktokens = decision.candidates.features.engine[chosen, 1]
+        ktokens = decision.candidates.features.engine[chosen, Feature.WORK_KTOKENS]
         slowness = ACCELERATORS[_number(decision.address) % len(ACCELERATORS)][1]
         ttft_s = (0.03 + slowness * float(ktokens)) * self._rng.uniform(0.9, 1.1)
         first_at_s = decision.at_s + ttft_s

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from lodestar_extproc.completion import Completion, FirstToken
 from lodestar_extproc.config.settings import PREDICTORS, PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.evaluation.clairvoyant import Oracle
@@ -29,6 +28,7 @@ from lodestar_extproc.evaluation.workloads.catalog import find_workload
 from lodestar_extproc.learning.background import TrainingInPlace
 from lodestar_extproc.learning.sample import TrainingSample, training_sample
 from lodestar_extproc.routing.assembly import new_predictor
+from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.machine import new_machine
 
@@ -45,13 +45,13 @@ class Samples:
     def decided(self, decision: Decision) -> None:
         self.decisions.append(decision)
 
-    def first_token(self, decision: Decision, event: FirstToken) -> None:
-        ttft_s = event.at_s - decision.at_s
-        sample = training_sample(decision, event.served or decision.address, ttft_s, event.at_s)
+    def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
+        served, ttft_s = first_token.served or decision.address, first_token.ttft_s
+        sample = training_sample(decision, served, ttft_s, first_token.at_s)
         if sample is not None:
             self.samples.append(sample)
 
-    def completed(self, decision: Decision, event: Completion) -> None:
+    def ended(self, request: EndedRequest) -> None:
         """Nothing more to see."""
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
-from lodestar_extproc.features import FeatureMatrix, extract, uncached_prompt_tokens
+from lodestar_extproc.features import Feature, FeatureMatrix, extract, uncached_prompt_tokens
 from lodestar_extproc.request import InferenceRequest
 
 
@@ -35,7 +36,6 @@ class Candidates:
     adapter_effort: FloatArray | None = None
     tpot_s: FloatArray | None = None
     tpot_slo_s: float | None = None
-    _features: FeatureMatrix = field(init=False, repr=False, compare=False)
 
     @property
     def misses_tpot(self) -> NDArray[np.bool_]:
@@ -44,19 +44,14 @@ class Candidates:
             return np.zeros(len(self), dtype=bool)
         return self.tpot_s > self.tpot_slo_s
 
-    @property
+    @cached_property
     def features(self) -> FeatureMatrix:
         """For the model that decides and for the sample it learns from, computed once, if at all.
 
         A fixed rule needs none of it.
         """
-        try:
-            return self._features
-        except AttributeError:  # asked for the first time
-            rate = self.prefill_s_per_ktoken
-            found = extract(self.request, self.snapshot, self.matched_tokens, rate)
-            object.__setattr__(self, "_features", found)
-            return found
+        rate = self.prefill_s_per_ktoken
+        return extract(self.request, self.snapshot, self.matched_tokens, rate)
 
     @property
     def uncached_tokens(self) -> FloatArray:
@@ -154,7 +149,7 @@ class Decision(NamedTuple):
         """As predicted for the best endpoint, or guessed where nothing was."""
         if self.ranking.predicted_ttft_s is not None:
             return float(self.ranking.predicted_ttft_s[self.chosen])
-        new_ktokens = float(self.candidates.features.engine[self.chosen, 1])
+        new_ktokens = float(self.candidates.features.engine[self.chosen, Feature.WORK_KTOKENS])
         return new_ktokens * UNTRAINED_S_PER_KTOKEN
 
     def tried_before(self, address: str) -> tuple[str, ...]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+
+DEFAULT_DECODE_TOKENS_PER_S = 33.0
+"""Of one request, until two scrapes have shown the engine's own: 30 ms a token, a usual pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,50 @@ class EndpointMetrics(NamedTuple):
     adapters: Adapters | None = None
 
 
+class Column:
+    """One number of every endpoint: a row of `FleetSnapshot.values`, read by the column's name.
+
+    Args:
+        fresh: what it is before anything is known of an endpoint.
+        scraped: an engine reported it, so it grows stale; else it is counted or set here.
+        kept: a journal keeps it.
+        kept_as: the name that a journal gives it, where that keeps something derived from it.
+
+    Attributes:
+        place: its row in the values: columns stand there in the order of their declaration.
+    """
+
+    name: str
+    place: int
+
+    def __init__(
+        self,
+        fresh: float = 0.0,
+        *,
+        scraped: bool = False,
+        kept: bool = True,
+        kept_as: str = "",
+    ) -> None:
+        self.fresh = fresh
+        self.scraped = scraped
+        self.kept = kept
+        self.kept_as = kept_as
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+        self.kept_as = self.kept_as or name
+        self.place = [each for each in vars(owner).values() if isinstance(each, Column)].index(self)
+
+    @overload
+    def __get__(self, snapshot: None, owner: type) -> Column: ...
+
+    @overload
+    def __get__(self, snapshot: FleetSnapshot, owner: type) -> FloatArray: ...
+
+    def __get__(self, snapshot: FleetSnapshot | None, owner: type) -> Column | FloatArray:
+        return self if snapshot is None else snapshot.values[self.place]
+
+
 @dataclass(frozen=True)
 class FleetSnapshot:
     """The routable endpoints at one instant; every column is float64 of shape [n_endpoints].
@@ -79,21 +128,37 @@ class FleetSnapshot:
         at_s: monotonic seconds.
         values: [n_columns, n_endpoints]. Columns are looked up where they are asked for, for most
             rules read two or three.
-        prefill_uncached_tokens: prompt tokens of the prefills, less estimated prefix hits.
-        prefill_pairs: attention pairs still to compute, the sum of U·(F - U/2) over the prefills
-            (U uncached, F full prompt tokens).
-        head_uncached_tokens, head_dispatched_at_s: of the oldest prefill; 0 and -inf without one.
-        last_first_token_at_s, scraped_at_s: -inf before any.
-        kv_capacity_tokens: NaN where unknown.
-        n_samples: first tokens learned from each endpoint so far.
-        decode_started_s: the sum of the decodes' first-token times.
-        decode_tokens_per_s: of each decode, estimated.
     """
 
     at_s: float
     endpoints: tuple[Endpoint, ...]
     values: FloatArray
-    _decode_context_tokens: FloatArray = field(init=False, repr=False, compare=False)
+
+    prefill_requests = Column()
+    prefill_uncached_tokens = Column()
+    """Prompt tokens of the prefills, less estimated prefix hits."""
+    prefill_prompt_tokens = Column()
+    prefill_pairs = Column()
+    """Attention pairs still to compute: the sum of U·(F - U/2) over the prefills (U uncached, F
+    full prompt tokens)."""
+    head_uncached_tokens = Column()
+    """Of the oldest prefill; 0 without one."""
+    head_dispatched_at_s = Column(fresh=-math.inf)
+    """Of the oldest prefill; -inf without one."""
+    last_first_token_at_s = Column(fresh=-math.inf)
+    decode_requests = Column()
+    decode_prompt_tokens = Column(kept_as="decode_context_tokens")
+    running_requests = Column(fresh=math.nan, scraped=True)
+    waiting_requests = Column(fresh=math.nan, scraped=True)
+    kv_usage_ratio = Column(fresh=math.nan, scraped=True)
+    scraped_at_s = Column(fresh=-math.inf, kept_as="scrape_age_s")
+    kv_capacity_tokens = Column(fresh=math.nan)
+    """Scraped or set; the last one known, however old."""
+    token_budget = Column()
+    decode_started_s = Column(kept=False)
+    """The sum of the decodes' first-token times."""
+    decode_tokens_per_s = Column(fresh=DEFAULT_DECODE_TOKENS_PER_S, kept=False)
+    """Of each decode, estimated."""
 
     @classmethod
     def of(
@@ -103,8 +168,10 @@ class FleetSnapshot:
 
         How a context came about is not among them: it is taken to be prompts.
         """
-        values = np.zeros((len(SNAPSHOT_COLUMNS) + 2, len(endpoints)))
-        values[:-2] = [columns[name] for name in SNAPSHOT_COLUMNS]
+        values = np.zeros((len(COLUMNS), len(endpoints)))
+        for column in COLUMNS:
+            if column.kept:
+                values[column.place] = columns[column.kept_as]
         snapshot = cls(at_s, endpoints, values)
         np.subtract(at_s, columns["scrape_age_s"], out=snapshot.scraped_at_s)
         return snapshot
@@ -122,107 +189,15 @@ class FleetSnapshot:
         """Since the last scrape was asked for; inf before any."""
         return self.at_s - self.scraped_at_s
 
-    @property
+    @cached_property
     def decode_context_tokens(self) -> FloatArray:
         """Prompt plus estimated generated tokens of the decodes, computed once, if at all."""
-        try:
-            return self._decode_context_tokens
-        except AttributeError:  # asked for the first time
-            decoding_s = self.decode_requests * self.at_s - self.decode_started_s
-            generated = self.decode_tokens_per_s * np.maximum(0.0, decoding_s)
-            found: FloatArray = self.decode_prompt_tokens + generated
-            object.__setattr__(self, "_decode_context_tokens", found)
-            return found
-
-    @property
-    def prefill_requests(self) -> FloatArray:
-        return self.values[0]
-
-    @property
-    def prefill_uncached_tokens(self) -> FloatArray:
-        return self.values[1]
-
-    @property
-    def prefill_prompt_tokens(self) -> FloatArray:
-        return self.values[2]
-
-    @property
-    def prefill_pairs(self) -> FloatArray:
-        return self.values[3]
-
-    @property
-    def head_uncached_tokens(self) -> FloatArray:
-        return self.values[4]
-
-    @property
-    def head_dispatched_at_s(self) -> FloatArray:
-        return self.values[5]
-
-    @property
-    def last_first_token_at_s(self) -> FloatArray:
-        return self.values[6]
-
-    @property
-    def decode_requests(self) -> FloatArray:
-        return self.values[7]
-
-    @property
-    def decode_prompt_tokens(self) -> FloatArray:
-        return self.values[8]
-
-    @property
-    def running_requests(self) -> FloatArray:
-        return self.values[9]
-
-    @property
-    def waiting_requests(self) -> FloatArray:
-        return self.values[10]
-
-    @property
-    def kv_usage_ratio(self) -> FloatArray:
-        return self.values[11]
-
-    @property
-    def scraped_at_s(self) -> FloatArray:
-        return self.values[12]
-
-    @property
-    def kv_capacity_tokens(self) -> FloatArray:
-        return self.values[13]
-
-    @property
-    def token_budget(self) -> FloatArray:
-        return self.values[14]
-
-    @property
-    def n_samples(self) -> FloatArray:
-        return self.values[15]
-
-    @property
-    def decode_started_s(self) -> FloatArray:
-        return self.values[16]
-
-    @property
-    def decode_tokens_per_s(self) -> FloatArray:
-        return self.values[17]
+        decoding_s = self.decode_requests * self.at_s - self.decode_started_s
+        generated = self.decode_tokens_per_s * np.maximum(0.0, decoding_s)
+        return self.decode_prompt_tokens + generated
 
 
-SNAPSHOT_COLUMNS = (
-    "prefill_requests",
-    "prefill_uncached_tokens",
-    "prefill_prompt_tokens",
-    "prefill_pairs",
-    "head_uncached_tokens",
-    "head_dispatched_at_s",
-    "last_first_token_at_s",
-    "decode_requests",
-    "decode_context_tokens",
-    "running_requests",
-    "waiting_requests",
-    "kv_usage_ratio",
-    "scrape_age_s",
-    "kv_capacity_tokens",
-    "token_budget",
-    "n_samples",
-)
-"""What is kept of a snapshot, in the order of its values."""
+COLUMNS = tuple(each for each in vars(FleetSnapshot).values() if isinstance(each, Column))
+"""In the order of their places."""
+SNAPSHOT_COLUMNS = tuple(each.kept_as for each in COLUMNS if each.kept)
+"""What a journal keeps of a snapshot."""

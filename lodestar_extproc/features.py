@@ -15,42 +15,68 @@ import numpy as np
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.request import InferenceRequest
 
-ENGINE_FEATURES = (
-    "constant",
-    "work_ktokens",
-    "steps",
-    "steps_x_decodes",
-    "steps_x_context",
-    "attention_pairs",
-    "kv_deficit_ktokens",
-    "decode_load",
-)
-LOAD_FEATURES = (
-    "prompt_tokens",
-    "uncached_tokens",
-    "hit_ratio",
-    "prefill_requests",
-    "decode_requests",
-    "queued_uncached_tokens",
-    "queued_prompt_tokens",
-    "decode_context_tokens",
-    "running_requests",
-    "waiting_requests",
-    "kv_usage_ratio",
-)
-FEATURES = ENGINE_FEATURES + LOAD_FEATURES
-N_ENGINE = len(ENGINE_FEATURES)
+
+class Feature:
+    """The place of each feature in a row.
+
+    They are plain integers: by a member of an enum numpy takes twice as long to find a column.
+    """
+
+    (
+        # Of the engine.
+        CONSTANT,
+        WORK_KTOKENS,
+        STEPS,
+        STEPS_X_DECODES,
+        STEPS_X_CONTEXT,
+        ATTENTION_PAIRS,
+        KV_DEFICIT_KTOKENS,
+        DECODE_LOAD,
+        # Of the load.
+        PROMPT_TOKENS,
+        UNCACHED_TOKENS,
+        HIT_RATIO,
+        PREFILL_REQUESTS,
+        DECODE_REQUESTS,
+        QUEUED_UNCACHED_TOKENS,
+        QUEUED_PROMPT_TOKENS,
+        DECODE_CONTEXT_TOKENS,
+        RUNNING_REQUESTS,
+        WAITING_REQUESTS,
+        KV_USAGE_RATIO,
+    ) = range(19)
+
+
+FEATURES = tuple(name.lower() for name in vars(Feature) if name.isupper())
+"""Their names, in the order of a row."""
 N_FEATURES = len(FEATURES)
+N_ENGINE = Feature.PROMPT_TOKENS
+ENGINE_FEATURES = FEATURES[:N_ENGINE]
 
 API_DELAY_S = 0.02
 """A dispatched prompt starts no sooner than this: HTTP, tokenising, scheduling."""
 MIN_PREFILL_S_PER_KTOKEN = 0.005
+"""A guard for a rate that is not learned yet: no engine prefills 200,000 tokens a second."""
 MIN_STEP_TOKENS = 256.0
 """Prefill tokens a step keeps however many requests decode."""
 MAX_HEAD_PROGRESS_RATIO = 0.9
+"""The oldest prefill has not ended, for no first token came, so some of it is left; a guess."""
 KV_USABLE_RATIO = 0.98
-_SCALES = np.array([[1.0], [1e-3], [1.0], [1e-2], [1e-5], [1e-7], [1e-3], [0.1]])
-"""Of the engine features, so that all are about 1."""
+"""Blocks in use are seldom full, so a cache is full a little before its capacity; a guess."""
+
+
+def _scales() -> FloatArray:
+    scales = np.ones((N_ENGINE, 1))
+    scales[[Feature.WORK_KTOKENS, Feature.KV_DEFICIT_KTOKENS]] = 1e-3
+    scales[Feature.STEPS_X_DECODES] = 1e-2
+    scales[Feature.STEPS_X_CONTEXT] = 1e-5
+    scales[Feature.ATTENTION_PAIRS] = 1e-7
+    scales[Feature.DECODE_LOAD] = 0.1
+    return scales
+
+
+_SCALES = _scales()
+"""Of the engine features, [N_ENGINE, 1]: such that all are about 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +127,14 @@ def extract(
     # Each call costs as much as the arithmetic for a hundred endpoints: hence few, and in place.
     rows = np.empty((N_FEATURES, len(snapshot)))
     _fill_engine(rows[:N_ENGINE], request.prompt_tokens, snapshot, queued + uncached, pairs)
-    _fill_loads(rows[N_ENGINE:], request.prompt_tokens, snapshot, queued, uncached)
+    _fill_loads(rows, request.prompt_tokens, snapshot, queued, uncached)
     per_ktoken = np.zeros((N_ENGINE, len(snapshot)))
-    per_ktoken[1] = 1.0
-    steps_per_ktoken = np.divide(1e3, snapshot.token_budget, out=per_ktoken[2])
-    np.multiply(steps_per_ktoken, snapshot.decode_context_tokens / 1e5, out=per_ktoken[4])
+    per_ktoken[Feature.WORK_KTOKENS] = 1.0
+    steps = np.divide(1e3, snapshot.token_budget, out=per_ktoken[Feature.STEPS])
+    context = snapshot.decode_context_tokens / 1e5
+    np.multiply(steps, context, out=per_ktoken[Feature.STEPS_X_CONTEXT])
     marginal = per_ktoken * (uncached / 1e3)
-    np.divide(pairs, 1e7, out=marginal[5])
+    np.divide(pairs, 1e7, out=marginal[Feature.ATTENTION_PAIRS])
     return FeatureMatrix(rows.T, marginal.T, per_ktoken.T, uncached)
 
 
@@ -116,22 +143,23 @@ def _fill_engine(
 ) -> None:
     """The engine features of *work* tokens, own ones included, and of *pairs* of one's own."""
     decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
-    rows[0] = 1.0
-    rows[1] = work
+    rows[Feature.CONSTANT] = 1.0
+    rows[Feature.WORK_KTOKENS] = work
     fluid_steps = work / np.maximum(snapshot.token_budget - decodes, MIN_STEP_TOKENS)
     # The mean of whole and fluid steps, and half a step for the one in progress.
-    steps = np.ceil(fluid_steps, out=rows[2])
+    steps = np.ceil(fluid_steps, out=rows[Feature.STEPS])
     steps += fluid_steps
     steps += 1.0
     steps *= 0.5
-    np.multiply(steps, decodes, out=rows[3])
-    np.multiply(steps, context, out=rows[4])
-    np.add(pairs, snapshot.prefill_pairs, out=rows[5])
+    np.multiply(steps, decodes, out=rows[Feature.STEPS_X_DECODES])
+    np.multiply(steps, context, out=rows[Feature.STEPS_X_CONTEXT])
+    np.add(pairs, snapshot.prefill_pairs, out=rows[Feature.ATTENTION_PAIRS])
     needed = context + snapshot.prefill_prompt_tokens + prompt
     # fmax: an unknown capacity (NaN) is no deficit.
-    np.fmax(needed - KV_USABLE_RATIO * snapshot.kv_capacity_tokens, 0.0, out=rows[6])
-    np.minimum(snapshot.in_flight, 1.0, out=rows[7])
-    rows[7] += decodes / 1e2
+    deficit = needed - KV_USABLE_RATIO * snapshot.kv_capacity_tokens
+    np.fmax(deficit, 0.0, out=rows[Feature.KV_DEFICIT_KTOKENS])
+    load = np.minimum(snapshot.in_flight, 1.0, out=rows[Feature.DECODE_LOAD])
+    load += decodes / 1e2
     rows *= _SCALES
 
 
@@ -144,9 +172,10 @@ def _fill_loads(
 ) -> None:
     """The load features; where a scraped value is unknown, what was counted here stands in."""
     decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
-    rows[0] = prompt
-    rows[1] = uncached
-    np.subtract(1.0, uncached / max(prompt, 1.0), out=rows[2])
+    rows[Feature.PROMPT_TOKENS] = prompt
+    rows[Feature.UNCACHED_TOKENS] = uncached
+    np.subtract(1.0, uncached / max(prompt, 1.0), out=rows[Feature.HIT_RATIO])
+    # In the order of their features: one call for them all.
     loads = (
         snapshot.prefill_requests,
         decodes,
@@ -157,8 +186,8 @@ def _fill_loads(
         snapshot.waiting_requests,
         snapshot.kv_usage_ratio,
     )
-    np.concatenate(loads, out=rows[3:].reshape(-1))
-    scraped = rows[8:]
+    np.concatenate(loads, out=rows[Feature.PREFILL_REQUESTS :].reshape(-1))
+    scraped = rows[Feature.RUNNING_REQUESTS :]
     if math.isnan(scraped.sum()):
         unknown = np.isnan(scraped)
         counted = (decodes, snapshot.prefill_requests, _counted_kv_usage(snapshot))

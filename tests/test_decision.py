@@ -5,9 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from builders import a_fleet, a_request, candidates_of
-from lodestar_extproc.features import LOAD_FEATURES, N_ENGINE
-
-HIT_RATIO = N_ENGINE + LOAD_FEATURES.index("hit_ratio")
+from lodestar_extproc.features import Feature
 
 
 def test_features_and_the_context_of_decodes_are_computed_once():
@@ -20,10 +18,10 @@ def test_features_and_the_context_of_decodes_are_computed_once():
 
 def test_what_differs_in_one_value_has_features_of_its_own():
     cold = candidates_of(a_fleet(3), a_request(prompt_tokens=1000.0))
-    assert (cold.features.values[:, HIT_RATIO] == 0.0).all()
+    assert (cold.features.values[:, Feature.HIT_RATIO] == 0.0).all()
 
     warm = replace(cold, matched_tokens=np.array([0.0, 500.0, 0.0]))
-    assert warm.features.values[:, HIT_RATIO].tolist() == [0.0, 0.5, 0.0]
+    assert warm.features.values[:, Feature.HIT_RATIO].tolist() == [0.0, 0.5, 0.0]
 
 
 def test_a_later_snapshot_has_a_context_of_its_own():

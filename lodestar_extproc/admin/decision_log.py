@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.completion import Outcome
 from lodestar_extproc.decision import Decision, Reason
 from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.features import FEATURES
+from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 
 CAPACITY = 256
+"""Some seconds of a busy pool; with 64 endpoints a decision holds about 30 KB."""
 MAX_HELD_BLOCKS = 256
 """Hashes of a longer prompt are let go when its request has ended."""
 
@@ -31,9 +32,8 @@ _WHY = (
 )
 
 
-@dataclass(slots=True)
-class LoggedDecision:
-    """One decision, and what was seen of its answer since.
+class LoggedDecision(NamedTuple):
+    """One decision, and what its router has told of its answer until now.
 
     Attributes:
         used: False where Envoy went on without waiting for it.
@@ -70,27 +70,31 @@ class DecisionLog:
         if len(self._by_id) > self._capacity:
             self._by_id.popitem(last=False)
 
-    def first_token(self, decision: Decision, event: FirstToken) -> None:
+    def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """See `RouterListener`."""
-        logged = self._by_id.get(decision.decision_id)
-        if logged is not None:
-            logged.ttft_s = event.at_s - decision.at_s
-            logged.served = event.served
+        self._show(LoggedDecision(decision, first_token.ttft_s, first_token.served))
 
-    def completed(self, decision: Decision, event: Completion) -> None:
+    def ended(self, request: EndedRequest) -> None:
         """See `RouterListener`."""
-        logged = self._by_id.get(decision.decision_id)
-        if logged is None:
-            return
-        if len(decision.candidates.request.block_hashes) > MAX_HELD_BLOCKS:
+        if len(request.decision.candidates.request.block_hashes) > MAX_HELD_BLOCKS:
             # Until now the router held them too.
-            logged.decision = decision.without_prompt()
-        logged.outcome = event.outcome
-        logged.duration_s = event.duration_s
-        logged.used = bool(event.decision_id) or event.outcome is Outcome.EXPIRED
-        logged.served = event.served or logged.served
-        if logged.ttft_s is None and decision.candidates.request.streaming:
-            logged.ttft_s = event.ttft_s
+            request = request.without_prompt()
+        completion = request.completion
+        self._show(
+            LoggedDecision(
+                request.decision,
+                request.ttft_s,
+                request.served,
+                completion.outcome,
+                completion.duration_s,
+                request.used,
+            )
+        )
+
+    def _show(self, logged: LoggedDecision) -> None:
+        """In place of what was known before, if it is among the last decisions still."""
+        if logged.decision.decision_id in self._by_id:
+            self._by_id[logged.decision.decision_id] = logged
 
     # -- what is asked ---------------------------------------------------------------------------
 

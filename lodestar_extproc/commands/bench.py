@@ -85,27 +85,25 @@ def bench(  # noqa: PLR0913  (one argument an option)
     # Here, so that other commands need not load numba, River and matplotlib.
     try:
         from lodestar_extproc.evaluation.bench import run_bench  # noqa: PLC0415
+        from lodestar_extproc.evaluation.study import Study  # noqa: PLC0415
     except ModuleNotFoundError as error:
         typer.secho(f"error: {error}; pip install 'lodestar-extproc[demo]'", fg="red", err=True)
         raise typer.Exit(1) from None
     try:
-        run_bench(
+        study = Study(
             workloads=_names(workload, WORKLOADS),
             fleets=_names(fleet, STANDARD_FLEETS),
             scenarios=_names(scenario, SCENARIO_NAMES),
             contenders=_names(policies, ()),
             seeds=tuple(range(first_seed, first_seed + seeds)),
+            traces=traces,
             loads=_loads(load),
             rate_per_s=rate,
             n_requests=requests,
-            traces=traces,
             tokens_per_hash=tokens_per_hash,
             hindsight=hindsight,
-            jobs=jobs,
-            json=json,
-            report=report,
-            keep=keep,
         )
+        run_bench(study, jobs=jobs, json=json, report=report, keep=keep)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

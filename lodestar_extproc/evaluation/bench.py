@@ -1,4 +1,4 @@
-"""run_bench(): a benchmark from its options to its tables, JSON and report."""
+"""run_bench(): a benchmark from its study to its tables, JSON and report."""
 
 from __future__ import annotations
 
@@ -30,25 +30,15 @@ from lodestar_extproc.evaluation.trial import Trial, TrialResult
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
 
 
-def run_bench(  # noqa: PLR0913  (one argument an option)
+def run_bench(
+    study: Study,
     *,
-    workloads: tuple[str, ...],
-    fleets: tuple[str, ...],
-    scenarios: tuple[str, ...],
-    contenders: tuple[str, ...],
-    seeds: tuple[int, ...],
-    loads: tuple[float, ...],
-    rate_per_s: float | None,
-    n_requests: int | None,
-    traces: Path,
-    tokens_per_hash: int | None,
-    hindsight: bool,
-    jobs: int | None,
-    json: Path | None,
-    report: Path | None,
+    jobs: int | None = None,
+    json: Path | None = None,
+    report: Path | None = None,
     keep: Path | None = None,
 ) -> None:
-    """Compare *contenders* over all cells; see `Study` for the arguments.
+    """Compare the contenders of *study* over all its cells.
 
     Args:
         jobs: processes; None for one a core.
@@ -59,19 +49,6 @@ def run_bench(  # noqa: PLR0913  (one argument an option)
         ValueError: a name that means nothing, or a trace that is not there.
     """
     console = Console(stderr=True)
-    study = Study(
-        workloads=workloads,
-        fleets=fleets,
-        scenarios=scenarios,
-        contenders=contenders,
-        seeds=seeds,
-        traces=traces,
-        loads=loads,
-        rate_per_s=rate_per_s,
-        n_requests=n_requests,
-        tokens_per_hash=tokens_per_hash,
-        hindsight=hindsight,
-    )
     _check(study)
     began_s = time.perf_counter()
     trials = study.trials(console.print)

@@ -10,12 +10,12 @@ import random
 
 import numpy as np
 
-from lodestar_extproc.completion import Completion, FirstToken
 from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import CostFunction
 from lodestar_extproc.policies.protocol import by_cost
+from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.simulator.cluster import VirtualCluster
 
 WATCHED = 1 << 60
@@ -117,8 +117,8 @@ class Hindsight:
         self.n_agreed += lost_s <= 0.0
         self.regret_s += lost_s
 
-    def first_token(self, decision: Decision, event: FirstToken) -> None:
+    def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """Nothing to compare."""
 
-    def completed(self, decision: Decision, event: Completion) -> None:
+    def ended(self, request: EndedRequest) -> None:
         """Nothing to compare."""

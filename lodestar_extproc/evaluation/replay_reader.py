@@ -16,7 +16,7 @@ import orjson
 
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, Endpoint, FleetSnapshot, FloatArray
-from lodestar_extproc.journal.entry import FORMAT
+from lodestar_extproc.journal.entry import KNOWN_FORMATS
 from lodestar_extproc.request import InferenceRequest, RequestKind
 
 # JSON has no infinity: an unknown value is NaN, unless it means "never".
@@ -110,8 +110,9 @@ def _opened_s(path: Path) -> float:
         first = _json(file.readline())
     if "journal" not in first:
         raise NoJournal(f"{path} is no journal: its first line does not say so")
-    if first["journal"] != FORMAT:
-        raise NoJournal(f"{path} has format {first['journal']}; this version reads {FORMAT}")
+    if first["journal"] not in KNOWN_FORMATS:
+        known = " and ".join(map(str, KNOWN_FORMATS))
+        raise NoJournal(f"{path} has format {first['journal']}; this version reads {known}")
     return float(first["opened_s"])
 
 

@@ -10,41 +10,45 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot, FloatArray
+from lodestar_extproc.endpoint import (
+    COLUMNS,
+    Endpoint,
+    EndpointMetrics,
+    FleetSnapshot,
+    FloatArray,
+)
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.request import InferenceRequest
 
-DEFAULT_DECODE_TOKENS_PER_S = 33.0
 DECODE_RATE_SMOOTHING = 0.2
+"""Weight of a scrape in the estimate, which follows the last five or so."""
 MAX_DECODE_TOKENS_PER_S = 500.0
+"""Of one request, a guard: more is taken for a counter that jumped."""
 
-
-class Row:
-    """Places of an endpoint's numbers, those of a snapshot's values; no enum, which is slower."""
-
-    PREFILL_REQUESTS: Final = 0
-    PREFILL_UNCACHED: Final = 1
-    PREFILL_PROMPT: Final = 2
-    PREFILL_PAIRS: Final = 3
-    HEAD_UNCACHED: Final = 4
-    HEAD_AT_S: Final = 5
-    LAST_FIRST_TOKEN_AT_S: Final = 6
-    DECODE_REQUESTS: Final = 7
-    DECODE_PROMPT: Final = 8
-    RUNNING: Final = 9
-    WAITING: Final = 10
-    KV_USAGE: Final = 11
-    SCRAPED_AT_S: Final = 12
-    KV_CAPACITY: Final = 13
-    TOKEN_BUDGET: Final = 14
-    FIRST_TOKENS: Final = 15
-    DECODE_STARTED_S: Final = 16
-    DECODE_RATE: Final = 17
-    COUNT: Final = 18
+# Places of columns as plain integers: asking the column each time would double what a count costs.
+PREFILL_REQUESTS = FleetSnapshot.prefill_requests.place
+PREFILL_UNCACHED_TOKENS = FleetSnapshot.prefill_uncached_tokens.place
+PREFILL_PROMPT_TOKENS = FleetSnapshot.prefill_prompt_tokens.place
+PREFILL_PAIRS = FleetSnapshot.prefill_pairs.place
+HEAD_UNCACHED_TOKENS = FleetSnapshot.head_uncached_tokens.place
+HEAD_DISPATCHED_AT_S = FleetSnapshot.head_dispatched_at_s.place
+LAST_FIRST_TOKEN_AT_S = FleetSnapshot.last_first_token_at_s.place
+DECODE_REQUESTS = FleetSnapshot.decode_requests.place
+DECODE_PROMPT_TOKENS = FleetSnapshot.decode_prompt_tokens.place
+DECODE_STARTED_S = FleetSnapshot.decode_started_s.place
+DECODE_TOKENS_PER_S = FleetSnapshot.decode_tokens_per_s.place
+RUNNING_REQUESTS = FleetSnapshot.running_requests.place
+WAITING_REQUESTS = FleetSnapshot.waiting_requests.place
+KV_USAGE_RATIO = FleetSnapshot.kv_usage_ratio.place
+SCRAPED_AT_S = FleetSnapshot.scraped_at_s.place
+KV_CAPACITY_TOKENS = FleetSnapshot.kv_capacity_tokens.place
+TOKEN_BUDGET = FleetSnapshot.token_budget.place
+_SCRAPED = tuple(column.place for column in COLUMNS if column.scraped)
+SCRAPED = slice(_SCRAPED[0], _SCRAPED[-1] + 1)
+"""They are neighbours, so that one assignment makes them all unknown."""
 
 
 @dataclass(slots=True)
@@ -87,7 +91,7 @@ class LoadTable:
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
         """Make *endpoints* the columns; those that stay keep their numbers."""
-        numbers = np.zeros((len(endpoints), Row.COUNT))
+        numbers = np.zeros((len(endpoints), len(COLUMNS)))
         for row, endpoint in zip(numbers, endpoints, strict=True):
             known = self._columns.get(endpoint.address)
             row[:] = _fresh(endpoint) if known is None else known
@@ -103,10 +107,10 @@ class LoadTable:
     def start_prefill(self, decision_id: str, flight: Flight) -> None:
         """Count *flight* as waiting for its first token."""
         of = self._columns[flight.address]
-        of[Row.PREFILL_REQUESTS] += 1
-        of[Row.PREFILL_UNCACHED] += flight.uncached_tokens
-        of[Row.PREFILL_PROMPT] += flight.request.prompt_tokens
-        of[Row.PREFILL_PAIRS] += flight.pairs
+        of[PREFILL_REQUESTS] += 1
+        of[PREFILL_UNCACHED_TOKENS] += flight.uncached_tokens
+        of[PREFILL_PROMPT_TOKENS] += flight.request.prompt_tokens
+        of[PREFILL_PAIRS] += flight.pairs
         prefills = self._prefills[flight.address]
         prefills[decision_id] = flight
         if len(prefills) == 1:
@@ -117,13 +121,13 @@ class LoadTable:
         of = self._columns[flight.address]
         prefills = self._prefills[flight.address]
         del prefills[decision_id]
-        of[Row.PREFILL_REQUESTS] -= 1
-        of[Row.PREFILL_UNCACHED] -= flight.uncached_tokens
-        of[Row.PREFILL_PROMPT] -= flight.request.prompt_tokens
-        of[Row.PREFILL_PAIRS] -= flight.pairs
+        of[PREFILL_REQUESTS] -= 1
+        of[PREFILL_UNCACHED_TOKENS] -= flight.uncached_tokens
+        of[PREFILL_PROMPT_TOKENS] -= flight.request.prompt_tokens
+        of[PREFILL_PAIRS] -= flight.pairs
         if not prefills:  # no rounding error outlives an empty queue
-            for row in range(Row.PREFILL_REQUESTS, Row.HEAD_UNCACHED):
-                of[row] = 0.0
+            of[PREFILL_REQUESTS] = of[PREFILL_UNCACHED_TOKENS] = 0.0
+            of[PREFILL_PROMPT_TOKENS] = of[PREFILL_PAIRS] = 0.0
         self._set_head(flight.address)
 
     def _set_head(self, address: str) -> None:
@@ -131,34 +135,33 @@ class LoadTable:
         of, prefills = self._columns[address], self._prefills[address]
         if prefills:
             head = next(iter(prefills.values()))
-            of[Row.HEAD_UNCACHED] = head.uncached_tokens
-            of[Row.HEAD_AT_S] = head.dispatched_at_s
+            of[HEAD_UNCACHED_TOKENS] = head.uncached_tokens
+            of[HEAD_DISPATCHED_AT_S] = head.dispatched_at_s
         else:
-            of[Row.HEAD_UNCACHED] = 0.0
-            of[Row.HEAD_AT_S] = -math.inf
+            of[HEAD_UNCACHED_TOKENS] = 0.0
+            of[HEAD_DISPATCHED_AT_S] = -math.inf
 
     def start_decode(self, flight: Flight, at_s: float) -> None:
         """Count *flight* as generating since *at_s*."""
         flight.first_token_at_s = at_s
         of = self._columns[flight.address]
-        of[Row.DECODE_REQUESTS] += 1
-        of[Row.DECODE_PROMPT] += flight.request.prompt_tokens
-        of[Row.DECODE_STARTED_S] += at_s
+        of[DECODE_REQUESTS] += 1
+        of[DECODE_PROMPT_TOKENS] += flight.request.prompt_tokens
+        of[DECODE_STARTED_S] += at_s
 
     def end_decode(self, flight: Flight) -> None:
         """Give back what `start_decode` counted."""
         of = self._columns[flight.address]
-        of[Row.DECODE_REQUESTS] -= 1
-        of[Row.DECODE_PROMPT] -= flight.request.prompt_tokens
-        of[Row.DECODE_STARTED_S] -= flight.first_token_at_s or 0.0
-        if of[Row.DECODE_REQUESTS] == 0:
-            of[Row.DECODE_PROMPT] = of[Row.DECODE_STARTED_S] = 0.0
+        of[DECODE_REQUESTS] -= 1
+        of[DECODE_PROMPT_TOKENS] -= flight.request.prompt_tokens
+        of[DECODE_STARTED_S] -= flight.first_token_at_s or 0.0
+        if of[DECODE_REQUESTS] == 0:
+            of[DECODE_PROMPT_TOKENS] = of[DECODE_STARTED_S] = 0.0
 
     def saw_first_token(self, address: str, at_s: float) -> None:
         """A real first token came from *address*."""
         of = self._columns[address]
-        of[Row.LAST_FIRST_TOKEN_AT_S] = max(of[Row.LAST_FIRST_TOKEN_AT_S], at_s)
-        of[Row.FIRST_TOKENS] += 1
+        of[LAST_FIRST_TOKEN_AT_S] = max(of[LAST_FIRST_TOKEN_AT_S], at_s)
 
     def scraped(self, address: str, metrics: EndpointMetrics, at_s: float) -> bool:
         """Adopt what the engine reported; None leaves a value unknown.
@@ -167,13 +170,13 @@ class LoadTable:
         """
         of, running = self._columns[address], metrics.running_requests
         waiting, kv_usage_ratio = metrics.waiting_requests, metrics.kv_usage_ratio
-        of[Row.RUNNING] = math.nan if running is None else running
-        of[Row.WAITING] = math.nan if waiting is None else waiting
-        of[Row.KV_USAGE] = math.nan if kv_usage_ratio is None else kv_usage_ratio
-        of[Row.SCRAPED_AT_S] = at_s
+        of[RUNNING_REQUESTS] = math.nan if running is None else running
+        of[WAITING_REQUESTS] = math.nan if waiting is None else waiting
+        of[KV_USAGE_RATIO] = math.nan if kv_usage_ratio is None else kv_usage_ratio
+        of[SCRAPED_AT_S] = at_s
         self._oldest_scrape_s = None
         if metrics.kv_capacity_tokens is not None:
-            of[Row.KV_CAPACITY] = metrics.kv_capacity_tokens
+            of[KV_CAPACITY_TOKENS] = metrics.kv_capacity_tokens
         total = metrics.generation_tokens
         if total is None:
             return self._generation.pop(address, None) is not None
@@ -183,8 +186,8 @@ class LoadTable:
             rate = (total - total_before) / (at_s - before_s) / running
             rate = min(rate, MAX_DECODE_TOKENS_PER_S)
             self._decode_speed.observe(address, running, 1.0 / rate)
-            known = of[Row.DECODE_RATE]
-            of[Row.DECODE_RATE] = known + DECODE_RATE_SMOOTHING * (rate - known)
+            known = of[DECODE_TOKENS_PER_S]
+            of[DECODE_TOKENS_PER_S] = known + DECODE_RATE_SMOOTHING * (rate - known)
         return total < total_before
 
     def counted(self, address: str) -> bool:
@@ -197,7 +200,7 @@ class LoadTable:
 
     def in_flight(self) -> FloatArray:
         """Requests sent and not ended, by column."""
-        total: FloatArray = self._rows[Row.PREFILL_REQUESTS] + self._rows[Row.DECODE_REQUESTS]
+        total: FloatArray = self._rows[PREFILL_REQUESTS] + self._rows[DECODE_REQUESTS]
         return total
 
     def longest_silence_s(self, at_s: float) -> float:
@@ -206,18 +209,18 @@ class LoadTable:
         for address, prefills in self._prefills.items():
             if prefills:
                 of = self._columns[address]
-                since_s = max(of[Row.HEAD_AT_S], of[Row.LAST_FIRST_TOKEN_AT_S])
+                since_s = max(of[HEAD_DISPATCHED_AT_S], of[LAST_FIRST_TOKEN_AT_S])
                 longest_s = max(longest_s, at_s - since_s)
         return longest_s
 
     def silent_s(self, at_s: float) -> FloatArray:
         """Seconds the oldest prefill has waited without any first token; 0 without a prefill."""
-        since_s = np.maximum(self._rows[Row.HEAD_AT_S], self._rows[Row.LAST_FIRST_TOKEN_AT_S])
-        return np.where(self._rows[Row.PREFILL_REQUESTS] > 0, at_s - since_s, 0.0)
+        since_s = np.maximum(self._rows[HEAD_DISPATCHED_AT_S], self._rows[LAST_FIRST_TOKEN_AT_S])
+        return np.where(self._rows[PREFILL_REQUESTS] > 0, at_s - since_s, 0.0)
 
     def head_uncached_tokens(self) -> FloatArray:
         """Of the oldest prefill, by column."""
-        tokens: FloatArray = self._rows[Row.HEAD_UNCACHED]
+        tokens: FloatArray = self._rows[HEAD_UNCACHED_TOKENS]
         return tokens
 
     def view(
@@ -235,19 +238,16 @@ class LoadTable:
         values = self._rows.copy() if columns is None else self._rows.take(columns, axis=1)
         # Scrapes come together, with many decisions between them: looked for once.
         if self._oldest_scrape_s is None:
-            self._oldest_scrape_s = min(self._rows[Row.SCRAPED_AT_S].tolist(), default=math.inf)
+            self._oldest_scrape_s = min(self._rows[SCRAPED_AT_S].tolist(), default=math.inf)
         if at_s - self._oldest_scrape_s > stale_s:
-            stale = at_s - values[Row.SCRAPED_AT_S] > stale_s
-            values[Row.RUNNING : Row.SCRAPED_AT_S, stale] = np.nan
+            stale = at_s - values[SCRAPED_AT_S] > stale_s
+            values[SCRAPED, stale] = np.nan
         return FleetSnapshot(at_s, endpoints, values)
 
 
 def _fresh(endpoint: Endpoint) -> FloatArray:
-    column = np.zeros(Row.COUNT)
-    column[[Row.HEAD_AT_S, Row.LAST_FIRST_TOKEN_AT_S, Row.SCRAPED_AT_S]] = -np.inf
-    column[[Row.RUNNING, Row.WAITING, Row.KV_USAGE]] = np.nan
-    column[Row.DECODE_RATE] = DEFAULT_DECODE_TOKENS_PER_S
-    capacity = endpoint.kv_capacity_tokens
-    column[Row.KV_CAPACITY] = math.nan if capacity is None else capacity
-    column[Row.TOKEN_BUDGET] = endpoint.token_budget
-    return column
+    numbers = np.array([column.fresh for column in COLUMNS])
+    if endpoint.kv_capacity_tokens is not None:
+        numbers[KV_CAPACITY_TOKENS] = endpoint.kv_capacity_tokens
+    numbers[TOKEN_BUDGET] = endpoint.token_budget
+    return numbers

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from lodestar_extproc.completion import Completion, FirstToken, Outcome
-from lodestar_extproc.decision import Decision
 from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS
 from lodestar_extproc.features import FEATURES, FeatureMatrix
+from lodestar_extproc.routing.ended_request import EndedRequest
 
-FORMAT = 1
-_HASH_BYTES = 8
+FORMAT = 2  # of the lines written here
+KNOWN_FORMATS = (1, 2)
+"""Format 1 has no label, and in its snapshots the first tokens seen from each endpoint."""
+_HASH_BYTES = 8  # as wide as a block's own hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,31 +29,25 @@ class Entry:
     """What one line is made of.
 
     Attributes:
-        decision: without its prompt.
+        request: its decision without the prompt.
         prefixes: (length in blocks, hash) of some prefixes of the prompt, shortest first.
-        first_token: None where none was seen.
         wall_s: when the decision was made, seconds since 1970.
     """
 
-    decision: Decision
+    request: EndedRequest
     features: FeatureMatrix
     prefixes: tuple[tuple[int, int], ...]
-    first_token: FirstToken | None
-    completion: Completion
     wall_s: float
 
 
-def entry(
-    decision: Decision, first_token: FirstToken | None, completion: Completion, wall_s: float
-) -> Entry:
-    """The entry of a request that ended just now, *wall_s*."""
+def entry(request: EndedRequest, wall_s: float) -> Entry:
+    """The entry of *request*, which ended just now, *wall_s*."""
+    decision = request.decision
     return Entry(
-        decision=decision.without_prompt(),
+        request=request.without_prompt(),
         features=decision.candidates.features,
         prefixes=_prefixes(decision.candidates.request.block_hashes),
-        first_token=first_token,
-        completion=completion,
-        wall_s=wall_s - (completion.at_s - decision.at_s),
+        wall_s=wall_s - (request.completion.at_s - decision.at_s),
     )
 
 
@@ -76,7 +71,7 @@ def line(made: Entry, salt: bytes) -> bytes:
 
 
 def _decided(made: Entry) -> dict[str, Any]:
-    decision, ranking = made.decision, made.decision.ranking
+    decision, ranking = made.request.decision, made.request.decision.ranking
     return {
         "decision_id": decision.decision_id,
         "request_id": decision.request_id,
@@ -92,7 +87,7 @@ def _decided(made: Entry) -> dict[str, Any]:
 
 
 def _request(made: Entry, salt: bytes) -> dict[str, Any]:
-    request = made.decision.candidates.request
+    request = made.request.decision.candidates.request
     return {
         "request": {
             "model": request.model,
@@ -117,7 +112,7 @@ def _salted(block_hash: int, salt: bytes) -> str:
 
 def _candidates(made: Entry) -> dict[str, Any]:
     """Columns of all candidates, in one order."""
-    candidates, ranking = made.decision.candidates, made.decision.ranking
+    candidates, ranking = made.request.decision.candidates, made.request.decision.ranking
     snapshot, predicted = candidates.snapshot, ranking.predicted_ttft_s
     return {
         "addresses": [endpoint.address for endpoint in snapshot.endpoints],
@@ -133,12 +128,13 @@ def _candidates(made: Entry) -> dict[str, Any]:
 
 
 def _followed(made: Entry) -> dict[str, Any]:
-    first, end = made.first_token, made.completion
+    first, end = made.request.first_token, made.request.completion
     return {
         "outcome": end.outcome,
-        "used": bool(end.decision_id) or end.outcome is Outcome.EXPIRED,
-        "served": end.served or (first.served if first is not None else None),
-        "ttft_s": None if first is None else first.at_s - made.decision.at_s,
+        "used": made.request.used,
+        "served": made.request.served,
+        "label": made.request.label,
+        "ttft_s": None if first is None else first.ttft_s,
         # A body that began with a keep-alive or a role began before its first token.
         "envoy_ttft_s": None if first is not None and first.body_began_before else end.ttft_s,
         "duration_s": end.duration_s,

@@ -14,15 +14,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from lodestar_extproc.completion import Completion, FirstToken
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.journal.entry import Entry, entry, line
 from lodestar_extproc.journal.journal_file import JournalFile
+from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 
 FLUSH_INTERVAL_S = 1.0
+"""What a crash may lose, against a write and a thread's hop for each."""
 MAX_WAITING = 2000
 """Entries: some 10 MB for 8 endpoints, 60 MB for 64."""
 BATCH = 256
+"""Entries a write: about a megabyte of lines for 8 endpoints."""
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +52,6 @@ class Journal:
         self._wall_clock = wall_clock
         self._interval_s = interval_s
         self._max_waiting = max_waiting
-        self._first_tokens: dict[str, FirstToken] = {}
         self._waiting: deque[Entry] = deque()
         self._stop = asyncio.Event()
         self._fails = False
@@ -60,17 +61,15 @@ class Journal:
     def decided(self, decision: Decision) -> None:
         """See `RouterListener`: a line is written when the request has ended."""
 
-    def first_token(self, decision: Decision, event: FirstToken) -> None:
-        """See `RouterListener`."""
-        self._first_tokens[decision.decision_id] = event
+    def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
+        """See `RouterListener`: the end tells it again."""
 
-    def completed(self, decision: Decision, event: Completion) -> None:
+    def ended(self, request: EndedRequest) -> None:
         """See `RouterListener`."""
-        first_token = self._first_tokens.pop(decision.decision_id, None)
         if len(self._waiting) >= self._max_waiting:
             self._count("dropped", 1)
             return
-        self._waiting.append(entry(decision, first_token, event, self._wall_clock()))
+        self._waiting.append(entry(request, self._wall_clock()))
 
     # -- writing ---------------------------------------------------------------------------------
 

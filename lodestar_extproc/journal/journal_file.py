@@ -14,10 +14,10 @@ from pathlib import Path
 
 from lodestar_extproc.journal.entry import header_line
 
-MAX_FILE_BYTES = 128 * 2**20
+MAX_FILE_BYTES = 128 * 2**20  # an eighth of what may be kept in all
 OLD_FILES = 7
 """Kept as `.1`, the latest, to `.7`: a gibibyte in all."""
-_SALT_BYTES = 16
+_SALT_BYTES = 16  # 128 bits: not to be guessed
 
 
 class JournalFile:

@@ -12,7 +12,6 @@ from typing import Any
 
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
-from lodestar_extproc.learning.labels import label
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
@@ -113,11 +112,8 @@ class AutoPredictor(Predictor):
 
     def learn(self, sample: TrainingSample) -> None:
         """Score every model, choose, then teach them all."""
-        observed_s = label(sample)
-        if observed_s is None:
-            return
         for rival in self._rivals:
-            rival.score(sample, observed_s)
+            rival.score(sample, sample.ttft_s)
         self._n_since_choice += 1
         self._choose()
         for rival in self._rivals:

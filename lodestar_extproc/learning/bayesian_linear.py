@@ -18,7 +18,7 @@ from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES, N_ENGINE, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.engine_predictor import DISCOUNT, PRIOR
-from lodestar_extproc.learning.labels import believed_s, label, precision
+from lodestar_extproc.learning.labels import believed_s, precision
 from lodestar_extproc.learning.predictor import Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
@@ -77,9 +77,7 @@ class BayesianLinearPredictor(Predictor):
 
     def learn(self, sample: TrainingSample) -> None:
         """Update the fleet's, the type's and the endpoint's regression."""
-        observed_s = label(sample)
-        if observed_s is None:
-            return
+        observed_s = sample.ttft_s
         predicted_s = believed_s(sample) or self.ttft_s(sample)
         scale = math.sqrt(precision(max(predicted_s, MIN_PREDICTION_S), observed_s, 0.05**2))
         pool = self._pools.setdefault(sample.accelerator, _Regression(POOL_SMOOTHING))

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from lodestar_extproc.endpoint import Endpoint, FloatArray
-from lodestar_extproc.features import N_ENGINE, FeatureMatrix
+from lodestar_extproc.features import N_ENGINE, Feature, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
-from lodestar_extproc.learning.labels import believed_s, label, precision
+from lodestar_extproc.learning.labels import believed_s, precision
 from lodestar_extproc.learning.nonnegative_rls import NormalEquations
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
@@ -25,7 +25,6 @@ from lodestar_extproc.learning.sample import TrainingSample
 # 1000 tokens, for a step ... of an 8B model on an accelerator of some 100 TFLOPS.
 PRIOR = (0.03, 0.10, 0.02, 0.0, 0.02, 0.03, 0.02, 0.0)
 PRIOR_SCALE = (0.05, 0.1, 0.03, 0.05, 0.05, 0.1, 0.05, 0.05)
-CONSTANT, WORK = 0, 1
 
 FORGETTING = 0.998
 POOL_FORGETTING = 0.9995
@@ -80,7 +79,7 @@ class EnginePredictor(Predictor):
         theta = self._theta.gather(endpoints)
         ttft_s = np.maximum(MIN_TTFT_S, np.einsum("ij,ij->i", theta, features.engine))
         service_s = np.einsum("ij,ij->i", theta, features.marginal)
-        backlog_s = np.maximum(0.0, ttft_s - service_s - theta[:, CONSTANT])
+        backlog_s = np.maximum(0.0, ttft_s - service_s - theta[:, Feature.CONSTANT])
         s_per_ktoken = np.einsum("ij,ij->i", theta, features.per_ktoken)
         return Estimate(ttft_s, service_s, backlog_s, np.maximum(MIN_S_PER_KTOKEN, s_per_ktoken))
 
@@ -91,7 +90,7 @@ class EnginePredictor(Predictor):
 
     def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
         """θ₁, [n]."""
-        rate: FloatArray = self._theta.gather(endpoints)[:, WORK]
+        rate: FloatArray = self._theta.gather(endpoints)[:, Feature.WORK_KTOKENS]
         return rate
 
     def coefficients(self, endpoint: Endpoint) -> FloatArray:
@@ -100,9 +99,7 @@ class EnginePredictor(Predictor):
 
     def learn(self, sample: TrainingSample) -> None:
         """Update the fleet's, the type's and the endpoint's equations, and solve them again."""
-        observed_s = label(sample)
-        if observed_s is None:
-            return
+        observed_s = sample.ttft_s
         row = sample.features[:N_ENGINE]
         predicted_s = believed_s(sample) or self.ttft_s(sample)
         weighted = row * precision(max(predicted_s, 0.02), observed_s, 1e-3)

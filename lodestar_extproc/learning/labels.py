@@ -1,4 +1,4 @@
-"""What a sample's TTFT is worth as a label, and how much it counts.
+"""Whether a sample's TTFT is a label, and how much it counts.
 
 Both are shared by the models that learn one sample at a time.
 """
@@ -6,6 +6,7 @@ Both are shared by the models that learn one sample at a time.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,16 +22,17 @@ _NOISE_S = 0.03
 _NOISE_RATIO = 0.15
 
 
-def label(sample: TrainingSample) -> float | None:
-    """The TTFT to learn, seconds; None for a sample that must not be learned.
+def checked(sample: TrainingSample) -> TrainingSample | None:
+    """*sample*, its TTFT bounded; None for one that must not be learned.
 
-    A negative or absent time is a broken clock, not a fast engine.
+    A negative or absent time is a broken clock, not a fast engine. A learner asks once, before
+    anything learns, so that predictors need not.
     """
     if not (math.isfinite(sample.ttft_s) and sample.ttft_s > 0):
         return None
     if not (np.abs(sample.features) < MAX_FEATURE).all():
         return None
-    return min(sample.ttft_s, MAX_LABEL_S)
+    return sample if sample.ttft_s <= MAX_LABEL_S else replace(sample, ttft_s=MAX_LABEL_S)
 
 
 def believed_s(sample: TrainingSample) -> float | None:

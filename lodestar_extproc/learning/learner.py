@@ -15,7 +15,7 @@ from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
 from lodestar_extproc.learning.drift_watch import DriftWatch
 from lodestar_extproc.learning.generation_times import GenerationTimes
-from lodestar_extproc.learning.labels import believed_s, label
+from lodestar_extproc.learning.labels import believed_s, checked
 from lodestar_extproc.learning.live_errors import LiveErrors
 from lodestar_extproc.learning.penalties import Penalties
 from lodestar_extproc.learning.predictor import Estimate, Predictor
@@ -163,18 +163,18 @@ class Learner:
 
         A censored sample says only that TTFT exceeds its time: news if the prediction was lower.
         """
-        observed_s = label(sample)
-        if observed_s is None:
+        label = checked(sample)
+        if label is None:
             self._rejected += 1
             return
-        predicted_s = self._predicted_s(sample)
+        observed_s, predicted_s = label.ttft_s, self._predicted_s(sample)
         if sample.censored and not observed_s > predicted_s:
             self._uninformative += 1
             return
         if self._predictor.is_trained and self._trust.weighs(self._n_learned):
             self._score(sample.address, predicted_s, observed_s)
-        self._predictor.learn(sample)
-        self._trust.learned(sample)
+        self._predictor.learn(label)
+        self._trust.learned(label)
         self._n_samples[sample.address] = self._n_samples.get(sample.address, 0) + 1
         self._n_learned += 1
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import N_FEATURES, FeatureMatrix
 from lodestar_extproc.learning.background import BackgroundTraining, training_process
-from lodestar_extproc.learning.labels import label
 from lodestar_extproc.learning.mlp_training import KIND, STORED_WIDTH, TTFT_S, train
 from lodestar_extproc.learning.perceptron import (
     HIT_RATIO,
@@ -110,13 +109,10 @@ class MLPPredictor(Predictor):
     def learn(self, sample: TrainingSample) -> None:
         """Keep the sample; train when enough have come and no training is under way."""
         self._adopt_finished()
-        observed_s = label(sample)
-        if observed_s is None:
-            return
         row = np.empty(STORED_WIDTH, np.float32)
         row[:N_FEATURES] = sample.features
         row[KIND] = self._kinds.setdefault(sample.accelerator, len(self._kinds))
-        row[TTFT_S] = observed_s
+        row[TTFT_S] = sample.ttft_s
         self._buffer.add(row)
         self._n_new += 1
         if self._n_new >= self._retrain_samples and not self._training.is_under_way:

@@ -68,7 +68,7 @@ class Predictor(Protocol):
         ...
 
     def learn(self, sample: TrainingSample) -> None:
-        """Take in one first token."""
+        """Take in one first token; `labels.checked` says which may be given."""
         ...
 
     def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:

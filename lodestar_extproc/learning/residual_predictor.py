@@ -20,7 +20,6 @@ from lodestar_extproc.learning.background import BackgroundTraining, training_pr
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.forest import Forest
 from lodestar_extproc.learning.forest_training import KIND, WIDTH, Grown, grow
-from lodestar_extproc.learning.labels import label
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
@@ -132,9 +131,7 @@ class ResidualPredictor(Predictor):
     def learn(self, sample: TrainingSample) -> None:
         """Score the trees' word, then teach the engine model now and the trees with the batch."""
         self._adopt_grown()
-        observed_s = label(sample)
-        if observed_s is None:
-            return
+        observed_s = sample.ttft_s
         log_ratio = math.log(observed_s / self._engine.ttft_s(sample))
         residual = max(-MAX_RESIDUAL, min(MAX_RESIDUAL, log_ratio))
         if self._forest is not None:

@@ -18,11 +18,12 @@ from prometheus_client import (
     generate_latest,
 )
 
-from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.completion import Outcome
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.metrics import edge, requests
 from lodestar_extproc.metrics.collector import PoolCollector
 from lodestar_extproc.metrics.metric import Metric, MetricKind
+from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.pool_view import PoolView
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -88,7 +89,6 @@ class Metrics:
         self._ttft = Children(requests.TTFT_SECONDS, registry)
         self._predicted_ttft = Children(requests.PREDICTED_TTFT_SECONDS, registry)
         self._ttft_error = Children(requests.TTFT_ERROR_RATIO, registry)
-        self._timed: set[str] = set()
         self._streams = Children(edge.STREAMS, registry)
         self._open_streams = Children(edge.OPEN_STREAMS, registry)[()]
         self._messages = Children(edge.MESSAGES, registry)
@@ -127,26 +127,24 @@ class Metrics:
             agrees = "true" if index == chosen else "false"
             self._shadow_decisions[decision.pool, policy, agrees].inc()
 
-    def first_token(self, decision: Decision, event: FirstToken) -> None:
+    def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """See `RouterListener`."""
-        self._timed.add(decision.decision_id)
-        self._observe_ttft(decision, event.served, event.at_s - decision.at_s)
+        self._observe_ttft(decision, first_token.served, first_token.ttft_s)
 
-    def completed(self, decision: Decision, event: Completion) -> None:
+    def ended(self, request: EndedRequest) -> None:
         """See `RouterListener`."""
+        decision, event = request.decision, request.completion
         pool = (decision.pool,)
         self._requests[decision.pool, event.outcome].inc()
-        if not event.decision_id:
+        if not request.used:
             self._unused_decisions[pool].inc()
         if event.attempts is not None and event.attempts > 1:
             self._retries[pool].inc(event.attempts - 1)
         if event.prompt_tokens is not None:
             self._reported_prompt_tokens[pool].inc(event.prompt_tokens)
             self._reported_hit_tokens[pool].inc(event.cached_tokens or 0)
-        if decision.decision_id in self._timed:
-            self._timed.discard(decision.decision_id)
-        elif event.ttft_s is not None:
-            self._observe_ttft(decision, event.served, event.ttft_s)
+        if request.first_token is None and request.ttft_s is not None:
+            self._observe_ttft(decision, request.served, request.ttft_s)
 
     def _observe_ttft(self, decision: Decision, served: str | None, ttft_s: float) -> None:
         if not decision.candidates.request.streaming:

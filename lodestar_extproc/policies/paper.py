@@ -10,7 +10,7 @@ import random
 import xxhash
 
 from lodestar_extproc.decision import Candidates, Ranking, Reason
-from lodestar_extproc.features import FEATURES
+from lodestar_extproc.features import Feature
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.policies.cost import GreedyTTFT
 from lodestar_extproc.policies.learned import Learned
@@ -22,7 +22,6 @@ MIN_HIT_TOKENS = 100.0
 N_KEPT = 2
 GROUP_TOKENS = 160.0
 """Prompts that share so many leading tokens are one group."""
-KV_USAGE_RATIO = FEATURES.index("kv_usage_ratio")
 
 
 class LodestarPaper:
@@ -61,7 +60,7 @@ def _is_saturated(candidates: Candidates) -> bool:
     """Whether caches are full, and the prompt has a prefix worth keeping together."""
     if not candidates.request.block_hashes or candidates.matched_tokens.max() <= MIN_HIT_TOKENS:
         return False
-    usage = candidates.features.values[:, KV_USAGE_RATIO]
+    usage = candidates.features.values[:, Feature.KV_USAGE_RATIO]
     return float(usage.mean()) > SATURATED_KV_USAGE_RATIO
 
 

@@ -1,4 +1,4 @@
-"""OpenDecisions: decisions whose answers have not ended. It knows ids and times, nothing else."""
+"""OpenDecisions: decisions whose answers have not ended. Nobody else joins by id."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lodestar_extproc.completion import AnswerReport
 from lodestar_extproc.decision import Decision
+from lodestar_extproc.routing.ended_request import ObservedFirstToken
 
 
 @dataclass(slots=True)
@@ -14,23 +15,12 @@ class OpenDecision:
     """One decision and what has been heard of its answer.
 
     Attributes:
-        learned: a sample was made of it; there is one at most.
-        body_began_before: something that was no token came before the first token.
-        blamed: endpoints that were tried in vain have been blamed; they are once at most.
         report: what the engine said in its answer, where that was read.
     """
 
     decision: Decision
-    first_token_at_s: float | None = None
-    learned: bool = False
-    body_began_before: bool = False
-    blamed: bool = False
+    first_token: ObservedFirstToken | None = None
     report: AnswerReport | None = None
-
-    @property
-    def body_began_with_token(self) -> bool:
-        """The first token was seen, and nothing came before it."""
-        return self.first_token_at_s is not None and not self.body_began_before
 
 
 class OpenDecisions:

@@ -22,19 +22,30 @@ from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.policies.preference import preferred
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, RequestKind, Subset
+from lodestar_extproc.routing.ended_request import (
+    EndedRequest,
+    ObservedFirstToken,
+    ended_request,
+    observed_first_token,
+)
 from lodestar_extproc.routing.feedback import Feedback
-from lodestar_extproc.routing.open_decisions import OpenDecision, OpenDecisions
+from lodestar_extproc.routing.open_decisions import OpenDecisions
 from lodestar_extproc.routing.unserved import NoEndpoint, shed_if_late
 
 
 class RouterListener(Protocol):
-    """Who is told what happened: metrics, the journal, the dashboard."""
+    """Who is told what happened: metrics, the journal, the dashboard.
+
+    Each is told all that it needs with each word: it need not remember a request by its id.
+    """
 
     def decided(self, decision: Decision) -> None: ...
 
-    def first_token(self, decision: Decision, event: FirstToken) -> None: ...
+    def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
+        """Once at most for a decision, and before its end."""
 
-    def completed(self, decision: Decision, event: Completion) -> None: ...
+    def ended(self, request: EndedRequest) -> None:
+        """Once for every decision: the whole of what became of it."""
 
 
 class Router:
@@ -71,9 +82,7 @@ class Router:
         self._listeners = tuple(listeners)
         self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
-        self._feedback = Feedback(
-            settings, fleet.health, learner, sees_first_tokens=sees_first_tokens
-        )
+        self._feedback = Feedback(settings, fleet.health, learner)
 
     @property
     def learner(self) -> Learner:
@@ -108,7 +117,7 @@ class Router:
         """Decide and learn by these from now on; load and caches stay."""
         self.settings, self._policy, self._fallback = settings, policy, fallback
         self._shadows = tuple(shadows)
-        self._feedback.settings, self._feedback.learner = settings, learner
+        self._feedback.learner = learner
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Adopt a new membership of the fleet."""
@@ -224,14 +233,19 @@ class Router:
     def first_token(self, event: FirstToken) -> None:
         """Count the request as decoding and learn its TTFT. Idempotent; unknown ids are ignored."""
         entry = self._open.get(event.decision_id)
-        if entry is None or entry.first_token_at_s is not None:
+        if entry is None or entry.first_token is not None:
             return
-        entry.first_token_at_s = event.at_s
-        entry.body_began_before = event.body_began_before
+        settings = self.settings
+        first_token = entry.first_token = observed_first_token(
+            entry.decision,
+            event,
+            shadow=settings.shadow,
+            retry_candidates=settings.retry_candidates,
+        )
         self.fleet.first_token(event.decision_id, event.at_s, event.served)
-        self._feedback.first_token(entry, event)
+        self._feedback.first_token(entry.decision, first_token)
         for listener in self._listeners:
-            listener.first_token(entry.decision, event)
+            listener.first_token(entry.decision, first_token)
 
     # -- its answer ended ---
 
@@ -249,11 +263,16 @@ class Router:
         entry = self._open.take(event.decision_id, event.request_id)
         if entry is None:
             return False
-        if entry.report is not None:
-            event = event.with_report(entry.report)
-        self._settle(entry, event)
+        request = ended_request(
+            entry.decision,
+            entry.first_token,
+            event if entry.report is None else event.with_report(entry.report),
+            shadow=self.settings.shadow,
+            sees_first_tokens=self._sees_first_tokens,
+        )
+        self._settle(request)
         for listener in self._listeners:
-            listener.completed(entry.decision, event)
+            listener.ended(request)
         return True
 
     def expire(self, at_s: float) -> None:
@@ -261,16 +280,15 @@ class Router:
         for decision_id in self._open.older_than(at_s - self.settings.request_timeout_s):
             self.complete(Completion(at_s, Outcome.EXPIRED, decision_id=decision_id))
 
-    def _settle(self, entry: OpenDecision, event: Completion) -> None:
-        decision = entry.decision
-        # Without our id in it, Envoy had gone on without us: the pick was never used.
-        used = bool(event.decision_id)
-        computed = used and (entry.first_token_at_s is not None or event.outcome is Outcome.SERVED)
+    def _settle(self, request: EndedRequest) -> None:
         self.fleet.release(
-            decision.decision_id, event.at_s, served=event.served, prompt_computed=computed
+            request.decision.decision_id,
+            request.completion.at_s,
+            served=request.served,
+            prompt_computed=request.prompt_computed,
         )
-        if used:
-            self._feedback.ended(entry, event)
+        if request.used:
+            self._feedback.ended(request)
 
     # -- for those who watch ---
 

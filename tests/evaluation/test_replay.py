@@ -1,6 +1,7 @@
 """`replay` on journals that the real router and journal wrote."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -14,6 +15,10 @@ from lodestar_extproc.evaluation.replay import reports
 from lodestar_extproc.evaluation.replay_reader import NoJournal, ReadCounts, read_journals
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from recorded_journal import TTFT_S, Recording
+
+FORMAT_1 = Path(__file__).parent / "journals" / "format_1.jsonl"
+"""Written by the router before `EndedRequest`: first tokens, a retry, a decision that was not used,
+a failure, a client that left, a refusal, an answer in one piece, a keep-alive, an expiry."""
 
 
 def read(*paths):
@@ -108,13 +113,27 @@ def test_files_are_read_oldest_first(tmp_path):
     assert replayed[0].wall_s < replayed[1].wall_s
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"{}", b'{"journal": 2, "opened_s": 0}'])
+@pytest.mark.parametrize("content", [b"", b"hello", b"{}", b'{"journal": 3, "opened_s": 0}'])
 def test_what_is_no_journal_is_refused(tmp_path, content):
     path = tmp_path / "x"
     path.write_bytes(content)
 
     with pytest.raises(NoJournal, match=str(path)):
         read(path)
+
+
+def test_a_journal_of_the_first_format_is_read_as_ever():
+    replayed, counts = read(FORMAT_1)
+    [report] = reports(replayed)
+
+    assert (counts.lines, counts.bad_lines) == (19, 0)
+    assert report.outcomes == {"served": 16, "failed": 1, "client_gone": 1, "expired": 1}
+    assert (report.unused, report.elsewhere) == (1, 1)
+    assert report.wall_s == (100.0, 111.0)
+    assert report.error.requests == 11
+    assert report.error.mape_ratio == pytest.approx(4.412638)
+    assert report.policies[0].ttft.mean_s == pytest.approx(0.878857)
+    assert replayed[6].candidates.snapshot.running_requests[1] == 3.0
 
 
 # -- reporting --

@@ -4,7 +4,7 @@ import numpy as np
 import orjson
 import pytest
 
-from builders import a_prompt, a_request
+from builders import a_prompt, a_request, an_ended_request
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.features import FEATURES
 from lodestar_extproc.journal.entry import entry, header_line, line
@@ -18,7 +18,8 @@ def a_line(decision, first_token=None, salt: bytes = SALT, outcome=Outcome.SERVE
     """What is written of *decision*, whose request ended 2 s later, at 1000.0 wall time."""
     values = {"decision_id": decision.decision_id} | changes
     completion = Completion(decision.at_s + 2.0, outcome, **values)
-    return orjson.loads(line(entry(decision, first_token, completion, 1000.0), salt))
+    request = an_ended_request(decision, completion, first_token)
+    return orjson.loads(line(entry(request, 1000.0), salt))
 
 
 def test_a_line_says_what_was_decided_and_when():
@@ -63,6 +64,7 @@ def test_a_line_says_what_followed():
     assert written["served"] == "10.0.0.2:8000"
     assert (written["outcome"], written["attempts"], written["used"]) == ("served", 2, True)
     assert written["usage"]["output_tokens"] == 7
+    assert written["label"] == "end"
 
 
 def test_the_beginning_of_a_body_is_no_first_token_after_a_keep_alive():
@@ -74,7 +76,7 @@ def test_the_beginning_of_a_body_is_no_first_token_after_a_keep_alive():
 
 @pytest.mark.parametrize(
     ("outcome", "decision_id", "used"),
-    [(Outcome.SERVED, "", False), (Outcome.EXPIRED, "", True), (Outcome.FAILED, "x", True)],
+    [(Outcome.SERVED, "", False), (Outcome.EXPIRED, "x", True), (Outcome.FAILED, "x", True)],
 )
 def test_a_choice_that_envoy_did_not_wait_for_is_told_from_the_others(outcome, decision_id, used):
     decision = World(policy="random").decide()
@@ -86,9 +88,9 @@ def test_a_choice_that_envoy_did_not_wait_for_is_told_from_the_others(outcome, d
 def test_no_byte_of_a_prompt_is_written():
     prompt = b"a very secret prompt about nothing at all " * 30
     decision = World(policy="random").decide(prompt=prompt)
-    completion = Completion(decision.at_s, Outcome.SERVED)
+    ended = an_ended_request(decision, Completion(decision.at_s, Outcome.SERVED))
 
-    written = line(entry(decision, None, completion, 0.0), SALT)
+    written = line(entry(ended, 0.0), SALT)
     assert b"secret" not in written
     for block_hash in hash_blocks(prompt):
         assert str(block_hash).encode() not in written
@@ -132,4 +134,4 @@ def test_the_longest_prefix_is_the_whole_prompt(n_blocks):
 def test_the_header_names_the_features():
     header = orjson.loads(header_line(5.0))
 
-    assert header == {"journal": 1, "opened_s": 5.0, "features": list(FEATURES)}
+    assert header == {"journal": 2, "opened_s": 5.0, "features": list(FEATURES)}

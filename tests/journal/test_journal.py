@@ -123,6 +123,5 @@ def test_nothing_is_kept_of_a_request_that_has_ended(tmp_path):
         Completion(world.now_s, Outcome.EXPIRED, decision_id=decision.decision_id)
     )
 
-    assert not journal._first_tokens
     [entry] = journal._waiting
-    assert entry.decision.candidates.request.block_hashes == ()
+    assert entry.request.decision.candidates.request.block_hashes == ()

@@ -5,13 +5,13 @@ import orjson
 import pytest
 
 from learning_worlds import LinearWorld
-from lodestar_extproc.features import FEATURES, N_ENGINE
+from lodestar_extproc.features import N_ENGINE, Feature
 from lodestar_extproc.learning.auto_predictor import MIN_SAMPLES, AutoPredictor
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 
-PROMPT = FEATURES.index("prompt_tokens")
+PROMPT = Feature.PROMPT_TOKENS
 
 
 class MisleadingWorld(LinearWorld):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from learning_worlds import LinearWorld
-from lodestar_extproc.features import FEATURES
+from lodestar_extproc.features import Feature
 from lodestar_extproc.learning.background import TrainingInPlace
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.residual_predictor import (
@@ -15,7 +15,7 @@ from lodestar_extproc.learning.residual_predictor import (
     Skill,
 )
 
-DECODES, PROMPT = FEATURES.index("decode_requests"), FEATURES.index("prompt_tokens")
+DECODES, PROMPT = Feature.DECODE_REQUESTS, Feature.PROMPT_TOKENS
 
 
 class BentWorld(LinearWorld):

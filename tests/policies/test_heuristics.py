@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from builders import a_fleet, a_prompt, a_request, an_endpoint, candidates_of, dispatch
 from lodestar_extproc.config.settings import FIXED_POLICIES
 from lodestar_extproc.endpoint import EndpointMetrics
-from lodestar_extproc.features import FEATURES, kv_usage_ratio
+from lodestar_extproc.features import Feature, kv_usage_ratio
 from lodestar_extproc.policies import session_affinity
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.prefix_cache import deviation
@@ -216,6 +216,6 @@ def test_prefix_cache_deviates_as_numpy_does_to_the_last_bit(seed, n):
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 9))
 def test_least_load_sees_the_kv_usage_that_the_model_sees(seed, n):
     candidates = candidates_of(busy_fleet(seed, n), at_s=4.0)
-    feature = candidates.features.values[:, FEATURES.index("kv_usage_ratio")]
+    feature = candidates.features.values[:, Feature.KV_USAGE_RATIO]
 
     assert kv_usage_ratio(candidates.snapshot).tolist() == feature.tolist()

@@ -7,6 +7,7 @@ import pytest
 
 from learning_worlds import LinearWorld
 from lodestar_extproc.decision import Ranking, Reason
+from lodestar_extproc.features import Feature
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.predictor import Estimate
@@ -150,7 +151,7 @@ def test_a_choice_beyond_all_that_was_learned_is_left_to_the_fallback():
     world = a_world()
     policy = a_policy(a_taught_learner(world))
     candidates = world.candidates()
-    candidates.features.values[:, 1:6] *= 1e4
+    candidates.features.values[:, Feature.WORK_KTOKENS : Feature.KV_DEFICIT_KTOKENS] *= 1e4
 
     assert policy.rank(candidates, RNG).reason is Reason.OUT_OF_RANGE
 
@@ -159,7 +160,7 @@ def test_a_strange_candidate_that_is_not_chosen_does_not_matter():
     world = a_world()
     policy = a_policy(a_taught_learner(world))
     candidates = world.candidates()
-    candidates.features.values[1, 1:6] *= 1e4
+    candidates.features.values[1, Feature.WORK_KTOKENS : Feature.KV_DEFICIT_KTOKENS] *= 1e4
     ranking = policy.rank(candidates, RNG)
 
     assert ranking.reason is Reason.MODEL

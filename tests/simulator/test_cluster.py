@@ -34,11 +34,11 @@ class Listener:
     def decided(self, decision):
         self.decided_at_s.append(decision.at_s)
 
-    def first_token(self, decision, event):
-        self.first_tokens.append((decision, event))
+    def first_token(self, decision, first_token):
+        self.first_tokens.append((decision, first_token))
 
-    def completed(self, decision, event):
-        self.completions.append((decision, event))
+    def ended(self, request):
+        self.completions.append((request.decision, request.completion))
 
 
 class Arrivals:

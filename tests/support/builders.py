@@ -96,20 +96,42 @@ def an_eds_file(folder: Path, *hosts: str, name: str = "eds.yaml") -> Path:
     return path
 
 
+def an_ended_request(decision, completion, event=None, *, sees_first_tokens=True, **pool):
+    """What a router tells of *decision* when *event*, if any, and then *completion* came.
+
+    *pool* changes its settings `shadow` and `retry_candidates`.
+    """
+    from lodestar_extproc.routing.ended_request import (  # noqa: PLC0415  (imports the learner)
+        ended_request,
+        observed_first_token,
+    )
+
+    pool = {"shadow": False, "retry_candidates": 3} | pool
+    first_token = None if event is None else observed_first_token(decision, event, **pool)
+    shadow = pool["shadow"]
+    return ended_request(
+        decision, first_token, completion, shadow=shadow, sees_first_tokens=sees_first_tokens
+    )
+
+
 class Recorder:
     """A router listener that keeps what it was told."""
 
     def __init__(self) -> None:
-        self.decisions, self.first_tokens, self.completions = [], [], []
+        self.decisions, self.first_tokens, self.ended_requests = [], [], []
 
     def decided(self, decision) -> None:
         self.decisions.append(decision)
 
-    def first_token(self, decision, event) -> None:
-        self.first_tokens.append(event)
+    def first_token(self, decision, first_token) -> None:
+        self.first_tokens.append(first_token)
 
-    def completed(self, decision, event) -> None:
-        self.completions.append(event)
+    def ended(self, request) -> None:
+        self.ended_requests.append(request)
+
+    @property
+    def completions(self):
+        return [request.completion for request in self.ended_requests]
 
 
 def a_router(n: int = 3, *, listeners=(), sees_first_tokens: bool = True, **settings):

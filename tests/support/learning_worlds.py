@@ -38,7 +38,6 @@ def a_snapshot(endpoints, at_s: float = 0.0, **columns) -> FleetSnapshot:
         "scrape_age_s": np.inf,
         "kv_capacity_tokens": np.nan,
         "token_budget": 2048.0,
-        "n_samples": 0.0,
     }
     arrays = {k: np.broadcast_to(np.array(v, float), n) for k, v in (defaults | columns).items()}
     return FleetSnapshot.of(at_s, tuple(endpoints), arrays)

@@ -25,10 +25,10 @@ class Listener:
     def decided(self, decision) -> None:
         self.decisions.append(decision)
 
-    def first_token(self, decision, event) -> None:
+    def first_token(self, decision, first_token) -> None:
         pass
 
-    def completed(self, decision, event) -> None:
+    def ended(self, request) -> None:
         pass
 
 
