@@ -32,7 +32,7 @@ _HEADERS = MappingProxyType(
 )
 
 
-class ServingPhase(StrEnum):
+class ServingState(StrEnum):
     """Of the life of the process."""
 
     STARTING = "starting"
@@ -63,7 +63,7 @@ class AdminServer:
         self._metrics = metrics
         self._pools = pools
         self._clock = clock
-        self._phase = ServingPhase.STARTING
+        self._phase = ServingState.STARTING
         self._dashboard = resources.files(__package__).joinpath("dashboard.html").read_bytes()
         self._runner: web.AppRunner | None = None
 
@@ -89,9 +89,9 @@ class AdminServer:
     def set_ready(self, *, ready: bool) -> None:
         """What `/ready` says: not ready before the first time, draining after it."""
         if ready:
-            self._phase = ServingPhase.SERVING
-        elif self._phase is ServingPhase.SERVING:
-            self._phase = ServingPhase.DRAINING
+            self._phase = ServingState.SERVING
+        elif self._phase is ServingState.SERVING:
+            self._phase = ServingState.DRAINING
 
     def _app(self) -> web.Application:
         app = web.Application()
@@ -120,7 +120,7 @@ class AdminServer:
         return _json({"alive": True})
 
     async def _show_ready(self, _request: web.Request) -> web.Response:
-        reasons = [] if self._phase is ServingPhase.SERVING else [str(self._phase)]
+        reasons = [] if self._phase is ServingState.SERVING else [str(self._phase)]
         reasons += [f"pool {p.pool} has no endpoint" for p in self._pools() if not p.states]
         return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 

@@ -12,7 +12,7 @@ import orjson
 import xxhash
 
 from lodestar_extproc.extproc.prompt import InvalidRequest, Prompt, prompts
-from lodestar_extproc.extproc.terms import NO_TERMS, Terms
+from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
 from lodestar_extproc.request import InferenceRequest, RequestKind, hash_blocks
 
 __all__ = ["InvalidRequest", "kind_of", "parse", "unparsed"]
@@ -50,7 +50,7 @@ def parse(
     body: bytes,
     kind: RequestKind,
     bytes_per_token: Callable[[str], float],
-    terms: Terms = NO_TERMS,
+    hints: SchedulingHints = NO_HINTS,
     target_of: Callable[[str], str] = str,
 ) -> InferenceRequest:
     """Read *body*, written for the API *kind*.
@@ -59,7 +59,7 @@ def parse(
         body: the whole HTTP body.
         kind: UNKNOWN reads it by its shape.
         bytes_per_token: learned, by model; above 0.
-        terms: what its headers ask for.
+        hints: what its headers ask for.
         target_of: the model to ask the engine for in place of the one named.
 
     Raises:
@@ -79,15 +79,17 @@ def parse(
         prompt_tokens=_tokens(sequences, bytes_per_token(model)),
         streaming=fields.get("stream") is True,
         max_output_tokens=_output_limit(fields),
-        ttft_slo_s=terms.ttft_slo_s,
-        tpot_slo_s=terms.tpot_slo_s,
-        priority=terms.priority,
-        session=_session(terms.session, fields),
+        ttft_slo_s=hints.ttft_slo_s,
+        tpot_slo_s=hints.tpot_slo_s,
+        priority=hints.priority,
+        session=_session(hints.session, fields),
         named_model=None if model == named else named,
     )
 
 
-def unparsed(body_bytes: int, bytes_per_token: float, terms: Terms = NO_TERMS) -> InferenceRequest:
+def unparsed(
+    body_bytes: int, bytes_per_token: float, hints: SchedulingHints = NO_HINTS
+) -> InferenceRequest:
     """A request known by its size alone; the engine will tell the client what is wrong with it."""
     return InferenceRequest(
         model="",
@@ -96,10 +98,10 @@ def unparsed(body_bytes: int, bytes_per_token: float, terms: Terms = NO_TERMS) -
         prompt_bytes=body_bytes,
         prompt_tokens=body_bytes / bytes_per_token,
         streaming=False,
-        ttft_slo_s=terms.ttft_slo_s,
-        tpot_slo_s=terms.tpot_slo_s,
-        priority=terms.priority,
-        session=_session(terms.session, {}),
+        ttft_slo_s=hints.ttft_slo_s,
+        tpot_slo_s=hints.tpot_slo_s,
+        priority=hints.priority,
+        session=_session(hints.session, {}),
     )
 
 

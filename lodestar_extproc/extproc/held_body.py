@@ -1,4 +1,4 @@
-"""HeldBody: a request's body, kept until the choice is made; and how Envoy gets bytes back.
+"""HeldBody: a request's body, kept until it is routed; and how Envoy gets bytes back.
 
 It knows no protocol beyond the size of a part.
 """
@@ -38,6 +38,7 @@ class HeldBody:
     def clear(self) -> None:
         """Let go of it."""
         self._parts.clear()
+        self.n_bytes = 0
 
 
 def body_parts(phase: Phase, data: bytes, *, end_of_stream: bool) -> tuple[BodyPart, ...]:

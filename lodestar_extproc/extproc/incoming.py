@@ -9,11 +9,16 @@ from collections.abc import Mapping
 
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc import body, conformance
-from lodestar_extproc.extproc.events import Event, RequestBody, RequestEvent, RequestHeaders
+from lodestar_extproc.extproc.events import (
+    MessageKind,
+    RequestBody,
+    RequestEvent,
+    RequestHeaders,
+)
 from lodestar_extproc.extproc.held_body import HeldBody
 from lodestar_extproc.extproc.model_name import renamed
 from lodestar_extproc.extproc.pools import PoolRouter
-from lodestar_extproc.extproc.terms import terms_of
+from lodestar_extproc.extproc.scheduling_hints import scheduling_hints
 from lodestar_extproc.names import (
     CONTENT_LENGTH,
     METHOD,
@@ -22,19 +27,31 @@ from lodestar_extproc.names import (
 )
 from lodestar_extproc.request import InferenceRequest, RequestKind, Subset
 
+_ENDS = (MessageKind.REQUEST_END, MessageKind.REQUEST_WITHOUT_BODY)
+
 
 class IncomingRequest:
-    """One request, put together from its parts."""
+    """One request, put together from its parts.
+
+    Attributes:
+        is_complete: its last part has come.
+    """
 
     def __init__(self) -> None:
+        self.is_complete = False
         self.held = HeldBody()
         self._kind = RequestKind.UNKNOWN
         self._headers: Mapping[str, str] = {}
         self._subset: Subset | None = None
 
-    def take(self, event: Event) -> None:
+    def note(self, event: RequestEvent) -> None:
+        """Remember how far the request has come, and nothing of what *event* brings."""
+        self.is_complete = self.is_complete or event.kind in _ENDS
+
+    def take(self, event: RequestEvent) -> None:
         """Keep what *event* brings; of several subsets the last counts."""
-        if isinstance(event, RequestEvent) and event.subset is not None:
+        self.note(event)
+        if event.subset is not None:
             self._subset = event.subset
         if isinstance(event, RequestBody):
             self.held.add(event.body)
@@ -82,20 +99,20 @@ class IncomingRequest:
             InvalidRequest: *content* is no inference, and the pool is strict.
         """
         settings = router.settings
-        terms = terms_of(self._headers, settings)
+        hints = scheduling_hints(self._headers, settings)
 
         def target_of(named: str) -> str:
             if not may_rename:
                 return named
-            return terms.target_model or router.target_model(named)
+            return hints.target_model or router.draw_target_model(named)
 
         if content is not None:
             try:
-                request = body.parse(content, self._kind, router.bytes_per_token, terms, target_of)
+                request = body.parse(content, self._kind, router.bytes_per_token, hints, target_of)
             except body.InvalidRequest:
                 if settings.strict:
                     raise
             else:
                 changed = request.named_model is not None
                 return request, renamed(content, request.model) if changed else content
-        return body.unparsed(n_bytes, router.bytes_per_token(""), terms), content
+        return body.unparsed(n_bytes, router.bytes_per_token(""), hints), content

@@ -21,7 +21,7 @@ class AnswerRouters(Protocol):
 
     def complete(self, event: Completion) -> object: ...
 
-    def should_observe_to_end(self, decision_id: str) -> bool: ...
+    def draw_full_observation(self, decision_id: str) -> bool: ...
 
 
 class Observation:
@@ -75,7 +75,7 @@ class Observation:
         self._served = self._served or event.served
         self._response_code = self._response_code or event.response_code
         if self._to_the_end is None and self.decision_id:
-            self._to_the_end = not self._access_log or self._routers.should_observe_to_end(
+            self._to_the_end = not self._access_log or self._routers.draw_full_observation(
                 self.decision_id
             )
 

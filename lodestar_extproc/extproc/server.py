@@ -1,4 +1,4 @@
-"""EdgeServer: one gRPC port for decisions, observations, the access log and health.
+"""ExtProcServer: ext_proc streams, and beside them the access log and health, on one gRPC port.
 
 Only bytes and streams are handled here: `exchange.py` decides what to answer, `access_log.py` what
 an entry means. Nothing that goes wrong on a stream stops the request it belongs to.
@@ -20,10 +20,10 @@ from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc import access_log, wire
 from lodestar_extproc.extproc.events import Event, Phase, Reply
 from lodestar_extproc.extproc.exchange import Exchange
-from lodestar_extproc.extproc.health import Health
+from lodestar_extproc.extproc.grpc_health import HealthServicer
 from lodestar_extproc.extproc.pools import Overrides, PoolRouters
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.extproc.transitions import ProtocolError
-from lodestar_extproc.extproc.verdict import Verdict
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     ProcessingRequest,
     StreamAccessLogsMessage,
@@ -50,14 +50,17 @@ class ListenError(OSError):
     """An address could not be bound."""
 
 
-class EdgeListener(Protocol):
-    """Who is told what happens at the edge: metrics."""
+class StreamListener(Protocol):
+    """Who is told of streams and log entries: metrics."""
 
     def stream_opened(self) -> None: ...
 
     def message(self, phase: Phase) -> None: ...
 
-    def stream_closed(self, verdict: Verdict) -> None: ...
+    def stream_closed(self, outcome: StreamOutcome) -> None: ...
+
+    def messages_repeated(self, n_messages: int) -> None:
+        """So many messages of a stream came after the request they belong to had ended."""
 
     def stream_failed(self, reason: str) -> None:
         """*reason* is `protocol` or `internal`."""
@@ -66,7 +69,7 @@ class EdgeListener(Protocol):
         """*outcome* is None for an entry that was of no use."""
 
 
-class EdgeServer:
+class ExtProcServer:
     """Serves Envoy.
 
     Args:
@@ -77,7 +80,7 @@ class EdgeServer:
     def __init__(
         self,
         routers: PoolRouters,
-        listener: EdgeListener,
+        listener: StreamListener,
         *,
         access_log: bool = True,
         clock: Callable[[], float] = time.monotonic,
@@ -86,8 +89,8 @@ class EdgeServer:
         self._listener = listener
         self._access_log = access_log
         self._clock = clock
-        self._health = Health()
-        self._survival = _Survival(listener)
+        self._health = HealthServicer()
+        self._boundary = _ErrorBoundary(listener)
         self._log_streams: set[asyncio.Task[Any] | None] = set()
         self._servers: list[Any] = []
 
@@ -169,7 +172,7 @@ class EdgeServer:
         wanted = self._routers.headers
         self._listener.stream_opened()
         try:
-            with self._survival:
+            with self._boundary:
                 async for data in messages:
                     message = wire.parse(data)
                     if exchange is None:
@@ -184,10 +187,9 @@ class EdgeServer:
             self._close(exchange)
 
     def _replies(self, exchange: Exchange, event: Event) -> tuple[Reply, ...]:
-        given: list[tuple[Reply, ...]] = []
-        with self._survival:
-            given.append(exchange.receive(event))
-        return given[0] if given else exchange.go_on_without_us(event)
+        with self._boundary:
+            return exchange.receive(event)
+        return exchange.go_on_without_us(event)
 
     def _exchange(self, message: ProcessingRequest, context: Any) -> Exchange:
         sent = dict(context.invocation_metadata())
@@ -199,13 +201,15 @@ class EdgeServer:
         )
 
     def _close(self, exchange: Exchange | None) -> None:
-        verdict = Verdict.CUT
+        outcome = StreamOutcome.CUT
         if exchange is not None:
             exchange.close(self._clock())
-            verdict = exchange.verdict
+            outcome = exchange.outcome
+            if exchange.n_repeats:
+                self._listener.messages_repeated(exchange.n_repeats)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug("exchange %s", exchange.summary())
-        self._listener.stream_closed(verdict)
+        self._listener.stream_closed(outcome)
 
     async def _stream_access_logs(
         self, messages: AsyncIterator[StreamAccessLogsMessage], _context: object
@@ -225,7 +229,7 @@ class EdgeServer:
         async for message in messages:
             at_s = self._clock()
             for entry in message.http_logs.log_entry:
-                with self._survival:
+                with self._boundary:
                     self._log_entry(entry, at_s)
 
     def _log_entry(self, entry: Any, at_s: float) -> None:
@@ -235,13 +239,13 @@ class EdgeServer:
             self._routers.complete(completion)
 
 
-class _Survival:
-    """Around a stream, a message or a log entry: what goes wrong there is told and goes no further.
+class _ErrorBoundary:
+    """Around a stream, a message or a log entry: errors there are counted, logged and suppressed.
 
-    It is entered several times a request: a generator would cost ten times as much.
+    It is entered several times for each request; a generator would cost ten times as much.
     """
 
-    def __init__(self, listener: EdgeListener) -> None:
+    def __init__(self, listener: StreamListener) -> None:
         self._listener = listener
         self._warned: set[str] = set()
 

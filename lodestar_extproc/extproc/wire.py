@@ -22,7 +22,6 @@ from lodestar_extproc.extproc.context import (
 from lodestar_extproc.extproc.events import (
     BodyMode,
     BodyPart,
-    Choose,
     Continue,
     Event,
     Headers,
@@ -36,6 +35,7 @@ from lodestar_extproc.extproc.events import (
     ResponseEvent,
     ResponseHeaders,
     ResponseTrailers,
+    RouteTo,
 )
 from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
@@ -156,7 +156,7 @@ def encode(reply: Reply) -> bytes:
     if isinstance(reply, Continue) and not reply.headers:
         return _CONTINUE[reply.phase]
     message = envoy_pb2.ProcessingResponse()
-    if isinstance(reply, Choose):
+    if isinstance(reply, RouteTo):
         _set_choice(message, reply)
     elif isinstance(reply, Continue):
         _go_on(message, reply.phase)
@@ -175,7 +175,7 @@ def encode(reply: Reply) -> bytes:
     return _serialize(message)
 
 
-def _set_choice(message: envoy_pb2.ProcessingResponse, reply: Choose) -> None:
+def _set_choice(message: envoy_pb2.ProcessingResponse, reply: RouteTo) -> None:
     _go_on(message, reply.phase)
     if reply.body is not None:
         replaced: Any = getattr(message, reply.phase).response

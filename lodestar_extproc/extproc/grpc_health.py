@@ -1,4 +1,4 @@
-"""Health: `grpc.health.v1`, answered on the loop that decides, so that a stall shows.
+"""HealthServicer: `grpc.health.v1`, answered on the loop that decides, so that a stall shows.
 
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
@@ -26,7 +26,7 @@ _READY_SERVICES = ("", "readiness", EXT_PROC_SERVICE, "inference-extension")
 _SERVICES = (*_READY_SERVICES, LIVENESS)
 
 
-class Health:
+class HealthServicer:
     """Owner of the answer to "may I send you requests?"."""
 
     def __init__(self) -> None:
