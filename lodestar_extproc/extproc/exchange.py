@@ -80,7 +80,7 @@ class Exchange:
         self._tests_conformance = False
         self._observation: Observation | None = None
         self._seen_enough = False
-        if stream_mode is StreamMode.OBSERVING:
+        if stream_mode is StreamMode.OBSERVED:
             self._observation = Observation(routers, access_log=access_log)
 
     @property
@@ -97,7 +97,7 @@ class Exchange:
         action = self._actions[self.state].get(event.kind)
         if action is None:
             came_while = self.state
-            self._enter(ActionResult.ENDED)
+            self._enter(ActionResult.CLOSED)
             raise ProtocolError(f"{event.kind} came while {came_while}")
         result, replies = self._ACTIONS[action](self, event)
         self._enter(result)
@@ -107,7 +107,7 @@ class Exchange:
         """A bug of ours met *event*: what to answer, so that nothing that is held here is lost."""
         if self.done:
             return ()
-        result: ActionResult = ActionResult.ENDED
+        result = ActionResult.CLOSED
         replies: Replies = ()
         if isinstance(event, ResponseEvent):
             self._seen_enough = True
@@ -121,7 +121,7 @@ class Exchange:
 
     def close(self, at_s: float) -> None:
         """The stream is over, in whatever state. Idempotent."""
-        self._enter(ActionResult.ENDED)
+        self._enter(ActionResult.CLOSED)
         if self._observation is not None:
             self._observation.close(at_s)
 

@@ -79,7 +79,7 @@ class StepByStep:
 
     def give_up(self, _event: Event, _body: bytes) -> Done:
         # Envoy goes on by itself when the stream ends.
-        return ActionResult.ENDED, ()
+        return ActionResult.CLOSED, ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class SentAnswers:
         return (Continue(event.phase),)
 
     def give_up(self, _event: ResponseEvent) -> Done:
-        return ActionResult.ENDED, ()
+        return ActionResult.CLOSED, ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ REQUEST_STRATEGIES: Mapping[StreamMode, RequestStrategy] = MappingProxyType(
         StreamMode.STREAMED: StepByStep(may_change_body=False),
         StreamMode.HEADERS_ONLY: StepByStep(may_change_body=False),
         StreamMode.FULL_DUPLEX: HeldRequests(),
-        StreamMode.OBSERVING: ObservedRequests(may_change_body=False),
+        StreamMode.OBSERVED: ObservedRequests(may_change_body=False),
     }
 )
 ANSWER_STRATEGIES: Mapping[AnswerMode, AnswerStrategy] = MappingProxyType(

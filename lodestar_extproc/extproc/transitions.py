@@ -28,7 +28,7 @@ class StreamMode(StrEnum):
     STREAMED = "streamed"
     HEADERS_ONLY = "headers only"
     FULL_DUPLEX = "full duplex"
-    OBSERVING = "observing"
+    OBSERVED = "observed"
 
 
 class AnswerMode(StrEnum):
@@ -85,7 +85,9 @@ class ActionResult(StrEnum):
     ANSWERED_EARLY = "Envoy answered before a decision"
     WATCHED = "more of the answer is wanted"
     SEEN_ENOUGH = "no more of the answer is wanted"
-    ENDED = "nothing follows"
+    ENDED = "the answer has ended"
+    CLOSED = "the stream is over"
+    """Not of an action: Envoy or we ended the stream, in whatever state."""
     SKIPPED = "nothing changed"
 
 
@@ -115,7 +117,7 @@ _ANSWER_MODES: Mapping[BodyMode, AnswerMode] = MappingProxyType(
 def modes_of(opening: Opening) -> tuple[StreamMode, AnswerMode]:
     """How Envoy sends request and answer on the stream that began with *opening*."""
     if opening.observing:
-        return StreamMode.OBSERVING, AnswerMode.OBSERVED
+        return StreamMode.OBSERVED, AnswerMode.OBSERVED
     return _STREAM_MODES[opening.request_body_mode], _ANSWER_MODES[opening.response_body_mode]
 
 
@@ -202,7 +204,7 @@ ACTIONS: Mapping[StreamMode, Mapping[StreamState, Row]] = MappingProxyType(
             },
             **_AFTER_THE_DECISION,
         },
-        StreamMode.OBSERVING: {
+        StreamMode.OBSERVED: {
             StreamState.IDLE: {
                 MessageKind.REQUEST_HEADERS: Action.SKIP,
                 MessageKind.REQUEST_WITHOUT_BODY: Action.SKIP,
@@ -238,6 +240,7 @@ _ALWAYS: Mapping[ActionResult, StreamState] = MappingProxyType(
         ActionResult.REJECTED: StreamState.DONE,
         ActionResult.WATCHED: StreamState.ANSWERING,
         ActionResult.ENDED: StreamState.DONE,
+        ActionResult.CLOSED: StreamState.DONE,
     }
 )
 _SENT: Mapping[ActionResult, StreamState] = MappingProxyType(

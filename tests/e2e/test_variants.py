@@ -1,4 +1,4 @@
-"""Every shipped way to wire the edge into Envoy: what each sees, and what it loses."""
+"""Every shipped way to wire Lodestar into Envoy: what each sees, and what it loses."""
 
 from __future__ import annotations
 

@@ -396,7 +396,7 @@ OPENINGS = {
         request_body_mode=BodyMode.FULL_DUPLEX_STREAMED,
         response_body_mode=BodyMode.FULL_DUPLEX_STREAMED,
     ),
-    StreamMode.OBSERVING: OBSERVING,
+    StreamMode.OBSERVED: OBSERVING,
 }
 
 
@@ -419,7 +419,7 @@ def test_any_order_of_four_events_has_a_defined_answer(mode, access_log):
                 replies = exchange.receive(event)
             except ProtocolError:
                 break
-            if mode is StreamMode.OBSERVING:
+            if mode is StreamMode.OBSERVED:
                 assert replies == ()
             elif mode is not StreamMode.FULL_DUPLEX:
                 assert len(replies) == 1, "Envoy waits for exactly one reply to each message"

@@ -99,7 +99,7 @@ def test_the_router_hears_as_late_as_the_edge_tells_it():
     assert token.at_s == pytest.approx(3.0 + record.ttft_s + 0.5)
     assert 1.0 <= end.at_s - 3.0 - record.e2e_s <= 2.0
     assert end.outcome is Outcome.SERVED
-    assert end.output_tokens is None, "no default edge counts tokens"
+    assert end.output_tokens is None, "no default Envoy counts tokens"
 
 
 def test_a_turn_comes_after_the_answer_and_the_pause_whatever_else_is_due():
