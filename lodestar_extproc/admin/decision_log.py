@@ -1,4 +1,4 @@
-"""DecisionLog: the last decisions, what followed, and why each was made; never a word of a prompt.
+"""DecisionLog: the last decisions, why each was made, and what followed; never a prompt's text.
 
 It listens to the routers and answers questions; it decides nothing and keeps nothing on disk.
 """
@@ -16,14 +16,15 @@ from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.features import FEATURES
 
 CAPACITY = 256
+"""Decisions kept, as many as the page asks for. A judgement: a few MiB with their candidates."""
 MAX_HELD_BLOCKS = 256
-"""Hashes of a longer prompt are let go when its request has ended."""
+"""Hashes of a longer prompt are let go when its request has ended. 16 KiB of text: most chats."""
 
 _WHY = (
     (Reason.POLICY, "its rule ranked it first"),
-    (Reason.MODEL, "the model ranked it first"),
-    (Reason.BURN_IN, "the model had too few samples, so the fallback ranked it first"),
-    (Reason.UNTRUSTED, "the model's live error was too high, so the fallback ranked it first"),
+    (Reason.MODEL, "the predictor ranked it first"),
+    (Reason.BURN_IN, "the predictor had too few samples, so the fallback ranked it first"),
+    (Reason.UNTRUSTED, "the predictor's live error was too high, so the fallback ranked it first"),
     (Reason.OUT_OF_RANGE, "it was unlike anything learned, so the fallback ranked it first"),
     (Reason.EXPLORATION, "little was known of it, so it was tried on purpose"),
     (Reason.ONLY_ENDPOINT, "there was no other"),
@@ -83,7 +84,7 @@ class DecisionLog:
         if logged is None:
             return
         if len(decision.candidates.request.block_hashes) > MAX_HELD_BLOCKS:
-            # Until now the router held them too.
+            # Until now the router held the hashes too, so this saved nothing.
             logged.decision = decision.without_prompt()
         logged.outcome = event.outcome
         logged.duration_s = event.duration_s
@@ -185,7 +186,7 @@ def _at(values: FloatArray | None, index: int) -> float | None:
 
 
 def _explanation(logged: LoggedDecision) -> str:
-    """Why, in sentences."""
+    """Say in sentences why the decision was made and what followed."""
     decision = logged.decision
     candidates, chosen = decision.candidates, decision.chosen
     why = dict(_WHY)[decision.ranking.reason]
@@ -203,7 +204,7 @@ def _explanation(logged: LoggedDecision) -> str:
     if predicted_s is not None:
         others = [logged.predicted_s(i) or 0.0 for i in decision.ranking.order[1:]]
         best = f", the best other {min(others):.3f} s" if others else ""
-        text += f"Predicted TTFT {predicted_s:.3f} s (model {decision.predicted_by}){best}. "
+        text += f"Predicted TTFT {predicted_s:.3f} s (predictor {decision.predicted_by}){best}. "
     return text + _what_followed(logged)
 
 

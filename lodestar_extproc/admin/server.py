@@ -1,4 +1,4 @@
-"""AdminServer: HTTP for operators: metrics, readiness, the fleet, decisions and why, a page.
+"""AdminServer: HTTP for operators: metrics, readiness, the fleet, decisions explained, a page.
 
 It only reads: nothing here changes what the service does.
 """
@@ -21,6 +21,7 @@ from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
 from lodestar_extproc.routing.pool_view import PoolView
 
 DEFAULT_LIMIT = 50
+"""Decisions that `/decisions` shows when no limit is asked for. A judgement: a screen or two."""
 _HEADERS = MappingProxyType(
     {
         "Cache-Control": "no-store",
@@ -33,7 +34,7 @@ _HEADERS = MappingProxyType(
 
 
 class ServingState(StrEnum):
-    """Of the life of the process."""
+    """Whether the process takes requests yet, or still."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -87,7 +88,7 @@ class AdminServer:
             self._runner = None
 
     def set_ready(self, *, ready: bool) -> None:
-        """What `/ready` says: not ready before the first time, draining after it."""
+        """Set what `/ready` says: not ready at first, and draining once it has been ready."""
         if ready:
             self._phase = ServingState.SERVING
         elif self._phase is ServingState.SERVING:
@@ -144,7 +145,7 @@ class AdminServer:
 
 
 def _json(value: dict[str, Any], status: int = 200) -> web.Response:
-    """NaN, which is how arrays say unknown, becomes null."""
+    """Encode *value*; NaN, which stands for unknown in arrays, becomes null."""
     return web.Response(
         body=orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY),
         status=status,

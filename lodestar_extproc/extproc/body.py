@@ -33,7 +33,7 @@ _SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
 
 
 def kind_of(method: str, path: str) -> RequestKind | None:
-    """The API behind *method* and *path*; None for what is no inference.
+    """The API that *method* and *path* call; None where the request is no inference.
 
     >>> kind_of("POST", "/v1/chat/completions?trace=1")
     <RequestKind.CHAT_COMPLETIONS: 'chat_completions'>
@@ -106,7 +106,7 @@ def unparsed(
 
 
 def _session(name: str, fields: Mapping[str, Any]) -> int | None:
-    """The hash of *name*, else of the first field that names a session; names are not kept."""
+    """Hash *name*, or else the first field that names a session; the names are not kept."""
     if name:
         return xxhash.xxh3_64_intdigest(name.encode())
     for field in _SESSION_FIELDS:
@@ -135,7 +135,7 @@ def _seed(model: str, cache_salt: object) -> int:
 
 
 def _block_hashes(sequences: tuple[Prompt, ...], seed: int) -> tuple[int, ...]:
-    """A batch's chains stand one after the other, each beginning anew."""
+    """Hash each prompt of a batch as a chain of its own, and join the chains."""
     if len(sequences) == 1:
         return hash_blocks(sequences[0].data[:MAX_HASHED_BYTES], seed)
     left = MAX_HASHED_BYTES

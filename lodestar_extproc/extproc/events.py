@@ -35,7 +35,7 @@ class Phase(StrEnum):
 
 
 class MessageKind(StrEnum):
-    """What an event means for the order of a stream; trailers and last chunks both end a body."""
+    """What an event is to the order of a stream; trailers and the last part both end a body."""
 
     REQUEST_HEADERS = "request headers"
     REQUEST_WITHOUT_BODY = "request without a body"
@@ -176,7 +176,7 @@ class ResponseTrailers(ResponseEvent):
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Go on, nothing changed but *headers*, which are set."""
+    """Go on and set *headers*; nothing else changes."""
 
     phase: Phase
     headers: Headers = ()

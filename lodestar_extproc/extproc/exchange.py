@@ -193,7 +193,7 @@ class Exchange:
         settings = router.settings
         self._tests_conformance = settings.conformance_headers
         try:
-            return self._decide(router, event, content, n_bytes)
+            return self._route_by(router, event, content, n_bytes)
         except body.InvalidRequest as error:
             return self._reject(refusals.invalid_request(str(error)), StreamOutcome.REJECTED)
         except Overloaded as error:
@@ -205,7 +205,7 @@ class Exchange:
                 return self._reject(refusals.no_endpoint(str(error)), StreamOutcome.NO_ENDPOINT)
             return self._leave_to_envoy(event, StreamOutcome.NO_ENDPOINT, content)
 
-    def _decide(
+    def _route_by(
         self, router: PoolRouter, event: RequestEvent, content: bytes | None, n_bytes: int
     ) -> Done:
         """The decision, and the body with it where Envoy is to get one from here."""
@@ -244,7 +244,7 @@ class Exchange:
         n_named = 0 if settings.shadow else settings.retry_candidates
         addresses = decision.addresses[:n_named]
         headers = conformance.request_headers(addresses) if self._tests_conformance else ()
-        phase = self._requests.decided_at(event)
+        phase = self._requests.reply_phase(event)
         return RouteTo(phase, addresses, decision.decision_id, headers, new_body)
 
     def _leave_to_envoy(
@@ -252,7 +252,7 @@ class Exchange:
     ) -> Done:
         """Envoy goes on by its own policy."""
         self.outcome = outcome
-        reply = Continue(self._requests.decided_at(event))
+        reply = Continue(self._requests.reply_phase(event))
         return ActionResult.PASSED, (reply, *self._requests.given_back(event, content))
 
     def _reject(self, refusal: Reject, outcome: StreamOutcome) -> Done:

@@ -49,7 +49,7 @@ class IncomingRequest:
         self.is_complete = self.is_complete or event.kind in _ENDS
 
     def take(self, event: RequestEvent) -> None:
-        """Keep what *event* brings; of several subsets the last counts."""
+        """Keep what *event* brings; a later subset replaces an earlier one."""
         self.note(event)
         if event.subset is not None:
             self._subset = event.subset
@@ -62,17 +62,17 @@ class IncomingRequest:
 
     @property
     def is_inference(self) -> bool:
-        """By its method and path."""
+        """Whether its method and path call an inference API."""
         return self._kind is not RequestKind.UNKNOWN
 
     @property
     def request_id(self) -> str:
-        """Envoy's; empty where it sent none."""
+        """Envoy's id of the request; empty where it sent none."""
         return self._headers.get(REQUEST_ID, "")
 
     @property
     def announced_bytes(self) -> int:
-        """The length of its body, as the headers tell; 0 where they do not."""
+        """The body's length that the headers tell; 0 where they tell none."""
         length = self._headers.get(CONTENT_LENGTH, "")
         return int(length) if length.isdecimal() and len(length) < 16 else 0
 
@@ -88,9 +88,9 @@ class IncomingRequest:
     def read(
         self, content: bytes | None, n_bytes: int, router: PoolRouter, *, may_rename: bool
     ) -> tuple[InferenceRequest, bytes | None]:
-        """What routing needs of it; and *content* as the engine is to get it.
+        """Read the request for routing; and *content* as the engine is to get it.
 
-        By its size alone where *content* is None, or no inference.
+        The request is known by its size alone where *content* is None or no inference.
 
         Args:
             may_rename: its body can still be changed, to ask for another model.

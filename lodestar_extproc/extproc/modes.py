@@ -41,7 +41,7 @@ class RequestStrategy(Protocol):
     def acknowledge(self, event: Event) -> Replies:
         """Reply to a part of a request that decides nothing."""
 
-    def decided_at(self, event: Event) -> Phase:
+    def reply_phase(self, event: Event) -> Phase:
         """The part of the request whose reply tells what was decided when *event* came."""
 
     def replaced_body(self, received: bytes | None, wanted: bytes | None) -> bytes | None:
@@ -68,7 +68,7 @@ class StepByStep:
     def acknowledge(self, event: Event) -> Replies:
         return (Continue(event.phase),)
 
-    def decided_at(self, event: Event) -> Phase:
+    def reply_phase(self, event: Event) -> Phase:
         return event.phase
 
     def replaced_body(self, received: bytes | None, wanted: bytes | None) -> bytes | None:
@@ -93,7 +93,7 @@ class HeldRequests:
     def acknowledge(self, _event: Event) -> Replies:
         return ()
 
-    def decided_at(self, _event: Event) -> Phase:
+    def reply_phase(self, _event: Event) -> Phase:
         return Phase.REQUEST_HEADERS
 
     def replaced_body(self, _received: bytes | None, _wanted: bytes | None) -> bytes | None:

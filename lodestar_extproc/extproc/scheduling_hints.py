@@ -51,12 +51,12 @@ def scheduling_hints(headers: Mapping[str, str], settings: PoolSettings) -> Sche
 
 
 def _first(headers: Mapping[str, str], names: Iterable[str]) -> str:
-    """The first of *names* that is not empty."""
+    """The first header of *names* that is not empty; empty where none is."""
     return next(filter(None, map(headers.get, names)), "")
 
 
 def _bound_s(headers: Mapping[str, str], names: Iterable[str]) -> float | None:
-    """The first readable one; a value that is no positive number of milliseconds is no bound."""
+    """The first header that holds a positive number of milliseconds, as seconds."""
     for name in names:
         try:
             bound_s = float(headers[name]) / 1e3

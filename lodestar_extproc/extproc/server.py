@@ -31,11 +31,16 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
 )
 
 MAX_MESSAGE_BYTES = 64 * 2**20
-"""gRPC's default of 4 MiB turns a larger body into a 500."""
+"""gRPC's default of 4 MiB turns a larger body into a 500.
+
+A judgement: sixteen times that holds a million tokens and some images.
+"""
 _OPTIONS = (
+    # Far above any number of requests in flight: a stream that waits here is a request that waits.
     ("grpc.max_concurrent_streams", 100_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # HTTP/2's 16 KiB and gRPC's 64 KiB would cut every large body into many pieces.
     ("grpc.http2.max_frame_size", 2**20),
     ("grpc.http2.lookahead_bytes", 2**20),
     # A second process on the same port would get a random share of the connections.
@@ -66,7 +71,7 @@ class StreamListener(Protocol):
         """*reason* is `protocol` or `internal`."""
 
     def log_entry(self, outcome: Outcome | None) -> None:
-        """*outcome* is None for an entry that was of no use."""
+        """*outcome* is None for an entry that belongs to no request known here."""
 
 
 class ExtProcServer:
@@ -145,13 +150,13 @@ class ExtProcServer:
         To let Envoy go elsewhere before, stop serving and wait for its health checks.
         """
         self._health.end()
-        # Envoy never ends these, and they would be waited for.
+        # Envoy never ends these; `server.stop` would wait for them to the end of the grace period.
         for stream in filter(None, self._log_streams):
             stream.cancel()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        # Bytes in, bytes out: garbage is then ours to count, and constant replies are encoded once.
+        # Bytes in, bytes out: we can count garbage then, and encode constant replies once.
         process = grpc.stream_stream_rpc_method_handler(self._process)
         stream_logs = grpc.stream_unary_rpc_method_handler(
             self._stream_access_logs,
@@ -219,7 +224,7 @@ class ExtProcServer:
         try:
             await self._read_log(messages)
         except asyncio.CancelledError:
-            # By `stop`: only an answer ends the stream before the grace period does.
+            # `stop` cancelled it: only a reply ends the stream before the grace period does.
             pass
         finally:
             self._log_streams.discard(stream)
@@ -250,7 +255,7 @@ class _ErrorBoundary:
         self._warned: set[str] = set()
 
     def __enter__(self) -> None:
-        """Nothing to prepare."""
+        """There is nothing to prepare."""
 
     def __exit__(
         self, _type: object, error: BaseException | None, _traceback: TracebackType | None
@@ -259,7 +264,7 @@ class _ErrorBoundary:
             self._listener.stream_failed("protocol")
             self._warn_once(f"ext_proc stream ended early: {error}")
             return True
-        # The only place: no bug of ours may stop a request. A cancellation goes on.
+        # The only catch-all: no bug of ours may stop a request. A cancellation is no Exception.
         if isinstance(error, Exception):
             self._listener.stream_failed("internal")
             _log.error("ext_proc stream ended early", exc_info=error)
@@ -267,7 +272,7 @@ class _ErrorBoundary:
         return False
 
     def _warn_once(self, text: str) -> None:
-        """A filter set up wrongly errs on every request."""
+        """Warn of each text once: a filter that is configured wrongly errs on every request."""
         level = logging.DEBUG if text in self._warned else logging.WARNING
         self._warned.add(text)
         _log.log(level, text)
@@ -283,6 +288,6 @@ def _bind(server: Any, address: str, credentials: grpc.ServerCredentials | None)
 
 
 def _method(path: str) -> tuple[str, str]:
-    """`/service/name` as (service, name)."""
+    """Split `/service/name` into service and name."""
     service, _, name = path.removeprefix("/").partition("/")
     return service, name

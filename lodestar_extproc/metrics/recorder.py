@@ -29,7 +29,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Children(dict[tuple[str, ...], Any]):
-    """One metric's children by label values, made when first asked for; a hit costs 0.1 µs."""
+    """One metric's children by label values, each made when first asked for; a hit costs 0.1 µs."""
 
     def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Metrics:
             self._predicted_ttft[decision.pool, address].observe(predicted_s)
             self._ttft_error[(decision.pool,)].observe(abs(ttft_s - predicted_s) / ttft_s)
 
-    # -- what the streams reports -----------------------------------------------------------------
+    # -- what streams report --------------------------------------------------------------------
 
     def stream_opened(self) -> None:
         """See `StreamListener`."""
@@ -206,7 +206,7 @@ class Metrics:
         self._journal_entries[(result,)].inc(n)
 
     def _show_zeroes(self, pools: Iterable[str] = ()) -> None:
-        """What alerts watch is there from the start: a series born at 1 has never increased."""
+        """Show from the start what alerts watch: a series that begins at 1 has never increased."""
         for result in ("applied", "refused"):
             self._config_reloads[(result,)].inc(0)
         for reason in ("protocol", "internal"):
