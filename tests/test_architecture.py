@@ -105,3 +105,14 @@ def test_whatever_goes_wrong_is_caught_at_the_edge_and_nowhere_else():
     found = [name for name, tree in trees for node in ast.walk(tree) if catches_everything(node)]
 
     assert found == ["extproc/server.py"]
+
+
+def test_no_class_name_stands_twice():
+    found = [
+        node.name
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+
+    assert sorted(name for name in set(found) if found.count(name) > 1) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from lodestar_extproc.extproc.events import MessageKind
 from lodestar_extproc.extproc.transitions import (
@@ -44,7 +44,6 @@ _DRAWN: tuple[tuple[StreamMode, AnswerMode], ...] = (
     (StreamMode.HEADERS_ONLY, AnswerMode.SENT),
 )
 """Each way of sending requests, with the answers that `envoy/` and its variants pair it with."""
-_STATE_NAMES: Mapping[StreamState, str] = {state: state.name.lower() for state in StreamState}
 
 
 def states_page() -> str:
@@ -59,9 +58,9 @@ def _diagram(stream_mode: StreamMode, answer_mode: AnswerMode) -> str:
         f"## Request {stream_mode}, answer {answer_mode}\n",
         "```mermaid",
         "stateDiagram-v2",
-        f"    [*] --> {_STATE_NAMES[StreamState.IDLE]}",
+        f"    [*] --> {_id(StreamState.IDLE)}",
         *_arrows(stream_mode, answer_mode),
-        f"    {_STATE_NAMES[StreamState.DONE]} --> [*]",
+        f"    {_id(StreamState.DONE)} --> [*]",
         "```\n",
         "| state | " + " | ".join(MessageKind) + " |",
         "|---" * (len(MessageKind) + 1) + "|",
@@ -84,7 +83,12 @@ def _arrows(stream_mode: StreamMode, answer_mode: AnswerMode) -> Iterator[str]:
                     after = NEXT_STATES[answer_mode][result]
                     reasons.setdefault(after, {})[result] = None
         for after, results in reasons.items():
-            yield f"    {_STATE_NAMES[state]} --> {_STATE_NAMES[after]}: {' or '.join(results)}"
+            yield f"    {_id(state)} --> {_id(after)}: {' or '.join(results)}"
+
+
+def _id(state: StreamState) -> str:
+    """Mermaid's name of *state*, one word."""
+    return state.name.lower()
 
 
 def _reachable(
