@@ -127,8 +127,8 @@ class Exchange:
 
     def _enter(self, result: ActionResult) -> None:
         """The only change of state. A body is held while the request is read, and no longer."""
-        self.state = self._next_states.get(result, self.state)
-        if self.state is not StreamState.READING:
+        before, self.state = self.state, self._next_states.get(result, self.state)
+        if self.state is not before and self.state is not StreamState.READING:
             self._request.held.clear()
 
     def summary(self) -> str:

@@ -13,7 +13,6 @@ import kubernetes_validate
 import pytest
 import typer
 from jsonschema import Draft202012Validator
-from lodestar_extproc.extproc.health import _SERVICES
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 from ruamel.yaml import YAML
@@ -23,6 +22,7 @@ from lodestar_extproc.commands.cli import app
 from lodestar_extproc.commands.serve import watched_by
 from lodestar_extproc.config import InferencePoolRef, ServiceRef
 from lodestar_extproc.config.picker import read_settings_file
+from lodestar_extproc.extproc.grpc_health import _SERVICES
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (ROOT / "deploy" / "kubernetes", ROOT / "envoy" / "istio", ROOT / "envoy" / "kubernetes")
