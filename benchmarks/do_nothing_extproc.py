@@ -17,7 +17,7 @@ import grpc
 import uvloop
 
 from lodestar_extproc import names
-from lodestar_extproc.extproc.health import Health
+from lodestar_extproc.extproc.grpc_health import HealthServicer
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     HeaderValueOption,
     ProcessingRequest,
@@ -85,7 +85,7 @@ class DoNothing:
 
 async def main(address: str, pick: str) -> None:
     server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
-    health = Health()
+    health = HealthServicer()
     server.add_generic_rpc_handlers((*DoNothing(pick).handlers(), health.handler()))
     server.add_insecure_port(address)
     await server.start()

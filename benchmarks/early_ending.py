@@ -12,7 +12,7 @@ import sys
 from lodestar_extproc.commands.cli import app
 from lodestar_extproc.extproc import server
 from lodestar_extproc.extproc.exchange import Exchange
-from lodestar_extproc.extproc.verdict import Verdict
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 
 AFTER = sys.argv.pop(1)
 
@@ -20,7 +20,7 @@ AFTER = sys.argv.pop(1)
 class EarlyEnding(Exchange):
     @property
     def done(self) -> bool:
-        if super().done or self.verdict is not Verdict.CHOSEN:
+        if super().done or self.outcome is not StreamOutcome.ROUTED:
             return super().done
         seen = self._observation
         return AFTER == "request" or (seen is not None and seen._told_first_token)  # noqa: SLF001

@@ -173,7 +173,7 @@ class World:
             pid = await self._start_ours(name, config, at)
         elif name == NOTHING:
             script = str(Path(__file__).with_name("do_nothing_extproc.py"))
-            command = [sys.executable, script, f"127.0.0.1:{at.edge}", self._addresses[0]]
+            command = [sys.executable, script, f"127.0.0.1:{at.ext_proc}", self._addresses[0]]
             pid = self._processes.start(name, command)
         command = [beside_python("envoy"), "--config-path", str(config), "--concurrency", "1"]
         quiet = ["--log-level", "warning", "--use-dynamic-base-id"]

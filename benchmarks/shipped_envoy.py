@@ -28,7 +28,7 @@ def _configured(
     resources = config["static_resources"]
     resources["listeners"][0]["address"] = _address(f"127.0.0.1:{ports.listener}")
     clusters = {cluster["name"]: cluster for cluster in resources["clusters"]}
-    _set_endpoints(clusters[LODESTAR], [(f"127.0.0.1:{ports.edge}", "")])
+    _set_endpoints(clusters[LODESTAR], [(f"127.0.0.1:{ports.ext_proc}", "")])
     _set_endpoints(clusters[POOL], engines)
     clusters[POOL]["metadata"]["filter_metadata"]["lodestar"] |= settings
     return config

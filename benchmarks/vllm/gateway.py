@@ -49,9 +49,9 @@ async def running_gateway(
         settings: of the pool, over those of the shipped file.
         folder: for its configuration and output; it exists.
     """
-    listener, envoy_admin, edge, admin = free_ports(4)
+    listener, envoy_admin, ext_proc, admin = free_ports(4)
     file = folder / "envoy.json"
-    config = gateway_config(engines, settings, listener, envoy_admin, edge)
+    config = gateway_config(engines, settings, listener, envoy_admin, ext_proc)
     file.write_text(json.dumps(config, indent=1))
     admin_url = f"http://127.0.0.1:{admin}"
     serve = (sys.executable, "-m", "lodestar_extproc", "serve", "--envoy-config", str(file))
@@ -73,7 +73,7 @@ def gateway_config(
     settings: Mapping[str, Any],
     listener: int,
     envoy_admin: int,
-    edge: int,
+    ext_proc: int,
 ) -> dict[str, Any]:
     """The shipped envoy.yaml with our addresses; answers name the engine that gave them."""
     config = YAML(typ="safe").load(ENVOY_FILE)
@@ -85,7 +85,7 @@ def gateway_config(
         {"header": {"key": SERVED_BY, "value": "%UPSTREAM_REMOTE_ADDRESS%"}}
     ]
     for cluster in resources["clusters"]:
-        members = [_member(edge)]
+        members = [_member(ext_proc)]
         if cluster["name"] == "engines":
             members = [_member(each.port, each.kind) for each in engines]
             cluster["metadata"]["filter_metadata"]["lodestar"] |= settings

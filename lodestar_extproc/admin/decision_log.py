@@ -1,4 +1,4 @@
-"""DecisionLog: the last decisions, what followed, and why each was made; never a word of a prompt.
+"""DecisionLog: the last decisions, why each was made, and what followed; never a prompt's text.
 
 It listens to the routers and answers questions; it decides nothing and keeps nothing on disk.
 """
@@ -16,15 +16,15 @@ from lodestar_extproc.features import FEATURES
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 
 CAPACITY = 256
-"""Some seconds of a busy pool; with 64 endpoints a decision holds about 30 KB."""
+"""Decisions kept, as many as the page asks for. A judgement: a few MiB with their candidates."""
 MAX_HELD_BLOCKS = 256
-"""Hashes of a longer prompt are let go when its request has ended."""
+"""Hashes of a longer prompt are let go when its request has ended. 16 KiB of text: most chats."""
 
 _WHY = (
     (Reason.POLICY, "its rule ranked it first"),
-    (Reason.MODEL, "the model ranked it first"),
-    (Reason.BURN_IN, "the model had too few samples, so the fallback ranked it first"),
-    (Reason.UNTRUSTED, "the model's live error was too high, so the fallback ranked it first"),
+    (Reason.MODEL, "the predictor ranked it first"),
+    (Reason.BURN_IN, "the predictor had too few samples, so the fallback ranked it first"),
+    (Reason.UNTRUSTED, "the predictor's live error was too high, so the fallback ranked it first"),
     (Reason.OUT_OF_RANGE, "it was unlike anything learned, so the fallback ranked it first"),
     (Reason.EXPLORATION, "little was known of it, so it was tried on purpose"),
     (Reason.ONLY_ENDPOINT, "there was no other"),
@@ -189,7 +189,7 @@ def _at(values: FloatArray | None, index: int) -> float | None:
 
 
 def _explanation(logged: LoggedDecision) -> str:
-    """Why, in sentences."""
+    """Say in sentences why the decision was made and what followed."""
     decision = logged.decision
     candidates, chosen = decision.candidates, decision.chosen
     why = dict(_WHY)[decision.ranking.reason]
@@ -207,7 +207,7 @@ def _explanation(logged: LoggedDecision) -> str:
     if predicted_s is not None:
         others = [logged.predicted_s(i) or 0.0 for i in decision.ranking.order[1:]]
         best = f", the best other {min(others):.3f} s" if others else ""
-        text += f"Predicted TTFT {predicted_s:.3f} s (model {decision.predicted_by}){best}. "
+        text += f"Predicted TTFT {predicted_s:.3f} s (predictor {decision.predicted_by}){best}. "
     return text + _what_followed(logged)
 
 

@@ -1,4 +1,4 @@
-"""AdminServer: HTTP for operators: metrics, readiness, the fleet, decisions and why, a page.
+"""AdminServer: HTTP for operators: metrics, readiness, the fleet, decisions explained, a page.
 
 It only reads: nothing here changes what the service does.
 """
@@ -20,7 +20,8 @@ from lodestar_extproc.admin.pool_json import pool_json
 from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
 from lodestar_extproc.routing.pool_view import PoolView
 
-DEFAULT_LIMIT = 50  # decisions: what a person looks through
+DEFAULT_LIMIT = 50
+"""Decisions that `/decisions` shows when no limit is asked for. A judgement: a screen or two."""
 _HEADERS = MappingProxyType(
     {
         "Cache-Control": "no-store",
@@ -32,8 +33,8 @@ _HEADERS = MappingProxyType(
 )
 
 
-class ServingPhase(StrEnum):
-    """Of the life of the process."""
+class ServingState(StrEnum):
+    """Whether the process takes requests yet, or still."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -63,7 +64,7 @@ class AdminServer:
         self._metrics = metrics
         self._pools = pools
         self._clock = clock
-        self._phase = ServingPhase.STARTING
+        self._phase = ServingState.STARTING
         self._dashboard = resources.files(__package__).joinpath("dashboard.html").read_bytes()
         self._runner: web.AppRunner | None = None
 
@@ -87,11 +88,11 @@ class AdminServer:
             self._runner = None
 
     def set_ready(self, *, ready: bool) -> None:
-        """What `/ready` says: not ready before the first time, draining after it."""
+        """Set what `/ready` says: not ready at first, and draining once it has been ready."""
         if ready:
-            self._phase = ServingPhase.SERVING
-        elif self._phase is ServingPhase.SERVING:
-            self._phase = ServingPhase.DRAINING
+            self._phase = ServingState.SERVING
+        elif self._phase is ServingState.SERVING:
+            self._phase = ServingState.DRAINING
 
     def _app(self) -> web.Application:
         app = web.Application()
@@ -120,7 +121,7 @@ class AdminServer:
         return _json({"alive": True})
 
     async def _show_ready(self, _request: web.Request) -> web.Response:
-        reasons = [] if self._phase is ServingPhase.SERVING else [str(self._phase)]
+        reasons = [] if self._phase is ServingState.SERVING else [str(self._phase)]
         reasons += [f"pool {p.pool} has no endpoint" for p in self._pools() if not p.states]
         return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
@@ -144,7 +145,7 @@ class AdminServer:
 
 
 def _json(value: dict[str, Any], status: int = 200) -> web.Response:
-    """NaN, which is how arrays say unknown, becomes null."""
+    """Encode *value*; NaN, which stands for unknown in arrays, becomes null."""
     return web.Response(
         body=orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY),
         status=status,

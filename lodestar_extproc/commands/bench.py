@@ -67,7 +67,7 @@ def bench(  # noqa: PLR0913  (one argument an option)
 ) -> None:
     """Compare policies on simulated fleets in virtual time, on the same arrivals.
 
-    The policies and the learner are those of `serve`, told only what the edge of
+    The policies and the learner are those of `serve`, told only what Envoy with
     envoy/envoy.yaml tells them. The first learned policy is compared with every other one.
 
     Examples:

@@ -55,7 +55,7 @@ class Ports:
 
     listener: int
     envoy_admin: int
-    edge: int
+    ext_proc: int
     lodestar_admin: int
 
 
@@ -73,7 +73,7 @@ def bootstrap(
         admin=bootstrap_v3.Admin(address=_address(ports.envoy_admin)),
         static_resources=bootstrap_v3.BootstrapStaticResources(
             listeners=[_listener(ports.listener)],
-            clusters=[_engines(engines, settings), _lodestar(ports.edge)],
+            clusters=[_engines(engines, settings), _lodestar(ports.ext_proc)],
         ),
     )
     return dict(made.to_dict())

@@ -92,10 +92,10 @@ async def running_stack(
 
 
 def _ports(port: int, fleet: FleetPlan) -> tuple[Ports, int]:
-    listener, envoy_admin, edge, lodestar_admin, engines = free_ports(5)
+    listener, envoy_admin, ext_proc, lodestar_admin, engines = free_ports(5)
     # Consecutive ports cannot be reserved; those above a free one are free as a rule.
     return (
-        Ports(port or listener, envoy_admin, edge, lodestar_admin),
+        Ports(port or listener, envoy_admin, ext_proc, lodestar_admin),
         fleet.first_port or min(engines, 65_000 - len(fleet.accelerators)),
     )
 

@@ -3,7 +3,7 @@
 lmetric                          a fixed rule
 learned                          the learned policy with default settings
 learned:predictor=mlp+cost=ttft the same with others
-learned@every_token              told every token of every stream, which no default edge tells
+learned@every_token              told every token of every stream, which no default Envoy tells
 lodestar_paper                   the paper's router: its network, guard, fallback and filter
 clairvoyant, clairvoyant_ttft    see the future of each engine
 conductor, lmetric_by_speed      know each engine's true coefficients

@@ -1,6 +1,6 @@
 """EveryTokenFleet: a fleet that is told every token of every stream.
 
-The default edge looks at first tokens only, and the fleet estimates how far each answer is. This
+A default Envoy shows first tokens only, and the fleet estimates how far each answer is. This
 one shows what that estimate costs.
 """
 

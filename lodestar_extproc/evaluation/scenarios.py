@@ -14,7 +14,7 @@ from typing import Protocol
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.cluster import VirtualCluster
-from lodestar_extproc.simulator.edge import Edge
+from lodestar_extproc.simulator.envoy_signals import EnvoySignals
 
 CHANGE_AT = 1 / 3
 """When the change comes, as a share of the run."""
@@ -86,7 +86,7 @@ class Scenario:
 
     Attributes:
         text: what happens, for tables.
-        edge: what the edge delivers.
+        signals: what Envoy delivers.
         index_ratio: size of the prefix index over that of the engine's cache.
         jitter_cv: spread of the steps' times; None for the engine's own.
         n_routers: each sees only its own requests.
@@ -97,7 +97,7 @@ class Scenario:
     """
 
     text: str
-    edge: Edge = field(default_factory=Edge)
+    signals: EnvoySignals = field(default_factory=EnvoySignals)
     index_ratio: float = 1.0
     jitter_cv: float | None = None
     n_routers: int = 1
@@ -129,23 +129,25 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         ),
         "join": Scenario("a cold instance joins", incidents=(Joining(7),)),
         "leave": Scenario("an instance leaves", incidents=(Leaving(3),)),
-        "scrape_1s": Scenario("metrics every second", edge=Edge(scrape_interval_s=1.0)),
-        "scrape_10s": Scenario("metrics every 10 s", edge=Edge(scrape_interval_s=10.0)),
-        "no_scrape": Scenario("no metrics at all", edge=Edge(scrape_interval_s=math.inf)),
+        "scrape_1s": Scenario("metrics every second", signals=EnvoySignals(scrape_interval_s=1.0)),
+        "scrape_10s": Scenario("metrics every 10 s", signals=EnvoySignals(scrape_interval_s=10.0)),
+        "no_scrape": Scenario(
+            "no metrics at all", signals=EnvoySignals(scrape_interval_s=math.inf)
+        ),
         "index_double": Scenario("prefix index twice the cache", index_ratio=2.0),
         "index_half": Scenario("prefix index half the cache", index_ratio=0.5),
         "tokens_over": Scenario(
             "prompt tokens estimated 1.5 times too high",
-            edge=Edge(token_estimate_ratio=1.5, token_estimate_spread=0.15),
+            signals=EnvoySignals(token_estimate_ratio=1.5, token_estimate_spread=0.15),
         ),
         "tokens_under": Scenario(
             "prompt tokens estimated at 0.6 of the truth",
-            edge=Edge(token_estimate_ratio=0.6, token_estimate_spread=0.15),
+            signals=EnvoySignals(token_estimate_ratio=0.6, token_estimate_spread=0.15),
         ),
         "noise": Scenario("steps vary by 20 %", jitter_cv=0.2),
         "aborts": Scenario(
             "a fifth of the clients leave after 2 s without a token",
-            edge=Edge(abort_ratio=0.2),
+            signals=EnvoySignals(abort_ratio=0.2),
         ),
         "failures": Scenario(
             "three instances crash one after the other, 20 s each",
@@ -154,7 +156,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         "two_routers": Scenario("two routers that share nothing", n_routers=2),
         "false_labels": Scenario(
             "1 of 20 first tokens reported up to 100 times too early or late",
-            edge=Edge(false_label_ratio=0.05),
+            signals=EnvoySignals(false_label_ratio=0.05),
         ),
     }
 )

@@ -145,7 +145,9 @@ class _World:
             )
             for number in range(scenario.n_routers)
         ]
-        self.cluster = VirtualCluster(machines, self._routers, edge=scenario.edge, seed=trial.seed)
+        self.cluster = VirtualCluster(
+            machines, self._routers, signals=scenario.signals, seed=trial.seed
+        )
         self._oracle.watch(self.cluster)
         for incident in scenario.incidents:
             incident.plan(self.cluster, trial.run_s)

@@ -1,1 +1,1 @@
-"""The gRPC edge: protobuf messages in, events and replies between, protobuf messages out."""
+"""Envoy's gRPC services: protobuf messages in, events and replies between, protobuf out."""

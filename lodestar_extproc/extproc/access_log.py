@@ -1,4 +1,4 @@
-"""From an entry of Envoy's access log to the Completion of a request.
+"""Reads the Completion of a request from an entry of Envoy's access log.
 
 It reads what every Envoy sends first and our custom tags for the times only they have, so an Envoy
 without such tags still reports hosts, attempts and ends. It knows no decisions.
@@ -40,11 +40,11 @@ _CLIENT_GONE = frozenset(("DC", "DR"))
 _FAILED = frozenset(_FLAGS.values()) - _CLIENT_GONE
 _ABSENT = ("", "-")
 MAX_TIME_US = 1e12
-"""Eleven days; a longer time is not one."""
+"""Eleven days: no request takes as long, so a larger number is garbage."""
 
 
 def completion(entry: HTTPAccessLogEntry, at_s: float) -> Completion | None:
-    """What *entry* says of a request's end; None where it is no end, or of no request known by id.
+    """Read a request's end from *entry*; None where it tells no end, or no id.
 
     A time that Envoy could not take is None: older ones lack the moment, and an aborted request
     never reached it.

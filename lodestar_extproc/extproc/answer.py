@@ -14,7 +14,10 @@ import orjson
 from lodestar_extproc.extproc.payload import NO_USAGE, Usage, is_error, is_token, usage_of
 
 MAX_DOCUMENT_BYTES = 2**20
-"""The longest event or JSON body that is read; a longer one is content, its usage is lost."""
+"""The longest event or JSON body that is read; a longer one is content, its usage is lost.
+
+A judgement: an answer of 100,000 tokens in one piece is about 400 KB.
+"""
 _DONE = b"[DONE]"
 # Once the first token is out, only events with one of these still matter.
 _LATE_SIGNS = (b'"usage"', b'"error"', b"response.failed")
@@ -89,9 +92,9 @@ class AnswerReader:
             self._buffer += part
 
     def _line(self, line: bytes) -> None:
-        """One line of an event stream; comments and names of events say nothing."""
+        """Read one line of an event stream; comments and event names are ignored."""
         if self._overflowed:
-            # So long a line can only be content.
+            # Only generated content makes a line this long.
             self._overflowed = False
             self.first_token = True
             return
@@ -106,7 +109,7 @@ class AnswerReader:
                 self.first_token = True
 
     def _event(self) -> None:
-        """A blank line ended an event."""
+        """A blank line ended the event: read its data."""
         data = b"\n".join(self._data)
         self._forget_data()
         if not data or data == _DONE:
@@ -118,7 +121,7 @@ class AnswerReader:
             self._read(event)
             self.first_token = self.first_token or (not self.failed and is_token(event))
         elif event is None:
-            # Text that is not JSON: some engine's own format of content.
+            # Data that is not JSON is content in an engine's own format.
             self.first_token = True
 
     def _forget_data(self) -> None:
@@ -126,7 +129,7 @@ class AnswerReader:
         self._data_bytes = 0
 
     def _document(self) -> None:
-        """A body in one piece: its first token is its end."""
+        """Read a body that came in one piece; its first token is known only at its end."""
         if self._overflowed:
             self.first_token = True
             return
@@ -141,7 +144,7 @@ class AnswerReader:
 
 
 def _format_of(start: bytes) -> _Format | None:
-    """By the first byte: every event stream begins with a field's name or a comment's colon."""
+    """Tell the format by the first byte: an event stream begins with a field's name or a colon."""
     if not start:
         return None
     if start[0] in b"{[":
@@ -150,7 +153,7 @@ def _format_of(start: bytes) -> _Format | None:
 
 
 def _load(data: bytes) -> Any:
-    """The JSON value, or None where it is none."""
+    """Parse JSON; None where *data* is no JSON."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:

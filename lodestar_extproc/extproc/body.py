@@ -12,7 +12,7 @@ import orjson
 import xxhash
 
 from lodestar_extproc.extproc.prompt import InvalidRequest, Prompt, prompts
-from lodestar_extproc.extproc.terms import NO_TERMS, Terms
+from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
 from lodestar_extproc.request import InferenceRequest, RequestKind, hash_blocks
 
 __all__ = ["InvalidRequest", "kind_of", "parse", "unparsed"]
@@ -33,7 +33,7 @@ _SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
 
 
 def kind_of(method: str, path: str) -> RequestKind | None:
-    """The API behind *method* and *path*; None for what is no inference.
+    """The API that *method* and *path* call; None where the request is no inference.
 
     >>> kind_of("POST", "/v1/chat/completions?trace=1")
     <RequestKind.CHAT_COMPLETIONS: 'chat_completions'>
@@ -50,7 +50,7 @@ def parse(
     body: bytes,
     kind: RequestKind,
     bytes_per_token: Callable[[str], float],
-    terms: Terms = NO_TERMS,
+    hints: SchedulingHints = NO_HINTS,
     target_of: Callable[[str], str] = str,
 ) -> InferenceRequest:
     """Read *body*, written for the API *kind*.
@@ -59,7 +59,7 @@ def parse(
         body: the whole HTTP body.
         kind: UNKNOWN reads it by its shape.
         bytes_per_token: learned, by model; above 0.
-        terms: what its headers ask for.
+        hints: what its headers ask for.
         target_of: the model to ask the engine for in place of the one named.
 
     Raises:
@@ -79,15 +79,17 @@ def parse(
         prompt_tokens=_tokens(sequences, bytes_per_token(model)),
         streaming=fields.get("stream") is True,
         max_output_tokens=_output_limit(fields),
-        ttft_slo_s=terms.ttft_slo_s,
-        tpot_slo_s=terms.tpot_slo_s,
-        priority=terms.priority,
-        session=_session(terms.session, fields),
+        ttft_slo_s=hints.ttft_slo_s,
+        tpot_slo_s=hints.tpot_slo_s,
+        priority=hints.priority,
+        session=_session(hints.session, fields),
         named_model=None if model == named else named,
     )
 
 
-def unparsed(body_bytes: int, bytes_per_token: float, terms: Terms = NO_TERMS) -> InferenceRequest:
+def unparsed(
+    body_bytes: int, bytes_per_token: float, hints: SchedulingHints = NO_HINTS
+) -> InferenceRequest:
     """A request known by its size alone; the engine will tell the client what is wrong with it."""
     return InferenceRequest(
         model="",
@@ -96,15 +98,15 @@ def unparsed(body_bytes: int, bytes_per_token: float, terms: Terms = NO_TERMS) -
         prompt_bytes=body_bytes,
         prompt_tokens=body_bytes / bytes_per_token,
         streaming=False,
-        ttft_slo_s=terms.ttft_slo_s,
-        tpot_slo_s=terms.tpot_slo_s,
-        priority=terms.priority,
-        session=_session(terms.session, {}),
+        ttft_slo_s=hints.ttft_slo_s,
+        tpot_slo_s=hints.tpot_slo_s,
+        priority=hints.priority,
+        session=_session(hints.session, {}),
     )
 
 
 def _session(name: str, fields: Mapping[str, Any]) -> int | None:
-    """The hash of *name*, else of the first field that names a session; names are not kept."""
+    """Hash *name*, or else the first field that names a session; the names are not kept."""
     if name:
         return xxhash.xxh3_64_intdigest(name.encode())
     for field in _SESSION_FIELDS:
@@ -133,7 +135,7 @@ def _seed(model: str, cache_salt: object) -> int:
 
 
 def _block_hashes(sequences: tuple[Prompt, ...], seed: int) -> tuple[int, ...]:
-    """A batch's chains stand one after the other, each beginning anew."""
+    """Hash each prompt of a batch as a chain of its own, and join the chains."""
     if len(sequences) == 1:
         return hash_blocks(sequences[0].data[:MAX_HASHED_BYTES], seed)
     left = MAX_HASHED_BYTES

@@ -13,18 +13,18 @@ from lodestar_extproc.request import Subset
 
 
 def selected(headers: Mapping[str, str]) -> Subset | None:
-    """The endpoints that a test wants one of; None where it wants none in particular."""
+    """The endpoints among which a test wants the request to go; None for all."""
     wanted = headers.get(TEST_SELECTION, "")
     return Subset.of([wanted]) if wanted else None
 
 
 def request_headers(addresses: Sequence[str]) -> Headers:
-    """What the tests' backend is to send back, to show that the first address was reached."""
+    """What the tests' backend has to send back to show that the first address was reached."""
     return tuple((TEST_ECHO, f"{TEST_SERVED}:{address}") for address in addresses[:1])
 
 
 def response_headers(event: ResponseHeaders) -> Headers:
-    """Who served, as the gateway told us, or what it failed to tell."""
+    """Tell a test who served, by the gateway's metadata, or what is missing there."""
     if event.metadata is None:
         return ((TEST_SERVED, "fail: missing envoy lb metadata"),)
     served = event.metadata.get(SERVED)

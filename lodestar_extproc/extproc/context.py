@@ -47,7 +47,7 @@ def metadata_texts(message: envoy_pb2.ProcessingRequest) -> Mapping[str, str] | 
 
 
 def subset_hint(message: envoy_pb2.ProcessingRequest) -> Subset | None:
-    """The gateway's hint: a list, or a text with commas; in any other form it allows nothing."""
+    """The endpoints a gateway allows: a list, or a text with commas. Any other form allows none."""
     if not message.HasField("metadata_context"):
         return None
     namespaces = message.metadata_context.filter_metadata
@@ -58,13 +58,13 @@ def subset_hint(message: envoy_pb2.ProcessingRequest) -> Subset | None:
 
 
 def attribute(message: envoy_pb2.ProcessingRequest, key: str) -> str | None:
-    """A text among the attributes the filter is set to send."""
+    """A text among the attributes that the filter is configured to send; None where it is not."""
     fields = _attributes(message)
     return (fields[key].string_value or None) if key in fields else None
 
 
 def response_code(message: envoy_pb2.ProcessingRequest) -> int | None:
-    """From the attribute, else from the headers' own status."""
+    """The status code from the attribute, or else from the response headers."""
     fields = _attributes(message)
     if RESPONSE_CODE in fields:
         return _status(fields[RESPONSE_CODE].number_value)
@@ -76,7 +76,7 @@ def response_code(message: envoy_pb2.ProcessingRequest) -> int | None:
 
 
 def header_value(header: envoy_pb2.HeaderValue) -> str:
-    """Envoy fills raw_value, other senders value."""
+    """The header's text: Envoy fills raw_value, other senders fill value."""
     return header.raw_value.decode("utf-8", "replace") or header.value
 
 

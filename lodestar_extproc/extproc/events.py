@@ -34,8 +34,8 @@ class Phase(StrEnum):
     RESPONSE_TRAILERS = "response_trailers"
 
 
-class Cue(StrEnum):
-    """What an event means for the order of things; trailers and last chunks both end a body."""
+class MessageKind(StrEnum):
+    """What an event is to the order of a stream; trailers and the last part both end a body."""
 
     REQUEST_HEADERS = "request headers"
     REQUEST_WITHOUT_BODY = "request without a body"
@@ -64,21 +64,6 @@ class Opening:
     response_body_mode: BodyMode = BodyMode.NONE
     pool: str | None = None
 
-    @property
-    def holds_requests(self) -> bool:
-        """Envoy sends a request's parts without waiting, and gets each back from here."""
-        return self.request_body_mode is BodyMode.FULL_DUPLEX_STREAMED
-
-    @property
-    def may_change_requests(self) -> bool:
-        """No part of a request's body has gone on before all of it was here."""
-        return self.request_body_mode not in (BodyMode.NONE, BodyMode.STREAMED)
-
-    @property
-    def echoes_answers(self) -> bool:
-        """Envoy passes on of an answer's body only what it gets back."""
-        return self.response_body_mode is BodyMode.FULL_DUPLEX_STREAMED
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -94,8 +79,8 @@ class Event:
     end_of_stream: bool = False
 
     @property
-    def cue(self) -> Cue:
-        """What the state machine goes by."""
+    def kind(self) -> MessageKind:
+        """What the tables of `transitions.py` go by."""
         raise NotImplementedError
 
 
@@ -118,8 +103,10 @@ class RequestHeaders(RequestEvent):
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def cue(self) -> Cue:
-        return Cue.REQUEST_WITHOUT_BODY if self.end_of_stream else Cue.REQUEST_HEADERS
+    def kind(self) -> MessageKind:
+        return (
+            MessageKind.REQUEST_WITHOUT_BODY if self.end_of_stream else MessageKind.REQUEST_HEADERS
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +115,8 @@ class RequestBody(RequestEvent):
     body: bytes = b""
 
     @property
-    def cue(self) -> Cue:
-        return Cue.REQUEST_END if self.end_of_stream else Cue.REQUEST_PART
+    def kind(self) -> MessageKind:
+        return MessageKind.REQUEST_END if self.end_of_stream else MessageKind.REQUEST_PART
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +124,8 @@ class RequestTrailers(RequestEvent):
     phase: ClassVar[Phase] = Phase.REQUEST_TRAILERS
 
     @property
-    def cue(self) -> Cue:
-        return Cue.REQUEST_END
+    def kind(self) -> MessageKind:
+        return MessageKind.REQUEST_END
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +143,8 @@ class ResponseEvent(Event):
     response_code: int | None = None
 
     @property
-    def cue(self) -> Cue:
-        return Cue.RESPONSE_END if self.end_of_stream else Cue.RESPONSE_PART
+    def kind(self) -> MessageKind:
+        return MessageKind.RESPONSE_END if self.end_of_stream else MessageKind.RESPONSE_PART
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +155,8 @@ class ResponseHeaders(ResponseEvent):
     metadata: Mapping[str, str] | None = None
 
     @property
-    def cue(self) -> Cue:
-        return Cue.RESPONSE_END if self.end_of_stream else Cue.RESPONSE_HEADERS
+    def kind(self) -> MessageKind:
+        return MessageKind.RESPONSE_END if self.end_of_stream else MessageKind.RESPONSE_HEADERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,13 +170,13 @@ class ResponseTrailers(ResponseEvent):
     phase: ClassVar[Phase] = Phase.RESPONSE_TRAILERS
 
     @property
-    def cue(self) -> Cue:
-        return Cue.RESPONSE_END
+    def kind(self) -> MessageKind:
+        return MessageKind.RESPONSE_END
 
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Go on, nothing changed but *headers*, which are set."""
+    """Go on and set *headers*; nothing else changes."""
 
     phase: Phase
     headers: Headers = ()
@@ -205,11 +192,11 @@ class BodyPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Choose:
+class RouteTo:
     """Go on to the first of *addresses*; retries take the next.
 
     Attributes:
-        addresses: none leaves the choice to Envoy, and only tells it the decision's id.
+        addresses: none lets Envoy decide, and only tells it the decision's id.
         body: what to send instead of the request's body; None for that itself.
     """
 
@@ -230,4 +217,4 @@ class Reject:
     headers: Headers = ()
 
 
-Reply = Continue | BodyPart | Choose | Reject
+Reply = Continue | BodyPart | RouteTo | Reject

@@ -1,45 +1,44 @@
 """Exchange: one ext_proc stream as a state machine. Events in, replies out; no I/O, no clock.
 
-The orders it follows stand in `transitions.py`; here is what each action does. An action may end
-the stream before its table does.
+`transitions.py` says which action a message calls for and where its result leads, `modes.py` how
+each mode replies; here is what each action does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc import body, conformance, refusals
 from lodestar_extproc.extproc.events import (
-    BodyMode,
-    Choose,
     Continue,
     Event,
     Opening,
-    Phase,
     Reject,
-    Reply,
     RequestEvent,
-    ResponseBody,
     ResponseEvent,
     ResponseHeaders,
+    RouteTo,
 )
-from lodestar_extproc.extproc.held_body import MAX_BODY_BYTES, body_parts, given_back
+from lodestar_extproc.extproc.held_body import MAX_BODY_BYTES
 from lodestar_extproc.extproc.incoming import IncomingRequest
+from lodestar_extproc.extproc.modes import ANSWER_STRATEGIES, REQUEST_STRATEGIES, Done, Replies
 from lodestar_extproc.extproc.observation import Observation
 from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouter, PoolRouters
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.extproc.transitions import (
-    TRANSITIONS,
+    ACTIONS,
+    NEXT_STATES,
     Action,
+    ActionResult,
     ProtocolError,
-    State,
-    manner_of,
+    StreamMode,
+    StreamState,
+    modes_of,
 )
-from lodestar_extproc.extproc.verdict import Verdict
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
 
@@ -53,6 +52,7 @@ class Exchange:
 
     Attributes:
         decision: made on this stream; None until then, and on observing streams.
+        n_repeats: messages of a request that had ended; they are ignored.
     """
 
     def __init__(
@@ -63,128 +63,154 @@ class Exchange:
         *,
         access_log: bool = True,
     ) -> None:
-        self.state = State.IDLE
-        self.verdict = Verdict.CUT
+        stream_mode, answer_mode = modes_of(opening)
+        self.state = StreamState.IDLE
+        self.outcome = StreamOutcome.CUT
         self.decision: Decision | None = None
-        self._table = TRANSITIONS[manner_of(opening)]
+        self.n_repeats = 0
+        self._actions = ACTIONS[stream_mode]
+        self._next_states = NEXT_STATES[answer_mode]
+        self._requests = REQUEST_STRATEGIES[stream_mode]
+        self._answers = ANSWER_STRATEGIES[answer_mode]
         self._routers = routers
-        self._opening = opening
+        self._cluster = opening.pool
         self._overrides = overrides
         self._access_log = access_log
         self._request = IncomingRequest()
         self._tests_conformance = False
         self._observation: Observation | None = None
         self._seen_enough = False
-        if opening.observing:
+        if stream_mode is StreamMode.OBSERVED:
             self._observation = Observation(routers, access_log=access_log)
 
     @property
     def done(self) -> bool:
         """Nothing more is wanted: the stream is to be ended, once the replies are out."""
-        return self.state is State.DONE
+        return self.state is StreamState.DONE
 
-    def receive(self, event: Event) -> tuple[Reply, ...]:
+    def receive(self, event: Event) -> Replies:
         """Take Envoy's next message; what to answer, if anything.
 
         Raises:
             ProtocolError: the message may not come now.
         """
-        row = self._table.get(self.state, {})
-        if event.cue not in row:
-            came_while, self.state = self.state, State.DONE
-            raise ProtocolError(f"{event.cue} came while {came_while}")
-        action, self.state = row[event.cue]
-        return self._ACTIONS[action](self, event)
+        action = self._actions[self.state].get(event.kind)
+        if action is None:
+            came_while = self.state
+            self._enter(ActionResult.CLOSED)
+            raise ProtocolError(f"{event.kind} came while {came_while}")
+        result, replies = self._ACTIONS[action](self, event)
+        self._enter(result)
+        return replies
 
-    def go_on_without_us(self, event: Event) -> tuple[Reply, ...]:
+    def go_on_without_us(self, event: Event) -> Replies:
         """A bug of ours met *event*: what to answer, so that nothing that is held here is lost."""
-        if isinstance(event, ResponseEvent) and self._opening.echoes_answers:
+        if self.done:
+            return ()
+        result = ActionResult.CLOSED
+        replies: Replies = ()
+        if isinstance(event, ResponseEvent):
             self._seen_enough = True
-            return self._continue(event)
-        if self._opening.holds_requests and self.verdict is Verdict.CUT and not self.done:
-            return (*self._pass(event), *given_back(event, self._request.content()))
-        self.state = State.DONE
-        return ()
+            result, replies = self._answers.give_up(event)
+        elif self.outcome is StreamOutcome.CUT:
+            result, replies = self._requests.give_up(event, self._request.content())
+            if result is ActionResult.PASSED:
+                self.outcome = StreamOutcome.PASSED
+        self._enter(result)
+        return replies
 
     def close(self, at_s: float) -> None:
         """The stream is over, in whatever state. Idempotent."""
-        self.state = State.DONE
-        self._request.held.clear()
+        self._enter(ActionResult.CLOSED)
         if self._observation is not None:
             self._observation.close(at_s)
+
+    def _enter(self, result: ActionResult) -> None:
+        """The only change of state. A body is held while the request is read, and no longer."""
+        before, self.state = self.state, self._next_states.get(result, self.state)
+        if self.state is not before and self.state is not StreamState.READING:
+            self._request.held.clear()
 
     def summary(self) -> str:
         """What happened, for a log line; without a word of the prompt."""
         if self.decision is None:
             answered = self._observation.decision_id if self._observation else ""
-            return f"verdict={self.verdict} decision={answered or '-'}"
+            return f"verdict={self.outcome} decision={answered or '-'}"
         made = self.decision
         return (
-            f"verdict={self.verdict} decision={made.decision_id} request={made.request_id or '-'} "
-            f"endpoint={made.addresses[0]} policy={made.policy} reason={made.ranking.reason} "
-            f"priority={made.candidates.request.priority}"
+            f"verdict={self.outcome} decision={made.decision_id} "
+            f"request={made.request_id or '-'} endpoint={made.addresses[0]} policy={made.policy} "
+            f"reason={made.ranking.reason} priority={made.candidates.request.priority}"
         )
 
     # -- the request --------------------------------------------------------------------------
 
-    def _admit(self, event: Event) -> tuple[Reply, ...]:
+    def _admit(self, event: RequestEvent) -> Done:
         self._request.take(event)
-        return self._continue(event) if self._request.is_inference else self._pass(event)
+        if self._request.is_inference:
+            return ActionResult.READ_ON, self._requests.acknowledge(event)
+        return self._leave_to_envoy(event, StreamOutcome.PASSED)
 
-    def _gather(self, event: Event) -> tuple[Reply, ...]:
+    def _pass(self, event: RequestEvent) -> Done:
+        self._request.note(event)
+        return self._leave_to_envoy(event, StreamOutcome.PASSED)
+
+    def _gather(self, event: RequestEvent) -> Done:
         self._request.take(event)
-        return self._continue(event)
+        return ActionResult.READ_ON, self._requests.acknowledge(event)
 
-    def _hold(self, event: Event) -> tuple[Reply, ...]:
-        """Say nothing yet: the reply to the headers will carry the choice."""
+    def _hold(self, event: RequestEvent) -> Done:
         self._request.take(event)
         if self._request.held.is_full:
-            return self._reject(refusals.body_too_large(MAX_BODY_BYTES))
-        return ()
+            return self._reject(refusals.body_too_large(MAX_BODY_BYTES), StreamOutcome.REJECTED)
+        return ActionResult.READ_ON, self._requests.acknowledge(event)
 
-    def _choose(self, event: Event) -> tuple[Reply, ...]:
+    def _skip(self, event: RequestEvent) -> Done:
+        self.n_repeats += self._request.is_complete
+        self._request.note(event)
+        return ActionResult.SKIPPED, self._requests.acknowledge(event)
+
+    def _route_by_body(self, event: RequestEvent) -> Done:
         self._request.take(event)
         content = self._request.content()
         return self._route(event, content, len(content))
 
-    def _pick(self, event: Event) -> tuple[Reply, ...]:
-        """Choose for a request without a body, be it an inference or not."""
+    def _route_by_length(self, event: RequestEvent) -> Done:
+        self._request.take(event)
+        if self._request.is_inference:
+            return self._route(event, None, self._request.announced_bytes)
+        return self._leave_to_envoy(event, StreamOutcome.PASSED)
+
+    def _route_without_body(self, event: RequestEvent) -> Done:
         self._request.take(event)
         return self._route(event, None, 0)
 
-    def _guess(self, event: Event) -> tuple[Reply, ...]:
-        """Choose by the headers: Envoy is not to send the body."""
-        replies = self._admit(event)
-        if self._request.is_inference:
-            return self._route(event, None, self._request.announced_bytes)
-        return replies
-
-    def _route(self, event: Event, content: bytes | None, n_bytes: int) -> tuple[Reply, ...]:
+    def _route(self, event: RequestEvent, content: bytes | None, n_bytes: int) -> Done:
         try:
-            router = self._overrides.find(self._routers, self._opening.pool)
+            router = self._overrides.find(self._routers, self._cluster)
         except (UnknownPool, ValueError):
-            return (*self._pass(event, Verdict.BAD_ROUTE), *self._held(event, content))
+            return self._leave_to_envoy(event, StreamOutcome.BAD_ROUTE, content)
         settings = router.settings
         self._tests_conformance = settings.conformance_headers
         try:
-            return self._decide(router, event, content, n_bytes)
+            return self._route_by(router, event, content, n_bytes)
         except body.InvalidRequest as error:
-            return self._reject(refusals.invalid_request(str(error)))
+            return self._reject(refusals.invalid_request(str(error)), StreamOutcome.REJECTED)
         except Overloaded as error:
-            return self._reject(refusals.overloaded(str(error), error.retry_after_s), Verdict.SHED)
+            refusal = refusals.overloaded(str(error), error.retry_after_s)
+            return self._reject(refusal, StreamOutcome.SHED)
         except NoEndpoint as error:
-            # An endpoint picker says so; in a gateway of its own, Envoy decides.
             hinted = self._request.subset(settings) is not None
-            if self._opening.holds_requests or hinted or settings.answer_503:
-                return self._reject(refusals.no_endpoint(str(error)), Verdict.NO_ENDPOINT)
-            return self._pass(event, Verdict.NO_ENDPOINT)
+            if self._requests.refuses_without_endpoint or hinted or settings.answer_503:
+                return self._reject(refusals.no_endpoint(str(error)), StreamOutcome.NO_ENDPOINT)
+            return self._leave_to_envoy(event, StreamOutcome.NO_ENDPOINT, content)
 
-    def _decide(
-        self, router: PoolRouter, event: Event, content: bytes | None, n_bytes: int
-    ) -> tuple[Reply, ...]:
-        """The choice, and the body with it where Envoy is to get one from here."""
-        request, to_send = self._request.read(
-            content, n_bytes, router, may_rename=self._opening.may_change_requests
+    def _route_by(
+        self, router: PoolRouter, event: RequestEvent, content: bytes | None, n_bytes: int
+    ) -> Done:
+        """The decision, and the body with it where Envoy is to get one from here."""
+        request, wanted = self._request.read(
+            content, n_bytes, router, may_rename=self._requests.may_change_body
         )
         self.decision = router.route(
             request,
@@ -192,86 +218,83 @@ class Exchange:
             at_s=event.at_s,
             subset=self._request.subset(router.settings),
         )
-        choice = self._choice(event, self.decision, router.settings)
-        if self._opening.holds_requests:
-            return (choice, *self._held(event, to_send))
-        return (choice if to_send is content else replace(choice, body=to_send),)
-
-    def _choice(self, event: Event, decision: Decision, settings: PoolSettings) -> Choose:
-        self.verdict = Verdict.CHOSEN
-        self._request.held.clear()
-        if self._opening.response_body_mode is BodyMode.NONE:
-            self.state = State.DONE
-        else:
+        reply = self._route_to(
+            event,
+            self.decision,
+            router.settings,
+            self._requests.replaced_body(content, wanted),
+        )
+        if self._answers.shows_answers:
             self._observation = Observation(
-                self._routers, access_log=self._access_log, decision_id=decision.decision_id
+                self._routers,
+                access_log=self._access_log,
+                decision_id=self.decision.decision_id,
             )
+        replies = (reply, *self._requests.given_back(event, wanted))
+        self.outcome = StreamOutcome.ROUTED
+        return ActionResult.ROUTED, replies
+
+    def _route_to(
+        self,
+        event: RequestEvent,
+        decision: Decision,
+        settings: PoolSettings,
+        new_body: bytes | None,
+    ) -> RouteTo:
         n_named = 0 if settings.shadow else settings.retry_candidates
         addresses = decision.addresses[:n_named]
         headers = conformance.request_headers(addresses) if self._tests_conformance else ()
-        phase = Phase.REQUEST_HEADERS if self._opening.holds_requests else event.phase
-        return Choose(phase, addresses, decision.decision_id, headers)
+        phase = self._requests.reply_phase(event)
+        return RouteTo(phase, addresses, decision.decision_id, headers, new_body)
 
-    def _held(self, event: Event, content: bytes | None) -> tuple[Reply, ...]:
-        """What Envoy has to get back of a request, after the reply to its headers."""
-        if content is None or not self._opening.holds_requests:
-            return ()
-        return given_back(event, content)
+    def _leave_to_envoy(
+        self, event: RequestEvent, outcome: StreamOutcome, content: bytes | None = None
+    ) -> Done:
+        """Envoy goes on by its own policy."""
+        self.outcome = outcome
+        reply = Continue(self._requests.reply_phase(event))
+        return ActionResult.PASSED, (reply, *self._requests.given_back(event, content))
 
-    def _reject(self, refusal: Reject, verdict: Verdict = Verdict.REJECTED) -> tuple[Reply, ...]:
-        self.state, self.verdict = State.DONE, verdict
-        return (refusal,)
+    def _reject(self, refusal: Reject, outcome: StreamOutcome) -> Done:
+        self.outcome = outcome
+        return ActionResult.REJECTED, (refusal,)
 
     # -- the answer ---------------------------------------------------------------------------
 
-    def _watch(self, event: Event) -> tuple[Reply, ...]:
-        assert isinstance(event, ResponseEvent)
-        if self._observation is None:
-            # No choice was made: the answer is Envoy's own, or of an engine that Envoy chose.
-            self.verdict = Verdict.PASSED if self.verdict is Verdict.CUT else self.verdict
-        elif not self._seen_enough:
+    def _pass_answer(self, event: ResponseEvent) -> Done:
+        return ActionResult.ANSWERED_EARLY, self._read_answer(event)
+
+    def _watch(self, event: ResponseEvent) -> Done:
+        replies = self._read_answer(event)
+        result = ActionResult.SEEN_ENOUGH if self._seen_enough else ActionResult.WATCHED
+        return result, replies
+
+    def _finish(self, event: ResponseEvent) -> Done:
+        return ActionResult.ENDED, self._read_answer(event)
+
+    def _read_answer(self, event: ResponseEvent) -> Replies:
+        if self.outcome is StreamOutcome.CUT:
+            # No decision was made here: an observing stream, or an answer of Envoy's own.
+            observing = self._observation is not None
+            self.outcome = StreamOutcome.OBSERVED if observing else StreamOutcome.PASSED
+        if self._observation is not None and not self._seen_enough:
             self._seen_enough = self._observation.receive(event)
-        if self._opening.observing:
-            self.verdict = Verdict.OBSERVED
-        if self._seen_enough and not self._opening.echoes_answers:
-            self.state = State.DONE
         if self._tests_conformance and isinstance(event, ResponseHeaders):
             return (Continue(event.phase, conformance.response_headers(event)),)
-        return self._continue(event)
+        return self._answers.acknowledge(event)
 
-    # -- either -------------------------------------------------------------------------------
-
-    def _pass(self, event: Event, verdict: Verdict = Verdict.PASSED) -> tuple[Reply, ...]:
-        """Envoy goes on by its own policy."""
-        self.state, self.verdict = self._after_the_request, verdict
-        if self._opening.holds_requests and isinstance(event, RequestEvent):
-            return (Continue(Phase.REQUEST_HEADERS),)
-        return self._continue(event)
-
-    @property
-    def _after_the_request(self) -> State:
-        """In full duplex an answer is to be given back to its end: parts may be on their way."""
-        return State.CHOSEN if self._opening.echoes_answers else State.DONE
-
-    def _continue(self, event: Event) -> tuple[Reply, ...]:
-        if self._opening.observing:
-            return ()
-        if isinstance(event, ResponseBody) and self._opening.echoes_answers:
-            return body_parts(event.phase, event.body, end_of_stream=event.end_of_stream)
-        return (Continue(event.phase),)
-
-    _ACTIONS: ClassVar[Mapping[Action, Callable[[Exchange, Event], tuple[Reply, ...]]]] = (
-        MappingProxyType(
-            {
-                Action.ADMIT: _admit,
-                Action.PASS: _pass,
-                Action.GATHER: _gather,
-                Action.HOLD: _hold,
-                Action.CHOOSE: _choose,
-                Action.GUESS: _guess,
-                Action.PICK: _pick,
-                Action.SKIP: _continue,
-                Action.WATCH: _watch,
-            }
-        )
+    _ACTIONS: ClassVar[Mapping[Action, Callable[[Exchange, Any], Done]]] = MappingProxyType(
+        {
+            Action.ADMIT: _admit,
+            Action.PASS: _pass,
+            Action.GATHER: _gather,
+            Action.HOLD: _hold,
+            Action.SKIP: _skip,
+            Action.ROUTE: _route_by_body,
+            Action.ROUTE_BY_LENGTH: _route_by_length,
+            Action.ROUTE_WITHOUT_BODY: _route_without_body,
+            Action.PASS_ANSWER: _pass_answer,
+            Action.WATCH: _watch,
+            Action.FINISH: _finish,
+        }
     )

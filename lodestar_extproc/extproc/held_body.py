@@ -1,4 +1,4 @@
-"""HeldBody: a request's body, kept until the choice is made; and how Envoy gets bytes back.
+"""HeldBody: a request's body, kept until it is routed; and how Envoy gets bytes back.
 
 It knows no protocol beyond the size of a part.
 """
@@ -8,9 +8,15 @@ from __future__ import annotations
 from lodestar_extproc.extproc.events import BodyPart, Continue, Event, Phase
 
 MAX_BODY_BYTES = 64 * 2**20
-"""What is kept of a body that comes in parts; Envoy's buffer limit bounds the other modes."""
+"""What is kept of a body that comes in parts; Envoy's buffer limit bounds the other modes.
+
+The same as the largest gRPC message (`server.MAX_MESSAGE_BYTES`).
+"""
 MAX_PART_BYTES = 62_000
-"""The most that goes back in one message: Envoy takes no more than 64 KiB at once."""
+"""The most that goes back in one message: Envoy takes no more than 64 KiB at once.
+
+The figure of the Gateway API inference extension's endpoint picker (`bodyByteLimit`).
+"""
 
 
 class HeldBody:
@@ -22,11 +28,11 @@ class HeldBody:
 
     @property
     def is_full(self) -> bool:
-        """No more will be kept."""
+        """Whether the limit is reached: no more is kept."""
         return self.n_bytes >= MAX_BODY_BYTES
 
     def add(self, part: bytes) -> None:
-        """Keep the next part; beyond the limit nothing is."""
+        """Keep the next part, unless the limit is reached."""
         if not self.is_full:
             self._parts.append(part)
             self.n_bytes += len(part)
@@ -36,12 +42,13 @@ class HeldBody:
         return b"".join(self._parts)
 
     def clear(self) -> None:
-        """Let go of it."""
+        """Forget all parts."""
         self._parts.clear()
+        self.n_bytes = 0
 
 
 def body_parts(phase: Phase, data: bytes, *, end_of_stream: bool) -> tuple[BodyPart, ...]:
-    """*data* in parts of a size Envoy takes; the last one ends the stream, if anything does.
+    """Cut *data* into parts of a size that Envoy takes; *end_of_stream* goes with the last one.
 
     >>> [len(p.body) for p in body_parts(Phase.REQUEST_BODY, bytes(130_000), end_of_stream=True)]
     [62000, 62000, 6000]
@@ -62,7 +69,7 @@ def body_parts(phase: Phase, data: bytes, *, end_of_stream: bool) -> tuple[BodyP
 
 
 def given_back(last: Event, content: bytes) -> tuple[BodyPart | Continue, ...]:
-    """What follows the reply to a request's headers: *content*, held until *last* ended it."""
+    """Give *content* back after the reply to its headers; *last* was the request's last event."""
     if last.phase is Phase.REQUEST_HEADERS:
         return ()
     if last.phase is Phase.REQUEST_BODY:

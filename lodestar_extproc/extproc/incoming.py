@@ -9,11 +9,16 @@ from collections.abc import Mapping
 
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc import body, conformance
-from lodestar_extproc.extproc.events import Event, RequestBody, RequestEvent, RequestHeaders
+from lodestar_extproc.extproc.events import (
+    MessageKind,
+    RequestBody,
+    RequestEvent,
+    RequestHeaders,
+)
 from lodestar_extproc.extproc.held_body import HeldBody
 from lodestar_extproc.extproc.model_name import renamed
 from lodestar_extproc.extproc.pools import PoolRouter
-from lodestar_extproc.extproc.terms import terms_of
+from lodestar_extproc.extproc.scheduling_hints import scheduling_hints
 from lodestar_extproc.names import (
     CONTENT_LENGTH,
     METHOD,
@@ -22,19 +27,31 @@ from lodestar_extproc.names import (
 )
 from lodestar_extproc.request import InferenceRequest, RequestKind, Subset
 
+_ENDS = (MessageKind.REQUEST_END, MessageKind.REQUEST_WITHOUT_BODY)
+
 
 class IncomingRequest:
-    """One request, put together from its parts."""
+    """One request, put together from its parts.
+
+    Attributes:
+        is_complete: its last part has come.
+    """
 
     def __init__(self) -> None:
+        self.is_complete = False
         self.held = HeldBody()
         self._kind = RequestKind.UNKNOWN
         self._headers: Mapping[str, str] = {}
         self._subset: Subset | None = None
 
-    def take(self, event: Event) -> None:
-        """Keep what *event* brings; of several subsets the last counts."""
-        if isinstance(event, RequestEvent) and event.subset is not None:
+    def note(self, event: RequestEvent) -> None:
+        """Remember how far the request has come, and nothing of what *event* brings."""
+        self.is_complete = self.is_complete or event.kind in _ENDS
+
+    def take(self, event: RequestEvent) -> None:
+        """Keep what *event* brings; a later subset replaces an earlier one."""
+        self.note(event)
+        if event.subset is not None:
             self._subset = event.subset
         if isinstance(event, RequestBody):
             self.held.add(event.body)
@@ -45,17 +62,17 @@ class IncomingRequest:
 
     @property
     def is_inference(self) -> bool:
-        """By its method and path."""
+        """Whether its method and path call an inference API."""
         return self._kind is not RequestKind.UNKNOWN
 
     @property
     def request_id(self) -> str:
-        """Envoy's; empty where it sent none."""
+        """Envoy's id of the request; empty where it sent none."""
         return self._headers.get(REQUEST_ID, "")
 
     @property
     def announced_bytes(self) -> int:
-        """The length of its body, as the headers tell; 0 where they do not."""
+        """The body's length that the headers tell; 0 where they tell none."""
         length = self._headers.get(CONTENT_LENGTH, "")
         return int(length) if length.isdecimal() and len(length) < 16 else 0
 
@@ -71,9 +88,9 @@ class IncomingRequest:
     def read(
         self, content: bytes | None, n_bytes: int, router: PoolRouter, *, may_rename: bool
     ) -> tuple[InferenceRequest, bytes | None]:
-        """What routing needs of it; and *content* as the engine is to get it.
+        """Read the request for routing; and *content* as the engine is to get it.
 
-        By its size alone where *content* is None, or no inference.
+        The request is known by its size alone where *content* is None or no inference.
 
         Args:
             may_rename: its body can still be changed, to ask for another model.
@@ -82,20 +99,20 @@ class IncomingRequest:
             InvalidRequest: *content* is no inference, and the pool is strict.
         """
         settings = router.settings
-        terms = terms_of(self._headers, settings)
+        hints = scheduling_hints(self._headers, settings)
 
         def target_of(named: str) -> str:
             if not may_rename:
                 return named
-            return terms.target_model or router.target_model(named)
+            return hints.target_model or router.draw_target_model(named)
 
         if content is not None:
             try:
-                request = body.parse(content, self._kind, router.bytes_per_token, terms, target_of)
+                request = body.parse(content, self._kind, router.bytes_per_token, hints, target_of)
             except body.InvalidRequest:
                 if settings.strict:
                     raise
             else:
                 changed = request.named_model is not None
                 return request, renamed(content, request.model) if changed else content
-        return body.unparsed(n_bytes, router.bytes_per_token(""), terms), content
+        return body.unparsed(n_bytes, router.bytes_per_token(""), hints), content

@@ -1,4 +1,4 @@
-"""renamed(): a body that asks for another model, and is the same in every other byte.
+"""renamed(): make a body ask for another model, and change no other byte.
 
 It knows JSON, not who wants the other model.
 """
@@ -11,12 +11,15 @@ import re
 import orjson
 
 MAX_TRIES = 4
-"""Places looked at: each costs reading the whole body once."""
+"""Places looked at: each costs reading the whole body once.
+
+A judgement: the first is nearly always it, others are nested objects that name a model too.
+"""
 _MODEL = re.compile(rb'"model"[ \t\r\n]*+:[ \t\r\n]*+("(?:[^"\\]++|\\.)*+")')
 
 
 def renamed(body: bytes, model: str) -> bytes:
-    """*body*, a JSON object, asking for *model*; *body* itself where it already does.
+    """Make *body*, a JSON object, ask for *model*; *body* itself where it already does.
 
     The name alone is replaced. Where that cannot be done, for the object names no model or names it
     in a way of its own (an escaped key, many nested ones), the whole is written anew.
@@ -36,7 +39,7 @@ def renamed(body: bytes, model: str) -> bytes:
     for match in itertools.islice(_MODEL.finditer(body), MAX_TRIES):
         begin, end = match.span(1)
         changed = body[:begin] + name + body[end:]
-        # A nested object may name a model too: it is the top one's that has to have changed.
+        # A nested object may name a model too; the top object's name has to have changed.
         if orjson.loads(changed).get("model") == model:
             return changed
     return orjson.dumps({**fields, "model": model})

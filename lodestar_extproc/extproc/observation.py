@@ -1,4 +1,4 @@
-"""Observation: one answer as it passes, told to the router as a first token and what follows it.
+"""Observation: reads one answer as it passes, and tells the router of its first token and end.
 
 It knows neither the request nor how the answer travels; the router finds the decision by its id.
 """
@@ -21,7 +21,7 @@ class AnswerRouters(Protocol):
 
     def complete(self, event: Completion) -> object: ...
 
-    def should_observe_to_end(self, decision_id: str) -> bool: ...
+    def draw_full_observation(self, decision_id: str) -> bool: ...
 
 
 class Observation:
@@ -64,18 +64,18 @@ class Observation:
         return event.end_of_stream or self._told_end or self._is_enough()
 
     def close(self, at_s: float) -> None:
-        """The stream is over. Before the answer's end that is the client's leaving. Idempotent."""
+        """The stream is over; if the answer had not ended, the client has left. Idempotent."""
         if not self._access_log and self.decision_id and not self._told_end:
             self._told_end = True
             self._routers.complete(self._completion(at_s, Outcome.CLIENT_GONE))
 
     def _note(self, event: ResponseEvent) -> None:
-        """What Envoy says of the answer beside it; attributes come with the first message only."""
+        """Keep what Envoy sends beside the answer; attributes come with the first message only."""
         self.decision_id = self.decision_id or event.decision_id
         self._served = self._served or event.served
         self._response_code = self._response_code or event.response_code
         if self._to_the_end is None and self.decision_id:
-            self._to_the_end = not self._access_log or self._routers.should_observe_to_end(
+            self._to_the_end = not self._access_log or self._routers.draw_full_observation(
                 self.decision_id
             )
 

@@ -25,7 +25,7 @@ class Usage:
     cached_tokens: int | None = None
 
     def updated(self, later: Usage) -> Usage:
-        """Later figures replace earlier ones; what they leave out stays."""
+        """Replace earlier figures by *later* ones; a figure that it leaves out stays."""
         return Usage(
             _either(later.prompt_tokens, self.prompt_tokens),
             _either(later.output_tokens, self.output_tokens),
@@ -85,7 +85,7 @@ def _is_typed_token(kind: str, event: Mapping[str, Any]) -> bool:
 
 
 def usage_of(document: Mapping[str, Any]) -> Usage:
-    """The usage *document* reports, wherever its API puts it."""
+    """The usage that *document* reports, wherever its API puts it."""
     for holder in (document, document.get("response"), document.get("message")):
         if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
             return _usage(holder["usage"])

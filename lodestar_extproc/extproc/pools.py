@@ -1,4 +1,4 @@
-"""What an exchange asks of the pools, and how a route and a cluster name the one that is meant."""
+"""What an exchange asks of the pools, and how a route and its cluster name a pool."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PoolRouter(Protocol):
 
     def bytes_per_token(self, model: str) -> float: ...
 
-    def target_model(self, named: str) -> str: ...
+    def draw_target_model(self, named: str) -> str: ...
 
     def route(
         self,
@@ -50,7 +50,7 @@ class Overrides:
     cost: str | None = None
 
     def find(self, routers: PoolRouters, cluster: str | None) -> PoolRouter:
-        """By the route's own header, else by the cluster it leads to, else the only one.
+        """Find the pool by the route's own header, else by the route's cluster, else the only pool.
 
         Raises:
             UnknownPool: there is none of that name.

@@ -18,11 +18,14 @@ import xxhash
 from lodestar_extproc.request import RequestKind
 
 MAX_ITEMS = 20_000
-"""Messages, content parts or prompts of one request; a bound on the time one body can take."""
+"""Messages, content parts or prompts in one list; a bound on the time one body can take.
+
+A judgement: twenty times an agent's chat of 1,000 messages.
+"""
 MEDIA_TOKENS = 576
 """What an image, sound or file stands for: LLaVA-1.5's 24 x 24 patches (arXiv:2310.03744)."""
-_TOKEN_BYTES = 4
-_MEDIA_DIGESTS = MEDIA_TOKENS * _TOKEN_BYTES // 16
+_TOKEN_BYTES = 4  # of a token id, as `_token_ids` packs it
+_MEDIA_DIGESTS = MEDIA_TOKENS * _TOKEN_BYTES // 16  # bytes of an xxh3_128 digest
 _ROLE_END = b"\n"
 _ITEM_END = b"\x1e"
 # What templates render of a message beside its content, and of an item of the Responses API.
@@ -72,7 +75,7 @@ class Prompt:
 
 
 def prompts(kind: RequestKind, body: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    """The sequences *body* asks for; none where it holds nothing readable.
+    """The sequences that *body* asks an engine to compute; none where nothing in it is readable.
 
     Raises:
         InvalidRequest: more than MAX_ITEMS items, nested too deeply, or token ids out of range.
@@ -112,7 +115,7 @@ def _embeddings(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
 
 
 def _any(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    """By the shape of the body, where the path is not known."""
+    """Read a body by its shape, where the path is not known."""
     if "messages" in body:
         return _chat(body)
     return _completions(body) if "prompt" in body else _responses(body)
@@ -133,7 +136,7 @@ _READERS: Mapping[RequestKind, Callable[[Mapping[str, Any]], tuple[Prompt, ...]]
 
 
 def _sequences(given: object) -> tuple[Prompt, ...]:
-    """A string, a list of token ids, or a batch of either."""
+    """Read a string, a list of token ids, or a batch of either."""
     if isinstance(given, str):
         return (Prompt(given.encode()),)
     if not isinstance(given, list) or not given:
@@ -184,7 +187,7 @@ def _message(out: list[bytes], message: object) -> None:
 
 
 def _content(out: list[bytes], content: object) -> None:
-    """A text, or a list of parts, that has no role of its own."""
+    """Add a text, or a list of parts, that has no role of its own."""
     if isinstance(content, str):
         out.append(content.encode())
     else:

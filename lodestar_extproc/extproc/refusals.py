@@ -11,7 +11,7 @@ INVALID_REQUEST = "lodestar_invalid_request"
 TOO_LARGE = "lodestar_body_too_large"
 NO_ENDPOINT = "lodestar_no_endpoint"
 OVERLOADED = "lodestar_overloaded"
-"""Stand in Envoy's access log as the causes of our own answers."""
+"""Envoy's access log shows these as the details of a response that we sent."""
 
 
 def invalid_request(why: str) -> Reject:
@@ -20,24 +20,24 @@ def invalid_request(why: str) -> Reject:
 
 
 def body_too_large(limit_bytes: int) -> Reject:
-    """413: more than is kept."""
+    """413: the body is longer than what is kept."""
     why = f"the body is longer than {limit_bytes} bytes"
     return Reject(413, _error(why, "invalid_request_error"), TOO_LARGE)
 
 
 def no_endpoint(why: str) -> Reject:
-    """503: nobody can serve it now."""
+    """503: no endpoint can serve the request now."""
     reason = ((DROPPED_REASON, "rejected-no-endpoints"),)
     return Reject(503, _error(why, "service_unavailable_error"), NO_ENDPOINT, reason)
 
 
 def overloaded(why: str, retry_after_s: int) -> Reject:
-    """429: it would be served too late, and may be asked again."""
+    """429: the request would be served too late; the client may ask again."""
     headers = (("retry-after", str(retry_after_s)), (DROPPED_REASON, "rejected-saturated"))
     return Reject(429, _error(why, "rate_limit_error"), OVERLOADED, headers)
 
 
 def _error(message: str, kind: str) -> bytes:
-    """An error as OpenAI's clients read it."""
+    """An error body as OpenAI's clients read it."""
     error = {"message": message, "type": kind, "param": None, "code": None}
     return orjson.dumps({"error": error})

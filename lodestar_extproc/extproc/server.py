@@ -1,4 +1,4 @@
-"""EdgeServer: one gRPC port for decisions, observations, the access log and health.
+"""ExtProcServer: ext_proc streams, and beside them the access log and health, on one gRPC port.
 
 Only bytes and streams are handled here: `exchange.py` decides what to answer, `access_log.py` what
 an entry means. Nothing that goes wrong on a stream stops the request it belongs to.
@@ -20,10 +20,10 @@ from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc import access_log, wire
 from lodestar_extproc.extproc.events import Event, Phase, Reply
 from lodestar_extproc.extproc.exchange import Exchange
-from lodestar_extproc.extproc.health import Health
+from lodestar_extproc.extproc.grpc_health import HealthServicer
 from lodestar_extproc.extproc.pools import Overrides, PoolRouters
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.extproc.transitions import ProtocolError
-from lodestar_extproc.extproc.verdict import Verdict
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     ProcessingRequest,
     StreamAccessLogsMessage,
@@ -31,11 +31,16 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
 )
 
 MAX_MESSAGE_BYTES = 64 * 2**20
-"""gRPC's default of 4 MiB turns a larger body into a 500."""
+"""gRPC's default of 4 MiB turns a larger body into a 500.
+
+A judgement: sixteen times that holds a million tokens and some images.
+"""
 _OPTIONS = (
+    # Far above any number of requests in flight: a stream that waits here is a request that waits.
     ("grpc.max_concurrent_streams", 100_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # HTTP/2's 16 KiB and gRPC's 64 KiB would cut every large body into many pieces.
     ("grpc.http2.max_frame_size", 2**20),
     ("grpc.http2.lookahead_bytes", 2**20),
     # A second process on the same port would get a random share of the connections.
@@ -50,23 +55,26 @@ class ListenError(OSError):
     """An address could not be bound."""
 
 
-class EdgeListener(Protocol):
-    """Who is told what happens at the edge: metrics."""
+class StreamListener(Protocol):
+    """Who is told of streams and log entries: metrics."""
 
     def stream_opened(self) -> None: ...
 
     def message(self, phase: Phase) -> None: ...
 
-    def stream_closed(self, verdict: Verdict) -> None: ...
+    def stream_closed(self, outcome: StreamOutcome) -> None: ...
+
+    def messages_repeated(self, n_messages: int) -> None:
+        """So many messages of a stream came after the request they belong to had ended."""
 
     def stream_failed(self, reason: str) -> None:
         """*reason* is `protocol` or `internal`."""
 
     def log_entry(self, outcome: Outcome | None) -> None:
-        """*outcome* is None for an entry that was of no use."""
+        """*outcome* is None for an entry that belongs to no request known here."""
 
 
-class EdgeServer:
+class ExtProcServer:
     """Serves Envoy.
 
     Args:
@@ -77,7 +85,7 @@ class EdgeServer:
     def __init__(
         self,
         routers: PoolRouters,
-        listener: EdgeListener,
+        listener: StreamListener,
         *,
         access_log: bool = True,
         clock: Callable[[], float] = time.monotonic,
@@ -86,8 +94,8 @@ class EdgeServer:
         self._listener = listener
         self._access_log = access_log
         self._clock = clock
-        self._health = Health()
-        self._survival = _Survival(listener)
+        self._health = HealthServicer()
+        self._boundary = _ErrorBoundary(listener)
         self._log_streams: set[asyncio.Task[Any] | None] = set()
         self._servers: list[Any] = []
 
@@ -142,13 +150,13 @@ class EdgeServer:
         To let Envoy go elsewhere before, stop serving and wait for its health checks.
         """
         self._health.end()
-        # Envoy never ends these, and they would be waited for.
+        # Envoy never ends these; `server.stop` would wait for them to the end of the grace period.
         for stream in filter(None, self._log_streams):
             stream.cancel()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        # Bytes in, bytes out: garbage is then ours to count, and constant replies are encoded once.
+        # Bytes in, bytes out: we can count garbage then, and encode constant replies once.
         process = grpc.stream_stream_rpc_method_handler(self._process)
         stream_logs = grpc.stream_unary_rpc_method_handler(
             self._stream_access_logs,
@@ -169,7 +177,7 @@ class EdgeServer:
         wanted = self._routers.headers
         self._listener.stream_opened()
         try:
-            with self._survival:
+            with self._boundary:
                 async for data in messages:
                     message = wire.parse(data)
                     if exchange is None:
@@ -184,10 +192,9 @@ class EdgeServer:
             self._close(exchange)
 
     def _replies(self, exchange: Exchange, event: Event) -> tuple[Reply, ...]:
-        given: list[tuple[Reply, ...]] = []
-        with self._survival:
-            given.append(exchange.receive(event))
-        return given[0] if given else exchange.go_on_without_us(event)
+        with self._boundary:
+            return exchange.receive(event)
+        return exchange.go_on_without_us(event)
 
     def _exchange(self, message: ProcessingRequest, context: Any) -> Exchange:
         sent = dict(context.invocation_metadata())
@@ -199,13 +206,15 @@ class EdgeServer:
         )
 
     def _close(self, exchange: Exchange | None) -> None:
-        verdict = Verdict.CUT
+        outcome = StreamOutcome.CUT
         if exchange is not None:
             exchange.close(self._clock())
-            verdict = exchange.verdict
+            outcome = exchange.outcome
+            if exchange.n_repeats:
+                self._listener.messages_repeated(exchange.n_repeats)
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug("exchange %s", exchange.summary())
-        self._listener.stream_closed(verdict)
+        self._listener.stream_closed(outcome)
 
     async def _stream_access_logs(
         self, messages: AsyncIterator[StreamAccessLogsMessage], _context: object
@@ -215,7 +224,7 @@ class EdgeServer:
         try:
             await self._read_log(messages)
         except asyncio.CancelledError:
-            # By `stop`: only an answer ends the stream before the grace period does.
+            # `stop` cancelled it: only a reply ends the stream before the grace period does.
             pass
         finally:
             self._log_streams.discard(stream)
@@ -225,7 +234,7 @@ class EdgeServer:
         async for message in messages:
             at_s = self._clock()
             for entry in message.http_logs.log_entry:
-                with self._survival:
+                with self._boundary:
                     self._log_entry(entry, at_s)
 
     def _log_entry(self, entry: Any, at_s: float) -> None:
@@ -235,18 +244,18 @@ class EdgeServer:
             self._routers.complete(completion)
 
 
-class _Survival:
-    """Around a stream, a message or a log entry: what goes wrong there is told and goes no further.
+class _ErrorBoundary:
+    """Around a stream, a message or a log entry: errors there are counted, logged and suppressed.
 
-    It is entered several times a request: a generator would cost ten times as much.
+    It is entered several times for each request; a generator would cost ten times as much.
     """
 
-    def __init__(self, listener: EdgeListener) -> None:
+    def __init__(self, listener: StreamListener) -> None:
         self._listener = listener
         self._warned: set[str] = set()
 
     def __enter__(self) -> None:
-        """Nothing to prepare."""
+        """There is nothing to prepare."""
 
     def __exit__(
         self, _type: object, error: BaseException | None, _traceback: TracebackType | None
@@ -255,7 +264,7 @@ class _Survival:
             self._listener.stream_failed("protocol")
             self._warn_once(f"ext_proc stream ended early: {error}")
             return True
-        # The only place: no bug of ours may stop a request. A cancellation goes on.
+        # The only catch-all: no bug of ours may stop a request. A cancellation is no Exception.
         if isinstance(error, Exception):
             self._listener.stream_failed("internal")
             _log.error("ext_proc stream ended early", exc_info=error)
@@ -263,7 +272,7 @@ class _Survival:
         return False
 
     def _warn_once(self, text: str) -> None:
-        """A filter set up wrongly errs on every request."""
+        """Warn of each text once: a filter that is configured wrongly errs on every request."""
         level = logging.DEBUG if text in self._warned else logging.WARNING
         self._warned.add(text)
         _log.log(level, text)
@@ -279,6 +288,6 @@ def _bind(server: Any, address: str, credentials: grpc.ServerCredentials | None)
 
 
 def _method(path: str) -> tuple[str, str]:
-    """`/service/name` as (service, name)."""
+    """Split `/service/name` into service and name."""
     service, _, name = path.removeprefix("/").partition("/")
     return service, name

@@ -1,4 +1,4 @@
-"""The certificate Envoy is served by: one's own, read anew when its files change, or self-signed.
+"""The server's certificate: from files, which are read anew when they change, or self-signed.
 
 Gateways encrypt the way to an endpoint picker and do not check who it is, so a certificate made at
 the start will do for them.
@@ -17,11 +17,12 @@ import grpc
 CERTIFICATE_FILE, KEY_FILE = "tls.crt", "tls.key"
 """As a Kubernetes Secret of type `kubernetes.io/tls` names them when it is mounted."""
 SELF_SIGNED_FOR = dt.timedelta(days=3650)
+"""Ten years, as nobody checks it: longer than any process runs, and each start makes a new one."""
 _log = logging.getLogger(__name__)
 
 
 class CertificateError(ValueError):
-    """There is no certificate to serve by; says what is needed."""
+    """There is no certificate to serve with; the message says what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Tls:
 
 
 class _KeyPair:
-    """The files of a certificate, and what of them was last good."""
+    """The files of a certificate and its key, and when the last good pair was written."""
 
     def __init__(self, folder: Path) -> None:
         self._certificate = folder / CERTIFICATE_FILE
@@ -56,7 +57,7 @@ class _KeyPair:
         self._read_at: tuple[int, int] | None = None
 
     def read(self) -> grpc.ServerCertificateConfiguration:
-        """The pair as it is now.
+        """Read the pair as it is now.
 
         Raises:
             CertificateError: it cannot be read, or is no pair.
@@ -73,7 +74,7 @@ class _KeyPair:
         return grpc.ssl_server_certificate_configuration([pair])
 
     def latest(self) -> grpc.ServerCertificateConfiguration | None:
-        """The pair if it is another one, and good; asked by gRPC for each new connection."""
+        """The pair, if it has changed and is good; gRPC asks for each new connection."""
         try:
             if self._written_at() == self._read_at:
                 return None

@@ -1,6 +1,11 @@
-"""The legal orders of an ext_proc stream: a table for each manner in which Envoy may talk to us.
+"""The legal orders of an ext_proc stream, as tables.
 
-What an action does is the exchange's business; the tables know cues and states only.
+    ACTIONS      (how Envoy sends the request, state, kind of message) -> what the exchange does
+    RESULTS      what an action may come to
+    NEXT_STATES  (how Envoy sends the answer, result) -> the next state
+
+What an action does is the exchange's business; the tables know kinds and states only. The page
+docs/reference/ext_proc_states.md is drawn from them.
 """
 
 from __future__ import annotations
@@ -9,173 +14,257 @@ from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-from lodestar_extproc.extproc.events import BodyMode, Cue, Opening
+from lodestar_extproc.extproc.events import BodyMode, MessageKind, Opening
 
 
 class ProtocolError(Exception):
-    """Envoy's messages came in an order, or of a kind, that is not foreseen."""
+    """Envoy sent a message of an unknown kind, or one that may not come now."""
 
 
-class Manner(StrEnum):
-    """How Envoy talks on a stream; settled by its first message."""
+class StreamMode(StrEnum):
+    """How Envoy sends the request of a stream; settled by the stream's first message."""
 
     BUFFERED = "buffered"
     STREAMED = "streamed"
     HEADERS_ONLY = "headers only"
     FULL_DUPLEX = "full duplex"
-    OBSERVING = "observing"
+    OBSERVED = "observed"
 
 
-class State(StrEnum):
+class AnswerMode(StrEnum):
+    """How Envoy sends the answer's body; settled by the stream's first message."""
+
+    NOT_SENT = "not sent"
+    SENT = "sent"
+    FULL_DUPLEX = "full duplex"
+    OBSERVED = "observed"
+
+
+class StreamState(StrEnum):
     IDLE = "idle"
     READING = "reading the request"
-    CHOSEN = "chosen"
+    AWAITING_ANSWER = "awaiting the answer"
     ANSWERING = "answering"
     DONE = "done"
 
 
 class Action(StrEnum):
-    """What a cue makes the exchange do."""
+    """What a message makes the exchange do."""
 
     ADMIT = "admit"
+    """Read the headers of a request whose body follows; pass what is no inference."""
     PASS = "pass"  # noqa: S105
+    """Leave the request to Envoy."""
     GATHER = "gather"
+    """Copy a part of the body, which goes on at once."""
     HOLD = "hold"
-    CHOOSE = "choose"
-    GUESS = "guess"
-    PICK = "pick"
+    """Keep a part that goes on only when it is given back."""
+    ROUTE = "route"
+    """Route by the body, which is whole now."""
+    ROUTE_BY_LENGTH = "route by length"
+    """Route by the headers: Envoy does not send the body."""
+    ROUTE_WITHOUT_BODY = "route without a body"
+    """Route a request that has no body, be it an inference or not."""
     SKIP = "skip"
+    """Ignore a part of a request that nobody needs; count it if the request had ended before."""
+    PASS_ANSWER = "pass answer"  # noqa: S105
+    """Leave an answer to Envoy that came before a decision: it is Envoy's own."""
     WATCH = "watch"
+    """Read a part of the answer."""
+    FINISH = "finish"
+    """Read the end of the answer."""
 
 
-Step = tuple[Action, State]
-Row = Mapping[Cue, Step]
+class ActionResult(StrEnum):
+    """What an action came to."""
 
-_MANNERS: Mapping[BodyMode, Manner] = MappingProxyType(
+    READ_ON = "more of the request is to come"
+    ROUTED = "a decision was made"
+    PASSED = "Envoy decides"
+    REJECTED = "the client was answered from here"
+    ANSWERED_EARLY = "Envoy answered before a decision"
+    WATCHED = "more of the answer is wanted"
+    SEEN_ENOUGH = "no more of the answer is wanted"
+    ENDED = "the answer has ended"
+    CLOSED = "the stream is over"
+    """Not of an action: Envoy or we ended the stream, in whatever state."""
+    SKIPPED = "nothing changed"
+
+
+Row = Mapping[MessageKind, Action]
+
+_STREAM_MODES: Mapping[BodyMode, StreamMode] = MappingProxyType(
     {
-        BodyMode.NONE: Manner.HEADERS_ONLY,
-        BodyMode.BUFFERED: Manner.BUFFERED,
-        # All that fits the buffer comes in one message; the rest passes by us.
-        BodyMode.BUFFERED_PARTIAL: Manner.BUFFERED,
-        BodyMode.STREAMED: Manner.STREAMED,
-        BodyMode.FULL_DUPLEX_STREAMED: Manner.FULL_DUPLEX,
+        BodyMode.NONE: StreamMode.HEADERS_ONLY,
+        BodyMode.BUFFERED: StreamMode.BUFFERED,
+        # What fits Envoy's buffer comes in one message; the rest goes on without being sent here.
+        BodyMode.BUFFERED_PARTIAL: StreamMode.BUFFERED,
+        BodyMode.STREAMED: StreamMode.STREAMED,
+        BodyMode.FULL_DUPLEX_STREAMED: StreamMode.FULL_DUPLEX,
+    }
+)
+_ANSWER_MODES: Mapping[BodyMode, AnswerMode] = MappingProxyType(
+    {
+        BodyMode.NONE: AnswerMode.NOT_SENT,
+        BodyMode.BUFFERED: AnswerMode.SENT,
+        BodyMode.BUFFERED_PARTIAL: AnswerMode.SENT,
+        BodyMode.STREAMED: AnswerMode.SENT,
+        BodyMode.FULL_DUPLEX_STREAMED: AnswerMode.FULL_DUPLEX,
     }
 )
 
 
-def manner_of(opening: Opening) -> Manner:
-    """How Envoy will talk on the stream that began with *opening*."""
-    return Manner.OBSERVING if opening.observing else _MANNERS[opening.request_body_mode]
+def modes_of(opening: Opening) -> tuple[StreamMode, AnswerMode]:
+    """How Envoy sends request and answer on the stream that began with *opening*."""
+    if opening.observing:
+        return StreamMode.OBSERVED, AnswerMode.OBSERVED
+    return _STREAM_MODES[opening.request_body_mode], _ANSWER_MODES[opening.response_body_mode]
 
 
 _ANSWER: Row = MappingProxyType(
     {
-        Cue.RESPONSE_HEADERS: (Action.WATCH, State.ANSWERING),
-        Cue.RESPONSE_PART: (Action.WATCH, State.ANSWERING),
-        Cue.RESPONSE_END: (Action.WATCH, State.DONE),
+        MessageKind.RESPONSE_HEADERS: Action.WATCH,
+        MessageKind.RESPONSE_PART: Action.WATCH,
+        MessageKind.RESPONSE_END: Action.FINISH,
     }
 )
-# An answer may begin while the request's tail is still on its way.
-_LATE_REQUEST: Row = MappingProxyType(
+# There is nothing left to decide.
+_EARLY_ANSWER: Row = MappingProxyType(
     {
-        Cue.REQUEST_PART: (Action.SKIP, State.ANSWERING),
-        Cue.REQUEST_END: (Action.SKIP, State.ANSWERING),
+        MessageKind.RESPONSE_HEADERS: Action.PASS_ANSWER,
+        MessageKind.RESPONSE_PART: Action.PASS_ANSWER,
+        MessageKind.RESPONSE_END: Action.FINISH,
     }
 )
-_UNREAD_REQUEST: Row = MappingProxyType(
+# The tail of a request that needs no decision any more, and what Envoy sends twice: Envoy 1.35 to
+# 1.37 repeat the last part of a large body (https://github.com/envoyproxy/envoy/issues/46237).
+_REST_OF_REQUEST: Row = MappingProxyType(
     {
-        Cue.REQUEST_PART: (Action.SKIP, State.CHOSEN),
-        Cue.REQUEST_END: (Action.SKIP, State.CHOSEN),
+        MessageKind.REQUEST_PART: Action.SKIP,
+        MessageKind.REQUEST_END: Action.SKIP,
     }
 )
-# An answer before the choice is Envoy's own: there is nothing left to choose.
-_TOO_LATE: Row = MappingProxyType(
+_AFTER_THE_DECISION: Mapping[StreamState, Row] = MappingProxyType(
     {
-        Cue.RESPONSE_HEADERS: (Action.PASS, State.DONE),
-        Cue.RESPONSE_PART: (Action.PASS, State.DONE),
-        Cue.RESPONSE_END: (Action.PASS, State.DONE),
-    }
-)
-_AFTER_THE_CHOICE: Mapping[State, Row] = MappingProxyType(
-    {
-        State.CHOSEN: {**_UNREAD_REQUEST, **_ANSWER},
-        State.ANSWERING: {**_LATE_REQUEST, **_ANSWER},
-        State.DONE: {},
+        StreamState.AWAITING_ANSWER: {**_REST_OF_REQUEST, **_ANSWER},
+        StreamState.ANSWERING: {**_REST_OF_REQUEST, **_ANSWER},
+        StreamState.DONE: {},
     }
 )
 _WHOLE_BODY: Row = MappingProxyType(
     {
-        Cue.REQUEST_PART: (Action.CHOOSE, State.CHOSEN),
-        Cue.REQUEST_END: (Action.CHOOSE, State.CHOSEN),
+        MessageKind.REQUEST_PART: Action.ROUTE,
+        MessageKind.REQUEST_END: Action.ROUTE,
+    }
+)
+_BODY_IN_PARTS: Row = MappingProxyType(
+    {
+        MessageKind.REQUEST_PART: Action.GATHER,
+        MessageKind.REQUEST_END: Action.ROUTE,
+    }
+)
+_ADMISSION: Row = MappingProxyType(
+    {
+        MessageKind.REQUEST_HEADERS: Action.ADMIT,
+        MessageKind.REQUEST_WITHOUT_BODY: Action.PASS,
     }
 )
 
-TRANSITIONS: Mapping[Manner, Mapping[State, Row]] = MappingProxyType(
+ACTIONS: Mapping[StreamMode, Mapping[StreamState, Row]] = MappingProxyType(
     {
-        Manner.BUFFERED: {
-            State.IDLE: {
-                Cue.REQUEST_HEADERS: (Action.ADMIT, State.READING),
-                Cue.REQUEST_WITHOUT_BODY: (Action.PASS, State.DONE),
-                **_WHOLE_BODY,
-                **_TOO_LATE,
-            },
-            State.READING: {**_WHOLE_BODY, **_TOO_LATE},
-            **_AFTER_THE_CHOICE,
+        StreamMode.BUFFERED: {
+            StreamState.IDLE: {**_ADMISSION, **_WHOLE_BODY, **_EARLY_ANSWER},
+            StreamState.READING: {**_WHOLE_BODY, **_EARLY_ANSWER},
+            **_AFTER_THE_DECISION,
         },
-        Manner.STREAMED: {
-            State.IDLE: {
-                Cue.REQUEST_HEADERS: (Action.ADMIT, State.READING),
-                Cue.REQUEST_WITHOUT_BODY: (Action.PASS, State.DONE),
-                Cue.REQUEST_PART: (Action.GATHER, State.READING),
-                Cue.REQUEST_END: (Action.CHOOSE, State.CHOSEN),
-                **_TOO_LATE,
-            },
-            State.READING: {
-                Cue.REQUEST_PART: (Action.GATHER, State.READING),
-                Cue.REQUEST_END: (Action.CHOOSE, State.CHOSEN),
-                **_TOO_LATE,
-            },
-            **_AFTER_THE_CHOICE,
+        StreamMode.STREAMED: {
+            StreamState.IDLE: {**_ADMISSION, **_BODY_IN_PARTS, **_EARLY_ANSWER},
+            StreamState.READING: {**_BODY_IN_PARTS, **_EARLY_ANSWER},
+            **_AFTER_THE_DECISION,
         },
-        Manner.HEADERS_ONLY: {
-            State.IDLE: {
-                Cue.REQUEST_HEADERS: (Action.GUESS, State.CHOSEN),
-                Cue.REQUEST_WITHOUT_BODY: (Action.PASS, State.DONE),
-                **_TOO_LATE,
+        StreamMode.HEADERS_ONLY: {
+            StreamState.IDLE: {
+                MessageKind.REQUEST_HEADERS: Action.ROUTE_BY_LENGTH,
+                MessageKind.REQUEST_WITHOUT_BODY: Action.PASS,
+                **_EARLY_ANSWER,
             },
-            **_AFTER_THE_CHOICE,
+            **_AFTER_THE_DECISION,
         },
         # Nothing is answered until the whole request is here; then all of it, in its order.
-        Manner.FULL_DUPLEX: {
-            State.IDLE: {
-                Cue.REQUEST_HEADERS: (Action.HOLD, State.READING),
-                Cue.REQUEST_WITHOUT_BODY: (Action.PICK, State.CHOSEN),
+        StreamMode.FULL_DUPLEX: {
+            StreamState.IDLE: {
+                MessageKind.REQUEST_HEADERS: Action.HOLD,
+                MessageKind.REQUEST_WITHOUT_BODY: Action.ROUTE_WITHOUT_BODY,
                 **_ANSWER,
             },
-            State.READING: {
-                Cue.REQUEST_PART: (Action.HOLD, State.READING),
-                Cue.REQUEST_END: (Action.CHOOSE, State.CHOSEN),
+            StreamState.READING: {
+                MessageKind.REQUEST_PART: Action.HOLD,
+                MessageKind.REQUEST_END: Action.ROUTE,
                 **_ANSWER,
             },
-            State.CHOSEN: _ANSWER,
-            # An answer of Envoy's own: what still comes of the request goes nowhere.
-            State.ANSWERING: {
-                Cue.REQUEST_PART: (Action.HOLD, State.ANSWERING),
-                Cue.REQUEST_END: (Action.HOLD, State.ANSWERING),
-                **_ANSWER,
-            },
-            State.DONE: {},
+            **_AFTER_THE_DECISION,
         },
-        Manner.OBSERVING: {
-            State.IDLE: {
-                Cue.REQUEST_HEADERS: (Action.SKIP, State.IDLE),
-                Cue.REQUEST_WITHOUT_BODY: (Action.SKIP, State.IDLE),
-                Cue.REQUEST_PART: (Action.SKIP, State.IDLE),
-                Cue.REQUEST_END: (Action.SKIP, State.IDLE),
+        StreamMode.OBSERVED: {
+            StreamState.IDLE: {
+                MessageKind.REQUEST_HEADERS: Action.SKIP,
+                MessageKind.REQUEST_WITHOUT_BODY: Action.SKIP,
+                **_REST_OF_REQUEST,
                 **_ANSWER,
             },
-            State.ANSWERING: {**_LATE_REQUEST, **_ANSWER},
-            State.DONE: {},
+            StreamState.ANSWERING: {**_REST_OF_REQUEST, **_ANSWER},
+            StreamState.DONE: {},
         },
     }
 )
+
+_ROUTING_RESULTS = (ActionResult.ROUTED, ActionResult.PASSED, ActionResult.REJECTED)
+RESULTS: Mapping[Action, tuple[ActionResult, ...]] = MappingProxyType(
+    {
+        Action.ADMIT: (ActionResult.READ_ON, ActionResult.PASSED),
+        Action.PASS: (ActionResult.PASSED,),
+        Action.GATHER: (ActionResult.READ_ON,),
+        Action.HOLD: (ActionResult.READ_ON, ActionResult.REJECTED),
+        Action.ROUTE: _ROUTING_RESULTS,
+        Action.ROUTE_BY_LENGTH: _ROUTING_RESULTS,
+        Action.ROUTE_WITHOUT_BODY: _ROUTING_RESULTS,
+        Action.SKIP: (ActionResult.SKIPPED,),
+        Action.PASS_ANSWER: (ActionResult.ANSWERED_EARLY,),
+        Action.WATCH: (ActionResult.WATCHED, ActionResult.SEEN_ENOUGH),
+        Action.FINISH: (ActionResult.ENDED,),
+    }
+)
+
+_ALWAYS: Mapping[ActionResult, StreamState] = MappingProxyType(
+    {
+        ActionResult.READ_ON: StreamState.READING,
+        ActionResult.REJECTED: StreamState.DONE,
+        ActionResult.WATCHED: StreamState.ANSWERING,
+        ActionResult.ENDED: StreamState.DONE,
+        ActionResult.CLOSED: StreamState.DONE,
+    }
+)
+_SENT: Mapping[ActionResult, StreamState] = MappingProxyType(
+    {
+        **_ALWAYS,
+        ActionResult.ROUTED: StreamState.AWAITING_ANSWER,
+        ActionResult.PASSED: StreamState.DONE,
+        ActionResult.ANSWERED_EARLY: StreamState.DONE,
+        ActionResult.SEEN_ENOUGH: StreamState.DONE,
+    }
+)
+NEXT_STATES: Mapping[AnswerMode, Mapping[ActionResult, StreamState]] = MappingProxyType(
+    {
+        AnswerMode.NOT_SENT: {**_SENT, ActionResult.ROUTED: StreamState.DONE},
+        AnswerMode.SENT: _SENT,
+        # Parts may be on their way, and the client gets only what is given back: to the end.
+        AnswerMode.FULL_DUPLEX: {
+            **_ALWAYS,
+            ActionResult.ROUTED: StreamState.AWAITING_ANSWER,
+            ActionResult.PASSED: StreamState.AWAITING_ANSWER,
+            ActionResult.ANSWERED_EARLY: StreamState.ANSWERING,
+            ActionResult.SEEN_ENOUGH: StreamState.ANSWERING,
+        },
+        AnswerMode.OBSERVED: _SENT,
+    }
+)
+"""A result that is missing here, `SKIPPED`, leaves the state as it is."""

@@ -1,4 +1,4 @@
-"""Between Envoy's protobuf messages and events and replies.
+"""Translates Envoy's protobuf messages into events, and replies into protobuf messages.
 
 It keeps no state and takes no decision. The names it reads and writes stand in `names.py`.
 """
@@ -22,7 +22,6 @@ from lodestar_extproc.extproc.context import (
 from lodestar_extproc.extproc.events import (
     BodyMode,
     BodyPart,
-    Choose,
     Continue,
     Event,
     Headers,
@@ -36,6 +35,7 @@ from lodestar_extproc.extproc.events import (
     ResponseEvent,
     ResponseHeaders,
     ResponseTrailers,
+    RouteTo,
 )
 from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
@@ -76,7 +76,7 @@ _RESPONSE_EVENTS: Mapping[str, type[ResponseEvent]] = MappingProxyType(
 
 
 def parse(data: bytes) -> envoy_pb2.ProcessingRequest:
-    """The message in *data*.
+    """Parse *data* as a message of Envoy's.
 
     Raises:
         ProtocolError: there is none.
@@ -90,7 +90,7 @@ def parse(data: bytes) -> envoy_pb2.ProcessingRequest:
 
 
 def decode_opening(message: envoy_pb2.ProcessingRequest) -> Opening:
-    """What a stream's first message says of all that follow."""
+    """Read what a stream's first message says of all that follow."""
     pool = attribute(message, CLUSTER_NAME)
     if not message.HasField("protocol_config"):
         return Opening(observing=message.observability_mode, pool=pool)
@@ -106,7 +106,7 @@ def decode_opening(message: envoy_pb2.ProcessingRequest) -> Opening:
 def decode(
     message: envoy_pb2.ProcessingRequest, at_s: float, more_headers: frozenset[str] = frozenset()
 ) -> Event:
-    """The event *message* stands for.
+    """Translate *message* into an event.
 
     Args:
         at_s: monotonic seconds.
@@ -152,12 +152,12 @@ def _decode_response(message: envoy_pb2.ProcessingRequest, name: str, at_s: floa
 
 
 def encode(reply: Reply) -> bytes:
-    """The message that tells Envoy *reply*."""
+    """Translate *reply* into a message to Envoy."""
     if isinstance(reply, Continue) and not reply.headers:
         return _CONTINUE[reply.phase]
     message = envoy_pb2.ProcessingResponse()
-    if isinstance(reply, Choose):
-        _set_choice(message, reply)
+    if isinstance(reply, RouteTo):
+        _set_route(message, reply)
     elif isinstance(reply, Continue):
         _go_on(message, reply.phase)
         _set_headers(getattr(message, reply.phase).response.header_mutation, reply.headers)
@@ -175,12 +175,12 @@ def encode(reply: Reply) -> bytes:
     return _serialize(message)
 
 
-def _set_choice(message: envoy_pb2.ProcessingResponse, reply: Choose) -> None:
+def _set_route(message: envoy_pb2.ProcessingResponse, reply: RouteTo) -> None:
     _go_on(message, reply.phase)
     if reply.body is not None:
         replaced: Any = getattr(message, reply.phase).response
         replaced.body_mutation.body = reply.body
-        # Envoy answers 500 where a length that came with the headers is not the new body's.
+        # Envoy answers 500 where the content-length is not the length of the new body.
         _set_headers(replaced.header_mutation, ((CONTENT_LENGTH, str(len(reply.body))),))
     told = message.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
     told[DECISION_ID].string_value = reply.decision_id
@@ -189,10 +189,10 @@ def _set_choice(message: envoy_pb2.ProcessingResponse, reply: Choose) -> None:
     destination = ",".join(reply.addresses)
     told[DESTINATION].string_value = destination
     if reply.phase is not Phase.REQUEST_TRAILERS:
-        # At the trailers the headers have left: only metadata can still carry the choice.
+        # At the trailers the headers have left: only metadata can still carry the addresses.
         response: Any = getattr(message, reply.phase).response
         _set_headers(response.header_mutation, ((DESTINATION, destination), *reply.headers))
-        # A gateway that routes by the destination has to look again; others need not heed it.
+        # A gateway that routes by the destination has to route anew; others ignore it.
         response.clear_route_cache = reply.phase is Phase.REQUEST_HEADERS
 
 
@@ -228,7 +228,7 @@ _CONTINUE: Mapping[Phase, bytes] = MappingProxyType({phase: _continue(phase) for
 
 
 def _read_headers(given: envoy_pb2.HeaderMap, wanted: frozenset[str]) -> Mapping[str, str]:
-    """The *wanted* headers; of several of one name the first."""
+    """The *wanted* headers; where a name comes twice, the first value."""
     headers: dict[str, str] = {}
     for header in given.headers:
         name = header.key.lower()
@@ -238,7 +238,7 @@ def _read_headers(given: envoy_pb2.HeaderMap, wanted: frozenset[str]) -> Mapping
 
 
 def _body_mode(number: int) -> BodyMode:
-    """Modes unknown here are taken for Envoy's default."""
+    """The mode of that number; Envoy's default for a number that is unknown here."""
     try:
         return BodyMode(number)
     except ValueError:

@@ -42,11 +42,11 @@ class PoolCollector(Collector):
         self._pools = pools
 
     def describe(self) -> Iterable[Family]:
-        """Nothing beforehand: there may be no pools yet."""
+        """Describe nothing beforehand: there may be no pools yet."""
         return ()
 
     def collect(self) -> Iterator[Family]:
-        """One family a metric, over all pools."""
+        """One family for each metric, over all pools."""
         pools = self._pools()
         open_decisions = [((p.pool,), p.open_decisions) for p in pools]
         yield _family(about_requests.OPEN_DECISIONS, open_decisions)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Bounds of the buckets: a TTFT, from an idle GPU's to an overloaded pool's; our own work and the
-# event loop's lag; an error over what was observed, of which 1 is where trust ends.
+# Buckets are judgements: three or four in each decade, denser where bounds on TTFT usually stand.
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+# For our own work, from a decision by a fixed rule to a stall that clients notice.
 SHORT_SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+# From a prediction that is nearly right to one that is off by five times what was observed.
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 
 

@@ -20,7 +20,7 @@ from prometheus_client import (
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.decision import Decision
-from lodestar_extproc.metrics import edge, requests
+from lodestar_extproc.metrics import requests, streams
 from lodestar_extproc.metrics.collector import PoolCollector
 from lodestar_extproc.metrics.metric import Metric, MetricKind
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
@@ -30,7 +30,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Children(dict[tuple[str, ...], Any]):
-    """One metric's children by label values, made when first asked for; a hit costs 0.1 µs."""
+    """One metric's children by label values, each made when first asked for; a hit costs 0.1 µs."""
 
     def __init__(self, metric: Metric, registry: CollectorRegistry) -> None:
         super().__init__()
@@ -61,10 +61,10 @@ def _made(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Hist
 
 
 class Metrics:
-    """Listens to the routers and to the edge; one event costs a few microseconds.
+    """Listens to the routers and to the streams; one event costs a few microseconds.
 
     Args:
-        clock: monotonic seconds, the edge's.
+        clock: monotonic seconds, the streams's.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -89,16 +89,17 @@ class Metrics:
         self._ttft = Children(requests.TTFT_SECONDS, registry)
         self._predicted_ttft = Children(requests.PREDICTED_TTFT_SECONDS, registry)
         self._ttft_error = Children(requests.TTFT_ERROR_RATIO, registry)
-        self._streams = Children(edge.STREAMS, registry)
-        self._open_streams = Children(edge.OPEN_STREAMS, registry)[()]
-        self._messages = Children(edge.MESSAGES, registry)
-        self._stream_failures = Children(edge.STREAM_FAILURES, registry)
-        self._log_entries = Children(edge.LOG_ENTRIES, registry)
-        self._loop_lag = Children(edge.LOOP_LAG, registry)[()]
-        self._config_reloads = Children(edge.CONFIG_RELOADS, registry)
-        self._journal_entries = Children(edge.JOURNAL_ENTRIES, registry)
+        self._streams = Children(streams.STREAMS, registry)
+        self._open_streams = Children(streams.OPEN_STREAMS, registry)[()]
+        self._messages = Children(streams.MESSAGES, registry)
+        self._repeated_messages = Children(streams.REPEATED_MESSAGES, registry)[()]
+        self._stream_failures = Children(streams.STREAM_FAILURES, registry)
+        self._log_entries = Children(streams.LOG_ENTRIES, registry)
+        self._loop_lag = Children(streams.LOOP_LAG, registry)[()]
+        self._config_reloads = Children(streams.CONFIG_RELOADS, registry)
+        self._journal_entries = Children(streams.JOURNAL_ENTRIES, registry)
         self._show_zeroes()
-        Children(edge.BUILD_INFO, registry)[(version("lodestar-extproc"),)].set(1)
+        Children(streams.BUILD_INFO, registry)[(version("lodestar-extproc"),)].set(1)
 
     def watch(self, pools: Callable[[], Sequence[PoolView]]) -> None:
         """Show these pools, as they are whenever the page is asked for. To be called once."""
@@ -161,27 +162,31 @@ class Metrics:
             self._predicted_ttft[decision.pool, address].observe(predicted_s)
             self._ttft_error[(decision.pool,)].observe(abs(ttft_s - predicted_s) / ttft_s)
 
-    # -- what the edge reports -----------------------------------------------------------------
+    # -- what streams report --------------------------------------------------------------------
 
     def stream_opened(self) -> None:
-        """See `EdgeListener`."""
+        """See `StreamListener`."""
         self._open_streams.inc()
 
     def message(self, phase: str) -> None:
-        """See `EdgeListener`."""
+        """See `StreamListener`."""
         self._messages[(phase,)].inc()
 
     def stream_closed(self, verdict: str) -> None:
-        """See `EdgeListener`."""
+        """See `StreamListener`."""
         self._open_streams.dec()
         self._streams[(verdict,)].inc()
 
+    def messages_repeated(self, n_messages: int) -> None:
+        """See `StreamListener`."""
+        self._repeated_messages.inc(n_messages)
+
     def stream_failed(self, reason: str) -> None:
-        """See `EdgeListener`."""
+        """See `StreamListener`."""
         self._stream_failures[(reason,)].inc()
 
     def log_entry(self, outcome: str | None) -> None:
-        """See `EdgeListener`."""
+        """See `StreamListener`."""
         self._log_entries[(outcome or "useless",)].inc()
 
     # -- what the process reports --------------------------------------------------------------
@@ -199,7 +204,7 @@ class Metrics:
         self._journal_entries[(result,)].inc(n)
 
     def _show_zeroes(self, pools: Iterable[str] = ()) -> None:
-        """What alerts watch is there from the start: a series born at 1 has never increased."""
+        """Show from the start what alerts watch: a series that begins at 1 has never increased."""
         for result in ("applied", "refused"):
             self._config_reloads[(result,)].inc(0)
         for reason in ("protocol", "internal"):

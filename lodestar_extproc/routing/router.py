@@ -129,12 +129,12 @@ class Router:
         """Prompt bytes a token of *model* stands for, as learned from usage."""
         return self._feedback.bytes_per_token.of(model)
 
-    def target_model(self, named: str) -> str:
-        """The model to ask an engine for where a client names *named*."""
+    def draw_target_model(self, named: str) -> str:
+        """Draw the model to ask an engine for where a client names *named*; advances the rng."""
         return self.settings.model_rewrites.target(named, self._rng)
 
-    def should_observe_to_end(self) -> bool:
-        """Whether the next answer is one of the share that is watched for its usage."""
+    def draw_full_observation(self) -> bool:
+        """Draw whether an answer is watched to its end for its usage; advances the rng."""
         return self._rng.random() < self.settings.observed_ratio
 
     # -- a request came ---

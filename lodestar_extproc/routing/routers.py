@@ -87,10 +87,10 @@ class Routers:
             return router.complete(event)
         return not event.decision_id and any(r.complete(event) for r in self._pools.values())
 
-    def should_observe_to_end(self, decision_id: str) -> bool:
-        """Whether this answer is to be watched for its usage."""
+    def draw_full_observation(self, decision_id: str) -> bool:
+        """Draw whether this answer is watched to its end for its usage; once for each answer."""
         router = self._pools.get(_pool_of(decision_id))
-        return router is not None and router.should_observe_to_end()
+        return router is not None and router.draw_full_observation()
 
     def forget_overrides(self) -> None:
         """Settings changed: build the routes' own policies anew when they are next asked for."""

@@ -15,7 +15,7 @@ import aiohttp
 
 from lodestar_extproc.admin.server import AdminServer
 from lodestar_extproc.config import Config, PickerConfig, Pool
-from lodestar_extproc.extproc.server import EdgeServer
+from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.extproc.tls import Tls
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
 from lodestar_extproc.fleet.poller import open_session
@@ -69,7 +69,7 @@ class App:
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
-        self.edge = EdgeServer(
+        self.ext_proc = ExtProcServer(
             self.routers, self.metrics, access_log=config.sources.access_log_tags is not None
         )
 
@@ -121,14 +121,14 @@ class App:
             addresses = self._options.listen or listen_addresses(self._config)
             await self.admin.start(self._options.admin)
             stack.push_async_callback(self.admin.stop)
-            stack.push_async_callback(self.edge.stop, self._options.grace_s)
+            stack.push_async_callback(self.ext_proc.stop, self._options.grace_s)
             await self._listen(addresses)
             await self._keep_up(session, addresses)
 
     async def _listen(self, addresses: Sequence[str]) -> None:
         """Take streams from now on; say that we are ready once endpoints were looked for."""
         tls = self._options.tls
-        await self.edge.start(
+        await self.ext_proc.start(
             addresses,
             credentials=None if tls is None else tls.credentials(),
             health_addresses=self._options.health,
@@ -156,13 +156,13 @@ class App:
         # It takes long enough to be noticed: before the first request, not during it.
         settle_garbage()
         self.admin.set_ready(ready=True)
-        self.edge.set_serving(serving=True)
+        self.ext_proc.set_serving(serving=True)
         _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self._options.admin)
 
     async def _drain(self) -> None:
         _log.info("stopping: draining for %g s", self._options.drain_s)
         self.admin.set_ready(ready=False)
-        self.edge.set_serving(serving=False)
+        self.ext_proc.set_serving(serving=False)
         await asyncio.sleep(self._options.drain_s)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""VirtualCluster: engines and routers in virtual time, through the eyes of the real edge.
+"""VirtualCluster: engines and routers in virtual time, seen as Envoy lets a router see them.
 
 The routers are those of `serve`, unchanged. They are told what `envoy/envoy.yaml` lets them see, as
 late as it does: a first token, an end with the host that served, a scrape now and then.
@@ -19,8 +19,8 @@ from lodestar_extproc.decision import Decision
 from lodestar_extproc.endpoint import EndpointMetrics
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.arrival import VirtualRequest, Workload
-from lodestar_extproc.simulator.edge import Edge
 from lodestar_extproc.simulator.engine import EventKind
+from lodestar_extproc.simulator.envoy_signals import EnvoySignals
 from lodestar_extproc.simulator.machine import Machine
 from lodestar_extproc.simulator.rack import Rack
 from lodestar_extproc.simulator.record import RequestRecord
@@ -58,7 +58,7 @@ class VirtualCluster:
         machines: Sequence[Machine],
         routers: Sequence[Router],
         *,
-        edge: Edge | None = None,
+        signals: EnvoySignals | None = None,
         seed: int = 0,
     ) -> None:
         self.machines = tuple(machines)
@@ -66,7 +66,7 @@ class VirtualCluster:
         self.records: list[RequestRecord] = []
         self.now_s = 0.0
         self.arriving: VirtualRequest | None = None
-        self._edge = Edge() if edge is None else edge
+        self._signals = EnvoySignals() if signals is None else signals
         self._rng = random.Random(seed)
         self._actions: list[tuple[float, int, Action]] = []
         self._reports: list[tuple[float, int, Callable[..., object], FirstToken | Completion]] = []
@@ -86,7 +86,7 @@ class VirtualCluster:
         self._workload, self._n_left = workload, n_requests
         self._arrivals = iter(workload)
         self._await_next_arrival()
-        if self._edge.scrape_interval_s < math.inf:
+        if self._signals.scrape_interval_s < math.inf:
             self.plan(0.0, self._scrape)
         while True:
             due_s = self._actions[0][0] if self._actions else math.inf
@@ -123,7 +123,7 @@ class VirtualCluster:
         self._n_left -= 1
         self.arriving = request
         router = self._rng.choice(self.routers) if len(self.routers) > 1 else self.routers[0]
-        prompt = self._edge.parse(request, self._rng)
+        prompt = self._signals.parse(request, self._rng)
         decision = router.route(prompt, request_id="", at_s=self.now_s)
         ranking, number = decision.ranking, len(self.records)
         record = RequestRecord(
@@ -134,14 +134,14 @@ class VirtualCluster:
         self.records.append(record)
         live = self._live[number] = _Live(number, request, router, decision, record)
         self._submit(live)
-        if self._edge.abort_ratio > 0 and self._rng.random() < self._edge.abort_ratio:
-            self.plan(self.now_s + self._edge.abort_after_s, partial(self._abort, number))
+        if self._signals.abort_ratio > 0 and self._rng.random() < self._signals.abort_ratio:
+            self.plan(self.now_s + self._signals.abort_after_s, partial(self._abort, number))
 
     def _submit(self, live: _Live) -> None:
         """Send it to the first candidate that takes it, as Envoy retries."""
         request, order = live.request, live.decision.ranking.order
         endpoints = live.decision.candidates.snapshot.endpoints
-        for attempt, index in enumerate(order[: self._edge.max_attempts], start=1):
+        for attempt, index in enumerate(order[: self._signals.max_attempts], start=1):
             number = self._by_address[endpoints[index].address]
             live.attempts, live.record.endpoint = attempt, number
             if not self.machines[number].refusing:
@@ -179,7 +179,7 @@ class VirtualCluster:
         live.record.failed = True
         self._report_end(live, outcome, self.now_s)
 
-    # -- what engines and the edge report -----------------------------------------------------
+    # -- what engines and Envoy report -------------------------------------------------------
 
     def _advance(self, until_s: float) -> None:
         for number, kind, request, at_s, cached_tokens in self._rack.advance(until_s):
@@ -193,9 +193,9 @@ class VirtualCluster:
                 self._completed(live, at_s)
 
     def _first_token(self, live: _Live, at_s: float, address: str) -> None:
-        record, delay_s = live.record, self._edge.first_token_delay_s
+        record, delay_s = live.record, self._signals.first_token_delay_s
         record.ttft_s = at_s - record.arrived_s
-        ttft_s = self._edge.reported_ttft_s(record.ttft_s + delay_s, self._rng)
+        ttft_s = self._signals.reported_ttft_s(record.ttft_s + delay_s, self._rng)
         live.reported_ttft_s = ttft_s
         token = FirstToken(live.decision.decision_id, record.arrived_s + ttft_s, address)
         self._report(at_s + delay_s, live.router.first_token, token)
@@ -210,8 +210,8 @@ class VirtualCluster:
     def _report_end(self, live: _Live, outcome: Outcome, ended_s: float) -> None:
         """The access log entry, as late as it comes."""
         del self._live[live.number]
-        edge = self._edge
-        logged_s = ended_s + self._rng.uniform(edge.end_delay_min_s, edge.end_delay_max_s)
+        signals = self._signals
+        logged_s = ended_s + self._rng.uniform(signals.end_delay_min_s, signals.end_delay_max_s)
         completion = Completion(
             at_s=logged_s,
             outcome=outcome,
@@ -247,4 +247,4 @@ class VirtualCluster:
                 router.fleet.record_metrics(endpoint.address, metrics, self.now_s)
         # As long as anything may happen: a workload may end before all requests have come.
         if self._live or self._actions:
-            self.plan(self.now_s + self._edge.scrape_interval_s, self._scrape)
+            self.plan(self.now_s + self._signals.scrape_interval_s, self._scrape)

@@ -64,7 +64,7 @@ def test_who_predicted_is_named():
     assert log.explain(untaught.decision_id, world.now_s)["predicted_by"] is None
     shown = log.explain(taught.decision_id, world.now_s)
     assert shown["predicted_by"] == "engine"
-    assert "(model engine)" in shown["explanation"]
+    assert "(predictor engine)" in shown["explanation"]
 
 
 def test_a_request_is_found_by_its_own_id():

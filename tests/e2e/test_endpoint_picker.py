@@ -31,7 +31,7 @@ FOLDER = Path(__file__).parents[2] / "envoy" / "istio" / "inference-pool"
 
 def mesh_config(grpc_port, engines):
     """As istiod sets up the gateway for our pool, DestinationRule and EnvoyFilter."""
-    config = envoy_config("variants/full_duplex.yaml", edge_port=grpc_port, engines=engines)
+    config = envoy_config("variants/full_duplex.yaml", extproc_port=grpc_port, engines=engines)
     cluster = cluster_of(config, "lodestar")
     for ours in ("health_checks", "common_lb_config"):
         del cluster[ours]

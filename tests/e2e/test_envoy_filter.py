@@ -12,12 +12,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from edge_fakes import FakeRouters, RecordingListener
 from envoy_process import ENVOY_BINARY, EnvoyProcess, cluster_of
+from extproc_fakes import FakeRouters, RecordingListener
 from istio_gateway import ENGINES, gateway_config, patched
 from kustomization import documents
 from lodestar_extproc.completion import Outcome
-from lodestar_extproc.extproc.server import EdgeServer
+from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.extproc.tls import Tls
 from stack import CHAT, Stack, chat
 from stub_engine import StubEngine
@@ -31,8 +31,8 @@ FOLDER = Path(__file__).parents[2] / "envoy" / "istio" / "envoy-filter"
 async def running_gateway(folder):
     engines = (StubEngine("a"), StubEngine("b"))
     routers, listener = FakeRouters(), RecordingListener()
-    edge = EdgeServer(routers, listener, access_log=True)
-    (port,) = await edge.start(["127.0.0.1:0"], credentials=Tls().credentials())
+    server = ExtProcServer(routers, listener, access_log=True)
+    (port,) = await server.start(["127.0.0.1:0"], credentials=Tls().credentials())
     try:
         for engine in engines:
             await engine.start()
@@ -43,11 +43,11 @@ async def running_gateway(folder):
         for place in (config["admin"], config["static_resources"]["listeners"][0]):
             place["address"]["socket_address"]["port_value"] = 0
         async with EnvoyProcess(config, folder) as envoy, aiohttp.ClientSession() as client:
-            stack = Stack(envoy, edge, routers, listener, engines, client)
+            stack = Stack(envoy, server, routers, listener, engines, client)
             stack.reset()
             yield stack
     finally:
-        await edge.stop(0.0)
+        await server.stop(0.0)
         for engine in engines:
             await engine.stop()
 
@@ -115,7 +115,7 @@ async def test_large_prompt_passes_and_a_failing_engine_is_retried_on_the_next(t
 
 async def test_without_lodestar_requests_go_on(tmp_path):
     async with running_gateway(tmp_path) as stack:
-        await stack.edge.stop(0.0)
+        await stack.server.stop(0.0)
 
         for _ in range(3):
             assert (await stack.post(chat(), CHAT))[0] == 200

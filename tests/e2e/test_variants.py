@@ -1,4 +1,4 @@
-"""Every shipped way to wire the edge into Envoy: what each sees, and what it loses."""
+"""Every shipped way to wire Lodestar into Envoy: what each sees, and what it loses."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_client_that_leaves_mid_answer_is_told_without_an_access_log(tmp
 
 async def test_a_dead_edge_leaves_the_choice_to_envoy(tmp_path):
     async with running_stack(tmp_path) as stack:
-        await stack.edge.stop(0.0)
+        await stack.server.stop(0.0)
         answers = {await stack.post(chat()) for _ in range(20)}
         assert answers == {(200, engine.stream()) for engine in stack.engines}
 

@@ -19,11 +19,11 @@ from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.routing.assembly import new_fleet, new_policy
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.cluster import VirtualCluster
-from lodestar_extproc.simulator.edge import Edge
+from lodestar_extproc.simulator.envoy_signals import EnvoySignals
 from lodestar_extproc.simulator.machine import new_machine
 
 RATE_PER_S = 12.0
-EDGE, SETTINGS = Edge(), PoolSettings()
+SIGNALS, SETTINGS = EnvoySignals(), PoolSettings()
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class World:
     n_requests: int = 800
     rate_per_s: float = RATE_PER_S
     seed: int = 1
-    edge: Edge = EDGE
+    signals: EnvoySignals = SIGNALS
     incidents: tuple = ()
     settings: PoolSettings = SETTINGS
 
@@ -51,7 +51,7 @@ class World:
             learner=learner,
             rng=random.Random(self.seed),
         )
-        cluster = VirtualCluster(machines, [router], edge=self.edge, seed=self.seed)
+        cluster = VirtualCluster(machines, [router], signals=self.signals, seed=self.seed)
         for incident in self.incidents:
             incident.plan(cluster, self.n_requests / self.rate_per_s)
         workload = find_workload("prefix50", traces=Path("no-traces"), tokens_per_hash=None)
@@ -151,8 +151,8 @@ def test_a_drift_that_is_noticed_takes_the_traffic_off_a_slowed_instance():
 
 
 def test_clients_who_leave_tell_of_an_instance_that_never_answers_in_time():
-    impatient = Edge(abort_ratio=1.0, abort_after_s=1.0)
-    world = World(rate_per_s=10.0, edge=impatient, incidents=(Slowdown(2, factor=10.0),))
+    impatient = EnvoySignals(abort_ratio=1.0, abort_after_s=1.0)
+    world = World(rate_per_s=10.0, signals=impatient, incidents=(Slowdown(2, factor=10.0),))
     heard, unheard = (
         share_of(2, world.run(a_learner(kind))[300:]) for kind in (Learner, Uncensored)
     )

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from lodestar_extproc.extproc.body import InvalidRequest, kind_of, parse, unparsed
 from lodestar_extproc.extproc.prompt import MAX_ITEMS, MEDIA_TOKENS
-from lodestar_extproc.extproc.terms import NO_TERMS, Terms
+from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
 from lodestar_extproc.request import BLOCK_BYTES, RequestKind
 
 CHAT = RequestKind.CHAT_COMPLETIONS
 LONG = "word " * 200
 
 
-def read(kind: RequestKind = CHAT, terms=None, **fields):
-    return parse(orjson.dumps({"model": "m"} | fields), kind, lambda _: 4.0, terms or NO_TERMS)
+def read(kind: RequestKind = CHAT, hints=None, **fields):
+    return parse(orjson.dumps({"model": "m"} | fields), kind, lambda _: 4.0, hints or NO_HINTS)
 
 
 def user(content) -> dict:
@@ -235,8 +235,8 @@ def test_only_true_streams(stream, streaming):
 
 
 def test_what_the_headers_ask_for_is_kept_even_of_a_body_that_cannot_be_read():
-    terms = Terms(ttft_slo_s=0.25, tpot_slo_s=0.05, priority=-1, session="a")
-    for request in (read(terms=terms), unparsed(0, 4.0, terms)):
+    hints = SchedulingHints(ttft_slo_s=0.25, tpot_slo_s=0.05, priority=-1, session="a")
+    for request in (read(hints=hints), unparsed(0, 4.0, hints)):
         assert (request.ttft_slo_s, request.tpot_slo_s) == (0.25, 0.05)
         assert request.is_sheddable
         assert request.session is not None
@@ -263,8 +263,8 @@ def test_a_session_is_known_by_the_narrowest_field_that_names_one(fields, same):
 
 
 def test_the_header_names_the_session_before_any_field():
-    terms = Terms(session="a")
-    assert read(terms=terms).session == read(terms=terms, user="u").session != read().session
+    hints = SchedulingHints(session="a")
+    assert read(hints=hints).session == read(hints=hints, user="u").session != read().session
 
 
 @pytest.mark.parametrize("fields", [{}, {"user": 3}, {"user": ""}, {"conversation": ["c"]}])

@@ -7,14 +7,13 @@ import json
 
 import pytest
 
-from edge_fakes import FakeRouters
+from extproc_fakes import FakeRouters
 from lodestar_extproc.completion import AnswerReport, Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc.events import (
     BodyMode,
-    Choose,
     Continue,
-    Cue,
+    MessageKind,
     Opening,
     Phase,
     Reject,
@@ -24,11 +23,12 @@ from lodestar_extproc.extproc.events import (
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
+    RouteTo,
 )
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.pools import Overrides
-from lodestar_extproc.extproc.transitions import TRANSITIONS, Manner, ProtocolError, State
-from lodestar_extproc.extproc.verdict import Verdict
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
+from lodestar_extproc.extproc.transitions import ACTIONS, ProtocolError, StreamMode, StreamState
 from lodestar_extproc.request import RequestKind
 
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -77,10 +77,10 @@ def test_a_chat_is_sent_to_the_best_endpoints_and_the_stream_ends():
 
     assert replies == [
         Continue(Phase.REQUEST_HEADERS),
-        Choose(Phase.REQUEST_BODY, ("10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000"), "pool.1"),
+        RouteTo(Phase.REQUEST_BODY, ("10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000"), "pool.1"),
     ]
     assert exchange.done
-    assert exchange.verdict is Verdict.CHOSEN
+    assert exchange.outcome is StreamOutcome.ROUTED
     assert routers.request_ids == ["abc"]
     assert routers.routed[0].kind is RequestKind.CHAT_COMPLETIONS
 
@@ -94,7 +94,7 @@ def test_no_more_candidates_go_out_than_the_pool_sets():
 def test_in_shadow_mode_envoy_is_told_the_decision_and_not_the_choice():
     routers = FakeRouters(settings=PoolSettings(shadow=True))
     choice = play(Exchange(routers, Opening()), headers(), content())[-1]
-    assert choice == Choose(Phase.REQUEST_BODY, (), "pool.1")
+    assert choice == RouteTo(Phase.REQUEST_BODY, (), "pool.1")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_is_no_inference_passes_untouched(event):
     exchange = Exchange(routers, Opening())
     assert exchange.receive(event) == (Continue(Phase.REQUEST_HEADERS),)
     assert exchange.done
-    assert exchange.verdict is Verdict.PASSED
+    assert exchange.outcome is StreamOutcome.PASSED
     assert not routers.routed
 
 
@@ -121,7 +121,7 @@ def test_an_unreadable_body_is_routed_by_its_size(data):
     routers = FakeRouters()
     exchange = Exchange(routers, Opening())
     choice = play(exchange, headers(), content(data))[-1]
-    assert isinstance(choice, Choose)
+    assert isinstance(choice, RouteTo)
     assert routers.routed[0].kind is RequestKind.UNKNOWN
     assert routers.routed[0].prompt_tokens == len(data) / 4
     assert routers.routed[0].block_hashes == ()
@@ -142,14 +142,14 @@ def test_without_an_endpoint_envoy_decides():
     exchange = Exchange(FakeRouters(addresses=()), Opening())
     assert play(exchange, headers(), content())[-1] == Continue(Phase.REQUEST_BODY)
     assert exchange.done
-    assert exchange.verdict is Verdict.NO_ENDPOINT
+    assert exchange.outcome is StreamOutcome.NO_ENDPOINT
 
 
 @pytest.mark.parametrize("overrides", [Overrides(pool="other"), Overrides(policy="other")])
 def test_a_route_to_nowhere_lets_envoy_decide(overrides):
     exchange = Exchange(FakeRouters(), Opening(), overrides)
     assert play(exchange, headers(), content())[-1] == Continue(Phase.REQUEST_BODY)
-    assert exchange.verdict is Verdict.BAD_ROUTE
+    assert exchange.outcome is StreamOutcome.BAD_ROUTE
 
 
 @pytest.mark.parametrize(
@@ -174,14 +174,14 @@ def test_a_streamed_upload_is_put_together():
 
     replies = play(exchange, headers(), *parts, content(b""))
 
-    assert [type(r) for r in replies] == [Continue] * (len(parts) + 1) + [Choose]
+    assert [type(r) for r in replies] == [Continue] * (len(parts) + 1) + [RouteTo]
     assert routers.routed[0].model == "m"
 
 
 def test_trailers_end_a_streamed_upload():
     exchange = Exchange(FakeRouters(), Opening(request_body_mode=BodyMode.STREAMED))
     replies = play(exchange, headers(), content(end=False), RequestTrailers(at_s=0.2))
-    assert isinstance(replies[-1], Choose)
+    assert isinstance(replies[-1], RouteTo)
     assert replies[-1].phase is Phase.REQUEST_TRAILERS
 
 
@@ -204,7 +204,7 @@ def test_an_answer_before_the_choice_is_envoys_own():
     exchange = Exchange(FakeRouters(), BOTH)
     play(exchange, headers(), answer())
     assert exchange.done
-    assert exchange.verdict is Verdict.PASSED
+    assert exchange.outcome is StreamOutcome.PASSED
 
 
 def test_a_stream_cut_before_the_body_leaves_nothing_behind():
@@ -213,7 +213,7 @@ def test_a_stream_cut_before_the_body_leaves_nothing_behind():
     exchange.receive(headers())
     exchange.close(1.0)
     exchange.close(1.0)
-    assert exchange.verdict is Verdict.CUT
+    assert exchange.outcome is StreamOutcome.CUT
     assert not routers.routed
     assert not routers.completions
 
@@ -226,7 +226,7 @@ def test_the_first_token_is_told_and_the_stream_ends():
     exchange = Exchange(routers, OBSERVING)
     assert play(exchange, observed(at_s=1.5)) == []
     assert exchange.done
-    assert exchange.verdict is Verdict.OBSERVED
+    assert exchange.outcome is StreamOutcome.OBSERVED
     (event,) = routers.first_tokens
     assert (event.decision_id, event.at_s, event.served) == ("pool.1", 1.5, "10.0.0.1:8000")
     assert not event.body_began_before
@@ -358,7 +358,7 @@ def test_one_stream_decides_and_sees_the_first_token():
 
     assert replies[2:] == [Continue(Phase.RESPONSE_HEADERS), Continue(Phase.RESPONSE_BODY)]
     assert exchange.done
-    assert exchange.verdict is Verdict.CHOSEN
+    assert exchange.outcome is StreamOutcome.ROUTED
     assert (routers.first_tokens[0].decision_id, routers.first_tokens[0].at_s) == ("pool.1", 1.0)
     assert routers.first_tokens[0].served == "10.0.0.1:8000"
 
@@ -376,42 +376,42 @@ def test_one_stream_without_an_access_log_tells_a_client_gone_before_the_answer(
 # -- the table ----------------------------------------------------------------------------------
 
 EVENTS = {
-    Cue.REQUEST_HEADERS: headers(),
-    Cue.REQUEST_WITHOUT_BODY: headers(end=True),
-    Cue.REQUEST_PART: content(end=False),
-    Cue.REQUEST_END: content(),
-    Cue.RESPONSE_HEADERS: ResponseHeaders(at_s=1.0, decision_id="pool.1"),
-    Cue.RESPONSE_PART: observed(ROLE),
-    Cue.RESPONSE_END: ResponseTrailers(at_s=1.0, decision_id="pool.1"),
+    MessageKind.REQUEST_HEADERS: headers(),
+    MessageKind.REQUEST_WITHOUT_BODY: headers(end=True),
+    MessageKind.REQUEST_PART: content(end=False),
+    MessageKind.REQUEST_END: content(),
+    MessageKind.RESPONSE_HEADERS: ResponseHeaders(at_s=1.0, decision_id="pool.1"),
+    MessageKind.RESPONSE_PART: observed(ROLE),
+    MessageKind.RESPONSE_END: ResponseTrailers(at_s=1.0, decision_id="pool.1"),
 }
 OPENINGS = {
-    Manner.BUFFERED: BOTH,
-    Manner.STREAMED: Opening(
+    StreamMode.BUFFERED: BOTH,
+    StreamMode.STREAMED: Opening(
         request_body_mode=BodyMode.STREAMED, response_body_mode=BodyMode.STREAMED
     ),
-    Manner.HEADERS_ONLY: Opening(
+    StreamMode.HEADERS_ONLY: Opening(
         request_body_mode=BodyMode.NONE, response_body_mode=BodyMode.STREAMED
     ),
-    Manner.FULL_DUPLEX: Opening(
+    StreamMode.FULL_DUPLEX: Opening(
         request_body_mode=BodyMode.FULL_DUPLEX_STREAMED,
         response_body_mode=BodyMode.FULL_DUPLEX_STREAMED,
     ),
-    Manner.OBSERVING: OBSERVING,
+    StreamMode.OBSERVED: OBSERVING,
 }
 
 
-def test_every_cue_has_an_event_and_every_manner_an_opening():
-    assert set(EVENTS) == set(Cue)
-    assert all(event.cue is cue for cue, event in EVENTS.items())
-    assert set(OPENINGS) == set(TRANSITIONS) == set(Manner)
+def test_every_kind_has_an_event_and_every_mode_an_opening():
+    assert set(EVENTS) == set(MessageKind)
+    assert all(event.kind is kind for kind, event in EVENTS.items())
+    assert set(OPENINGS) == set(ACTIONS) == set(StreamMode)
 
 
-@pytest.mark.parametrize("manner", list(Manner))
+@pytest.mark.parametrize("mode", list(StreamMode))
 @pytest.mark.parametrize("access_log", [True, False])
-def test_any_order_of_four_events_has_a_defined_answer(manner, access_log):
+def test_any_order_of_four_events_has_a_defined_answer(mode, access_log):
     for order in itertools.product(EVENTS.values(), repeat=4):
         routers = FakeRouters()
-        exchange = Exchange(routers, OPENINGS[manner], access_log=access_log)
+        exchange = Exchange(routers, OPENINGS[mode], access_log=access_log)
         for event in order:
             if exchange.done:
                 break
@@ -419,13 +419,13 @@ def test_any_order_of_four_events_has_a_defined_answer(manner, access_log):
                 replies = exchange.receive(event)
             except ProtocolError:
                 break
-            if manner is Manner.OBSERVING:
+            if mode is StreamMode.OBSERVED:
                 assert replies == ()
-            elif manner is not Manner.FULL_DUPLEX:
+            elif mode is not StreamMode.FULL_DUPLEX:
                 assert len(replies) == 1, "Envoy waits for exactly one reply to each message"
         exchange.close(9.0)
         exchange.close(9.0)
-        assert exchange.state is State.DONE
+        assert exchange.state is StreamState.DONE
         assert len(routers.routed) <= 1
         assert len(routers.first_tokens) <= 1
         assert len(routers.completions) <= 1

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from edge_fakes import FakeRouters
+from extproc_fakes import FakeRouters
 from lodestar_extproc import names
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.mapped import Priorities
@@ -16,7 +16,6 @@ from lodestar_extproc.extproc import held_body
 from lodestar_extproc.extproc.events import (
     BodyMode,
     BodyPart,
-    Choose,
     Continue,
     Opening,
     Phase,
@@ -27,12 +26,13 @@ from lodestar_extproc.extproc.events import (
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
+    RouteTo,
 )
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.held_body import MAX_PART_BYTES
 from lodestar_extproc.extproc.pools import Overrides
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.extproc.transitions import ProtocolError
-from lodestar_extproc.extproc.verdict import Verdict
 from lodestar_extproc.request import Subset
 
 FDS = BodyMode.FULL_DUPLEX_STREAMED
@@ -40,7 +40,7 @@ BOTH_WAYS = Opening(request_body_mode=FDS, response_body_mode=FDS)
 CHAT = json.dumps({"model": "m", "messages": [], "stream": True}).encode()
 TOKEN = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 PODS = ("10.0.0.1:8000", "10.0.0.2:8000", "10.0.0.3:8000")
-CHOICE = Choose(Phase.REQUEST_HEADERS, PODS, "pool.1")
+CHOICE = RouteTo(Phase.REQUEST_HEADERS, PODS, "pool.1")
 
 
 def headers(*, end=False, subset=None, **more) -> RequestHeaders:
@@ -77,7 +77,7 @@ def test_nothing_is_said_before_the_whole_request_is_here():
     assert exchange.receive(content(CHAT[:9], end=False)) == ()
     assert exchange.receive(content(CHAT[9:], end=False)) == ()
     assert exchange.receive(content(b"")) == (CHOICE, part(CHAT, end=True))
-    assert exchange.verdict is Verdict.CHOSEN
+    assert exchange.outcome is StreamOutcome.ROUTED
     assert not exchange.done
 
 
@@ -85,7 +85,7 @@ def test_nothing_is_said_before_the_whole_request_is_here():
 def test_the_held_body_comes_back_whole_in_parts_that_envoy_takes(n_bytes):
     data = bytes(i % 251 for i in range(n_bytes))
     first, *parts = started(None, headers()).receive(content(data))
-    assert isinstance(first, Choose)
+    assert isinstance(first, RouteTo)
     assert b"".join(p.body for p in parts) == data
     assert max(len(p.body) for p in parts) <= MAX_PART_BYTES
     assert [p.end_of_stream for p in parts] == [False] * (len(parts) - 1) + [True]
@@ -146,7 +146,7 @@ def test_a_route_to_nowhere_is_envoys_to_decide_with_the_body_given_back():
     exchange.receive(ResponseHeaders(at_s=0.5))
     assert exchange.receive(answer()) == (part(TOKEN, phase=Phase.RESPONSE_BODY),)
     assert not exchange.done
-    assert exchange.verdict is Verdict.BAD_ROUTE
+    assert exchange.outcome is StreamOutcome.BAD_ROUTE
 
 
 # -- who may be chosen --------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_without_endpoints_a_picker_answers_503_and_a_gateway_of_its_own_decides
     exchange = started(routers, headers(), opening=opening)
     (reply,) = exchange.receive(content())
     assert isinstance(reply, Reject) is refused
-    assert exchange.verdict is Verdict.NO_ENDPOINT
+    assert exchange.outcome is StreamOutcome.NO_ENDPOINT
     assert exchange.done
 
 
@@ -272,7 +272,7 @@ def test_an_answer_before_the_choice_is_envoys_own_and_goes_back():
     assert exchange.receive(content()) == ()
     replies = exchange.receive(answer(b"413", end=True))
     assert replies == (part(b"413", end=True, phase=Phase.RESPONSE_BODY),)
-    assert exchange.verdict is Verdict.PASSED
+    assert exchange.outcome is StreamOutcome.PASSED
     assert not routers.routed
 
 
@@ -319,7 +319,7 @@ def test_in_any_order_every_byte_comes_back_once_and_headers_first():
             parts = [r.body for r in of_request if isinstance(r, BodyPart)]
             # What came after an answer had begun goes nowhere.
             assert sent.startswith(b"".join(parts))
-            assert sum(isinstance(r, Choose) for r in replies) == 1
+            assert sum(isinstance(r, RouteTo) for r in replies) == 1
 
 
 # -- shedding -------------------------------------------------------------------------------------
@@ -342,7 +342,7 @@ def test_what_may_be_shed_is_answered_429_with_a_time_to_wait(opening, name):
         "retry-after": "3",
         names.DROPPED_REASON: "rejected-saturated",
     }
-    assert exchange.verdict is Verdict.SHED
+    assert exchange.outcome is StreamOutcome.SHED
     assert not routers.routed
 
 
@@ -376,8 +376,8 @@ def test_of_a_held_request_the_answer_may_come_otherwise():
 def test_of_any_request_an_answer_in_full_duplex_goes_back(path):
     exchange = started(opening=ANSWERS_ONLY)
     exchange.receive(headers(**{":path": path}))
-    if exchange.verdict is not Verdict.PASSED:
-        assert isinstance(exchange.receive(content())[0], Choose)
+    if exchange.outcome is not StreamOutcome.PASSED:
+        assert isinstance(exchange.receive(content())[0], RouteTo)
     for _ in range(3):
         assert exchange.receive(answer()) == (part(TOKEN, phase=Phase.RESPONSE_BODY),)
 

@@ -2,15 +2,15 @@
 
 import pytest
 
-from edge_fakes import FakeRouters
+from extproc_fakes import FakeRouters
 from lodestar_extproc.config.mapped import ModelRewrites
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc.events import (
     BodyMode,
-    Choose,
     Opening,
     RequestBody,
     RequestHeaders,
+    RouteTo,
 )
 from lodestar_extproc.extproc.exchange import Exchange
 
@@ -28,7 +28,7 @@ def sent_on(mode, body=BODY, settings=SETTINGS, **headers):
     given |= {name.replace("_", "-"): value for name, value in headers.items()}
     exchange.receive(RequestHeaders(at_s=0.0, headers=given))
     choice, *parts = exchange.receive(RequestBody(at_s=0.1, body=body, end_of_stream=True))
-    assert isinstance(choice, Choose)
+    assert isinstance(choice, RouteTo)
     if mode is FULL_DUPLEX:
         assert choice.body is None
         return routers.routed[0], b"".join(part.body for part in parts)

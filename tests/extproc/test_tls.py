@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from edge_fakes import FakeRouters, RecordingListener
-from lodestar_extproc.extproc.server import EdgeServer
+from extproc_fakes import FakeRouters, RecordingListener
+from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.extproc.tls import (
     CERTIFICATE_FILE,
     KEY_FILE,
@@ -24,12 +24,12 @@ from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 
 @asynccontextmanager
 async def serving(tls, **options):
-    edge = EdgeServer(FakeRouters(), RecordingListener())
-    ports = await edge.start(["127.0.0.1:0"], credentials=tls.credentials(), **options)
+    server = ExtProcServer(FakeRouters(), RecordingListener())
+    ports = await server.start(["127.0.0.1:0"], credentials=tls.credentials(), **options)
     try:
-        yield edge, ports
+        yield server, ports
     finally:
-        await edge.stop(0.0)
+        await server.stop(0.0)
 
 
 def written(folder, pair):
@@ -117,11 +117,11 @@ def test_missing_or_bad_certificate_stops_the_start(tmp_path, pair):
 
 
 async def test_probes_ask_for_health_on_a_port_of_their_own_in_plain_text():
-    async with serving(Tls(), health_addresses=["127.0.0.1:0"], serving=False) as (edge, ports):
+    async with serving(Tls(), health_addresses=["127.0.0.1:0"], serving=False) as (server, ports):
         async with grpc.aio.insecure_channel(f"127.0.0.1:{ports[1]}") as channel:
             for service in ("", "readiness", "inference-extension"):
                 assert await check(channel, service) == pb.HealthCheckResponse.NOT_SERVING
             assert await check(channel, "liveness") == pb.HealthCheckResponse.SERVING
-            edge.set_serving(serving=True)
+            server.set_serving(serving=True)
             assert await check(channel, "inference-extension") == pb.HealthCheckResponse.SERVING
         assert await status(ports[0], await shown_by(ports[0])) == pb.HealthCheckResponse.SERVING

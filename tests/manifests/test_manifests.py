@@ -22,7 +22,7 @@ from lodestar_extproc.commands.cli import app
 from lodestar_extproc.commands.serve import watched_by
 from lodestar_extproc.config import InferencePoolRef, ServiceRef
 from lodestar_extproc.config.picker import read_settings_file
-from lodestar_extproc.extproc.health import _SERVICES
+from lodestar_extproc.extproc.grpc_health import _SERVICES
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (ROOT / "deploy" / "kubernetes", ROOT / "envoy" / "istio", ROOT / "envoy" / "kubernetes")

@@ -81,7 +81,7 @@ def config_file(folder: Path, addresses, settings) -> Path:
 async def running_service(folder: Path, pods, settings):
     """The app on a socket, every pod's page read once; what its router said is recorded."""
     config = read_envoy_config(config_file(folder, pods.addresses, settings))
-    socket = f"unix:{folder}/edge.sock"
+    socket = f"unix:{folder}/extproc.sock"
     app = App(config, ServeOptions(listen=(socket,), admin="127.0.0.1:0", drain_s=0, grace_s=0))
     recorder = Recorder()
     router = app.routers.get()

@@ -19,7 +19,7 @@ from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
 from lodestar_extproc.simulator.arrival import VirtualRequest
 from lodestar_extproc.simulator.cluster import VirtualCluster
-from lodestar_extproc.simulator.edge import Edge
+from lodestar_extproc.simulator.envoy_signals import EnvoySignals
 from lodestar_extproc.simulator.machine import new_machine
 
 A30 = ACCELERATORS["a30"]
@@ -61,7 +61,7 @@ def a_prompt(at_s=0.0, tokens=400, output=20, seed=0, **more):
     return VirtualRequest(at_s, ids, tokens, output, **more)
 
 
-def a_cluster(n=2, n_routers=1, **edge):
+def a_cluster(n=2, n_routers=1, **signals):
     machines = [new_machine(i, A30, seed=i) for i in range(n)]
     listener = Listener()
     routers = [
@@ -77,7 +77,7 @@ def a_cluster(n=2, n_routers=1, **edge):
         )
         for i in range(n_routers)
     ]
-    return VirtualCluster(machines, routers, edge=Edge(**edge), seed=1), listener
+    return VirtualCluster(machines, routers, signals=EnvoySignals(**signals), seed=1), listener
 
 
 def test_a_request_is_served_and_everything_is_given_back():
@@ -99,7 +99,7 @@ def test_the_router_hears_as_late_as_the_edge_tells_it():
     assert token.at_s == pytest.approx(3.0 + record.ttft_s + 0.5)
     assert 1.0 <= end.at_s - 3.0 - record.e2e_s <= 2.0
     assert end.outcome is Outcome.SERVED
-    assert end.output_tokens is None, "no default edge counts tokens"
+    assert end.output_tokens is None, "no default Envoy counts tokens"
 
 
 def test_a_turn_comes_after_the_answer_and_the_pause_whatever_else_is_due():
@@ -206,7 +206,7 @@ def test_a_false_label_is_heard_by_the_router_and_does_not_change_the_truth():
 
 def test_a_wrong_estimate_of_the_tokens_scales_all_lengths_the_router_sees():
     request = a_prompt(tokens=320)
-    seen = Edge(token_estimate_ratio=1.5).parse(request, random.Random(0))
+    seen = EnvoySignals(token_estimate_ratio=1.5).parse(request, random.Random(0))
 
     assert seen.prompt_tokens == 480.0
     assert len(seen.block_hashes) == 20

@@ -17,8 +17,8 @@ from pathlib import Path
 import aiohttp
 import grpc
 
-from edge_fakes import FakeRouters
 from envoy_process import ENVOY_BINARY, EnvoyProcess, cluster_of, envoy_config
+from extproc_fakes import FakeRouters
 from lodestar_extproc import names
 from lodestar_extproc.extproc import wire
 from lodestar_extproc.extproc.exchange import Exchange
@@ -30,7 +30,7 @@ SETTLE_S = 0.5
 
 
 class Recorder:
-    """Answers as the edge does and keeps every byte that came."""
+    """Answers as the server does and keeps every byte that came."""
 
     def __init__(self, routers: FakeRouters) -> None:
         self.streams: list[list[str]] = []
@@ -78,7 +78,7 @@ async def capture(file: str, binary: Path) -> dict[str, dict[str, list]]:
     recorder = Recorder(routers)
     server, port = await recorder.serve()
     config = envoy_config(
-        file, edge_port=port, engines=[e.address for e in engines], edit=without_health_checks
+        file, extproc_port=port, engines=[e.address for e in engines], edit=without_health_checks
     )
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ READY_TIMEOUT_S = 60.0
 def envoy_config(
     name: str,
     *,
-    edge_port: int,
+    extproc_port: int,
     engines: Sequence[str],
     edit: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def envoy_config(
     config["static_resources"]["listeners"][0]["address"] = _socket("127.0.0.1", 0)
     for cluster in config["static_resources"]["clusters"]:
         if cluster["name"] == "lodestar":
-            _set_endpoints(cluster, [f"127.0.0.1:{edge_port}"])
+            _set_endpoints(cluster, [f"127.0.0.1:{extproc_port}"])
         elif cluster["name"] == "engines":
             _set_endpoints(cluster, engines)
     if edit is not None:

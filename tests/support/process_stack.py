@@ -150,7 +150,7 @@ async def running_processes(
     **settings: Any,
 ) -> AsyncIterator[ProcessStack]:
     """All processes on the shipped configuration *file*, with pool *settings* changed."""
-    edge_port, admin_port = a_port(), a_port()
+    extproc_port, admin_port = a_port(), a_port()
     async with AsyncExitStack() as stack:
         engines = [Engine(f"engine{i}", folder) for i in range(n_engines)]
 
@@ -160,7 +160,7 @@ async def running_processes(
             block |= settings
 
         addresses = [engine.address for engine in engines]
-        config = envoy_config(file, edge_port=edge_port, engines=addresses, edit=edit_all)
+        config = envoy_config(file, extproc_port=extproc_port, engines=addresses, edit=edit_all)
         envoy = EnvoyProcess(config, folder, binary=binary)
         service = Service(envoy.config_file, folder, admin_port)
         for process in (*engines, service):

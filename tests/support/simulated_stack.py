@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from edge_fakes import RecordingListener
 from envoy_process import EnvoyProcess, envoy_config
+from extproc_fakes import RecordingListener
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.extproc.server import EdgeServer
+from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.routing.assembly import new_router, policy_for_route
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
@@ -59,16 +59,16 @@ async def simulated_stack(folder, file: str = "envoy.yaml", *, edit=None, **sett
     router = new_router("engines", pool_settings, [Endpoint(address) for address in addresses])
     listener = RecordingListener()
     access_log = file != FULL_DUPLEX
-    edge = EdgeServer(Routers([router], policy_for_route), listener, access_log=access_log)
-    (port,) = await edge.start(["127.0.0.1:0"])
+    server = ExtProcServer(Routers([router], policy_for_route), listener, access_log=access_log)
+    (port,) = await server.start(["127.0.0.1:0"])
     try:
-        config = envoy_config(file, edge_port=port, engines=addresses, edit=edit)
+        config = envoy_config(file, extproc_port=port, engines=addresses, edit=edit)
         async with EnvoyProcess(config, folder) as envoy, aiohttp.ClientSession() as client:
             stack = SimulatedStack(envoy, router, listener, engines, client)
             # The first request on a machine compiles the engine, which takes many seconds.
             await stack.ask(url=f"http://{engines[0].address}", max_tokens=1)
             yield stack
     finally:
-        await edge.stop(0.0)
+        await server.stop(0.0)
         for engine in engines:
             await engine.stop()

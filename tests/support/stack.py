@@ -1,4 +1,4 @@
-"""Client, Envoy, edge and engines, wired up: what an end-to-end test drives and looks at."""
+"""Client, Envoy, server and engines, wired up: what an end-to-end test drives and looks at."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 import aiohttp
 
-from edge_fakes import FakeRouters, RecordingListener
 from envoy_process import ENVOY_BINARY, EnvoyProcess, envoy_config
+from extproc_fakes import FakeRouters, RecordingListener
 from lodestar_extproc.completion import Completion
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.extproc.server import EdgeServer
+from lodestar_extproc.extproc.server import ExtProcServer
 from stub_engine import StubEngine
 from waiting import until
 
@@ -34,7 +34,7 @@ class Stack:
     """One Envoy between a client and two engines; *routers* choose what a test tells them to."""
 
     envoy: EnvoyProcess
-    edge: EdgeServer
+    server: ExtProcServer
     routers: FakeRouters
     listener: RecordingListener
     engines: tuple[StubEngine, ...]
@@ -86,21 +86,21 @@ async def running_stack(
     engines = (StubEngine("a"), StubEngine("b"))
     routers = FakeRouters()
     listener = RecordingListener()
-    edge = EdgeServer(routers, listener, access_log=access_log)
-    (port,) = await edge.start(["127.0.0.1:0"])
+    server = ExtProcServer(routers, listener, access_log=access_log)
+    (port,) = await server.start(["127.0.0.1:0"])
     try:
         for engine in engines:
             await engine.start()
         addresses = [engine.address for engine in engines]
-        config = envoy_config(file, edge_port=port, engines=addresses, edit=edit)
+        config = envoy_config(file, extproc_port=port, engines=addresses, edit=edit)
         async with (
             EnvoyProcess(config, folder, binary=binary) as envoy,
             aiohttp.ClientSession() as client,
         ):
-            stack = Stack(envoy, edge, routers, listener, engines, client, settings)
+            stack = Stack(envoy, server, routers, listener, engines, client, settings)
             stack.reset()
             yield stack
     finally:
-        await edge.stop(0.0)
+        await server.stop(0.0)
         for engine in engines:
             await engine.stop()

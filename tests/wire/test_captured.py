@@ -13,12 +13,12 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 import envoy_types
-from edge_fakes import FakeRouters
+from extproc_fakes import FakeRouters
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc import access_log, wire
 from lodestar_extproc.extproc.events import BodyMode
 from lodestar_extproc.extproc.exchange import Exchange
-from lodestar_extproc.extproc.verdict import Verdict
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 from lodestar_extproc.request import RequestKind
 
@@ -98,7 +98,7 @@ def test_a_decision_stream_opens_as_expected(file):
 @pytest.mark.parametrize("scenario", CHATS)
 def test_a_chat_is_decided(file, scenario):
     routers, exchanges = replay(file, scenario)
-    assert exchanges[0].verdict is Verdict.CHOSEN
+    assert exchanges[0].outcome is StreamOutcome.ROUTED
     (request,) = routers.routed
     assert request.kind is RequestKind.CHAT_COMPLETIONS
     assert request.model == "m"
@@ -140,7 +140,7 @@ def test_its_end_is_in_the_access_log(file, scenario):
 @pytest.mark.parametrize("file", FILES)
 def test_what_is_no_inference_is_left_alone(file):
     routers, exchanges = replay(file, "models")
-    assert exchanges[0].verdict is Verdict.PASSED
+    assert exchanges[0].outcome is StreamOutcome.PASSED
     assert not routers.routed
     assert not routers.first_tokens
     (end,) = [access_log.completion(e, 0.0) for e in entries(file, "models")]

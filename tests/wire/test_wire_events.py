@@ -12,7 +12,6 @@ from lodestar_extproc.extproc import wire
 from lodestar_extproc.extproc.events import (
     BodyMode,
     BodyPart,
-    Choose,
     Continue,
     Phase,
     Reject,
@@ -22,6 +21,7 @@ from lodestar_extproc.extproc.events import (
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
+    RouteTo,
 )
 from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
@@ -178,7 +178,7 @@ def test_a_mode_of_the_future_is_none():
 
 @pytest.mark.parametrize("phase", [Phase.REQUEST_HEADERS, Phase.REQUEST_BODY])
 def test_a_choice_is_header_and_metadata_alike(phase):
-    reply = sent(Choose(phase, ("10.0.0.1:80", "10.0.0.2:80"), "pool.1"))
+    reply = sent(RouteTo(phase, ("10.0.0.1:80", "10.0.0.2:80"), "pool.1"))
     part = "requestHeaders" if phase is Phase.REQUEST_HEADERS else "requestBody"
     # Only while the headers are held can a new route still be found for them.
     cleared = {"clearRouteCache": True} if phase is Phase.REQUEST_HEADERS else {}
@@ -206,7 +206,7 @@ def test_a_choice_is_header_and_metadata_alike(phase):
 
 
 def test_a_choice_may_bring_a_body_in_place_of_the_requests():
-    reply = sent(Choose(Phase.REQUEST_BODY, ("10.0.0.1:80",), "pool.1", body=b"{}"))
+    reply = sent(RouteTo(Phase.REQUEST_BODY, ("10.0.0.1:80",), "pool.1", body=b"{}"))
     response = reply["requestBody"]["response"]
     assert response["bodyMutation"] == {"body": "e30="}
     # Without its length Envoy answers 500.
@@ -225,7 +225,7 @@ def test_the_headers_that_settings_ask_for_are_read_too():
     "phase", [Phase.REQUEST_HEADERS, Phase.REQUEST_BODY, Phase.REQUEST_TRAILERS]
 )
 def test_a_choice_left_to_envoy_is_the_decisions_id_and_nothing_else(phase):
-    message = envoy_pb2.ProcessingResponse.FromString(wire.encode(Choose(phase, (), "pool.1")))
+    message = envoy_pb2.ProcessingResponse.FromString(wire.encode(RouteTo(phase, (), "pool.1")))
     told = message.dynamic_metadata.fields[names.METADATA_NAMESPACE].struct_value.fields
     assert {key: value.string_value for key, value in told.items()} == {names.DECISION_ID: "pool.1"}
     message.ClearField("dynamic_metadata")
@@ -233,7 +233,7 @@ def test_a_choice_left_to_envoy_is_the_decisions_id_and_nothing_else(phase):
 
 
 def test_a_choice_at_the_trailers_is_metadata_only():
-    reply = sent(Choose(Phase.REQUEST_TRAILERS, ("10.0.0.1:80",), "pool.1"))
+    reply = sent(RouteTo(Phase.REQUEST_TRAILERS, ("10.0.0.1:80",), "pool.1"))
     assert reply["requestTrailers"] == {}
     assert reply["dynamicMetadata"]["envoy.lb"][names.DESTINATION] == "10.0.0.1:80"
 
@@ -305,7 +305,7 @@ def test_a_part_of_a_body_goes_back_as_it_came(phase, end):
     [
         (Continue(Phase.RESPONSE_HEADERS, (("x-a", "b"),)), ("responseHeaders", "response")),
         (
-            Choose(Phase.REQUEST_HEADERS, ("h:1",), "p.1", (("x-a", "b"),)),
+            RouteTo(Phase.REQUEST_HEADERS, ("h:1",), "p.1", (("x-a", "b"),)),
             ("requestHeaders", "response"),
         ),
         (Reject(503, b"", "why", (("x-a", "b"),)), ("immediateResponse", "")),

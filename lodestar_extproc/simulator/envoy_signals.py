@@ -1,4 +1,4 @@
-"""Edge: what `envoy/envoy.yaml` lets a router see of virtual requests, and how late."""
+"""EnvoySignals: what `envoy/envoy.yaml` lets a router see of virtual requests, and how late."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
-    """What the edge delivers, how late, and how wrong.
+class EnvoySignals:
+    """What Envoy delivers, how late, and how wrong.
 
     Attributes:
         first_token_delay_s: from the engine's first token to ours.
@@ -40,7 +40,7 @@ class Edge:
     false_label_factor: float = 100.0
 
     def parse(self, request: VirtualRequest, rng: random.Random) -> InferenceRequest:
-        """*request* as the edge would have read it: block hashes and an estimate of its length."""
+        """*request* as `extproc` would have read it: block hashes and an estimate of its length."""
         ratio = self.token_estimate_ratio
         if self.token_estimate_spread > 0:
             ratio *= math.exp(rng.gauss(0.0, self.token_estimate_spread))

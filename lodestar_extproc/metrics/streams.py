@@ -1,4 +1,4 @@
-"""What is counted at the gRPC edge, and of the process."""
+"""What is counted of ext_proc streams, the access log and the process."""
 
 from lodestar_extproc.metrics.metric import SHORT_SECONDS, counter, gauge, histogram
 
@@ -20,6 +20,13 @@ MESSAGES = counter(
     ("phase",),
     "ext_proc messages received.",
     "Many `response_body`: the observing filter's streams are not ended early.",
+)
+REPEATED_MESSAGES = counter(
+    "lodestar_repeated_messages_total",
+    (),
+    "ext_proc messages of a request that had already ended; they are ignored.",
+    "Envoy 1.35 to 1.37 repeats the last part of a large body in full duplex (envoy#46237); "
+    "no request suffers.",
 )
 STREAM_FAILURES = counter(
     "lodestar_stream_failures_total",

@@ -1,4 +1,4 @@
-"""Terms: what a request's headers say of how it is to be served, by the names clients may use.
+"""SchedulingHints: what the headers of a request ask for, by the names that clients may use.
 
 It knows headers and settings; nothing of the body.
 """
@@ -19,7 +19,7 @@ from lodestar_extproc.names import (
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SchedulingHints:
     """What the headers ask for.
 
     Attributes:
@@ -36,12 +36,12 @@ class Terms:
     target_model: str = ""
 
 
-NO_TERMS = Terms()
+NO_HINTS = SchedulingHints()
 
 
-def terms_of(headers: Mapping[str, str], settings: PoolSettings) -> Terms:
-    """The terms in *headers*, whose names are in lower case."""
-    return Terms(
+def scheduling_hints(headers: Mapping[str, str], settings: PoolSettings) -> SchedulingHints:
+    """The hints in *headers*, whose names are in lower case."""
+    return SchedulingHints(
         ttft_slo_s=_bound_s(headers, TTFT_SLO_HEADERS),
         tpot_slo_s=_bound_s(headers, TPOT_SLO_HEADERS),
         priority=settings.objective_priorities.of(_first(headers, OBJECTIVE_HEADERS)),
@@ -51,12 +51,12 @@ def terms_of(headers: Mapping[str, str], settings: PoolSettings) -> Terms:
 
 
 def _first(headers: Mapping[str, str], names: Iterable[str]) -> str:
-    """The first of *names* that is not empty."""
+    """The first header of *names* that is not empty; empty where none is."""
     return next(filter(None, map(headers.get, names)), "")
 
 
 def _bound_s(headers: Mapping[str, str], names: Iterable[str]) -> float | None:
-    """The first readable one; a value that is no positive number of milliseconds is no bound."""
+    """The first header that holds a positive number of milliseconds, as seconds."""
     for name in names:
         try:
             bound_s = float(headers[name]) / 1e3

@@ -1,4 +1,4 @@
-"""Health: `grpc.health.v1`, answered on the loop that decides, so that a stall shows.
+"""HealthServicer: answers `grpc.health.v1` on the event loop that decides, so a stall shows.
 
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
@@ -20,14 +20,14 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
 from lodestar_extproc.names import EXT_PROC_SERVICE, HEALTH_SERVICE
 
 LIVENESS = "liveness"
-"""Says only that the process answers."""
+"""The service name that is answered SERVING as long as the process answers at all."""
 _READY_SERVICES = ("", "readiness", EXT_PROC_SERVICE, "inference-extension")
-"""The last one is asked by the manifests of the Gateway API's own endpoint pickers."""
+"""Manifests of the Gateway API's own endpoint pickers ask for the last one."""
 _SERVICES = (*_READY_SERVICES, LIVENESS)
 
 
-class Health:
-    """Owner of the answer to "may I send you requests?"."""
+class HealthServicer:
+    """Tells whether Envoy may send requests here; the owner of that state."""
 
     def __init__(self) -> None:
         self._serving = False
@@ -35,17 +35,17 @@ class Health:
         self._changed = asyncio.Event()
 
     def set_serving(self, *, serving: bool) -> None:
-        """From now on answer so; watchers are told at once."""
+        """Answer so from now on, and tell watchers at once."""
         self._serving = serving
         self._wake()
 
     def end(self) -> None:
-        """Not serving any more, and watchers' streams end."""
+        """Answer NOT_SERVING from now on, and end the watchers' streams."""
         self._ended = True
         self.set_serving(serving=False)
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """The service, for a server to hold."""
+        """The gRPC handler, for a server to add."""
         return grpc.method_handlers_generic_handler(
             HEALTH_SERVICE,
             {

@@ -1,4 +1,4 @@
-"""A router and a listener that only remember, for tests of the edge."""
+"""A router and a listener that only remember, for tests of extproc."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class FakeRouters:
     def bytes_per_token(self, model: str) -> float:
         return 4.0
 
-    def target_model(self, named: str) -> str:
+    def draw_target_model(self, named: str) -> str:
         return self.settings.model_rewrites.target(named, random.Random(0))
 
     def route(
@@ -106,13 +106,13 @@ class FakeRouters:
     def complete(self, event: Completion) -> None:
         self.completions.append(event)
 
-    def should_observe_to_end(self, decision_id: str) -> bool:
+    def draw_full_observation(self, decision_id: str) -> bool:
         return self.to_the_end
 
 
 @dataclass
 class RecordingListener:
-    """Everything the edge said, in order."""
+    """Everything the server said, in order."""
 
     heard: list[tuple] = field(default_factory=list)
 
@@ -122,8 +122,11 @@ class RecordingListener:
     def message(self, phase) -> None:
         self.heard.append(("message", str(phase)))
 
-    def stream_closed(self, verdict) -> None:
-        self.heard.append(("closed", str(verdict)))
+    def stream_closed(self, outcome) -> None:
+        self.heard.append(("closed", str(outcome)))
+
+    def messages_repeated(self, n_messages: int) -> None:
+        self.heard.append(("repeated", n_messages))
 
     def stream_failed(self, reason: str) -> None:
         self.heard.append(("failed", reason))

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from edge_fakes import FakeRouters, RecordingListener
+from extproc_fakes import FakeRouters, RecordingListener
 from lodestar_extproc import names
-from lodestar_extproc.extproc.server import EdgeServer, ListenError
+from lodestar_extproc.extproc.server import ExtProcServer, ListenError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 
 CHAT = json.dumps({"model": "m", "messages": []}).encode()
@@ -41,14 +41,14 @@ def answer(data: bytes) -> pb.ProcessingRequest:
 @asynccontextmanager
 async def running(routers=None, address="127.0.0.1:0", **options):
     routers, listener = routers or FakeRouters(), RecordingListener()
-    edge = EdgeServer(routers, listener, **options)
-    (port,) = await edge.start([address])
+    server = ExtProcServer(routers, listener, **options)
+    (port,) = await server.start([address])
     target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
     async with grpc.aio.insecure_channel(target) as channel:
         try:
-            yield edge, channel, routers, listener
+            yield server, channel, routers, listener
         finally:
-            await edge.stop(0.0)
+            await server.stop(0.0)
 
 
 def process(channel):
@@ -236,9 +236,9 @@ async def test_entries_are_completions_and_garbage_is_counted():
 
 @pytest.mark.parametrize("service", ["", "readiness", names.EXT_PROC_SERVICE])
 async def test_health_follows_readiness(service):
-    async with running() as (edge, channel, _, _):
+    async with running() as (server, channel, _, _):
         assert await health(channel, service) == pb.HealthCheckResponse.SERVING
-        edge.set_serving(serving=False)
+        server.set_serving(serving=False)
         assert await health(channel, service) == pb.HealthCheckResponse.NOT_SERVING
         assert await health(channel, "liveness") == pb.HealthCheckResponse.SERVING
 
@@ -263,14 +263,14 @@ async def test_health_lists_every_service():
 
 
 async def test_watchers_are_told_of_changes_until_the_end():
-    async with running() as (edge, channel, _, _):
+    async with running() as (server, channel, _, _):
         watch = channel.unary_stream(
             "/grpc.health.v1.Health/Watch",
             request_serializer=pb.HealthCheckRequest.SerializeToString,
             response_deserializer=pb.HealthCheckResponse.FromString,
         )(pb.HealthCheckRequest())
         assert (await watch.read()).status == pb.HealthCheckResponse.SERVING
-        await edge.stop(1.0)
+        await server.stop(30.0)  # it ends as soon as the watcher has been told
         assert (await watch.read()).status == pb.HealthCheckResponse.NOT_SERVING
         assert await watch.read() is grpc.aio.EOF
 
@@ -279,27 +279,27 @@ async def test_watchers_are_told_of_changes_until_the_end():
 
 
 async def test_it_listens_on_a_socket_file(tmp_path):
-    async with running(address=f"unix:{tmp_path}/edge.sock") as (_, channel, _, _):
+    async with running(address=f"unix:{tmp_path}/extproc.sock") as (_, channel, _, _):
         assert await health(channel) == pb.HealthCheckResponse.SERVING
 
 
 async def test_an_address_in_use_is_refused_by_name():
     async with running() as (_, channel, _, _):
-        edge = EdgeServer(FakeRouters(), RecordingListener())
-        (port,) = await edge.start(["127.0.0.1:0"])
-        other = EdgeServer(FakeRouters(), RecordingListener())
+        server = ExtProcServer(FakeRouters(), RecordingListener())
+        (port,) = await server.start(["127.0.0.1:0"])
+        other = ExtProcServer(FakeRouters(), RecordingListener())
         with pytest.raises(ListenError, match=f"127.0.0.1:{port}; is it in use"):
             await other.start([f"127.0.0.1:{port}"])
-        await edge.stop(0.0)
+        await server.stop(0.0)
         assert await health(channel) == pb.HealthCheckResponse.SERVING
 
 
 async def test_stopping_lets_open_streams_end():
-    async with running() as (edge, channel, _, listener):
+    async with running() as (server, channel, _, listener):
         call = process(channel)()
         await call.write(request_headers().SerializeToString())
         await call.read()
-        stopping = asyncio.create_task(edge.stop(5.0))
+        stopping = asyncio.create_task(server.stop(5.0))
         await asyncio.sleep(0.05)
         assert not stopping.done()
         await call.write(request_body().SerializeToString())
@@ -310,7 +310,7 @@ async def test_stopping_lets_open_streams_end():
 
 
 async def test_an_open_access_log_does_not_hold_up_a_stop():
-    async with running() as (edge, channel, _, listener):
+    async with running() as (server, channel, _, listener):
         send = channel.stream_unary(
             names.ACCESS_LOG_METHOD,
             request_serializer=pb.StreamAccessLogsMessage.SerializeToString,
@@ -323,5 +323,5 @@ async def test_an_open_access_log_does_not_hold_up_a_stop():
             while not listener.heard:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         # Envoy never ends it.
-        await asyncio.wait_for(edge.stop(60.0), 60)
+        await asyncio.wait_for(server.stop(60.0), 60)
         assert await send.code() is grpc.StatusCode.OK

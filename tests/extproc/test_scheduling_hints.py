@@ -2,7 +2,7 @@ import pytest
 
 from lodestar_extproc.config.mapped import Priorities
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.extproc.terms import NO_TERMS, terms_of
+from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, scheduling_hints
 from lodestar_extproc.names import MODEL_REWRITE_HEADERS, OBJECTIVE_HEADERS
 
 SETTINGS = PoolSettings(objective_priorities=Priorities((("batch", -1), ("chat", 2))))
@@ -25,26 +25,28 @@ SETTINGS = PoolSettings(objective_priorities=Priorities((("batch", -1), ("chat",
     ],
 )
 def test_a_bound_is_a_positive_number_of_milliseconds(what, headers, slo_s):
-    terms = terms_of({name.format(what): value for name, value in headers.items()}, SETTINGS)
+    hints = scheduling_hints(
+        {name.format(what): value for name, value in headers.items()}, SETTINGS
+    )
     other = "tpot" if what == "ttft" else "ttft"
-    assert getattr(terms, f"{what}_slo_s") == slo_s
-    assert getattr(terms, f"{other}_slo_s") is None
+    assert getattr(hints, f"{what}_slo_s") == slo_s
+    assert getattr(hints, f"{other}_slo_s") is None
 
 
 @pytest.mark.parametrize("name", OBJECTIVE_HEADERS)
 @pytest.mark.parametrize(("objective", "priority"), [("batch", -1), ("chat", 2), ("other", 0)])
 def test_an_objective_has_the_priority_that_settings_give_it(name, objective, priority):
-    assert terms_of({name: objective}, SETTINGS).priority == priority
+    assert scheduling_hints({name: objective}, SETTINGS).priority == priority
 
 
 def test_the_newer_name_of_a_header_is_read_before_the_older():
     for newer, older in (OBJECTIVE_HEADERS, MODEL_REWRITE_HEADERS):
-        terms = terms_of({newer: "chat", older: "batch"}, SETTINGS)
-        assert (terms.priority, terms.target_model) in ((2, ""), (0, "chat"))
+        hints = scheduling_hints({newer: "chat", older: "batch"}, SETTINGS)
+        assert (hints.priority, hints.target_model) in ((2, ""), (0, "chat"))
 
 
 @pytest.mark.parametrize("name", ["x-chat", "X-Chat"])
 def test_a_session_is_named_in_the_header_of_the_settings(name):
     settings = PoolSettings(session_header=name)
-    assert terms_of({"x-chat": "a", "x-session-id": "b"}, settings).session == "a"
-    assert terms_of({"x-session-id": "b"}, settings) == NO_TERMS
+    assert scheduling_hints({"x-chat": "a", "x-session-id": "b"}, settings).session == "a"
+    assert scheduling_hints({"x-session-id": "b"}, settings) == NO_HINTS
