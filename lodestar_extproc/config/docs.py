@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lodestar_extproc.config.overrides import COST_KEY, POLICY_KEY, POOL_KEY
 from lodestar_extproc.config.setting import settings_of, shown
 from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+from lodestar_extproc.names import COST, POLICY, POOL
 
 _INTRO = """\
 # Settings
@@ -59,14 +59,14 @@ routes:
       "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute
       overrides:
         grpc_initial_metadata:
-        - {{key: {POLICY_KEY}, value: least_request}}
+        - {{key: {POLICY}, value: least_request}}
 ```
 
 | key | value |
 |---|---|
-| `{POOL_KEY}` | Name of a pool; without it, the pool is the route's cluster. |
-| `{POLICY_KEY}` | As `policy` above. |
-| `{COST_KEY}` | As `cost` above. |
+| `{POOL}` | Name of a pool; without it, the pool is the route's cluster. |
+| `{POLICY}` | As `policy` above. |
+| `{COST}` | As `cost` above. |
 """
 
 

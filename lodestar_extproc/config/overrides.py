@@ -9,6 +9,7 @@ from lodestar_extproc.config import envoy_tree as tree
 from lodestar_extproc.config.reader import unknown
 from lodestar_extproc.config.setting import SettingError, settings_of
 from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.names import COST, POLICY, POOL
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
     from lodestar_extproc.config.node import Node
 
 PREFIX = "x-lodestar-"
-POOL_KEY = "x-lodestar-pool"
-POLICY_KEY = "x-lodestar-policy"
-COST_KEY = "x-lodestar-cost"
-KEYS = (POOL_KEY, POLICY_KEY, COST_KEY)
+KEYS = (POOL, POLICY, COST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,9 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
                 found.append(
                     RouteOverride(
                         cluster=route.cluster,
-                        pool=values.get(POOL_KEY),
-                        policy=values.get(POLICY_KEY),
-                        cost=values.get(COST_KEY),
+                        pool=values.get(POOL),
+                        policy=values.get(POLICY),
+                        cost=values.get(COST),
                         line=route.node.line,
                     )
                 )
@@ -87,7 +85,7 @@ def _check(header: Node, pools: Collection[str]) -> None:
     name = key.text.lower()
     if name not in KEYS:
         raise key.error(f"{name} is {unknown(name, KEYS)}")
-    if name == POOL_KEY:
+    if name == POOL:
         if value.text not in pools:
             raise value.error(f"{value.text} is {unknown(value.text, pools)}")
         return
