@@ -80,17 +80,26 @@ class LoadTable:
     def __init__(self, decode_speed: DecodeSpeed) -> None:
         self._decode_speed = decode_speed
         self._columns: dict[str, memoryview[float]] = {}
+        self._declared_capacities: dict[str, float | None] = {}
         self._prefills: dict[str, OrderedDict[str, Flight]] = {}
         self._generation: dict[str, tuple[float, float]] = {}
         self._oldest_scrape_s: float | None = None
         self.adopt(())
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
-        """Make *endpoints* the columns; those that stay keep their numbers."""
+        """Make *endpoints* the columns; those that stay keep their numbers, but for their settings.
+
+        Where the capacity they declare has changed, one that a scrape told comes with the next.
+        """
         numbers = np.zeros((len(endpoints), Row.COUNT))
         for row, endpoint in zip(numbers, endpoints, strict=True):
             known = self._columns.get(endpoint.address)
-            row[:] = _fresh(endpoint) if known is None else known
+            row[:] = _fresh() if known is None else known
+            row[Row.TOKEN_BUDGET] = endpoint.token_budget
+            declared = endpoint.kv_capacity_tokens
+            if known is None or declared != self._declared_capacities[endpoint.address]:
+                row[Row.KV_CAPACITY] = math.nan if declared is None else declared
+        self._declared_capacities = {e.address: e.kv_capacity_tokens for e in endpoints}
         self._rows = numbers.T
         self._columns = {
             endpoint.address: row.data.cast("B").cast("d")
@@ -187,6 +196,11 @@ class LoadTable:
             of[Row.DECODE_RATE] = known + DECODE_RATE_SMOOTHING * (rate - known)
         return total < total_before
 
+    def kv_capacity_tokens(self, address: str) -> float | None:
+        """As the engine, or else its settings, say; None where neither does."""
+        capacity = self._columns[address][Row.KV_CAPACITY]
+        return None if math.isnan(capacity) else capacity
+
     def counted(self, address: str) -> bool:
         """Whether a restart of *address* would show in its counters."""
         return address in self._generation
@@ -242,12 +256,9 @@ class LoadTable:
         return FleetSnapshot(at_s, endpoints, values)
 
 
-def _fresh(endpoint: Endpoint) -> FloatArray:
+def _fresh() -> FloatArray:
     column = np.zeros(Row.COUNT)
     column[[Row.HEAD_AT_S, Row.LAST_FIRST_TOKEN_AT_S, Row.SCRAPED_AT_S]] = -np.inf
     column[[Row.RUNNING, Row.WAITING, Row.KV_USAGE]] = np.nan
     column[Row.DECODE_RATE] = DEFAULT_DECODE_TOKENS_PER_S
-    capacity = endpoint.kv_capacity_tokens
-    column[Row.KV_CAPACITY] = math.nan if capacity is None else capacity
-    column[Row.TOKEN_BUDGET] = endpoint.token_budget
     return column

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
-from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
 from lodestar_extproc.fleet.health import Health
 from lodestar_extproc.learning.learner import Learner
@@ -24,16 +24,16 @@ class Feedback:
         sees_first_tokens: whether first tokens are seen here; else the access log times them.
 
     Attributes:
-        settings, learner: in force; replaced by the owner.
+        learner: in force; replaced by the owner.
         bytes_per_token: learned from usage, by model.
     """
 
     def __init__(
-        self, settings: PoolSettings, health: Health, learner: Learner, *, sees_first_tokens: bool
+        self, live: LiveSettings, health: Health, learner: Learner, *, sees_first_tokens: bool
     ) -> None:
-        self.settings = settings
         self.learner = learner
-        self.bytes_per_token = BytesPerToken(settings.bytes_per_token)
+        self.bytes_per_token = BytesPerToken(live)
+        self._live = live
         self._health = health
         self._sees_first_tokens = sees_first_tokens
 
@@ -43,9 +43,9 @@ class Feedback:
         served = event.served or decision.address
         # Served elsewhere, by a retry: the time of the failed attempts is in this label. The access
         # log has the last attempt's own. In shadow mode nobody retried: the pick was not used.
-        if served == decision.address or self.settings.shadow:
+        if served == decision.address or self._live.current.shadow:
             self._learn(entry, served, event.at_s - decision.at_s, event.at_s)
-        elif len(tried := decision.tried_before(served)) < self.settings.retry_candidates:
+        elif len(tried := decision.tried_before(served)) < self._live.current.retry_candidates:
             # The access log would tell it too, when the answer ends: minutes later.
             self._blame_tried(entry, tried, event.at_s)
 
@@ -67,7 +67,7 @@ class Feedback:
 
     def _blame_tried(self, entry: OpenDecision, tried: Sequence[str], at_s: float) -> None:
         """A retry went past *tried*: they have failed."""
-        if entry.blamed or self.settings.shadow:
+        if entry.blamed or self._live.current.shadow:
             return
         entry.blamed = bool(tried)
         for address in tried:

@@ -146,7 +146,7 @@ async def test_file_behind_a_swapped_link_is_followed(tmp_path):
 async def test_good_change_of_the_configuration_is_told_and_a_bad_one_refused(tmp_path, caplog):
     path = an_envoy_file(tmp_path)
     told = []
-    watch = watch_config(read_envoy_config(path), lambda: told.append("refused"))
+    watch = watch_config(read_envoy_config(path), told.append)
     later = asyncio.ensure_future(following(watch))
 
     with refusals(caplog) as refused:
