@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.config import envoy_tree as tree
+from lodestar_extproc.config.old_spelling import OldSpelling, names_before
 from lodestar_extproc.config.reader import unknown
 from lodestar_extproc.config.setting import SettingError, settings_of
 from lodestar_extproc.config.settings import PoolSettings
@@ -18,6 +21,14 @@ if TYPE_CHECKING:
 
 PREFIX = "x-lodestar-"
 KEYS = (POOL, POLICY, COST)
+KEYS_BEFORE: Mapping[str, str] = MappingProxyType(
+    {
+        PREFIX + old: PREFIX + new
+        for old, new in names_before(PoolSettings).items()
+        if PREFIX + new in KEYS
+    }
+)
+"""The present key, by what it was called before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +51,19 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
     """The overrides of every route that has any.
 
     Raises:
-        ConfigError: an unknown key, pool, policy or cost.
+        ConfigError: an unknown key, one by both its names, an unknown pool, policy or cost.
     """
     found = []
     for manager in tree.all_managers(root):
         for route, headers in route_headers(manager):
-            for header in headers.values():
-                _check(header, pools)
-            values = {name: header.get("value").text for name, header in headers.items()}
+            values: dict[str, str] = {}
+            for written, header in headers.items():
+                name = KEYS_BEFORE.get(written, written)
+                _check(name, header, pools)
+                if name in values:
+                    problem = f"this route has both {name} and what it was called before"
+                    raise header.get("key").error(problem)
+                values[name] = header.get("value").text
             if values:
                 found.append(
                     RouteOverride(
@@ -59,6 +75,17 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
                     )
                 )
     return tuple(found)
+
+
+def old_keys(root: Node) -> Iterator[OldSpelling]:
+    """Those of the routes' keys that are called otherwise now; each place once."""
+    found = {}
+    for manager in tree.all_managers(root):
+        for _, headers in route_headers(manager):
+            for written in headers.keys() & KEYS_BEFORE.keys():
+                place = headers[written].get("key")
+                found[place.path] = OldSpelling(place, written, KEYS_BEFORE[written])
+    yield from found.values()
 
 
 def route_headers(manager: Node) -> Iterator[tuple[tree.Route, dict[str, Node]]]:
@@ -80,9 +107,8 @@ def _ours(headers: Node) -> dict[str, Node]:
     return {name: header for name, header in named.items() if name.startswith(PREFIX)}
 
 
-def _check(header: Node, pools: Collection[str]) -> None:
+def _check(name: str, header: Node, pools: Collection[str]) -> None:
     key, value = header.get("key"), header.get("value")
-    name = key.text.lower()
     if name not in KEYS:
         raise key.error(f"{name} is {unknown(name, KEYS)}")
     if name == POOL:

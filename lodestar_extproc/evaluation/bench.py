@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from rich.progress import (
 )
 
 from lodestar_extproc.evaluation.comparison import Comparison
-from lodestar_extproc.evaluation.contenders import parse_contender
+from lodestar_extproc.evaluation.contenders import old_names, parse_contender
 from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.kept import kept_outcomes
 from lodestar_extproc.evaluation.report import write_report
@@ -28,6 +29,8 @@ from lodestar_extproc.evaluation.study import Study, run_all
 from lodestar_extproc.evaluation.tables import cell_table, ratio_table
 from lodestar_extproc.evaluation.trial import Trial, TrialResult
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
+
+_log = logging.getLogger(__name__)
 
 
 def run_bench(  # noqa: PLR0913  (one argument an option)
@@ -100,6 +103,8 @@ def _check(study: Study) -> None:
         find_fleet(fleet)
     for contender in study.contenders:
         parse_contender(contender)
+        for old, new in old_names(contender).items():
+            _log.warning("%s: %s is now called %s", contender, old, new)
     for scenario in study.scenarios:
         if scenario not in SCENARIOS:
             raise ValueError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +21,8 @@ import numpy as np
 import orjson
 
 from lodestar_extproc.config.live_settings import LiveSettings
-from lodestar_extproc.config.setting import SettingError
+from lodestar_extproc.config.old_spelling import names_before
+from lodestar_extproc.config.setting import SettingError, settings_of
 from lodestar_extproc.config.settings import PAPER_POLICY, PoolSettings
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.evaluation.clairvoyant import Clairvoyant, Oracle
@@ -169,7 +170,12 @@ def parse_contender(text: str) -> Contender:
     if policy not in names:
         known = ", ".join(names)
         raise NoContender(f"no policy {policy!r}; there are {known}")
-    changes = dict(_override(pair) for pair in overrides.split("+")) if overrides else {}
+    changes: dict[str, Any] = {}
+    for pair in overrides.split("+") if overrides else ():
+        name, value = _override(pair)
+        if name in changes:
+            raise NoContender(f"{text} sets {name} twice")
+        changes[name] = value
     try:
         settings = PoolSettings(**(_defaults(policy) | changes))
     except SettingError as error:
@@ -177,13 +183,21 @@ def parse_contender(text: str) -> Contender:
     return Contender(text, policy, settings, every_token=bare != text)
 
 
+def old_names(text: str) -> dict[str, str]:
+    """The present name of each setting that *text* calls by another, by the other."""
+    overrides = text.removesuffix(EVERY_TOKEN).partition(":")[2]
+    written = {pair.partition("=")[0] for pair in overrides.split("+")}
+    return {old: new for old, new in names_before(PoolSettings).items() if old in written}
+
+
 def _defaults(policy: str) -> dict[str, Any]:
     return dict(PAPER_SETTINGS) if policy == PAPER_POLICY else {}
 
 
 def _override(pair: str) -> tuple[str, Any]:
-    key, found, value = pair.partition("=")
-    if not found or key not in {f.name for f in fields(PoolSettings)}:
+    written, found, value = pair.partition("=")
+    key = names_before(PoolSettings).get(written, written)
+    if not found or key not in settings_of(PoolSettings):
         raise NoContender(
             f"{pair!r} sets nothing: write setting=value, as in learned:predictor=mlp"
         )

@@ -17,6 +17,7 @@ from lodestar_extproc.config import (
     Pool,
     read_envoy_config,
 )
+from lodestar_extproc.config.old_spelling import in_words
 from lodestar_extproc.config.setting import until_restart
 from lodestar_extproc.fleet.discovery.watched_file import contents
 
@@ -59,6 +60,8 @@ async def _read(config: Config, told: Callable[[str], None]) -> Config:
         log.error("configuration refused, the old one stays: %s", error)  # noqa: TRY400  (the error says all)
         told("refused")
         return config
+    if latest.old_spellings:
+        log.warning("%s: %s", config.path, in_words(latest.old_spellings))
     fixed, latest = fixed_parts(config, latest)
     for part in fixed:
         log.warning("%s: %s", config.path, part)
