@@ -58,9 +58,9 @@ def hints(root: Node, path: Path) -> Iterator[Finding]:
     for old in old_spellings:
         place, problem = old.place, f"{old.old} is now called {old.new}; the old name still works"
         *above, last = place.path
-        cure = (Patch(place.path, old.new),)
-        if last == old.old:  # the key itself, not a value
-            cure = (Patch((*above, old.new), place.value), Patch(place.path))
+        is_key = last == old.old
+        renamed = Patch((*above, old.new), place.value), Patch(place.path)
+        cure = renamed if is_key else (Patch(place.path, old.new),)
         yield Finding("old_name", place.line, place.key, problem, cure)
 
 

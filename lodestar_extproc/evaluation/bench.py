@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -103,13 +104,19 @@ def _check(study: Study) -> None:
         find_fleet(fleet)
     for contender in study.contenders:
         parse_contender(contender)
-        for old, new in old_names(contender).items():
-            _log.warning("%s: %s is now called %s", contender, old, new)
+    warn_of_old_names(study.contenders)
     for scenario in study.scenarios:
         if scenario not in SCENARIOS:
             raise ValueError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
     if not study.contenders:
         raise ValueError("name at least one policy")
+
+
+def warn_of_old_names(contenders: Iterable[str]) -> None:
+    """Say what each setting is called now that one of *contenders* calls by a name of before."""
+    for contender in contenders:
+        for old, new in old_names(contender).items():
+            _log.warning("%s: %s is now called %s", contender, old, new)
 
 
 def run_with_progress(

@@ -79,6 +79,18 @@ def an_envoy_file(folder: Path, *edits: tuple[str, str], name: str = "envoy.yaml
     return path
 
 
+def with_route_metadata(key: str, value: str) -> tuple[str, str]:
+    """An edit of the default file: one key of gRPC metadata on its route."""
+    override = (
+        "                typed_per_filter_config:\n"
+        "                  lodestar.decide:\n"
+        '                    "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute\n'
+        f"                    overrides: {{grpc_initial_metadata: [{{key: {key}, value: {value}}}]}}\n"
+    )
+    before = "                route:\n"
+    return before, override + before
+
+
 def a_pool(*, eds: Path | None = None, **changes) -> Pool:
     """A static pool, or one read from the file *eds*."""
     if eds is not None:
