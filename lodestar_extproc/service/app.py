@@ -172,6 +172,7 @@ class App:
 
     def reload(self) -> None:
         """Read the configuration again now, rather than when its file is seen to change."""
+        _log.info("told to read the configuration again")
         self._reload.set()
 
     def _heed_signals(self) -> None:
