@@ -15,7 +15,7 @@ from lodestar_extproc.config.members import NAMESPACE, read_members, settings_bl
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
 from lodestar_extproc.config.overrides import RouteOverride, old_keys, read_overrides
-from lodestar_extproc.config.pool import EdsFile, Pool, Resolution
+from lodestar_extproc.config.pool import DNS_REFRESH_S, EdsFile, Pool, Resolution
 from lodestar_extproc.config.reader import read_settings, unknown
 from lodestar_extproc.config.settings import PoolSettings
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from lodestar_extproc.config.node import Node
 
-DNS_REFRESH_S = 5.0
-"""Envoy's own default."""
 MIN_DNS_REFRESH_S = 1.0
+"""A cluster may ask for less, down to 1 ms: no resolver is asked more often than this."""
 MAX_DNS_REFRESH_S = 60.0
+"""A cluster may ask for hours: an engine that moved is missed for no longer than this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from lodestar_extproc.config.mapped import NO_PRIORITIES, NO_REWRITES, ModelRewrites, Priorities
 from lodestar_extproc.config.setting import SettingError, check, setting
 
+# Defaults of weights and bounds were tuned or argued for in docs/learning.md and the decisions.
+
 FIXED_POLICIES = (
     "random",
     "round_robin",

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from lodestar_extproc.config.live_settings import LiveSettings
 
 SMOOTHING = 0.1
+"""Weight of the newest usage: after some twenty the setting is forgotten. Not tuned."""
 LOWEST, HIGHEST = 0.5, 64.0
 """Outside of these a usage is no measurement of text: images, or a bug."""
 MAX_MODELS = 1000

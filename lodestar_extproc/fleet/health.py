@@ -8,9 +8,11 @@ from enum import StrEnum
 from lodestar_extproc.config.live_settings import LiveSettings
 
 FIRST_EJECTION_S = 1.0
+"""Not tuned: long enough for a retry to go elsewhere, too short to miss a healthy endpoint."""
 ERRORS_IN_A_ROW = 3
-"""Answers of 5xx before an ejection: one bad prompt must not take endpoints out."""
+"""Answers of 5xx before an ejection: one bad prompt must not take endpoints out. Not tuned."""
 LONGEST_EJECTION_S = 30.0
+"""Envoy's outlier detection takes a host out for as long at first (`base_ejection_time`)."""
 
 
 class HealthState(StrEnum):

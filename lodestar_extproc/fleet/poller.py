@@ -16,7 +16,7 @@ PHASES = 8
 """Groups into which one interval's visits are spread.
 
 All at once would hold up the event loop; each alone wakes a cold processor each time: for 64
-endpoints, eight groups of eight cost half as much as 64 single visits.
+endpoints, eight groups of eight cost half as much as 64 single visits (benchmarks/scraping.py).
 """
 KEEPALIVE_S = 4.0
 """vLLM's HTTP server closes an idle connection after 5 s; we close first."""

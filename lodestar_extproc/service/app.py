@@ -29,6 +29,7 @@ from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.upkeep import PoolUpkeep
 
 LAG_INTERVAL_S = 0.1
+"""A stall as long as a human notices is met by a timer; ten wake-ups a second cost nothing."""
 PICKER_ADDRESS = "[::]:9002"
 """Where gateways expect an endpoint picker."""
 _log = logging.getLogger(__name__)

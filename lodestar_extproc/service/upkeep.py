@@ -24,6 +24,7 @@ from lodestar_extproc.routing.pool_view import PoolView, view_pool
 from lodestar_extproc.routing.router import Router
 
 EXPIRY_INTERVAL_S = 1.0
+"""Fine beside a request timeout of minutes; only what has expired costs anything."""
 _log = logging.getLogger(__name__)
 
 

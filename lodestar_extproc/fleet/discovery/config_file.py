@@ -94,6 +94,7 @@ def fixed_parts(old: Config, new: Config) -> tuple[list[str], Config]:
             new,
             extproc_address=old.extproc_address,
             access_log_address=old.access_log_address,
+            sources=old.sources,
         )
     return fixed, dataclasses.replace(new, pools=tuple(pools))
 
@@ -112,6 +113,8 @@ def _fixed_in_envoy(old: Config, new: Config) -> list[str]:
     addresses = [(c.extproc_address, c.access_log_address) for c in (old, new)]
     if addresses[0] != addresses[1]:
         fixed.append("the address of the ext_proc service or the access log changed")
+    if old.sources != new.sources:
+        fixed.append("what Envoy shows of requests and answers changed")
     return [f"{part}; restart Envoy and Lodestar to apply it" for part in fixed]
 
 

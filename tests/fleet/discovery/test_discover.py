@@ -15,6 +15,7 @@ from lodestar_extproc.config import (
     read_picker_config,
 )
 from lodestar_extproc.fleet.discovery import discover, watch_config
+from lodestar_extproc.fleet.discovery.config_file import fixed_parts
 from lodestar_extproc.fleet.discovery.dns import watch_dns
 from lodestar_extproc.fleet.discovery.watched_file import contents
 
@@ -228,6 +229,19 @@ async def test_what_needs_a_restart_is_told_and_is_no_change(tmp_path, caplog):
     assert told == ["needs_restart"]
     assert "applied" not in caplog.text
     later.cancel()
+
+
+async def test_what_envoy_shows_of_answers_changes_with_a_restart_only(tmp_path):
+    old, new = (
+        an_envoy_file(tmp_path),
+        an_envoy_file(tmp_path, ("tag: e2e_us", "tag: e3e_us"), name="new"),
+    )
+    fixed, kept = fixed_parts(read_envoy_config(old), read_envoy_config(new))
+
+    assert fixed == [
+        "what Envoy shows of requests and answers changed; restart Envoy and Lodestar to apply it"
+    ]
+    assert kept.sources == read_envoy_config(old).sources
 
 
 async def test_a_settings_file_says_what_needs_a_restart_too(tmp_path, caplog):
