@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PREDICTORS, PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.evaluation.clairvoyant import Oracle
@@ -91,7 +92,9 @@ def cost_us(work: Callable[[Any], object], items: Sequence[Any]) -> float:
 def measure(name: str, seen: Samples) -> tuple[float, float]:
     """CPU time of a prediction and of a sample, µs."""
     trainer = Trainer()
-    model = new_predictor(PoolSettings(predictor=name), random.Random(1), lambda: trainer)
+    model = new_predictor(
+        LiveSettings(PoolSettings(predictor=name)), random.Random(1), lambda: trainer
+    )
     for sample in seen.samples[:N_TAUGHT]:
         model.learn(sample)
     trainer.stopped = True

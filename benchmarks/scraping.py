@@ -22,6 +22,8 @@ from pathlib import Path
 import uvloop
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
+from lodestar_extproc.config.live_settings import LiveSettings
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.poller import open_session
@@ -68,10 +70,11 @@ async def measure(ports: Sequence[int], *, interval_s: float, seconds: float, bu
     endpoints = [
         Endpoint(u[7:], metrics_url=u + "/metrics", health_url=u + "/health") for u in urls
     ]
-    fleet = Fleet(endpoints)
+    live = LiveSettings(PoolSettings(scrape_interval_s=interval_s))
+    fleet = Fleet(live, endpoints)
     async with open_session() as session:
-        scraper = Scraper(session, fleet.record_metrics, interval_s=interval_s, busy=lambda: busy)
-        prober = Prober(session, fleet.record_probe)
+        scraper = Scraper(session, fleet.record_metrics, live, busy=lambda: busy)
+        prober = Prober(session, fleet.record_probe, live)
         scraper.set_endpoints(endpoints)
         prober.set_endpoints(endpoints)
         running = [asyncio.create_task(each.run()) for each in (scraper, prober)]

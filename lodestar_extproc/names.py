@@ -8,6 +8,7 @@ EXT_PROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
 METADATA_NAMESPACE = "envoy.lb"
+"""Dynamic metadata that carries the choice from the ext_proc filter to the load balancer."""
 DESTINATION = "x-gateway-destination-endpoint"
 """Header and metadata key of the choice: `ip:port[,ip:port...]`, best first."""
 SERVED = "x-gateway-destination-endpoint-served"

@@ -14,9 +14,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from lodestar_extproc import names
-from lodestar_extproc.check import stanzas
 from lodestar_extproc.commands.cli import app
-from lodestar_extproc.config import envoy_tree, overrides
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of Envoy's message types
@@ -145,10 +143,3 @@ def test_the_default_file_logs_every_tag_that_is_read():
     read = {value for name, value in vars(names).items() if name.startswith("TAG_")}
     assert read <= {tag["tag"] for tag in tags}
     assert set(bootstrap.TAGS) <= {tag["tag"] for tag in tags}
-
-
-def test_a_name_that_is_written_twice_is_written_alike():
-    assert bootstrap.NAMESPACE == envoy_tree.METADATA_NAMESPACE == names.METADATA_NAMESPACE
-    assert bootstrap.DESTINATION == stanzas.CHOICE == names.DESTINATION
-    ours = (names.POOL, names.POLICY, names.COST)
-    assert ours == (overrides.POOL_KEY, overrides.POLICY_KEY, overrides.COST_KEY)

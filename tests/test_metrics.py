@@ -59,7 +59,7 @@ def test_everything_declared_is_shown_and_nothing_else():
     world.metrics.stream_failed("protocol")
     world.metrics.log_entry("served")
     world.metrics.loop_lag(0.001)
-    world.metrics.config_reloaded(applied=False)
+    world.metrics.config_reloaded("refused")
     world.metrics.journal_entries("written", 3)
 
     shown = {

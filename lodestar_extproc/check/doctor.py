@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.check.envoy_binary import Validation, validate
-from lodestar_extproc.check.finding import Finding, Report
+from lodestar_extproc.check.finding import Finding, Patch, Report
 from lodestar_extproc.check.rules import RULES
 from lodestar_extproc.check.subject import subject_of
 from lodestar_extproc.config import ConfigError, NotEnvoyConfig, read_eds_members
@@ -35,7 +35,8 @@ def check(path: Path, *, envoy: str | None = None) -> Report:
         raise NotEnvoyConfig(error.problem, file=error.file, line=error.line) from error
     validation = validate(envoy, path) if envoy else None
     findings = sorted((*_refused(validation), *examine(root, path)), key=lambda f: f.line)
-    return Report(path, tuple(findings), validation.version if validation else None)
+    version = validation.version if validation else None
+    return Report(path, tuple(findings), version, tuple(hints(root, path)))
 
 
 def examine(root: Node, path: Path) -> Iterator[Finding]:
@@ -46,6 +47,21 @@ def examine(root: Node, path: Path) -> Iterator[Finding]:
         for fault in rule(subject):
             place = fault.place
             yield Finding(rule.__name__, place.line, place.key, fault.problem, fault.cure)
+
+
+def hints(root: Node, path: Path) -> Iterator[Finding]:
+    """What works and could be better: names of before, each with the one of now."""
+    try:
+        old_spellings = config_of(root, path).old_spellings
+    except ConfigError:
+        return
+    for old in old_spellings:
+        place, problem = old.place, f"{old.old} is now called {old.new}; the old name still works"
+        *above, last = place.path
+        is_key = last == old.old
+        renamed = Patch((*above, old.new), place.value), Patch(place.path)
+        cure = renamed if is_key else (Patch(place.path, old.new),)
+        yield Finding("old_name", place.line, place.key, problem, cure)
 
 
 def _refused(validation: Validation | None) -> Iterator[Finding]:

@@ -60,6 +60,16 @@ class Finding:
     problem: str
     cure: tuple[Patch, ...] = ()
 
+    def as_json(self) -> dict[str, object]:
+        """For machines."""
+        return {
+            "rule": self.rule,
+            "line": self.line,
+            "key": self.key,
+            "problem": self.problem,
+            "cure": [patch.operation for patch in self.cure],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -67,27 +77,21 @@ class Report:
 
     Attributes:
         envoy_version: of the Envoy that validated the file; None where none was found.
+        hints: what works and could be better; no traps.
     """
 
     path: Path
     findings: tuple[Finding, ...]
     envoy_version: str | None = None
+    hints: tuple[Finding, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """For machines: `findings[].cure` is a JSON Patch."""
         return {
             "file": str(self.path),
             "envoy_version": self.envoy_version,
-            "findings": [
-                {
-                    "rule": finding.rule,
-                    "line": finding.line,
-                    "key": finding.key,
-                    "problem": finding.problem,
-                    "cure": [patch.operation for patch in finding.cure],
-                }
-                for finding in self.findings
-            ],
+            "findings": [finding.as_json() for finding in self.findings],
+            "hints": [hint.as_json() for hint in self.hints],
         }
 
 

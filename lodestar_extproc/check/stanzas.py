@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from lodestar_extproc.config.envoy_tree import METADATA_NAMESPACE
+from lodestar_extproc.names import DESTINATION, METADATA_NAMESPACE
 
 Stanza: TypeAlias = dict[str, object]
 
-CHOICE = "x-gateway-destination-endpoint"
 RETRY_ON = ("connect-failure", "refused-stream", "reset-before-request")
 """What cannot have begun on an engine."""
 
@@ -89,7 +88,7 @@ def _policy(name: str, config: Stanza) -> Stanza:
 
 
 def metadata_source() -> Stanza:
-    return {"metadata": {"key": METADATA_NAMESPACE, "path": [{"key": CHOICE}]}}
+    return {"metadata": {"key": METADATA_NAMESPACE, "path": [{"key": DESTINATION}]}}
 
 
 def http_options(**options: object) -> Stanza:

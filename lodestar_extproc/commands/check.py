@@ -63,21 +63,29 @@ def check(
 def show(report: Report, console: Console) -> None:
     """Print every finding with the YAML that cures it."""
     for finding in report.findings:
-        _show_finding(report, finding, console)
+        _show_finding(report, finding, console, "bold red")
+    for hint in report.hints:
+        _show_finding(report, hint, console, "bold yellow")
     validated = (
         f"validated by Envoy {report.envoy_version}"
         if report.envoy_version
         else "not validated by Envoy itself"
     )
-    n = len(report.findings)
-    verdict = "no traps" if n == 0 else "1 trap" if n == 1 else f"{n} traps"
-    summary = Text(f"{report.path}: {verdict}, {validated}", style="red" if n else "green")
+    verdict = [_counted(len(report.findings), "trap"), validated]
+    if report.hints:
+        verdict.insert(1, _counted(len(report.hints), "hint"))
+    style = "red" if report.findings else "green"
+    summary = Text(f"{report.path}: {', '.join(verdict)}", style=style)
     console.print(summary, soft_wrap=True)
 
 
-def _show_finding(report: Report, finding: Finding, console: Console) -> None:
+def _counted(n: int, what: str) -> str:
+    return f"no {what}s" if n == 0 else f"1 {what}" if n == 1 else f"{n} {what}s"
+
+
+def _show_finding(report: Report, finding: Finding, console: Console, style: str) -> None:
     heading = Text(f"{report.path}:{finding.line}  ", style="bold")
-    heading.append(finding.rule, style="bold red")
+    heading.append(finding.rule, style=style)
     lines = [heading, Text(f"  {finding.problem}")]
     for patch in finding.cure:
         verb = "remove" if patch.value is None else "set"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lodestar_extproc.config.overrides import COST_KEY, POLICY_KEY, POOL_KEY
-from lodestar_extproc.config.setting import settings_of, shown
+from lodestar_extproc.config.overrides import KEYS_BEFORE
+from lodestar_extproc.config.setting import Setting, settings_of, shown
 from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+from lodestar_extproc.names import COST, POLICY, POOL
 
 _INTRO = """\
 # Settings
@@ -16,6 +17,8 @@ A cluster whose metadata has the key `lodestar` is a **pool**: its endpoints are
 chooses among.
 Unknown keys and impossible values are errors that name the line.
 The file is watched: a good change applies at once, a bad one is refused and the old settings stay.
+A change of a setting that needs a restart, as its row then says, waits for one; the log says so.
+A name of before is read as the name of now, with a warning that has its line.
 Settings of the connection to Envoy itself are checked by `lodestar-extproc check FILE`.
 """
 
@@ -59,26 +62,40 @@ routes:
       "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute
       overrides:
         grpc_initial_metadata:
-        - {{key: {POLICY_KEY}, value: least_request}}
+        - {{key: {POLICY}, value: least_request}}
 ```
 
 | key | value |
 |---|---|
-| `{POOL_KEY}` | Name of a pool; without it, the pool is the route's cluster. |
-| `{POLICY_KEY}` | As `policy` above. |
-| `{COST_KEY}` | As `cost` above. |
+| `{POOL}` | Name of a pool; without it, the pool is the route's cluster. |
+| `{POLICY}` | As `policy` above. |
+| `{COST}` | As `cost` above. |
 """
+_BEFORE = "".join(f"\n`{new}` was `{old}` before.\n" for old, new in KEYS_BEFORE.items())
 
 
 def settings_page() -> str:
     """The page, in Markdown."""
-    parts = (_INTRO, _POOL, _table(PoolSettings), _ENDPOINT, _table(EndpointSettings), _ROUTE)
+    parts = (
+        _INTRO,
+        _POOL,
+        _table(PoolSettings),
+        _ENDPOINT,
+        _table(EndpointSettings),
+        _ROUTE + _BEFORE,
+    )
     return "\n".join(parts)
+
+
+def _what_it_does(setting: Setting) -> str:
+    restart = " A change needs a restart." if setting.restart else ""
+    before = f" Before: `{setting.was}`." if setting.was else ""
+    return setting.text + restart + before
 
 
 def _table(owner: type) -> str:
     rows = [
-        f"| `{s.name}` | `{shown(s.default)}` | {s.allowed} | {s.text} |"
+        f"| `{s.name}` | `{shown(s.default)}` | {s.allowed} | {_what_it_does(s)} |"
         for s in settings_of(owner).values()
     ]
     return "\n".join(("| key | default | takes | what it does |", "|---|---|---|---|", *rows, ""))

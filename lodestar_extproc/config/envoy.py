@@ -5,7 +5,7 @@ Fields of Envoy's own that are unknown here are passed over; our own are checked
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ from lodestar_extproc.config import envoy_tree as tree
 from lodestar_extproc.config.errors import NotEnvoyConfig
 from lodestar_extproc.config.members import NAMESPACE, read_members, settings_block
 from lodestar_extproc.config.node import read_node
-from lodestar_extproc.config.overrides import RouteOverride, read_overrides
-from lodestar_extproc.config.pool import EdsFile, Pool, Resolution
+from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
+from lodestar_extproc.config.overrides import RouteOverride, old_keys, read_overrides
+from lodestar_extproc.config.pool import DNS_REFRESH_S, EdsFile, Pool, Resolution
 from lodestar_extproc.config.reader import read_settings, unknown
 from lodestar_extproc.config.settings import PoolSettings
 
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
     from lodestar_extproc.config.node import Node
 
-DNS_REFRESH_S = 5.0
-"""Envoy's own default."""
 MIN_DNS_REFRESH_S = 1.0
+"""A cluster may ask for less, down to 1 ms: no resolver is asked more often than this."""
 MAX_DNS_REFRESH_S = 60.0
+"""A cluster may ask for hours: an engine that moved is missed for no longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class EnvoyConfig:
         extproc_address: where Envoy expects the ext_proc service, `host:port` or `unix:path`; the
             host may be a name. None where the file does not say.
         access_log_address: the same of the access log service.
+        old_spellings: where it says something by a name of before.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class EnvoyConfig:
     sources: TimingSources = TimingSources()
     extproc_address: str | None = None
     access_log_address: str | None = None
+    old_spellings: tuple[OldSpelling, ...] = field(default=(), compare=False)
 
     def pool(self, name: str) -> Pool | None:
         return next((pool for pool in self.pools if pool.name == name), None)
@@ -88,9 +91,8 @@ def config_of(root: Node, path: Path) -> EnvoyConfig:
     Raises:
         ConfigError: there is no pool, or a setting in it is wrong.
     """
-    pools = tuple(
-        read_pool(cluster, path) for cluster in tree.clusters(root) if settings_block(cluster)
-    )
+    clusters = [cluster for cluster in tree.clusters(root) if settings_block(cluster)]
+    pools = tuple(read_pool(cluster, path) for cluster in clusters)
     if not pools:
         raise _no_pool(root)
     decision = _first(root, tree.decision_filter)
@@ -102,6 +104,10 @@ def config_of(root: Node, path: Path) -> EnvoyConfig:
         sources=_sources(decision, _first(root, tree.observing_filter), log),
         extproc_address=_address(root, decision),
         access_log_address=_address(root, log),
+        old_spellings=(
+            *(old for c in clusters for old in old_spellings(settings_block(c), PoolSettings)),
+            *old_keys(root),
+        ),
     )
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lodestar_extproc.names import METADATA_NAMESPACE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lodestar_extproc.config.node import Node
-
-METADATA_NAMESPACE = "envoy.lb"
-"""Dynamic metadata that carries the choice from the ext_proc filter to the load balancer."""
 
 
 @dataclass(frozen=True, slots=True)

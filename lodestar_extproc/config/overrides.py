@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.config import envoy_tree as tree
+from lodestar_extproc.config.old_spelling import OldSpelling, names_before
 from lodestar_extproc.config.reader import unknown
 from lodestar_extproc.config.setting import SettingError, settings_of
 from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.names import COST, POLICY, POOL
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -16,10 +20,15 @@ if TYPE_CHECKING:
     from lodestar_extproc.config.node import Node
 
 PREFIX = "x-lodestar-"
-POOL_KEY = "x-lodestar-pool"
-POLICY_KEY = "x-lodestar-policy"
-COST_KEY = "x-lodestar-cost"
-KEYS = (POOL_KEY, POLICY_KEY, COST_KEY)
+KEYS = (POOL, POLICY, COST)
+KEYS_BEFORE: Mapping[str, str] = MappingProxyType(
+    {
+        PREFIX + old: PREFIX + new
+        for old, new in names_before(PoolSettings).items()
+        if PREFIX + new in KEYS
+    }
+)
+"""The present key, by what it was called before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +51,41 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
     """The overrides of every route that has any.
 
     Raises:
-        ConfigError: an unknown key, pool, policy or cost.
+        ConfigError: an unknown key, one by both its names, an unknown pool, policy or cost.
     """
     found = []
     for manager in tree.all_managers(root):
         for route, headers in route_headers(manager):
-            for header in headers.values():
-                _check(header, pools)
-            values = {name: header.get("value").text for name, header in headers.items()}
+            values: dict[str, str] = {}
+            for written, header in headers.items():
+                name = KEYS_BEFORE.get(written, written)
+                _check(name, header, pools)
+                if name in values:
+                    problem = f"this route has both {name} and what it was called before"
+                    raise header.get("key").error(problem)
+                values[name] = header.get("value").text
             if values:
                 found.append(
                     RouteOverride(
                         cluster=route.cluster,
-                        pool=values.get(POOL_KEY),
-                        policy=values.get(POLICY_KEY),
-                        cost=values.get(COST_KEY),
+                        pool=values.get(POOL),
+                        policy=values.get(POLICY),
+                        cost=values.get(COST),
                         line=route.node.line,
                     )
                 )
     return tuple(found)
+
+
+def old_keys(root: Node) -> Iterator[OldSpelling]:
+    """Those of the routes' keys that are called otherwise now; each place once."""
+    found = {}
+    for manager in tree.all_managers(root):
+        for _, headers in route_headers(manager):
+            for written in headers.keys() & KEYS_BEFORE.keys():
+                place = headers[written].get("key")
+                found[place.path] = OldSpelling(place, written, KEYS_BEFORE[written])
+    yield from found.values()
 
 
 def route_headers(manager: Node) -> Iterator[tuple[tree.Route, dict[str, Node]]]:
@@ -82,12 +107,11 @@ def _ours(headers: Node) -> dict[str, Node]:
     return {name: header for name, header in named.items() if name.startswith(PREFIX)}
 
 
-def _check(header: Node, pools: Collection[str]) -> None:
+def _check(name: str, header: Node, pools: Collection[str]) -> None:
     key, value = header.get("key"), header.get("value")
-    name = key.text.lower()
     if name not in KEYS:
         raise key.error(f"{name} is {unknown(name, KEYS)}")
-    if name == POOL_KEY:
+    if name == POOL:
         if value.text not in pools:
             raise value.error(f"{value.text} is {unknown(value.text, pools)}")
         return

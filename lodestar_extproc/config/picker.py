@@ -6,12 +6,14 @@ Its settings file, a ConfigMap for instance, holds the block that would stand in
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from lodestar_extproc.config.envoy import TimingSources
 from lodestar_extproc.config.kubernetes import KubernetesSource, Watched
 from lodestar_extproc.config.node import read_node
+from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
 from lodestar_extproc.config.pool import Pool
 from lodestar_extproc.config.reader import read_settings
 from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
@@ -24,6 +26,9 @@ GATEWAY_SOURCES = TimingSources(
     request_body_mode="FULL_DUPLEX_STREAMED", response_body_mode="FULL_DUPLEX_STREAMED"
 )
 """What Istio and Envoy AI Gateway show an endpoint picker: both bodies, no access log."""
+SettingsFile: TypeAlias = tuple[PoolSettings, EndpointSettings, tuple[OldSpelling, ...]]
+"""A pool's settings, those of its endpoints under `endpoints`, and names of before."""
+_NOTHING_SAID: SettingsFile = (PoolSettings(), EndpointSettings(), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,13 @@ class PickerConfig:
     Attributes:
         path: of the settings file; None where there is none.
         pools: the one that is picked from.
+        old_spellings: where the file says something by a name of before.
     """
 
     path: Path | None
     pools: tuple[Pool, ...]
     sources: TimingSources = GATEWAY_SOURCES
+    old_spellings: tuple[OldSpelling, ...] = field(default=(), compare=False)
 
     def pool(self, name: str) -> Pool | None:
         return next((pool for pool in self.pools if pool.name == name), None)
@@ -51,10 +58,10 @@ class PickerConfig:
         (pool,) = self.pools
         assert self.path is not None
         assert pool.kubernetes is not None
-        settings, defaults = read_settings_file(self.path)
+        settings, defaults, old = read_settings_file(self.path)
         source = dataclasses.replace(pool.kubernetes, defaults=defaults)
         pool = dataclasses.replace(pool, settings=settings, kubernetes=source)
-        return dataclasses.replace(self, pools=(pool,))
+        return dataclasses.replace(self, pools=(pool,), old_spellings=old)
 
 
 def read_picker_config(
@@ -68,9 +75,7 @@ def read_picker_config(
     Raises:
         ConfigError: the file cannot be read, or a setting in it is wrong.
     """
-    settings, defaults = PoolSettings(), EndpointSettings()
-    if path is not None:
-        settings, defaults = read_settings_file(path)
+    settings, defaults, old = read_settings_file(path) if path else _NOTHING_SAID
     pool = Pool(
         name=watched.name,
         settings=settings,
@@ -78,19 +83,20 @@ def read_picker_config(
     )
     tags = frozenset[str]() if access_log else None
     sources = dataclasses.replace(GATEWAY_SOURCES, access_log_tags=tags)
-    return PickerConfig(path, (pool,), sources)
+    return PickerConfig(path, (pool,), sources, old)
 
 
-def read_settings_file(path: Path) -> tuple[PoolSettings, EndpointSettings]:
-    """A pool's settings, and those of its endpoints under `endpoints`.
+def read_settings_file(path: Path) -> SettingsFile:
+    """What it says.
 
     Raises:
         ConfigError: the file cannot be read, or a setting in it is wrong.
     """
     root = read_node(path)
     if not root or root.get("kind").text == PEER_KIND:
-        return PoolSettings(), EndpointSettings()
+        return _NOTHING_SAID
     return (
         read_settings(root, PoolSettings, apart=ENDPOINTS_KEY),
         read_settings(root.get(ENDPOINTS_KEY), EndpointSettings),
+        tuple(old_spellings(root, PoolSettings)),
     )

@@ -22,6 +22,10 @@ METRICS_PORTS: Mapping[str, int] = MappingProxyType({"triton": 8002})
 """Of engines that show them on another port than they serve on."""
 
 
+DNS_REFRESH_S = 5.0
+"""Envoy's own default (`dns_refresh_rate`)."""
+
+
 class Resolution(StrEnum):
     """How a cluster's entries become addresses; Envoy's names."""
 
@@ -75,7 +79,7 @@ class Pool:
     members: tuple[Member, ...] = ()
     eds: EdsFile | None = None
     kubernetes: KubernetesSource | None = None
-    dns_refresh_s: float = 5.0
+    dns_refresh_s: float = DNS_REFRESH_S
     line: int = field(default=0, compare=False)
 
     @property

@@ -68,6 +68,8 @@ class Setting:
     Attributes:
         kind: bool, int, float, str, tuple for a list of str, or a `MappedSetting`.
         optional: whether null is a value.
+        was: what it was called before; files may still say so.
+        restart: whether a change has to wait for a restart.
     """
 
     name: str
@@ -76,6 +78,8 @@ class Setting:
     default: object
     text: str
     bounds: Bounds
+    was: str = ""
+    restart: bool = False
 
     def parse(self, value: object) -> object:
         """*value* as the field holds it.
@@ -127,9 +131,9 @@ class Setting:
         return f"{allowed}, or null" if self.optional else allowed
 
 
-def setting(default: T, text: str, **bounds: Any) -> T:
-    """A dataclass field: its default, one line of help, and its `Bounds`."""
-    metadata = {"text": text, "bounds": Bounds(**bounds)}
+def setting(default: T, text: str, *, was: str = "", restart: bool = False, **bounds: Any) -> T:
+    """A dataclass field: its default, one line of help, its `Bounds`; the rest as in `Setting`."""
+    metadata = {"text": text, "bounds": Bounds(**bounds), "was": was, "restart": restart}
     field: T = dataclasses.field(default=default, metadata=metadata)
     return field
 
@@ -156,6 +160,17 @@ def check(settings: object) -> None:
         described.parse(getattr(settings, name))
 
 
+def until_restart(old: T, new: T) -> tuple[tuple[str, ...], T]:
+    """Which changes from *old* settings to *new* ones need a restart, and *new* without them."""
+    kept = {
+        name: getattr(old, name)
+        for name, described in settings_of(type(new)).items()
+        if described.restart and getattr(old, name) != getattr(new, name)
+    }
+    changed: Any = new  # mypy holds that it is no dataclass
+    return tuple(kept), dataclasses.replace(changed, **kept)
+
+
 def shown(value: object) -> str:
     """*value* as it is written in YAML."""
     if value is None:
@@ -179,6 +194,8 @@ def _described(field: dataclasses.Field[Any], hint: Any) -> Setting:
         default=field.default,
         text=field.metadata["text"],
         bounds=field.metadata["bounds"],
+        was=field.metadata["was"],
+        restart=field.metadata["restart"],
     )
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from lodestar_extproc.config.mapped import NO_PRIORITIES, NO_REWRITES, ModelRewrites, Priorities
 from lodestar_extproc.config.setting import SettingError, check, setting
 
+# Defaults of weights and bounds were tuned or argued for in docs/learning.md and the decisions.
+
 FIXED_POLICIES = (
     "random",
     "round_robin",
@@ -58,6 +60,7 @@ class PoolSettings:
         "(`externality`), own TTFT alone (`ttft`), requests that miss their bound on TTFT "
         "(`goodput`), or the time to the end of answers (`end_to_end`).",
         choices=COSTS,
+        was="objective",
     )
     externality_weight: float = setting(
         2.0, "Weight of the delay caused to others against the request's own TTFT.", at_least=0
@@ -88,7 +91,7 @@ class PoolSettings:
         "end-to-end latency, more for TPOT.",
         at_least=0,
     )
-    predictor: str = setting("engine", "What predicts TTFT.", choices=PREDICTORS)
+    predictor: str = setting("engine", "What predicts TTFT.", choices=PREDICTORS, was="model")
     shadow: bool = setting(
         default=False, text="Decide and learn, but leave the choice of the endpoint to Envoy."
     )
@@ -97,6 +100,7 @@ class PoolSettings:
         "How many endpoints go out, best first; a retry takes the next.",
         at_least=2,
         at_most=16,
+        was="fallback_candidates",
     )
     exploration_ratio: float = setting(
         0.01,
@@ -201,10 +205,12 @@ class PoolSettings:
     checkpoint_interval_s: float = setting(30.0, "Time between two checkpoints.", above=0)
     journal_path: str | None = setting(
         None,
-        "File to which decisions and outcomes are appended, without prompt text, for `replay`; "
-        "set at the start.",
+        "File to which decisions and outcomes are appended, without prompt text, for `replay`.",
+        restart=True,
     )
-    seed: int | None = setting(None, "Makes random choices repeatable; for tests.", at_least=0)
+    seed: int | None = setting(
+        None, "Makes random choices repeatable; for tests.", at_least=0, restart=True
+    )
 
     def __post_init__(self) -> None:
         check(self)

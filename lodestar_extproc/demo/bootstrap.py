@@ -32,19 +32,19 @@ import envoy_data_plane.envoy.type.v3 as type_v3
 from envoy_data_plane.google.protobuf import Any as AnyMessage
 from envoy_data_plane.google.protobuf import Struct
 
+from lodestar_extproc import names
+
 POOL = "engines"
 LODESTAR = "lodestar"
-NAMESPACE = "envoy.lb"
-DESTINATION = "x-gateway-destination-endpoint"
 BUFFER_BYTES = 32 * 2**20  # as in envoy/envoy.yaml
 MANY = 65_536  # connections and requests: no limit of Envoy's is to decide a comparison
 TAGS = MappingProxyType(
     {
-        "ttft_us": "%COMMON_DURATION(US_TX_BEG:US_RX_BODY_BEG:us)%",
-        "e2e_us": "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
-        "decision": f"%DYNAMIC_METADATA({NAMESPACE}:decision-id)%",
-        "request_id": "%REQ(X-REQUEST-ID)%",
-        "flags": "%RESPONSE_FLAGS%",
+        names.TAG_TTFT: "%COMMON_DURATION(US_TX_BEG:US_RX_BODY_BEG:us)%",
+        names.TAG_DURATION: "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
+        names.TAG_DECISION: f"%DYNAMIC_METADATA({names.METADATA_NAMESPACE}:{names.DECISION_ID})%",
+        names.TAG_REQUEST_ID: "%REQ(X-REQUEST-ID)%",
+        names.TAG_FLAGS: "%RESPONSE_FLAGS%",
     }
 )
 
@@ -160,7 +160,9 @@ def _decide() -> ext_proc.ExternalProcessor:
         request_attributes=["xds.cluster_name"],
         route_cache_action=ext_proc.ExternalProcessorRouteCacheAction.RETAIN,
         metadata_options=ext_proc.MetadataOptions(
-            receiving_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(untyped=[NAMESPACE])
+            receiving_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
+                untyped=[names.METADATA_NAMESPACE]
+            )
         ),
     )
 
@@ -178,7 +180,9 @@ def _observe() -> ext_proc.ExternalProcessor:
         failure_mode_allow=True,
         response_attributes=["upstream.address", "response.code"],
         metadata_options=ext_proc.MetadataOptions(
-            forwarding_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(untyped=[NAMESPACE])
+            forwarding_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
+                untyped=[names.METADATA_NAMESPACE]
+            )
         ),
     )
 
@@ -226,7 +230,8 @@ def _engine(address: str, accelerator: str) -> endpoint_v3.LbEndpoint:
 
 def _override_host() -> override_host.OverrideHost:
     source = metadata_v3.MetadataKey(
-        key=NAMESPACE, path=[metadata_v3.MetadataKeyPathSegment(key=DESTINATION)]
+        key=names.METADATA_NAMESPACE,
+        path=[metadata_v3.MetadataKeyPathSegment(key=names.DESTINATION)],
     )
     return override_host.OverrideHost(
         override_host_sources=[override_host.OverrideHostOverrideHostSource(metadata=source)],

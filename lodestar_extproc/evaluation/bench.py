@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +20,7 @@ from rich.progress import (
 )
 
 from lodestar_extproc.evaluation.comparison import Comparison
-from lodestar_extproc.evaluation.contenders import parse_contender
+from lodestar_extproc.evaluation.contenders import old_names, parse_contender
 from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.kept import kept_outcomes
 from lodestar_extproc.evaluation.report import write_report
@@ -28,6 +30,8 @@ from lodestar_extproc.evaluation.study import Study, run_all
 from lodestar_extproc.evaluation.tables import cell_table, ratio_table
 from lodestar_extproc.evaluation.trial import Trial, TrialResult
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
+
+_log = logging.getLogger(__name__)
 
 
 def run_bench(
@@ -77,11 +81,19 @@ def _check(study: Study) -> None:
         find_fleet(fleet)
     for contender in study.contenders:
         parse_contender(contender)
+    warn_of_old_names(study.contenders)
     for scenario in study.scenarios:
         if scenario not in SCENARIOS:
             raise ValueError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
     if not study.contenders:
         raise ValueError("name at least one policy")
+
+
+def warn_of_old_names(contenders: Iterable[str]) -> None:
+    """Say what each setting is called now that one of *contenders* calls by a name of before."""
+    for contender in contenders:
+        for old, new in old_names(contender).items():
+            _log.warning("%s: %s is now called %s", contender, old, new)
 
 
 def run_with_progress(

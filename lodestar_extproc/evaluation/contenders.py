@@ -13,19 +13,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import orjson
 
-from lodestar_extproc.config.setting import SettingError
+from lodestar_extproc.config.live_settings import LiveSettings
+from lodestar_extproc.config.old_spelling import names_before
+from lodestar_extproc.config.setting import SettingError, settings_of
 from lodestar_extproc.config.settings import PAPER_POLICY, PoolSettings
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.evaluation.clairvoyant import Clairvoyant, Oracle
 from lodestar_extproc.evaluation.every_token import EveryTokenFleet
 from lodestar_extproc.evaluation.references import Conductor, LMetricBySpeed
+from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.background import TrainingInPlace
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
@@ -33,7 +36,7 @@ from lodestar_extproc.learning.sample import TrainingSample
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.protocol import Policy
-from lodestar_extproc.routing.assembly import new_cost, new_fleet, new_learner, new_policy
+from lodestar_extproc.routing.assembly import new_cost, new_learner, new_policy
 from lodestar_extproc.routing.router import Router, RouterListener
 from lodestar_extproc.simulator.machine import Machine
 
@@ -61,8 +64,8 @@ class NoLearner(Learner):
 
     learns = False
 
-    def __init__(self) -> None:
-        super().__init__(EnginePredictor(), Trust())
+    def __init__(self, live: LiveSettings) -> None:
+        super().__init__(EnginePredictor(), Trust(live))
         self._prefill_s_per_ktoken = np.empty(0)
 
     def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
@@ -122,39 +125,37 @@ class Contender:
             index_ratio: size of the prefix index over that of the engine's cache.
         """
         bytes_per_token = self.settings.bytes_per_token * index_ratio
-        settings = replace(self.settings, bytes_per_token=bytes_per_token)
+        live = LiveSettings(replace(self.settings, bytes_per_token=bytes_per_token))
         rng = random.Random(seed)
-        learner = new_learner(settings, rng, TrainingInPlace) if self.learns else NoLearner()
+        learner = new_learner(live, rng, TrainingInPlace) if self.learns else NoLearner(live)
         endpoints = [m.endpoint for m in machines]
         fleet = (
-            EveryTokenFleet(endpoints, oracle, bytes_per_token=bytes_per_token)
-            if self.every_token
-            else new_fleet(settings, endpoints)
+            EveryTokenFleet(live, endpoints, oracle) if self.every_token else Fleet(live, endpoints)
         )
         return Router(
             "bench",
-            settings,
+            live,
             fleet=fleet,
-            policy=self._policy(settings, learner, machines, oracle),
-            fallback=HEURISTICS[settings.fallback_policy](),
+            policy=self._policy(live, learner, machines, oracle),
+            fallback=HEURISTICS[self.settings.fallback_policy](),
             learner=learner,
             rng=rng,
             listeners=listeners,
         )
 
     def _policy(
-        self, settings: PoolSettings, learner: Learner, machines: Sequence[Machine], oracle: Oracle
+        self, live: LiveSettings, learner: Learner, machines: Sequence[Machine], oracle: Oracle
     ) -> Policy:
         match self.policy:
             case "clairvoyant":
-                return Clairvoyant(oracle, new_cost(settings, learner))
+                return Clairvoyant(oracle, new_cost(live, learner))
             case "clairvoyant_ttft":
-                return Clairvoyant(oracle, new_cost(settings, learner, "ttft"))
+                return Clairvoyant(oracle, new_cost(live, learner, "ttft"))
             case "conductor":
                 return Conductor(machines)
             case "lmetric_by_speed":
                 return LMetricBySpeed(machines)
-        return new_policy(settings, learner, self.policy)
+        return new_policy(live, learner, self.policy)
 
 
 def parse_contender(text: str) -> Contender:
@@ -169,7 +170,12 @@ def parse_contender(text: str) -> Contender:
     if policy not in names:
         known = ", ".join(names)
         raise NoContender(f"no policy {policy!r}; there are {known}")
-    changes = dict(_override(pair) for pair in overrides.split("+")) if overrides else {}
+    changes: dict[str, Any] = {}
+    for pair in overrides.split("+") if overrides else ():
+        name, value = _override(pair)
+        if name in changes:
+            raise NoContender(f"{text} sets {name} twice")
+        changes[name] = value
     try:
         settings = PoolSettings(**(_defaults(policy) | changes))
     except SettingError as error:
@@ -177,13 +183,21 @@ def parse_contender(text: str) -> Contender:
     return Contender(text, policy, settings, every_token=bare != text)
 
 
+def old_names(text: str) -> dict[str, str]:
+    """The present name of each setting that *text* calls by another, by the other."""
+    overrides = text.removesuffix(EVERY_TOKEN).partition(":")[2]
+    written = {pair.partition("=")[0] for pair in overrides.split("+")}
+    return {old: new for old, new in names_before(PoolSettings).items() if old in written}
+
+
 def _defaults(policy: str) -> dict[str, Any]:
     return dict(PAPER_SETTINGS) if policy == PAPER_POLICY else {}
 
 
 def _override(pair: str) -> tuple[str, Any]:
-    key, found, value = pair.partition("=")
-    if not found or key not in {f.name for f in fields(PoolSettings)}:
+    written, found, value = pair.partition("=")
+    key = names_before(PoolSettings).get(written, written)
+    if not found or key not in settings_of(PoolSettings):
         raise NoContender(
             f"{pair!r} sets nothing: write setting=value, as in learned:predictor=mlp"
         )

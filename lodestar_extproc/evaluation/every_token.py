@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, Endpoint, FleetSnapshot
 from lodestar_extproc.evaluation.clairvoyant import Oracle
 from lodestar_extproc.fleet.fleet import Fleet
@@ -19,10 +20,8 @@ from lodestar_extproc.request import Subset
 class EveryTokenFleet(Fleet):
     """As `Fleet`, with the true context of the decodes."""
 
-    def __init__(
-        self, endpoints: Iterable[Endpoint], oracle: Oracle, *, bytes_per_token: float
-    ) -> None:
-        super().__init__(endpoints, bytes_per_token=bytes_per_token)
+    def __init__(self, live: LiveSettings, endpoints: Iterable[Endpoint], oracle: Oracle) -> None:
+        super().__init__(live, endpoints)
         self._oracle = oracle
 
     def snapshot(self, at_s: float, subset: Subset | None = None) -> FleetSnapshot:

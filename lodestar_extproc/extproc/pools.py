@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
+from lodestar_extproc.config.overrides import KEYS_BEFORE
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc.observation import AnswerRouters
+from lodestar_extproc.names import COST, POLICY, POOL
 from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.routers import UnknownPool
 
@@ -48,6 +51,13 @@ class Overrides:
     pool: str | None = None
     policy: str | None = None
     cost: str | None = None
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str]) -> Self:
+        """What a stream's gRPC metadata says; a key of before counts where its own is not there."""
+        old = KEYS_BEFORE.keys() & metadata.keys()
+        sent = {KEYS_BEFORE[key]: metadata[key] for key in old} | dict(metadata)
+        return cls(sent.get(POOL), sent.get(POLICY), sent.get(COST))
 
     def find(self, routers: PoolRouters, cluster: str | None) -> PoolRouter:
         """Find the pool by the route's own header, else by the route's cluster, else the only pool.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ import grpc
 
 from lodestar_extproc import names
 from lodestar_extproc.completion import Outcome
+from lodestar_extproc.config.overrides import KEYS_BEFORE
 from lodestar_extproc.extproc import access_log, wire
 from lodestar_extproc.extproc.events import Event, Phase, Reply
 from lodestar_extproc.extproc.exchange import Exchange
@@ -31,10 +32,7 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
 )
 
 MAX_MESSAGE_BYTES = 64 * 2**20
-"""gRPC's default of 4 MiB turns a larger body into a 500.
-
-A judgement: sixteen times that holds a million tokens and some images.
-"""
+"""gRPC's default of 4 MiB turns a larger body into a 500; this holds a million tokens and images."""
 _OPTIONS = (
     # Far above any number of requests in flight: a stream that waits here is a request that waits.
     ("grpc.max_concurrent_streams", 100_000),
@@ -96,6 +94,7 @@ class ExtProcServer:
         self._clock = clock
         self._health = HealthServicer()
         self._boundary = _ErrorBoundary(listener)
+        self._old_keys: set[str] = set()
         self._log_streams: set[asyncio.Task[Any] | None] = set()
         self._servers: list[Any] = []
 
@@ -198,12 +197,19 @@ class ExtProcServer:
 
     def _exchange(self, message: ProcessingRequest, context: Any) -> Exchange:
         sent = dict(context.invocation_metadata())
+        self._warn_of_old_keys(sent)
         return Exchange(
             self._routers,
             wire.decode_opening(message),
-            Overrides(sent.get(names.POOL), sent.get(names.POLICY), sent.get(names.COST)),
+            Overrides.of(sent),
             access_log=self._access_log,
         )
+
+    def _warn_of_old_keys(self, sent: Mapping[str, str]) -> None:
+        """Once each, for a route sends it with every request."""
+        for old in (KEYS_BEFORE.keys() & sent.keys()) - self._old_keys:
+            self._old_keys.add(old)
+            _log.warning("a route sends %s: it is now called %s", old, KEYS_BEFORE[old])
 
     def _close(self, exchange: Exchange | None) -> None:
         outcome = StreamOutcome.CUT

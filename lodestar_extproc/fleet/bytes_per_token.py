@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from lodestar_extproc.config.live_settings import LiveSettings
+
 SMOOTHING = 0.1
+"""Weight of the newest usage: after some twenty the setting is forgotten. Not tuned."""
 LOWEST, HIGHEST = 0.5, 64.0
 """Outside of these a usage is no measurement of text: images, or a bug."""
 MAX_MODELS = 1000
@@ -12,21 +15,23 @@ MAX_MODELS = 1000
 
 
 class BytesPerToken:
-    """A running mean for each model, and a default for models not heard of.
+    """A running mean for each model, and the setting for models not heard of.
 
-    >>> ratio = BytesPerToken(default=4.0)
+    >>> from lodestar_extproc.config.settings import PoolSettings
+    >>> ratio = BytesPerToken(LiveSettings(PoolSettings(bytes_per_token=4.0)))
     >>> ratio.learn("m", prompt_bytes=600, prompt_tokens=200)
     >>> round(ratio.of("m"), 2), ratio.of("other")
     (3.9, 4.0)
     """
 
-    def __init__(self, default: float) -> None:
-        self._default = default
+    def __init__(self, live: LiveSettings) -> None:
+        self._live = live
         self._by_model: OrderedDict[str, float] = OrderedDict()
 
     def of(self, model: str) -> float:
         """Bytes a token of *model*'s prompts."""
-        return self._by_model.get(model, self._default)
+        known = self._by_model.get(model)
+        return self._live.current.bytes_per_token if known is None else known
 
     def learn(self, model: str, *, prompt_bytes: int, prompt_tokens: int) -> None:
         """An engine counted *prompt_tokens* in a prompt of *prompt_bytes*."""

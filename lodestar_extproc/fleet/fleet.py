@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot, FloatArray
 from lodestar_extproc.fleet.adapters import AdapterTable
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
@@ -31,26 +32,11 @@ class Fleet:
 
     Args:
         endpoints: the fleet at start.
-        health: judges failures and probes.
-        bytes_per_token: converts an engine's KV capacity into blocks of prompt bytes.
-        scrape_stale_s: a scraped value older than this is unknown.
-        frozen_after_s: an endpoint that holds a prompt this long without any first token, while
-            others do not, is frozen.
     """
 
-    def __init__(
-        self,
-        endpoints: Iterable[Endpoint] = (),
-        *,
-        health: Health | None = None,
-        bytes_per_token: float = 4.0,
-        scrape_stale_s: float = 2.0,
-        frozen_after_s: float = 10.0,
-    ) -> None:
-        self._health = Health() if health is None else health
-        self._blocks_per_token = bytes_per_token / BLOCK_BYTES
-        self._scrape_stale_s = scrape_stale_s
-        self._frozen_after_s = frozen_after_s
+    def __init__(self, live: LiveSettings, endpoints: Iterable[Endpoint] = ()) -> None:
+        self._live = live
+        self._health = Health(live)
         self._endpoints: tuple[Endpoint, ...] = ()
         self._indexes: dict[str, PrefixIndex | None] = {}
         self.adapters = AdapterTable()
@@ -60,11 +46,6 @@ class Fleet:
         self._expected: list[tuple[float, str]] = []
         self._judged_at_s = float("-inf")
         self.set_endpoints(endpoints)
-
-    def judge_by(self, *, scrape_stale_s: float, frozen_after_s: float) -> None:
-        """Judge age and silence by new bounds from now on."""
-        self._scrape_stale_s = scrape_stale_s
-        self._frozen_after_s = frozen_after_s
 
     # -- membership -----------------------------------------------------------------------------
 
@@ -81,8 +62,8 @@ class Fleet:
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> tuple[list[Endpoint], list[str]]:
         """Adopt a new membership; returns who joined and which addresses left.
 
-        A member that stays keeps its counters, cache and health. One that leaves takes its
-        in-flight requests out of the count with it.
+        A member that stays keeps its counters, cache and health; what its settings say of it may
+        have changed. One that leaves takes its in-flight requests out of the count with it.
         """
         wanted = {e.address: e for e in endpoints}
         left = [a for a in self._indexes if a not in wanted]
@@ -94,21 +75,25 @@ class Fleet:
             del self._indexes[address]
         for endpoint in joined:
             self._health.add(endpoint.address)
-            self._indexes[endpoint.address] = self._new_index(endpoint)
         self._flights = {k: f for k, f in self._flights.items() if f.address in wanted}
-        self._indexes = {address: self._indexes[address] for address in wanted}
         self._endpoints = tuple(wanted.values())
         self._load.adopt(self._endpoints)
+        self._indexes = {a: self._sized_index(endpoint) for a, endpoint in wanted.items()}
         return joined, left
 
-    def _new_index(self, endpoint: Endpoint) -> PrefixIndex | None:
+    def _sized_index(self, endpoint: Endpoint) -> PrefixIndex | None:
         if not endpoint.prefix_caching:
             return None
-        capacity = endpoint.kv_capacity_tokens or DEFAULT_KV_CAPACITY_TOKENS
-        return PrefixIndex(self._blocks(capacity))
+        capacity = self._load.kv_capacity_tokens(endpoint.address)
+        n_blocks = self._blocks(DEFAULT_KV_CAPACITY_TOKENS if capacity is None else capacity)
+        index = self._indexes.get(endpoint.address)
+        if index is None:
+            return PrefixIndex(n_blocks)
+        index.resize(n_blocks)
+        return index
 
     def _blocks(self, kv_capacity_tokens: float) -> int:
-        return int(kv_capacity_tokens * self._blocks_per_token) or 1
+        return int(kv_capacity_tokens * (self._live.current.bytes_per_token / BLOCK_BYTES)) or 1
 
     # -- what a decision reads ------------------------------------------------------------------
 
@@ -123,11 +108,11 @@ class Fleet:
         columns, endpoints = self._routable(at_s, subset), self._endpoints
         if columns is not None:
             endpoints = tuple(endpoints[i] for i in columns)
-        return self._load.view(endpoints, columns, at_s, self._scrape_stale_s)
+        return self._load.view(endpoints, columns, at_s, self._live.current.scrape_stale_s)
 
     def everything(self, at_s: float) -> FleetSnapshot:
         """All endpoints, routable or not, for those who watch."""
-        return self._load.view(self._endpoints, None, at_s, self._scrape_stale_s)
+        return self._load.view(self._endpoints, None, at_s, self._live.current.scrape_stale_s)
 
     def match(
         self, request: InferenceRequest, endpoints: Sequence[Endpoint]
@@ -166,9 +151,10 @@ class Fleet:
 
     def _judge_silence(self, at_s: float) -> None:
         self._judged_at_s = at_s
-        if self._load.longest_silence_s(at_s) <= self._frozen_after_s:
+        frozen_after_s = self._live.current.frozen_after_s
+        if self._load.longest_silence_s(at_s) <= frozen_after_s:
             return
-        patience_s = self._frozen_after_s + FROZEN_S_PER_TOKEN * self._load.head_uncached_tokens()
+        patience_s = frozen_after_s + FROZEN_S_PER_TOKEN * self._load.head_uncached_tokens()
         silent = self._load.silent_s(at_s) > patience_s
         # When every endpoint is silent the cause lies elsewhere: keep them all.
         if not silent.all():

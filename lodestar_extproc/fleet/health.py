@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lodestar_extproc.config.live_settings import LiveSettings
+
 FIRST_EJECTION_S = 1.0
+"""Not tuned: long enough for a retry to go elsewhere, too short to miss a healthy endpoint."""
 ERRORS_IN_A_ROW = 3
-"""Answers of 5xx before an ejection: one bad prompt must not take endpoints out."""
+"""Answers of 5xx before an ejection: one bad prompt must not take endpoints out. Not tuned."""
 LONGEST_EJECTION_S = 30.0
+"""Envoy's outlier detection takes a host out for as long at first (`base_ejection_time`)."""
 
 
 class HealthState(StrEnum):
@@ -43,16 +47,10 @@ class Health:
     and a healthy one that failed once is back at once.
     """
 
-    def __init__(self, *, unhealthy_threshold: int = 2, healthy_threshold: int = 1) -> None:
-        self._unhealthy_threshold = unhealthy_threshold
-        self._healthy_threshold = healthy_threshold
+    def __init__(self, live: LiveSettings) -> None:
+        self._live = live
         self._records: dict[str, _Record] = {}
         self._suspects: set[str] = set()
-
-    def judge_by(self, *, unhealthy_threshold: int, healthy_threshold: int) -> None:
-        """Count probes by new thresholds from now on."""
-        self._unhealthy_threshold = unhealthy_threshold
-        self._healthy_threshold = healthy_threshold
 
     def add(self, address: str) -> None:
         """A new endpoint is healthy until it shows otherwise."""
@@ -65,17 +63,17 @@ class Health:
 
     def probed(self, address: str, *, healthy: bool) -> None:
         """An active probe answered, or did not."""
-        record = self._records.get(address)
+        record, settings = self._records.get(address), self._live.current
         if record is None:
             return
         if healthy:
             record.probe_failures, record.probe_successes = 0, record.probe_successes + 1
-            if record.probe_down and record.probe_successes >= self._healthy_threshold:
+            if record.probe_down and record.probe_successes >= settings.healthy_threshold:
                 record.probe_down = False
                 record.ejections = max(record.ejections, 1)  # re-admitted through probation
         else:
             record.probe_failures, record.probe_successes = record.probe_failures + 1, 0
-            record.probe_down |= record.probe_failures >= self._unhealthy_threshold
+            record.probe_down |= record.probe_failures >= settings.unhealthy_threshold
         self._note(address, record)
 
     def errored(self, address: str, at_s: float) -> None:

@@ -84,17 +84,26 @@ class LoadTable:
     def __init__(self, decode_speed: DecodeSpeed) -> None:
         self._decode_speed = decode_speed
         self._columns: dict[str, memoryview[float]] = {}
+        self._declared_capacities: dict[str, float | None] = {}
         self._prefills: dict[str, OrderedDict[str, Flight]] = {}
         self._generation: dict[str, tuple[float, float]] = {}
         self._oldest_scrape_s: float | None = None
         self.adopt(())
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
-        """Make *endpoints* the columns; those that stay keep their numbers."""
+        """Make *endpoints* the columns; those that stay keep their numbers, but for their settings.
+
+        Where the capacity they declare has changed, one that a scrape told comes with the next.
+        """
         numbers = np.zeros((len(endpoints), len(COLUMNS)))
         for row, endpoint in zip(numbers, endpoints, strict=True):
             known = self._columns.get(endpoint.address)
-            row[:] = _fresh(endpoint) if known is None else known
+            row[:] = _fresh() if known is None else known
+            row[TOKEN_BUDGET] = endpoint.token_budget
+            declared = endpoint.kv_capacity_tokens
+            if known is None or declared != self._declared_capacities[endpoint.address]:
+                row[KV_CAPACITY_TOKENS] = math.nan if declared is None else declared
+        self._declared_capacities = {e.address: e.kv_capacity_tokens for e in endpoints}
         self._rows = numbers.T
         self._columns = {
             endpoint.address: row.data.cast("B").cast("d")
@@ -190,6 +199,11 @@ class LoadTable:
             of[DECODE_TOKENS_PER_S] = known + DECODE_RATE_SMOOTHING * (rate - known)
         return total < total_before
 
+    def kv_capacity_tokens(self, address: str) -> float | None:
+        """As the engine, or else its settings, say; None where neither does."""
+        capacity = self._columns[address][KV_CAPACITY_TOKENS]
+        return None if math.isnan(capacity) else capacity
+
     def counted(self, address: str) -> bool:
         """Whether a restart of *address* would show in its counters."""
         return address in self._generation
@@ -245,9 +259,5 @@ class LoadTable:
         return FleetSnapshot(at_s, endpoints, values)
 
 
-def _fresh(endpoint: Endpoint) -> FloatArray:
-    numbers = np.array([column.fresh for column in COLUMNS])
-    if endpoint.kv_capacity_tokens is not None:
-        numbers[KV_CAPACITY_TOKENS] = endpoint.kv_capacity_tokens
-    numbers[TOKEN_BUDGET] = endpoint.token_budget
-    return numbers
+def _fresh() -> FloatArray:
+    return np.array([column.fresh for column in COLUMNS])

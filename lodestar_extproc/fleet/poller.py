@@ -16,7 +16,7 @@ PHASES = 8
 """Groups into which one interval's visits are spread.
 
 All at once would hold up the event loop; each alone wakes a cold processor each time: for 64
-endpoints, eight groups of eight cost half as much as 64 single visits.
+endpoints, eight groups of eight cost half as much as 64 single visits (benchmarks/scraping.py).
 """
 KEEPALIVE_S = 4.0
 """vLLM's HTTP server closes an idle connection after 5 s; we close first."""
@@ -30,21 +30,22 @@ class Poller:
 
     Args:
         visit: must not raise.
-        busy: whether every interval counts; while False only every *idle_every*-th does.
+        interval_s: asked at each step, so that a change counts from the next one on.
+        busy: while it is False the pace is *idle_interval_s*, where that is slower.
     """
 
     def __init__(
         self,
         visit: Callable[[Endpoint], Awaitable[None]],
         *,
-        interval_s: float,
+        interval_s: Callable[[], float],
         busy: Callable[[], bool] = lambda: True,
-        idle_every: int = 1,
+        idle_interval_s: float = 0.0,
     ) -> None:
         self._visit = visit
         self._interval_s = interval_s
         self._busy = busy
-        self._idle_every = idle_every
+        self._idle_interval_s = idle_interval_s
         self._endpoints: tuple[Endpoint, ...] = ()
         self._visits: dict[str, asyncio.Task[None]] = {}
 
@@ -59,21 +60,20 @@ class Poller:
     async def run(self) -> None:
         """Visit until cancelled."""
         now_s = asyncio.get_running_loop().time
-        step_s = self._interval_s / PHASES
         due_s, turn = now_s(), 0
         try:
             while True:
                 self._start_visits(turn)
                 turn += 1
                 # After a stall the missed turns are left out, not made up for.
-                due_s = max(due_s + step_s, now_s())
+                due_s = max(due_s + self._interval_s() / PHASES, now_s())
                 await asyncio.sleep(due_s - now_s())
         finally:
             await self._drop_visits()
 
     def _start_visits(self, turn: int) -> None:
         lap, phase = divmod(turn, PHASES)
-        if lap % self._idle_every and not self._busy():
+        if not self._busy() and lap % max(1, round(self._idle_interval_s / self._interval_s())):
             return
         for endpoint in self._endpoints[phase::PHASES]:
             visit = self._visits.get(endpoint.address)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import aiohttp
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.poller import Poller
 
@@ -28,16 +29,15 @@ class Prober:
         self,
         session: aiohttp.ClientSession,
         publish: Publish,
+        live: LiveSettings,
         *,
-        interval_s: float = 1.0,
-        timeout_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._publish = publish
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._live = live
         self._clock = clock
-        self._poller = Poller(self._probe, interval_s=interval_s)
+        self._poller = Poller(self._probe, interval_s=lambda: live.current.health_interval_s)
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Probe these from now on."""
@@ -52,7 +52,8 @@ class Prober:
         self._publish(endpoint.address, healthy, self._clock())
 
     async def _answers(self, url: str) -> bool:
-        request = self._session.get(url, timeout=self._timeout, allow_redirects=False)
+        timeout = aiohttp.ClientTimeout(total=self._live.current.health_timeout_s)
+        request = self._session.get(url, timeout=timeout, allow_redirects=False)
         try:
             async with request as response:
                 return 200 <= response.status < 300

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import aiohttp
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
 from lodestar_extproc.fleet.engine_metrics import parse
 from lodestar_extproc.fleet.poller import Poller
@@ -46,20 +47,23 @@ class Scraper:
         self,
         session: aiohttp.ClientSession,
         publish: Publish,
+        live: LiveSettings,
         *,
-        interval_s: float = 0.2,
-        timeout_s: float = 1.0,
         busy: Callable[[], bool] = lambda: True,
         idle_interval_s: float = IDLE_INTERVAL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._publish = publish
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._live = live
         self._clock = clock
         self._counts: dict[str, ScrapeCounts] = {}
-        idle_every = max(1, round(idle_interval_s / interval_s))
-        self._poller = Poller(self._scrape, interval_s=interval_s, busy=busy, idle_every=idle_every)
+        self._poller = Poller(
+            self._scrape,
+            interval_s=lambda: live.current.scrape_interval_s,
+            busy=busy,
+            idle_interval_s=idle_interval_s,
+        )
 
     @property
     def counts(self) -> Mapping[str, ScrapeCounts]:
@@ -95,7 +99,8 @@ class Scraper:
             aiohttp.ClientError, OSError, TimeoutError: it could not be had.
             ValueError: it is no URL, or the answer is no page.
         """
-        request = self._session.get(url, timeout=self._timeout, allow_redirects=False)
+        timeout = aiohttp.ClientTimeout(total=self._live.current.scrape_timeout_s)
+        request = self._session.get(url, timeout=timeout, allow_redirects=False)
         async with request as response:
             if response.status != 200:
                 raise ValueError(f"{url} answered {response.status}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import N_FEATURES, FeatureMatrix
 from lodestar_extproc.learning.background import BackgroundTraining, training_process
@@ -44,7 +45,6 @@ class MLPPredictor(Predictor):
 
     Args:
         rng: seeds the trainings and the replay.
-        retrain_samples: between two trainings.
         start_executor: where to train; called at the first training and after a crash.
     """
 
@@ -55,12 +55,12 @@ class MLPPredictor(Predictor):
     def __init__(
         self,
         rng: random.Random,
+        live: LiveSettings,
         *,
-        retrain_samples: int = 1000,
         start_executor: Callable[[], Executor] = training_process,
     ) -> None:
         self._rng = rng
-        self._retrain_samples = retrain_samples
+        self._live = live
         self._training: BackgroundTraining[Perceptron] = BackgroundTraining(start_executor)
         self._network: Perceptron | None = None
         self._buffer = ReplayBuffer(STORED_WIDTH, rng)
@@ -115,7 +115,8 @@ class MLPPredictor(Predictor):
         row[TTFT_S] = sample.ttft_s
         self._buffer.add(row)
         self._n_new += 1
-        if self._n_new >= self._retrain_samples and not self._training.is_under_way:
+        enough = self._n_new >= self._live.current.mlp_retrain_samples
+        if enough and not self._training.is_under_way:
             self._start_training()
             self._adopt_finished()
 

@@ -29,8 +29,8 @@ class ReplayBuffer:
     def __init__(
         self, width: int, rng: random.Random, *, recent: int = 5000, older: int = 5000
     ) -> None:
-        self._recent = np.empty((recent, width), np.float32)
-        self._older = np.empty((older, width), np.float32)
+        self._recent = np.zeros((recent, width), np.float32)
+        self._older = np.zeros((older, width), np.float32)
         self._n_added = 0
         self._n_older = 0
         self._rng = rng

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import N_FEATURES, FeatureMatrix
@@ -25,16 +26,10 @@ Range = tuple[FloatArray, FloatArray]
 
 
 class Trust:
-    """Judges by live error, with hysteresis, and by the range of what was learned.
+    """Judges by live error, with hysteresis, and by the range of what was learned."""
 
-    Args:
-        burn_in_samples: to learn from before the model may decide.
-        max_error_ratio: median error above which it may not; 1 is a factor of two.
-    """
-
-    def __init__(self, *, burn_in_samples: int = 50, max_error_ratio: float = 1.0) -> None:
-        self._burn_in_samples = burn_in_samples
-        self._max_error_ratio = max_error_ratio
+    def __init__(self, live: LiveSettings) -> None:
+        self._live = live
         self._trusted = True
         self._doubtful: set[str] = set()
         self._range: Range | None = None
@@ -42,12 +37,7 @@ class Trust:
 
     def weighs(self, n_samples: int) -> bool:
         """Whether errors count yet: those of a model's first guesses say nothing of it later."""
-        return n_samples >= max(1, self._burn_in_samples // 2)
-
-    def judge_by(self, *, burn_in_samples: int, max_error_ratio: float) -> None:
-        """Judge by new bounds from now on."""
-        self._burn_in_samples = burn_in_samples
-        self._max_error_ratio = max_error_ratio
+        return n_samples >= max(1, self._live.current.burn_in_samples // 2)
 
     def learned(self, sample: TrainingSample) -> None:
         """The model has seen this row: rows like it are in range."""
@@ -97,7 +87,7 @@ class Trust:
 
     def reason(self, n_samples: int) -> Reason:
         """MODEL, or why a model that learned from *n_samples* may not decide at all."""
-        if n_samples < max(1, self._burn_in_samples):
+        if n_samples < max(1, self._live.current.burn_in_samples):
             return Reason.BURN_IN
         return Reason.MODEL if self._trusted else Reason.UNTRUSTED
 
@@ -133,7 +123,7 @@ class Trust:
 
     def _keeps(self, window: ErrorWindow, *, trusted: bool, trivial: float | None) -> bool:
         """Whether trust is kept, or regained, at the error of *window*."""
-        error, limit = window.error_ratio, self._max_error_ratio
+        error, limit = window.error_ratio, self._live.current.trust_max_error_ratio
         if error is None:
             return trusted
         # Worse than the trivial predictor matters only for an error that could do harm.

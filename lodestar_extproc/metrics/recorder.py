@@ -195,9 +195,9 @@ class Metrics:
         """A timer of the event loop fired this late."""
         self._loop_lag.observe(seconds)
 
-    def config_reloaded(self, *, applied: bool) -> None:
-        """The configuration changed, for good or not."""
-        self._config_reloads[("applied" if applied else "refused",)].inc()
+    def config_reloaded(self, result: str) -> None:
+        """The configuration changed and was, or was in part, `applied` and so on."""
+        self._config_reloads[(result,)].inc()
 
     def journal_entries(self, result: str, n: int) -> None:
         """So many entries of the journal were `written` or `dropped`."""
@@ -205,7 +205,7 @@ class Metrics:
 
     def _show_zeroes(self, pools: Iterable[str] = ()) -> None:
         """Show from the start what alerts watch: a series that begins at 1 has never increased."""
-        for result in ("applied", "refused"):
+        for result in streams.RELOAD_RESULTS:
             self._config_reloads[(result,)].inc(0)
         for reason in ("protocol", "internal"):
             self._stream_failures[(reason,)].inc(0)

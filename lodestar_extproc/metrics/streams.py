@@ -48,11 +48,14 @@ LOOP_LAG = histogram(
     "Every request waits as long: above 10 ms the process is short of CPU.",
     SHORT_SECONDS,
 )
+RELOAD_RESULTS = ("applied", "refused", "needs_restart")
 CONFIG_RELOADS = counter(
     "lodestar_config_reloads_total",
     ("result",),
-    "Changes of the configuration: `applied` or `refused`.",
-    "`refused`: the old settings stay; the log says what is wrong.",
+    "Changes of the configuration: `applied`, `refused`, or `needs_restart`; a change of which a "
+    "part needs a restart counts twice.",
+    "`refused`: the old settings stay; the log says what is wrong. `needs_restart`: the log says "
+    "what was not applied.",
 )
 JOURNAL_ENTRIES = counter(
     "lodestar_journal_entries_total",

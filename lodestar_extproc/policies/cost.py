@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.learning.endpoint_table import EndpointTable
@@ -95,30 +96,18 @@ class Externality:
     use (see `memory_used`), its own included, those who come later wait for memory ever longer as u
     nears 1.
 
+    The settings are w `externality_weight`, the limit of v `backlog_limit_s`, d `decode_weight`, e
+    `eviction_weight` and m `memory_weight_s`.
+
     Args:
-        weight: w, 0 for no price of the queue.
-        backlog_limit_s: of v, seconds; None for no limit.
-        decode_weight: d, 0 for no price of slower tokens.
-        eviction_weight: e, 0 for no price of what the cache loses.
-        memory_weight_s: m, seconds; 0 for no price of memory.
+        prices_slower_tokens: False for d = 0, whatever the setting says.
     """
 
     name = "externality"
 
-    def __init__(
-        self,
-        weight: float = 2.0,
-        *,
-        backlog_limit_s: float | None = None,
-        decode_weight: float = 0.15,
-        eviction_weight: float = 1.0,
-        memory_weight_s: float = 0.3,
-    ) -> None:
-        self._weight = weight
-        self._backlog_limit_s = backlog_limit_s
-        self._decode_weight = decode_weight
-        self._eviction_weight = eviction_weight
-        self._memory_weight_s = memory_weight_s
+    def __init__(self, live: LiveSettings, *, prices_slower_tokens: bool = True) -> None:
+        self._live = live
+        self._prices_slower_tokens = prices_slower_tokens
         self._cache_price = CachePrice()
         self._started_at_s: float | None = None
         self._at_s = 0.0
@@ -139,13 +128,14 @@ class Externality:
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
         """Own TTFT plus the weighted delay to others, [n]."""
         self._service.retain(candidates.snapshot.endpoints)
-        x, v = estimate.service_s, estimate.backlog_s
-        if self._backlog_limit_s is not None:
-            v = np.minimum(v, self._backlog_limit_s)
+        x, v, settings = estimate.service_s, estimate.backlog_s, self._live.current
+        if settings.backlog_limit_s is not None:
+            v = np.minimum(v, settings.backlog_limit_s)
         congestion = self.arrival_rate(estimate) / (1.0 - self.utilisation(candidates))
-        price = 0.5 * self._weight * congestion * (v + v + x)
-        price += self._decode_weight * candidates.snapshot.decode_requests
-        price += self._eviction_weight * self._cache_price.shares(candidates)
+        price = 0.5 * settings.externality_weight * congestion * (v + v + x)
+        if self._prices_slower_tokens:
+            price += settings.decode_weight * candidates.snapshot.decode_requests
+        price += settings.eviction_weight * self._cache_price.shares(candidates)
         cost: FloatArray = estimate.ttft_s + price * x + self._memory_s(candidates)
         return cost
 
@@ -155,7 +145,7 @@ class Externality:
         own = candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
         used = np.minimum(memory_used(snapshot) + own, MAX_MEMORY_USED)
         # The greater of NaN and 0 is 0 there.
-        return self._memory_weight_s * np.fmax(own * used / (1.0 - used), 0.0)
+        return self._live.current.memory_weight_s * np.fmax(own * used / (1.0 - used), 0.0)
 
     def arrival_rate(self, estimate: Estimate) -> FloatArray:
         """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.predictor import Estimate
@@ -34,17 +35,17 @@ class EndToEnd:
     Args:
         externality: own TTFT and cost to others, with no price of its own for slower tokens.
         generation_s: what is known of G.
-        weight: g.
+        live: `generation_weight` is g.
     """
 
     name = "end_to_end"
 
     def __init__(
-        self, externality: Externality, generation_s: GenerationTimes, weight: float = 1.0
+        self, externality: Externality, generation_s: GenerationTimes, live: LiveSettings
     ) -> None:
         self._externality = externality
         self._generation_s = generation_s
-        self._weight = weight
+        self._live = live
 
     def arrived(self, candidates: Candidates) -> None:
         """Count one arrival."""
@@ -54,7 +55,8 @@ class EndToEnd:
         """Own time to the end, and what the request adds to others', [n]."""
         cost = self._externality.score(estimate, candidates)
         slowed_s = candidates.snapshot.decode_requests * estimate.service_s
-        return cost + self._weight * (slowed_s + self.generation_s(candidates))
+        weight = self._live.current.generation_weight
+        return cost + weight * (slowed_s + self.generation_s(candidates))
 
     def generation_s(self, candidates: Candidates) -> FloatArray:
         """Seconds the request's own answer will take from its first token to its end, [n]."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import ndtr
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.predictor import Estimate
@@ -43,20 +44,15 @@ class Goodput:
     Args:
         externality: what a request costs others; and all of the cost for one without a bound.
         interval_s: how sure the predictions are.
-        ttft_slo_s: S of the requests that name none, seconds; None for no bound.
+        live: `ttft_slo_s` is the S of requests that name none.
     """
 
     name = "goodput"
 
-    def __init__(
-        self,
-        externality: Externality,
-        interval_s: Interval,
-        ttft_slo_s: float | None = None,
-    ) -> None:
+    def __init__(self, externality: Externality, interval_s: Interval, live: LiveSettings) -> None:
         self._externality = externality
         self._interval_s = interval_s
-        self._ttft_slo_s = ttft_slo_s
+        self._live = live
 
     def arrived(self, candidates: Candidates) -> None:
         """Count one arrival."""
@@ -64,7 +60,7 @@ class Goodput:
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
         """What being late costs the request, and the request others, [n]."""
-        slo_s = candidates.request.ttft_slo_s or self._ttft_slo_s
+        slo_s = candidates.request.ttft_slo_s or self._live.current.ttft_slo_s
         if slo_s is None:
             return self._externality.score(estimate, candidates)
         backlog_s = np.minimum(estimate.backlog_s, BACKLOG_RATIO * slo_s)

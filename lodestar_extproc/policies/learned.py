@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates, Ranking, Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.learner import Learner
@@ -28,7 +29,7 @@ class Learned:
     """Ranks by the cost function's cost of what the learner predicts.
 
     Algorithm: the model's order, where the learner trusts the model in general and about the
-    endpoint it would choose; else the fallback's. Of the model's requests, *exploration_ratio* go
+    endpoint it would choose; else the fallback's. Of the model's requests, `exploration_ratio` go
     to an endpoint that few samples are known of, if its TTFT is predicted to be near the best.
 
     Cost: about 70 µs for 8 endpoints, or the fallback's too. Without a signal: the fallback.
@@ -37,23 +38,17 @@ class Learned:
         learner: predicts, and says what its word is worth.
         cost: turns predictions into costs.
         fallback: ranks while the model may not.
-        exploration_ratio: 0 to 1.
     """
 
     name = "learned"
 
     def __init__(
-        self,
-        learner: Learner,
-        cost: CostFunction,
-        fallback: Policy,
-        *,
-        exploration_ratio: float = 0.0,
+        self, learner: Learner, cost: CostFunction, fallback: Policy, live: LiveSettings
     ) -> None:
         self._learner = learner
         self._cost_function = cost
         self._fallback = fallback
-        self._exploration_ratio = exploration_ratio
+        self._live = live
         self._well_known: tuple[Endpoint, ...] = ()
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
@@ -97,7 +92,7 @@ class Learned:
     ) -> Choice:
         """The model's order, or one that begins with an endpoint of which little is known."""
         little_known = self._little_known(candidates, ttft_s)
-        ratio = self._exploration_ratio if little_known else 0.0
+        ratio = self._live.current.exploration_ratio if little_known else 0.0
         best = order[0]
         chosen = rng.choice(little_known) if rng.random() < ratio else best
         propensity = (1.0 - ratio) * (chosen == best)
@@ -111,7 +106,7 @@ class Learned:
     def _little_known(self, candidates: Candidates, ttft_s: FloatArray) -> list[int]:
         endpoints = candidates.snapshot.endpoints
         # What was once well known stays so, until the fleet is another.
-        if self._exploration_ratio <= 0 or endpoints is self._well_known:
+        if self._live.current.exploration_ratio <= 0 or endpoints is self._well_known:
             return []
         n_samples = self._learner.n_samples(endpoints)
         few = [i for i, n in enumerate(n_samples) if n < FEW_SAMPLES]

@@ -9,6 +9,8 @@ import random
 
 import xxhash
 
+from lodestar_extproc.config.live_settings import LiveSettings
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Ranking, Reason
 from lodestar_extproc.features import Feature
 from lodestar_extproc.learning.learner import Learner
@@ -22,6 +24,7 @@ MIN_HIT_TOKENS = 100.0
 N_KEPT = 2
 GROUP_TOKENS = 160.0
 """Prompts that share so many leading tokens are one group."""
+NO_EXPLORATION = PoolSettings(exploration_ratio=0.0)
 
 
 class LodestarPaper:
@@ -39,7 +42,7 @@ class LodestarPaper:
     name = "lodestar_paper"
 
     def __init__(self, learner: Learner) -> None:
-        self._greedy = Learned(learner, GreedyTTFT(), PrefixCache())
+        self._greedy = Learned(learner, GreedyTTFT(), PrefixCache(), LiveSettings(NO_EXPLORATION))
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         ranking = self._greedy.rank(candidates, rng)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import COSTS, PoolSettings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.fleet import Fleet
-from lodestar_extproc.fleet.health import Health
 from lodestar_extproc.learning.auto_predictor import AutoPredictor
 from lodestar_extproc.learning.background import training_process
 from lodestar_extproc.learning.bayesian_linear import BayesianLinearPredictor
@@ -44,14 +43,15 @@ def new_router(
 ) -> Router:
     """A router with a fleet of *endpoints* and nothing learned yet."""
     rng = random.Random(settings.seed) if rng is None else rng
-    learner = new_learner(settings, rng)
+    live = LiveSettings(settings)
+    learner = new_learner(live, rng)
     return Router(
         pool,
-        settings,
-        fleet=new_fleet(settings, endpoints),
-        policy=new_policy(settings, learner),
+        live,
+        fleet=Fleet(live, endpoints),
+        policy=new_policy(live, learner),
         fallback=HEURISTICS[settings.fallback_policy](),
-        shadows=[new_policy(settings, learner, name) for name in settings.shadow_policies],
+        shadows=new_shadows(live, learner),
         learner=learner,
         rng=rng,
         listeners=listeners,
@@ -60,65 +60,47 @@ def new_router(
 
 
 def apply_settings(router: Router, settings: PoolSettings) -> None:
-    """Run *router* by new *settings*: only a change of predictor begins to learn anew."""
-    learner = router.learner
-    if settings.predictor != router.settings.predictor:
+    """Run *router* by new *settings*, which its parts read from now on.
+
+    Only what a setting names is made anew: a policy, a cost function, and the learner where the
+    predictor is another. The setting of a restart is for the caller to keep (`until_restart`).
+    """
+    live, learner = router.live, router.learner
+    before, live.current = live.current, settings
+    if settings.predictor != before.predictor:
         learner.close()
-        learner = new_learner(settings, random.Random(settings.seed))
-    learner.trust.judge_by(
-        burn_in_samples=settings.burn_in_samples,
-        max_error_ratio=settings.trust_max_error_ratio,
-    )
-    router.fleet.judge_by(
-        scrape_stale_s=settings.scrape_stale_s, frozen_after_s=settings.frozen_after_s
-    )
-    router.fleet.health.judge_by(
-        unhealthy_threshold=settings.unhealthy_threshold,
-        healthy_threshold=settings.healthy_threshold,
-    )
-    router.adopt(
-        settings,
-        learner,
-        new_policy(settings, learner),
-        HEURISTICS[settings.fallback_policy](),
-        [new_policy(settings, learner, name) for name in settings.shadow_policies],
-    )
+        learner = new_learner(live, random.Random(settings.seed))
+    if _named_parts(settings) != _named_parts(before):
+        router.adopt(
+            learner,
+            new_policy(live, learner),
+            HEURISTICS[settings.fallback_policy](),
+            new_shadows(live, learner),
+        )
 
 
-def new_fleet(settings: PoolSettings, endpoints: Iterable[Endpoint] = ()) -> Fleet:
-    """An idle fleet that judges by *settings*."""
-    health = Health(
-        unhealthy_threshold=settings.unhealthy_threshold,
-        healthy_threshold=settings.healthy_threshold,
-    )
-    return Fleet(
-        endpoints,
-        health=health,
-        bytes_per_token=settings.bytes_per_token,
-        scrape_stale_s=settings.scrape_stale_s,
-        frozen_after_s=settings.frozen_after_s,
-    )
+def _named_parts(settings: PoolSettings) -> tuple[object, ...]:
+    """What is chosen by name, and made when it is chosen."""
+    policies = settings.policy, settings.fallback_policy, settings.shadow_policies
+    return (*policies, settings.cost, settings.predictor)
 
 
 def new_learner(
-    settings: PoolSettings,
+    live: LiveSettings,
     rng: random.Random,
     start_executor: Callable[[], Executor] = training_process,
 ) -> Learner:
     """A learner that knows nothing yet."""
-    trust = Trust(
-        burn_in_samples=settings.burn_in_samples,
-        max_error_ratio=settings.trust_max_error_ratio,
-    )
-    return Learner(new_predictor(settings, rng, start_executor), trust)
+    return Learner(new_predictor(live, rng, start_executor), Trust(live))
 
 
 def new_predictor(
-    settings: PoolSettings,
+    live: LiveSettings,
     rng: random.Random,
     start_executor: Callable[[], Executor] = training_process,
+    name: str | None = None,
 ) -> Predictor:
-    """The predictor that *settings* name.
+    """A predictor by *name*; None takes the pool's own.
 
     Args:
         rng: seeds what is drawn in training.
@@ -129,9 +111,10 @@ def new_predictor(
     """
 
     def rival(name: str) -> Callable[[], Predictor]:
-        return lambda: new_predictor(replace(settings, predictor=name), rng, start_executor)
+        return lambda: new_predictor(live, rng, start_executor, name)
 
-    match settings.predictor:
+    name = live.current.predictor if name is None else name
+    match name:
         case "engine":
             return EnginePredictor()
         case "bayesian_linear":
@@ -139,15 +122,19 @@ def new_predictor(
         case "residual":
             return ResidualPredictor(rng, start_executor=start_executor)
         case "mlp":
-            retrain_samples = settings.mlp_retrain_samples
-            return MLPPredictor(rng, retrain_samples=retrain_samples, start_executor=start_executor)
+            return MLPPredictor(rng, live, start_executor=start_executor)
         case "auto":
             return AutoPredictor([rival(name) for name in AUTO_PREDICTORS])
-    raise ValueError(f"no predictor {settings.predictor!r}")
+    raise ValueError(f"no predictor {name!r}")
+
+
+def new_shadows(live: LiveSettings, learner: Learner) -> list[Policy]:
+    """The policies that are scored beside the pool's own."""
+    return [new_policy(live, learner, name) for name in live.current.shadow_policies]
 
 
 def new_policy(
-    settings: PoolSettings,
+    live: LiveSettings,
     learner: Learner,
     name: str | None = None,
     cost: str | None = None,
@@ -157,7 +144,7 @@ def new_policy(
     Raises:
         ValueError: there is none of that name.
     """
-    name = settings.policy if name is None else name
+    name = live.current.policy if name is None else name
     if name in HEURISTICS:
         return HEURISTICS[name]()
     if name == LodestarPaper.name:
@@ -166,13 +153,13 @@ def new_policy(
         raise ValueError(f"no policy {name!r}; there are learned, {', '.join(HEURISTICS)}")
     return Learned(
         learner,
-        new_cost(settings, learner, cost),
-        HEURISTICS[settings.fallback_policy](),
-        exploration_ratio=settings.exploration_ratio,
+        new_cost(live, learner, cost),
+        HEURISTICS[live.current.fallback_policy](),
+        live,
     )
 
 
-def new_cost(settings: PoolSettings, learner: Learner, name: str | None = None) -> CostFunction:
+def new_cost(live: LiveSettings, learner: Learner, name: str | None = None) -> CostFunction:
     """A cost function by *name*; None takes the pool's own.
 
     Args:
@@ -181,24 +168,18 @@ def new_cost(settings: PoolSettings, learner: Learner, name: str | None = None) 
     Raises:
         ValueError: there is none of that name.
     """
-    name = settings.cost if name is None else name
-    externality = Externality(
-        settings.externality_weight,
-        backlog_limit_s=settings.backlog_limit_s,
-        # The end-to-end cost has a price of its own for slower tokens.
-        decode_weight=0.0 if name == EndToEnd.name else settings.decode_weight,
-        eviction_weight=settings.eviction_weight,
-        memory_weight_s=settings.memory_weight_s,
-    )
+    name = live.current.cost if name is None else name
+    # The end-to-end cost has a price of its own for slower tokens.
+    externality = Externality(live, prices_slower_tokens=name != EndToEnd.name)
     match name:
         case "externality":
             return externality
         case "ttft":
             return GreedyTTFT()
         case "goodput":
-            return Goodput(externality, learner.interval_s, settings.ttft_slo_s)
+            return Goodput(externality, learner.interval_s, live)
         case "end_to_end":
-            return EndToEnd(externality, learner.generation_s, settings.generation_weight)
+            return EndToEnd(externality, learner.generation_s, live)
     raise ValueError(f"no cost {name!r}; there are {', '.join(COSTS)}")
 
 
@@ -208,4 +189,4 @@ def policy_for_route(router: Router, policy: str | None, cost: str | None) -> Po
     Raises:
         ValueError: there is no such policy or cost.
     """
-    return new_policy(router.settings, router.learner, policy, cost)
+    return new_policy(router.live, router.learner, policy, cost)

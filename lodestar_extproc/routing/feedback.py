@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
 from lodestar_extproc.fleet.health import Health
@@ -29,9 +29,9 @@ class Feedback:
         bytes_per_token: learned from usage, by model.
     """
 
-    def __init__(self, settings: PoolSettings, health: Health, learner: Learner) -> None:
+    def __init__(self, live: LiveSettings, health: Health, learner: Learner) -> None:
         self.learner = learner
-        self.bytes_per_token = BytesPerToken(settings.bytes_per_token)
+        self.bytes_per_token = BytesPerToken(live)
         self._health = health
 
     def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:

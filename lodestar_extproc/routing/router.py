@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Outcome
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
 from lodestar_extproc.endpoint import Endpoint
@@ -52,6 +53,7 @@ class Router:
     """One pool: its fleet, its policy, its learner.
 
     Args:
+        live: the pool's settings, which every part of it reads.
         policy: decides; *fallback* decides for bodies that could not be read.
         shadows: score every request and never decide.
         sees_first_tokens: whether an observing filter reports first tokens. Without one a request
@@ -61,7 +63,7 @@ class Router:
     def __init__(
         self,
         pool: str,
-        settings: PoolSettings,
+        live: LiveSettings,
         *,
         fleet: Fleet,
         policy: Policy,
@@ -73,7 +75,7 @@ class Router:
         sees_first_tokens: bool = True,
     ) -> None:
         self.pool = pool
-        self.settings = settings
+        self.live = live
         self.fleet = fleet
         self._policy = policy
         self._fallback = fallback
@@ -82,7 +84,12 @@ class Router:
         self._listeners = tuple(listeners)
         self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
-        self._feedback = Feedback(settings, fleet.health, learner)
+        self._feedback = Feedback(live, fleet.health, learner)
+
+    @property
+    def settings(self) -> PoolSettings:
+        """As they are now."""
+        return self.live.current
 
     @property
     def learner(self) -> Learner:
@@ -93,7 +100,7 @@ class Router:
         """The same pool, in-flight counts and learner, deciding by another policy."""
         other = Router(
             self.pool,
-            self.settings,
+            self.live,
             fleet=self.fleet,
             policy=policy,
             fallback=self._fallback,
@@ -107,16 +114,10 @@ class Router:
         return other
 
     def adopt(
-        self,
-        settings: PoolSettings,
-        learner: Learner,
-        policy: Policy,
-        fallback: Policy,
-        shadows: Sequence[Policy],
+        self, learner: Learner, policy: Policy, fallback: Policy, shadows: Sequence[Policy]
     ) -> None:
         """Decide and learn by these from now on; load and caches stay."""
-        self.settings, self._policy, self._fallback = settings, policy, fallback
-        self._shadows = tuple(shadows)
+        self._policy, self._fallback, self._shadows = policy, fallback, tuple(shadows)
         self._feedback.learner = learner
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
@@ -159,7 +160,7 @@ class Router:
         decision_id = f"{self.pool}.{self._rng.getrandbits(64):016x}"
         ranking = self._rank(candidates)
         if request.is_sheddable:
-            ttft_slo_s = request.ttft_slo_s or self.settings.ttft_slo_s
+            ttft_slo_s = request.ttft_slo_s or self.live.current.ttft_slo_s
             shed_if_late(ranking, candidates, ttft_slo_s)
         decision = Decision(
             decision_id=decision_id,
@@ -183,7 +184,8 @@ class Router:
     ) -> Candidates:
         """*request* beside every routable endpoint it may go to: what a policy sees."""
         fleet, snapshot = self.fleet, self.fleet.snapshot(at_s, subset)
-        endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
+        endpoints = snapshot.endpoints
+        tpot_slo_s = request.tpot_slo_s or self.live.current.tpot_slo_s
         matched_tokens, matched_ratio = fleet.match(request, endpoints)
         tpot_s = None
         if tpot_slo_s is not None:
@@ -203,7 +205,7 @@ class Router:
         ranking = self._ranked_by_policy(candidates)
         if candidates.adapter_effort is None and candidates.tpot_s is None:
             return ranking
-        return preferred(ranking, candidates, self.settings.adapter_load_s)
+        return preferred(ranking, candidates, self.live.current.adapter_load_s)
 
     def _ranked_by_policy(self, candidates: Candidates) -> Ranking:
         if len(candidates) == 1:
@@ -277,7 +279,7 @@ class Router:
 
     def expire(self, at_s: float) -> None:
         """End the requests of which nothing was heard for the pool's request timeout."""
-        for decision_id in self._open.older_than(at_s - self.settings.request_timeout_s):
+        for decision_id in self._open.older_than(at_s - self.live.current.request_timeout_s):
             self.complete(Completion(at_s, Outcome.EXPIRED, decision_id=decision_id))
 
     def _settle(self, request: EndedRequest) -> None:

@@ -22,13 +22,14 @@ from lodestar_extproc.fleet.poller import open_session
 from lodestar_extproc.journal.journal import Journal
 from lodestar_extproc.journal.journal_file import JournalFile
 from lodestar_extproc.metrics import Metrics
-from lodestar_extproc.routing.assembly import apply_settings, new_router, policy_for_route
+from lodestar_extproc.routing.assembly import new_router, policy_for_route
 from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router, RouterListener
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.upkeep import PoolUpkeep
 
 LAG_INTERVAL_S = 0.1
+"""A stall as long as a human notices is met by a timer; ten wake-ups a second cost nothing."""
 PICKER_ADDRESS = "[::]:9002"
 """Where gateways expect an endpoint picker."""
 _log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class App:
         self._config = config
         self._options = options
         self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
         self._upkeeps: dict[str, PoolUpkeep] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._found = {pool.name: asyncio.Event() for pool in config.pools}
@@ -108,7 +110,7 @@ class App:
             ValueError: none is known, or there is no certificate.
             NotConnected: endpoints are to come from Kubernetes, and there is none.
         """
-        self._stop_on_signals()
+        self._heed_signals()
         await require_sources(self._config.pools)
         async with AsyncExitStack() as stack:
             session = await stack.enter_async_context(open_session())
@@ -123,7 +125,7 @@ class App:
             stack.push_async_callback(self.admin.stop)
             stack.push_async_callback(self.ext_proc.stop, self._options.grace_s)
             await self._listen(addresses)
-            await self._keep_up(session, addresses)
+            await self._keep_up(addresses)
 
     async def _listen(self, addresses: Sequence[str]) -> None:
         """Take streams from now on; say that we are ready once endpoints were looked for."""
@@ -135,12 +137,12 @@ class App:
             serving=False,
         )
 
-    async def _keep_up(self, session: aiohttp.ClientSession, addresses: Sequence[str]) -> None:
+    async def _keep_up(self, addresses: Sequence[str]) -> None:
         """Everything that goes on beside the requests, until it is time to stop."""
         async with asyncio.TaskGroup() as group:
             for name, upkeep in self._upkeeps.items():
                 self._tasks[name] = group.create_task(upkeep.run())
-            following = group.create_task(self._follow_config(session, group))
+            following = group.create_task(self._follow_config(group))
             lagging = group.create_task(self._watch_lag())
             readying = group.create_task(self._get_ready(addresses))
             await self._stop.wait()
@@ -169,32 +171,38 @@ class App:
         """Begin to drain. Idempotent."""
         self._stop.set()
 
-    def _stop_on_signals(self) -> None:
+    def reload(self) -> None:
+        """Read the configuration again now, rather than when its file is seen to change."""
+        _log.info("told to read the configuration again")
+        self._reload.set()
+
+    def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        # Its default would end the service at once, with no drain and no checkpoint.
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
 
     def _upkeep(self, pool: Pool, session: aiohttp.ClientSession) -> PoolUpkeep:
         router, found = self.routers.get(pool.name), self._found[pool.name]
         return PoolUpkeep(pool, router, session, found=found)
 
-    async def _follow_config(
-        self, session: aiohttp.ClientSession, group: asyncio.TaskGroup
-    ) -> None:
+    async def _follow_config(self, group: asyncio.TaskGroup) -> None:
         config = self._config
-        async for latest in watch_config(config, self._count_refused):
+        async for latest in watch_config(config, self.metrics.config_reloaded, self._reload):
             for pool in latest.pools:
                 if pool != config.pool(pool.name):
-                    apply_settings(self.routers.get(pool.name), pool.settings)
-                    self._tasks[pool.name].cancel()
-                    self._upkeeps[pool.name] = upkeep = self._upkeep(pool, session)
-                    self._tasks[pool.name] = group.create_task(upkeep.run())
+                    await self._adopt(pool, group)
             self.routers.forget_overrides()
-            self.metrics.config_reloaded(applied=True)
+            self.metrics.config_reloaded("applied")
             config = latest
 
-    def _count_refused(self) -> None:
-        self.metrics.config_reloaded(applied=False)
+    async def _adopt(self, pool: Pool, group: asyncio.TaskGroup) -> None:
+        """Run by the new settings of *pool*, and wait for nothing by its old ones."""
+        self._upkeeps[pool.name].adopt(pool)
+        self._tasks[pool.name].cancel()
+        await asyncio.wait([self._tasks[pool.name]])
+        self._tasks[pool.name] = group.create_task(self._upkeeps[pool.name].run())
 
     async def _watch_lag(self) -> None:
         clock = asyncio.get_running_loop().time

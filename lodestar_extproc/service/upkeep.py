@@ -19,10 +19,12 @@ from lodestar_extproc.fleet.discovery import discover
 from lodestar_extproc.fleet.prober import Prober
 from lodestar_extproc.fleet.scraper import Scraper
 from lodestar_extproc.learning.checkpoint import warm_start, write_checkpoint
+from lodestar_extproc.routing.assembly import apply_settings
 from lodestar_extproc.routing.pool_view import PoolView, view_pool
 from lodestar_extproc.routing.router import Router
 
 EXPIRY_INTERVAL_S = 1.0
+"""Fine beside a request timeout of minutes; only what has expired costs anything."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +46,6 @@ class PoolUpkeep:
         found: asyncio.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        settings = pool.settings
         self._found = asyncio.Event() if found is None else found
         self._pool = pool
         self._router = router
@@ -52,16 +53,10 @@ class PoolUpkeep:
         self._scraper = Scraper(
             session,
             router.fleet.record_metrics,
-            interval_s=settings.scrape_interval_s,
-            timeout_s=settings.scrape_timeout_s,
+            router.live,
             busy=lambda: router.fleet.n_in_flight > 0,
         )
-        self._prober = Prober(
-            session,
-            router.fleet.record_probe,
-            interval_s=settings.health_interval_s,
-            timeout_s=settings.health_timeout_s,
-        )
+        self._prober = Prober(session, router.fleet.record_probe, router.live)
 
     async def run(self) -> None:
         """Keep the router informed and its learning safe."""
@@ -71,10 +66,23 @@ class PoolUpkeep:
                 tasks.create_task(self._scraper.run())
                 tasks.create_task(self._prober.run())
                 tasks.create_task(self._expire())
-                if self._checkpoint_path is not None:
-                    tasks.create_task(self._save_often(self._checkpoint_path))
+                tasks.create_task(self._save_often())
         finally:
             self.save()
+
+    def adopt(self, pool: Pool) -> None:
+        """Work by the settings of *pool* from now on; start `run` anew, so that it waits by them.
+
+        Where the checkpoint is to be another file, what was learned goes into the old one first,
+        and what the new one holds is taken up, as at a start.
+        """
+        moves = pool.settings.checkpoint_path != self._router.settings.checkpoint_path
+        if moves:
+            self.save()
+        self._pool = pool
+        apply_settings(self._router, pool.settings)
+        if moves:
+            self.restore()
 
     def view(self) -> PoolView:
         """The pool as it is now, for those who watch."""
@@ -82,7 +90,7 @@ class PoolUpkeep:
 
     @property
     def _checkpoint_path(self) -> Path | None:
-        path = self._pool.settings.checkpoint_path
+        path = self._router.settings.checkpoint_path
         return None if path is None else Path(path)
 
     def restore(self) -> None:
@@ -118,10 +126,12 @@ class PoolUpkeep:
             await asyncio.sleep(EXPIRY_INTERVAL_S)
             self._router.expire(self._clock())
 
-    async def _save_often(self, path: Path) -> None:
+    async def _save_often(self) -> None:
         while True:
-            await asyncio.sleep(self._pool.settings.checkpoint_interval_s)
-            state = self._router.learner.state()
+            await asyncio.sleep(self._router.settings.checkpoint_interval_s)
+            path, state = self._checkpoint_path, self._router.learner.state()
+            if path is None:
+                continue
             try:
                 # The disk may take its time; requests may not.
                 await asyncio.to_thread(write_checkpoint, path, self._predictor_name, state)

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from builders import DEFAULT_ENVOY_FILE
+from json_patch import applied
 from lodestar_extproc.check import Report, check, find_envoy
 from lodestar_extproc.check.doctor import examine
 from lodestar_extproc.check.rules import RULES
@@ -30,23 +31,6 @@ SHIPPED = sorted(
 
 def rules_found(report: Report) -> list[str]:
     return [finding.rule for finding in report.findings]
-
-
-def applied(document, operations):
-    """*document* after a JSON Patch of `add` and `remove`, by RFC 6902."""
-    for operation in operations:
-        *above, last = [
-            key.replace("~1", "/").replace("~0", "~") for key in operation["path"].split("/")[1:]
-        ]
-        place = document
-        for key in above:
-            place = place[int(key) if isinstance(place, list) else key]
-        last = int(last) if isinstance(place, list) else last
-        if operation["op"] == "remove":
-            del place[last]
-        else:
-            place[last] = operation["value"]
-    return document
 
 
 def cured(path: Path, folder: Path, finding) -> Path:

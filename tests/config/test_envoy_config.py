@@ -3,7 +3,7 @@ import json
 import pytest
 from ruamel.yaml import YAML
 
-from builders import DEFAULT_ENVOY_FILE, an_envoy_file
+from builders import DEFAULT_ENVOY_FILE, an_envoy_file, with_route_metadata
 from lodestar_extproc.config import (
     ConfigError,
     EndpointSettings,
@@ -37,17 +37,6 @@ def refused(tmp_path, *edits):
 
 def line_of(text):
     return DEFAULT_ENVOY_FILE.read_text().split(text)[0].count("\n") + 1
-
-
-def with_route_metadata(key, value):
-    override = (
-        "                typed_per_filter_config:\n"
-        "                  lodestar.decide:\n"
-        '                    "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute\n'
-        f"                    overrides: {{grpc_initial_metadata: [{{key: {key}, value: {value}}}]}}\n"
-    )
-    before = "                route:\n"
-    return before, override + before
 
 
 def test_default_file_is_one_pool_of_two_endpoints():

@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from builders import live_settings
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.scenarios import Crash, Joining, Slowdown
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
+from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.heuristics import HEURISTICS
-from lodestar_extproc.routing.assembly import new_fleet, new_policy
+from lodestar_extproc.routing.assembly import new_policy
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.envoy_signals import EnvoySignals
@@ -41,13 +44,13 @@ class World:
     def run(self, learner):
         specs = find_fleet(self.fleet).specs
         machines = [new_machine(i, spec, i) for i, spec in enumerate(specs)]
-        settings = self.settings
+        live = LiveSettings(self.settings)
         router = Router(
             "safeguards",
-            settings,
-            fleet=new_fleet(settings, [m.endpoint for m in machines]),
-            policy=new_policy(settings, learner),
-            fallback=HEURISTICS[settings.fallback_policy](),
+            live,
+            fleet=Fleet(live, [m.endpoint for m in machines]),
+            policy=new_policy(live, learner),
+            fallback=HEURISTICS[self.settings.fallback_policy](),
             learner=learner,
             rng=random.Random(self.seed),
         )
@@ -103,8 +106,8 @@ class Forgiving(Learner):
         pass
 
 
-def a_learner(kind=Learner, model=EnginePredictor, trust=Trust):
-    return kind(model(), trust())
+def a_learner(kind=Learner, model=EnginePredictor, trust=Trust, **settings):
+    return kind(model(), trust(live_settings(**settings)))
 
 
 def mean_ttft_s(records):
@@ -117,7 +120,7 @@ def share_of(endpoint, records):
 
 def test_trust_keeps_a_model_that_is_wrong_from_deciding():
     world = World()
-    fallback = mean_ttft_s(world.run(a_learner(trust=lambda: Trust(burn_in_samples=10**9))))
+    fallback = mean_ttft_s(world.run(a_learner(burn_in_samples=10**9)))
     guarded = mean_ttft_s(world.run(a_learner(model=Contrary)))
     credulous = mean_ttft_s(world.run(a_learner(model=Contrary, trust=Credulous)))
 

@@ -101,6 +101,20 @@ async def test_a_stream_is_answered_and_ended_by_us():
         ]
 
 
+async def test_a_route_that_sends_an_old_key_is_obeyed_and_told_of_once(caplog):
+    async with running() as (_, channel, routers, _):
+        for _ in range(3):
+            call = process(channel)(metadata=(("x-lodestar-objective", "ttft"),))
+            await call.write(request_headers().SerializeToString())
+            await call.write(request_body().SerializeToString())
+            assert await call.read() is not grpc.aio.EOF
+            assert await call.read() is not grpc.aio.EOF
+            await call.done_writing()
+
+    assert routers.asked == [(None, None, "ttft")] * 3
+    assert caplog.text.count("x-lodestar-objective: it is now called x-lodestar-cost") == 1
+
+
 async def test_a_routes_overrides_come_with_the_stream():
     async with running() as (_, channel, routers, _):
         metadata = ((names.POOL, "pool"), (names.POLICY, "random"), (names.COST, "ttft"))

@@ -1,8 +1,9 @@
+from builders import live_settings
 from lodestar_extproc.fleet.health import Health, HealthState
 
 
 def a_health(**changes) -> Health:
-    health = Health(**changes)
+    health = Health(live_settings(**changes))
     health.add("a")
     return health
 
@@ -91,7 +92,7 @@ def test_a_frozen_endpoint_that_all_gave_up_on_is_tried_again_later_one_at_a_tim
 
 
 def test_an_unknown_endpoint_is_down_and_events_of_it_are_ignored():
-    health = Health()
+    health = Health(live_settings())
     health.froze("x")
     health.succeeded("x", 0.0)
     health.failed("x", 0.0)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from builders import live_settings
 from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.poller import open_session
@@ -16,7 +17,9 @@ async def probing(*endpoints: Endpoint, timeout_s: float = 1.0):
     published: list[tuple[str, bool, float]] = []
     async with open_session() as session:
         prober = Prober(
-            session, lambda *probe: published.append(probe), interval_s=0.04, timeout_s=timeout_s
+            session,
+            lambda *probe: published.append(probe),
+            live_settings(health_interval_s=0.05, health_timeout_s=timeout_s),
         )
         prober.set_endpoints(endpoints)
         run = asyncio.create_task(prober.run())

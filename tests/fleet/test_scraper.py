@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from builders import live_settings
 from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
 from lodestar_extproc.fleet.poller import open_session
@@ -28,10 +29,17 @@ class Published:
 
 
 @asynccontextmanager
-async def scraping(*endpoints: Endpoint, **settings):
+async def scraping(*endpoints: Endpoint, interval_s=INTERVAL_S, timeout_s=1.0, **more):
     published = Published()
     async with open_session() as session:
-        scraper = Scraper(session, published, **{"interval_s": INTERVAL_S} | settings)
+        scraper = Scraper(
+            session,
+            published,
+            live_settings(
+                scrape_interval_s=interval_s, scrape_timeout_s=timeout_s, scrape_stale_s=60.0
+            ),
+            **more,
+        )
         scraper.set_endpoints(endpoints)
         run = asyncio.create_task(scraper.run())
         try:

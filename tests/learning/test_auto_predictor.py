@@ -4,6 +4,7 @@ import numpy as np
 import orjson
 import pytest
 
+from builders import live_settings
 from learning_worlds import LinearWorld
 from lodestar_extproc.features import N_ENGINE, Feature
 from lodestar_extproc.learning.auto_predictor import MIN_SAMPLES, AutoPredictor
@@ -134,7 +135,7 @@ def test_one_absurd_label_does_not_decide():
 
 
 def test_who_predicts_is_to_be_seen():
-    learner = Learner(an_auto(), Trust())
+    learner = Learner(an_auto(), Trust(live_settings()))
     world = MisleadingWorld()
     assert (learner.status().predictor, learner.status().predicting) == ("auto", "engine")
 

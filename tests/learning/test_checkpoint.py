@@ -3,6 +3,7 @@ import logging
 import orjson
 import pytest
 
+from builders import live_settings
 from learning_worlds import LinearWorld
 from lodestar_extproc.learning import checkpoint
 from lodestar_extproc.learning.checkpoint import (
@@ -24,7 +25,7 @@ def path(tmp_path):
 
 
 def a_learner():
-    return Learner(EnginePredictor(), Trust())
+    return Learner(EnginePredictor(), Trust(live_settings()))
 
 
 def test_what_is_written_is_read_to_the_last_bit(path):

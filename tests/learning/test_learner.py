@@ -6,6 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
+from builders import live_settings
 from learning_worlds import LinearWorld
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
@@ -16,7 +17,7 @@ from lodestar_extproc.learning.trust import Trust
 
 
 def a_learner(model=None, **limits):
-    return Learner(EnginePredictor() if model is None else model, Trust(**limits))
+    return Learner(EnginePredictor() if model is None else model, Trust(live_settings(**limits)))
 
 
 def reason(learner, world):

@@ -7,6 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import pytest
 
+from builders import live_settings
 from learning_worlds import LinearWorld
 from lodestar_extproc.learning.background import TrainingInPlace, training_process
 from lodestar_extproc.learning.mlp import MLPPredictor
@@ -42,7 +43,9 @@ def predict(model, world, candidates):
 
 def test_predicts_by_the_old_network_while_the_next_is_trained():
     apprentice, world = Apprentice(), LinearWorld()
-    model = MLPPredictor(random.Random(0), retrain_samples=200, start_executor=lambda: apprentice)
+    model = MLPPredictor(
+        random.Random(0), live_settings(mlp_retrain_samples=200), start_executor=lambda: apprentice
+    )
     candidates = world.candidates()
     taught(model, world, 200)
     assert not model.is_trained
@@ -60,7 +63,9 @@ def test_predicts_by_the_old_network_while_the_next_is_trained():
 
 def test_trains_one_network_at_a_time():
     apprentice, world = Apprentice(), LinearWorld()
-    model = MLPPredictor(random.Random(0), retrain_samples=50, start_executor=lambda: apprentice)
+    model = MLPPredictor(
+        random.Random(0), live_settings(mlp_retrain_samples=50), start_executor=lambda: apprentice
+    )
     taught(model, world, 500)
 
     assert len(apprentice.jobs) == 1
@@ -73,7 +78,9 @@ def test_a_failed_training_keeps_the_network_and_starts_a_new_process_for_the_ne
         started.append(TrainingInPlace() if not started else Apprentice())
         return started[-1]
 
-    model = MLPPredictor(random.Random(0), retrain_samples=200, start_executor=start)
+    model = MLPPredictor(
+        random.Random(0), live_settings(mlp_retrain_samples=200), start_executor=start
+    )
     taught(model, world, 200)
     candidates = world.candidates()
     before = predict(model, world, candidates)
@@ -92,7 +99,9 @@ def test_a_failed_training_keeps_the_network_and_starts_a_new_process_for_the_ne
 def test_a_pool_that_refuses_work_is_a_failed_training():
     dead = ProcessPoolExecutor(1)
     dead.shutdown()
-    model = MLPPredictor(random.Random(0), retrain_samples=10, start_executor=lambda: dead)
+    model = MLPPredictor(
+        random.Random(0), live_settings(mlp_retrain_samples=10), start_executor=lambda: dead
+    )
     taught(model, LinearWorld(), 10)
 
     assert model.failed_trainings == 1
@@ -101,7 +110,9 @@ def test_a_pool_that_refuses_work_is_a_failed_training():
 
 def test_inputs_beyond_the_trained_range_predict_as_at_its_edge():
     world = LinearWorld()
-    model = MLPPredictor(random.Random(0), retrain_samples=300, start_executor=TrainingInPlace)
+    model = MLPPredictor(
+        random.Random(0), live_settings(mlp_retrain_samples=300), start_executor=TrainingInPlace
+    )
     taught(model, world, 300)
     features = world.candidates().features
     features.values[:, 8:] = 1e8
@@ -120,7 +131,11 @@ def test_trains_in_a_process_of_its_own_that_steps_back_and_ends():
     with training_process() as executor:
         elsewhere = executor.submit(where_and_how_nice)
         world = LinearWorld()
-        model = MLPPredictor(random.Random(0), retrain_samples=300, start_executor=lambda: executor)
+        model = MLPPredictor(
+            random.Random(0),
+            live_settings(mlp_retrain_samples=300),
+            start_executor=lambda: executor,
+        )
         taught(model, world, 300)
         deadline = time.monotonic() + 50
         while not model.is_trained and time.monotonic() < deadline:
@@ -136,5 +151,7 @@ def test_trains_in_a_process_of_its_own_that_steps_back_and_ends():
 
 
 def test_closing_without_a_training_starts_no_process():
-    model = MLPPredictor(random.Random(0), start_executor=lambda: pytest.fail("started"))
+    model = MLPPredictor(
+        random.Random(0), live_settings(), start_executor=lambda: pytest.fail("started")
+    )
     model.close()

@@ -5,6 +5,7 @@ import random
 import pytest
 
 import predictor_checks
+from builders import live_settings
 from learning_worlds import LinearWorld
 from lodestar_extproc.config.settings import PREDICTORS
 from lodestar_extproc.learning.auto_predictor import AutoPredictor
@@ -18,7 +19,9 @@ from lodestar_extproc.learning.trust import Trust
 
 
 def a_quick_mlp():
-    return MLPPredictor(random.Random(0), retrain_samples=200, start_executor=TrainingInPlace)
+    return MLPPredictor(
+        random.Random(0), live_settings(mlp_retrain_samples=200), start_executor=TrainingInPlace
+    )
 
 
 def a_residual():
@@ -53,7 +56,7 @@ def test_model(model, check):
 
 @pytest.mark.parametrize("model", NEW_MODEL)
 def test_four_fifths_of_what_comes_lies_in_the_interval(model):
-    learner = Learner(NEW_MODEL[model](), Trust())
+    learner = Learner(NEW_MODEL[model](), Trust(live_settings()))
     LinearWorld(("fast", "slow", "slow")).teach(learner, 900)
 
     assert learner.status().coverage_ratio == pytest.approx(0.8, abs=0.1)

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from builders import live_settings
 from learning_worlds import LinearWorld
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.learning.live_errors import LiveErrors
@@ -30,7 +31,7 @@ def verdicts(trust, n_samples=1000, features=None):
 
 
 def a_trust_that_saw_the_world(**limits):
-    trust = Trust(**limits)
+    trust = Trust(live_settings(**limits))
     for sample in WORLD.samples(300):
         trust.learned(sample)
     return trust
@@ -44,11 +45,11 @@ def test_burn_in_lasts_as_long_as_it_says():
 
 
 def test_a_model_without_a_sample_is_never_trusted():
-    assert verdicts(Trust(burn_in_samples=0), 0) == [Reason.BURN_IN] * 3
+    assert verdicts(Trust(live_settings(burn_in_samples=0)), 0) == [Reason.BURN_IN] * 3
 
 
 def test_trust_is_lost_above_the_limit_and_regained_only_well_below():
-    trust, errors = a_trust_that_saw_the_world(max_error_ratio=0.5), LiveErrors()
+    trust, errors = a_trust_that_saw_the_world(trust_max_error_ratio=0.5), LiveErrors()
     told(trust, errors, FIRST, 60, 1.45)
     assert trust.reason(1000) is Reason.MODEL
     told(trust, errors, FIRST, 60, 1.6)
@@ -60,7 +61,7 @@ def test_trust_is_lost_above_the_limit_and_regained_only_well_below():
 
 
 def test_a_model_no_better_than_the_median_is_not_trusted():
-    trust, errors = a_trust_that_saw_the_world(max_error_ratio=0.5), LiveErrors()
+    trust, errors = a_trust_that_saw_the_world(trust_max_error_ratio=0.5), LiveErrors()
     for _ in range(200):
         errors.record(FIRST, 1.4, 1.0)
         trust.update(FIRST, errors)
@@ -70,7 +71,7 @@ def test_a_model_no_better_than_the_median_is_not_trusted():
 
 
 def test_an_error_that_does_no_harm_is_trusted_even_if_the_median_is_better():
-    trust, errors = a_trust_that_saw_the_world(max_error_ratio=0.5), LiveErrors()
+    trust, errors = a_trust_that_saw_the_world(trust_max_error_ratio=0.5), LiveErrors()
     for _ in range(200):
         errors.record(FIRST, 1.1, 1.0)
         trust.update(FIRST, errors)
@@ -110,7 +111,7 @@ def test_a_broken_feature_is_out_of_range(broken):
 
 
 def test_a_feature_that_never_varied_may_begin_to():
-    trust = Trust()
+    trust = Trust(live_settings())
     for sample in WORLD.samples(100):
         row = sample.features.copy()
         row[6] = 0.0
@@ -122,9 +123,9 @@ def test_a_feature_that_never_varied_may_begin_to():
 
 
 def test_the_learned_range_survives_a_restart():
-    trust, again = a_trust_that_saw_the_world(), Trust()
+    trust, again = a_trust_that_saw_the_world(), Trust(live_settings())
     again.adopt(Trust.range_from(trust.state()))
 
     assert again.state() == trust.state()
     assert verdicts(again) == [Reason.MODEL] * 3
-    assert Trust.range_from(Trust().state()) is None
+    assert Trust.range_from(Trust(live_settings()).state()) is None

@@ -253,7 +253,7 @@ def test_files_that_arguments_name_are_mounted_and_can_be_read(folder, tmp_path)
     if given["settings"] is not None:
         path = tmp_path / "settings.yaml"
         path.write_text(data["settings.yaml"])
-        settings, defaults = read_settings_file(path)
+        settings, defaults, _ = read_settings_file(path)
         assert settings.policy == "learned"
         assert settings.checkpoint_path.startswith("/var/lib/lodestar/")
         assert defaults.engine == "vllm"

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from builders import a_request, an_endpoint, some_blocks
+from builders import a_request, an_endpoint, live_settings, some_blocks
 from learning_worlds import with_columns
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.fleet.fleet import Fleet
@@ -22,7 +22,8 @@ class Caches:
 
     def __init__(self, n=2, **changes):
         self.fleet = Fleet(
-            [an_endpoint(i, kv_capacity_tokens=CAPACITY_TOKENS, **changes) for i in range(n)]
+            live_settings(),
+            [an_endpoint(i, kv_capacity_tokens=CAPACITY_TOKENS, **changes) for i in range(n)],
         )
         self.price = CachePrice()
         self.n_sent = 0

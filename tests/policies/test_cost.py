@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from builders import live_settings
 from learning_worlds import LinearWorld, a_snapshot, see, with_columns, worked_decision
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
@@ -21,9 +22,13 @@ def candidates(at_s=0.0, endpoints=ENDPOINTS, **columns):
     return see(a_snapshot(endpoints, at_s=at_s, **columns), 1000.0)
 
 
+def an_externality(weight=2.0, **changes):
+    return Externality(live_settings(externality_weight=weight, **changes))
+
+
 def queue_alone(weight=2.0):
     """Without the prices of slower tokens, of evictions and of memory."""
-    return Externality(weight, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.0)
+    return an_externality(weight, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.0)
 
 
 def an_estimate(**changes):
@@ -64,14 +69,14 @@ def test_cost_of_the_worked_decision(weight, cost):
 
 @pytest.mark.parametrize("seconds", [5, 30, 300])
 def test_arrival_rate_is_right_from_the_first_seconds_on(seconds):
-    function = Externality()
+    function = an_externality()
     steady(function, 8.0, seconds)
 
     assert function.arrival_rate(an_estimate()).sum() == pytest.approx(8.0, rel=0.05)
 
 
 def test_a_faster_endpoint_gets_its_share_of_the_arrivals():
-    function = Externality()
+    function = an_externality()
     steady(function, 8.0, 300)
     rate = function.arrival_rate(an_estimate(s_per_ktoken=[0.05, 0.15]))
 
@@ -79,14 +84,14 @@ def test_a_faster_endpoint_gets_its_share_of_the_arrivals():
 
 
 def test_utilisation_is_half_the_endpoints_own_and_half_the_fleets():
-    function = Externality()
+    function = an_externality()
     steady(function, 4.0, 300, service_s=(0.1, 0.3))  # 0.2 and 0.6 seconds a second
 
     assert function.utilisation(candidates()) == pytest.approx([0.3, 0.5], rel=0.05)
 
 
 def test_utilisation_never_reaches_one():
-    function = Externality()
+    function = an_externality()
     steady(function, 10.0, 100, service_s=(5.0, 5.0))
 
     assert function.utilisation(candidates()).tolist() == [MAX_UTILISATION] * 2
@@ -94,7 +99,7 @@ def test_utilisation_never_reaches_one():
 
 
 def test_work_before_a_backlog_costs_more_than_the_same_work_without():
-    function = Externality()
+    function = an_externality()
     steady(function, 8.0, 60, service_s=(0.1, 0.1))
     cost = function.score(an_estimate(backlog_s=[0.0, 1.0]), candidates())
 
@@ -104,7 +109,7 @@ def test_work_before_a_backlog_costs_more_than_the_same_work_without():
 def test_beyond_its_limit_a_backlog_costs_no_more():
     costs = []
     for limit_s in (None, 0.5):
-        function = Externality(backlog_limit_s=limit_s)
+        function = an_externality(backlog_limit_s=limit_s)
         steady(function, 8.0, 60, service_s=(0.1, 0.1))
         costs.append(function.score(an_estimate(backlog_s=[0.4, 1.0]), candidates(60.0)))
 
@@ -122,14 +127,14 @@ def test_weight_zero_is_greedy():
 def test_slowing_those_that_generate_has_its_price():
     seen = candidates()
     crowded = replace(seen, snapshot=with_columns(seen.snapshot, decode_requests=[20.0, 0.0]))
-    function = Externality(0.0, decode_weight=0.1, eviction_weight=0.0, memory_weight_s=0.0)
+    function = an_externality(0.0, decode_weight=0.1, eviction_weight=0.0, memory_weight_s=0.0)
     cost = function.score(an_estimate(service_s=[0.3, 0.3]), crowded)
 
     assert cost - 0.5 == pytest.approx([0.1 * 20 * 0.3, 0.0])
 
 
 def test_a_pause_empties_the_counts():
-    function = Externality()
+    function = an_externality()
     steady(function, 8.0, 60, service_s=(0.1, 0.1))
     function.arrived(candidates(60.0 + 3600.0))
 
@@ -138,7 +143,7 @@ def test_a_pause_empties_the_counts():
 
 
 def test_a_clock_that_steps_back_does_no_harm():
-    function = Externality()
+    function = an_externality()
     function.arrived(candidates(100.0))
     function.arrived(candidates(50.0))
 
@@ -146,7 +151,7 @@ def test_a_clock_that_steps_back_does_no_harm():
 
 
 def test_endpoints_come_and_go_without_a_trace():
-    function = Externality()
+    function = an_externality()
     for i in range(100):
         fleet = tuple(Endpoint(f"10.0.{i}.{k}:80") for k in range(2))
         seen = candidates(float(i), fleet)
@@ -159,7 +164,7 @@ def test_endpoints_come_and_go_without_a_trace():
 
 
 def test_an_idle_fleet_prefers_the_lower_ttft():
-    world, function = LinearWorld(("fast", "slow")), Externality()
+    world, function = LinearWorld(("fast", "slow")), an_externality()
     seen = world.candidates()
     function.arrived(seen)
     cost = function.score(an_estimate(ttft_s=[0.1, 0.9]), seen)
@@ -168,7 +173,7 @@ def test_an_idle_fleet_prefers_the_lower_ttft():
 
 
 def test_memory_has_a_price_that_rises_as_it_fills():
-    function = Externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.5)
+    function = an_externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.5)
     held = np.array([8_000.0, 3_000.0])
     seen = candidates(kv_capacity_tokens=10_000.0, decode_context_tokens=held)
     cost = function.score(an_estimate(), seen)
@@ -200,7 +205,7 @@ def test_a_report_from_before_the_last_prompts_does_not_make_memory_look_full():
 
 
 def test_memory_that_nobody_knows_of_and_memory_overfull_cost_something_finite():
-    function = Externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.5)
+    function = an_externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.5)
     seen = candidates(
         kv_capacity_tokens=np.array([np.nan, 2_000.0]),
         decode_context_tokens=np.array([1e9, 1e9]),
@@ -212,7 +217,7 @@ def test_memory_that_nobody_knows_of_and_memory_overfull_cost_something_finite()
 
 
 def test_what_the_cache_loses_has_its_price():
-    function = Externality(0.0, decode_weight=0.0, eviction_weight=2.0, memory_weight_s=0.0)
+    function = an_externality(0.0, decode_weight=0.0, eviction_weight=2.0, memory_weight_s=0.0)
     function._cache_price.shares = lambda _: np.array([0.5, 0.0])
     cost = function.score(an_estimate(), candidates())
 

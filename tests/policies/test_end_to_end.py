@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from builders import live_settings
 from learning_worlds import a_snapshot, see
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.learning.predictor import Estimate
@@ -15,7 +16,11 @@ GENERATION_S = {"fast": 2.0, "slow": 3.0}
 
 def free():
     """Others cost nothing."""
-    return Externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.0)
+    return Externality(
+        live_settings(
+            externality_weight=0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.0
+        )
+    )
 
 
 def generation_s(endpoints):
@@ -23,7 +28,7 @@ def generation_s(endpoints):
 
 
 def a_cost_function(externality=None, weight=1.0):
-    return EndToEnd(externality or free(), generation_s, weight)
+    return EndToEnd(externality or free(), generation_s, live_settings(generation_weight=weight))
 
 
 def candidates(*endpoints, at_s=0.0, **columns):
@@ -87,14 +92,16 @@ def test_a_kind_is_compared_with_itself():
 
 def test_own_ttft_and_the_cost_to_others_stay():
     seen = candidates(SLOW, OTHER_SLOW)
-    plain = Externality(decode_weight=0.0)
-    cost = score(a_cost_function(Externality(decode_weight=0.0)), seen, backlog_s=[0.0, 1.0])
+    plain = Externality(live_settings(), prices_slower_tokens=False)
+    cost = score(
+        a_cost_function(Externality(live_settings(decode_weight=0.0))), seen, backlog_s=[0.0, 1.0]
+    )
 
     assert cost - 3.0 == pytest.approx(score(plain, seen, backlog_s=[0.0, 1.0]))
 
 
 def test_before_any_answer_has_ended_only_the_rest_counts():
-    function = EndToEnd(free(), lambda endpoints: np.zeros(len(endpoints)))
+    function = EndToEnd(free(), lambda endpoints: np.zeros(len(endpoints)), live_settings())
     seen = candidates(FAST, SLOW)
 
     assert score(function, seen).tolist() == [0.5, 0.5]

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from builders import live_settings
 from learning_worlds import LinearWorld, a_snapshot, see
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.learning.predictor import Estimate
@@ -11,8 +12,21 @@ from lodestar_extproc.policies.cost import Externality
 from lodestar_extproc.policies.goodput import LATE_WEIGHT, OWN_WEIGHT, Goodput
 
 ENDPOINTS = tuple(Endpoint(f"10.0.0.{i}:80") for i in range(2))
-FREE = Externality(0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.0)
+FREE = Externality(
+    live_settings(
+        externality_weight=0.0, decode_weight=0.0, eviction_weight=0.0, memory_weight_s=0.0
+    )
+)
 """Others cost nothing."""
+USUAL = live_settings()
+
+
+def a_goodput(externality, interval_s, ttft_slo_s=None):
+    return Goodput(externality, interval_s, live_settings(ttft_slo_s=ttft_slo_s))
+
+
+def an_externality(weight):
+    return Externality(live_settings(externality_weight=weight))
 
 
 def candidates(ttft_slo_s=None):
@@ -37,19 +51,19 @@ def order(function, estimate, seen):
 
 
 def test_a_tenth_of_the_requests_come_after_the_upper_end_of_the_interval():
-    late = Goodput(FREE, within(2.0)).late_ratio(an_estimate(0.5, 2.0), ENDPOINTS, 1.0)
+    late = a_goodput(FREE, within(2.0)).late_ratio(an_estimate(0.5, 2.0), ENDPOINTS, 1.0)
 
     assert late == pytest.approx([0.1, 0.9], abs=1e-3)
 
 
 def test_what_is_certain_is_late_or_is_not():
-    late = Goodput(FREE, within(1.0)).late_ratio(an_estimate(0.98, 1.02), ENDPOINTS, 1.0)
+    late = a_goodput(FREE, within(1.0)).late_ratio(an_estimate(0.98, 1.02), ENDPOINTS, 1.0)
 
     assert late == pytest.approx([0.0, 1.0])
 
 
 def test_cost_of_a_worked_decision():
-    cost = Goodput(FREE, within(2.0), 1.0).score(an_estimate(0.5, 2.0), candidates())
+    cost = a_goodput(FREE, within(2.0), 1.0).score(an_estimate(0.5, 2.0), candidates())
 
     assert cost == pytest.approx(
         [LATE_WEIGHT * 0.1 + OWN_WEIGHT * 0.5, LATE_WEIGHT * 0.9 + OWN_WEIGHT * 2.0], abs=4e-3
@@ -58,7 +72,7 @@ def test_cost_of_a_worked_decision():
 
 def test_a_request_that_meets_its_bound_anywhere_leaves_the_fast_endpoint_to_others():
     estimate = an_estimate(0.1, 0.6, backlog_s=[0.8, 0.0])
-    steady = [Goodput(Externality(5.0), within(1.1), 2.0), Externality(0.0)]
+    steady = [a_goodput(an_externality(5.0), within(1.1), 2.0), an_externality(0.0)]
 
     assert [order(each, estimate, candidates()) for each in steady] == [[1, 0], [0, 1]]
 
@@ -69,17 +83,17 @@ def test_the_better_chance_of_being_in_time_decides():
 
     estimate = an_estimate(0.8, 0.7)
 
-    assert order(Goodput(FREE, sure_of_the_first, 1.0), estimate, candidates()) == [0, 1]
+    assert order(a_goodput(FREE, sure_of_the_first, 1.0), estimate, candidates()) == [0, 1]
 
 
 def test_one_that_is_late_everywhere_goes_where_it_takes_the_least_from_others():
     estimate = an_estimate(5.0, 6.0, service_s=[1.0, 0.2], backlog_s=[4.0, 5.0])
 
-    assert order(Goodput(Externality(), within(1.2), 0.5), estimate, candidates()) == [1, 0]
+    assert order(a_goodput(Externality(USUAL), within(1.2), 0.5), estimate, candidates()) == [1, 0]
 
 
 def test_beyond_half_the_bound_a_backlog_costs_others_no_more():
-    function = Goodput(Externality(), within(1.2), 0.5)
+    function = a_goodput(Externality(USUAL), within(1.2), 0.5)
     seen = candidates()
     function.arrived(seen)
     short, limit, long = (
@@ -90,7 +104,7 @@ def test_beyond_half_the_bound_a_backlog_costs_others_no_more():
 
 
 def test_a_requests_own_bound_goes_before_the_pools():
-    function = Goodput(FREE, within(1.0), 1.0)
+    function = a_goodput(FREE, within(1.0), 1.0)
     estimate = an_estimate(0.6, 2.0)
     own, pools = (function.score(estimate, candidates(slo)) for slo in (4.0, None))
 
@@ -100,7 +114,7 @@ def test_a_requests_own_bound_goes_before_the_pools():
 
 def test_without_a_bound_it_is_the_externality():
     world = LinearWorld(("fast", "slow"))
-    one, other = Goodput(Externality(), within(2.0)), Externality()
+    one, other = a_goodput(Externality(USUAL), within(2.0)), Externality(USUAL)
     rng = random.Random(1)
     for _ in range(20):
         seen = world.candidates()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from builders import live_settings
 from learning_worlds import LinearWorld
 from lodestar_extproc.decision import Ranking, Reason
 from lodestar_extproc.features import Feature
@@ -41,13 +42,14 @@ class Ledger(GreedyTTFT):
 RNG = random.Random(0)
 
 
-def a_policy(learner=None, cost=None, **changes):
-    learner = Learner(EnginePredictor(), Trust()) if learner is None else learner
-    return Learned(learner, cost or Externality(), AlwaysLast(), **changes)
+def a_policy(learner=None, cost=None, exploration_ratio=0.0):
+    live = live_settings(exploration_ratio=exploration_ratio)
+    learner = Learner(EnginePredictor(), Trust(live_settings())) if learner is None else learner
+    return Learned(learner, cost or Externality(live_settings()), AlwaysLast(), live)
 
 
 def a_taught_learner(world, n=200, model=None, **limits):
-    learner = Learner(EnginePredictor() if model is None else model, Trust(**limits))
+    learner = Learner(EnginePredictor() if model is None else model, Trust(live_settings(**limits)))
     world.teach(learner, n)
     return learner
 
@@ -175,7 +177,7 @@ class NaNModel(EnginePredictor):
 
 def test_nan_never_decides():
     world = a_world()
-    policy = a_policy(a_taught_learner(world, model=NaNModel(), max_error_ratio=1e12))
+    policy = a_policy(a_taught_learner(world, model=NaNModel(), trust_max_error_ratio=1e12))
     ranking = policy.rank(world.candidates(), RNG)
 
     assert ranking.reason is Reason.UNTRUSTED
@@ -208,7 +210,7 @@ def explored(world, learner, ratio, n=400):
 
 def test_an_endpoint_of_which_little_is_known_is_tried_now_and_then():
     world = LinearWorld(("slow",) * 3)
-    learner = Learner(EnginePredictor(), Trust())
+    learner = Learner(EnginePredictor(), Trust(live_settings()))
     world.teach(learner, 200, among=[0, 1])
     rankings = list(explored(world, learner, 0.2))
     tried = [r for r, _ in rankings if r.reason is Reason.EXPLORATION]
@@ -224,7 +226,7 @@ def test_an_endpoint_of_which_little_is_known_is_tried_now_and_then():
 
 def test_propensity_is_how_often_it_happens():
     world = LinearWorld(("slow",) * 3)
-    learner = Learner(EnginePredictor(), Trust())
+    learner = Learner(EnginePredictor(), Trust(live_settings()))
     world.teach(learner, 200, among=[0, 1])
     candidates = world.candidates()
     while not 0 < np.ptp(learner.predict(candidates.features, world.endpoints).ttft_s) < 0.1:

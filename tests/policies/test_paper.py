@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from builders import a_prompt, a_request, an_endpoint
+from builders import a_prompt, a_request, an_endpoint, live_settings
 from learning_worlds import LinearWorld, a_snapshot, see
 from lodestar_extproc.config.setting import SettingError
 from lodestar_extproc.config.settings import PoolSettings
@@ -23,8 +23,9 @@ ENDPOINTS = [an_endpoint(i) for i in range(8)]
 
 
 def a_paper_router(world, n_samples, **changes):
-    model = MLPPredictor(random.Random(0), start_executor=TrainingInPlace, **changes)
-    learner = Learner(model, Trust(burn_in_samples=0, max_error_ratio=1e9))
+    live = live_settings(burn_in_samples=0, trust_max_error_ratio=1e9, **changes)
+    model = MLPPredictor(random.Random(0), live, start_executor=TrainingInPlace)
+    learner = Learner(model, Trust(live))
     world.teach(learner, n_samples)
     return LodestarPaper(learner), learner
 
@@ -36,7 +37,7 @@ def a_world():
 @pytest.fixture(scope="module")
 def trained():
     """A router after its first training."""
-    return a_paper_router(a_world(), 600, retrain_samples=600)
+    return a_paper_router(a_world(), 600, mlp_retrain_samples=600)
 
 
 def test_the_heuristic_decides_until_a_thousand_samples_were_trained_on():

@@ -2,16 +2,22 @@
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import aiohttp
 import pytest
 
+from builders import a_request, a_router
+from learning_worlds import LinearWorld
 from lodestar_extproc.config import read_envoy_config
+from lodestar_extproc.learning.checkpoint import read_checkpoint, write_checkpoint
 from lodestar_extproc.service.app import App, ServeOptions, listen_addresses
+from waiting import until
 
 CONFIG = """
 static_resources:
@@ -132,6 +138,80 @@ def test_serve_ends_well_on_a_signal(tmp_path):
 
     assert process.returncode == 0
     assert "Traceback" not in rest
+
+
+def test_sighup_reloads_the_configuration_and_does_not_end_the_service(tmp_path):
+    path = written(tmp_path, policy="random")
+    process = serve(
+        *("--envoy-config", str(path), "--listen", f"127.0.0.1:{free_port()}"),
+        *("--admin", "127.0.0.1:0", "--drain", "0", "--grace", "0"),
+    )
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "serving Envoy" in line:
+            written(tmp_path, policy="least_request")
+            process.send_signal(signal.SIGHUP)
+        if "new configuration applied" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert any("told to read the configuration again" in line for line in said)
+
+
+async def test_a_reload_says_what_needs_a_restart_and_applies_the_rest(tmp_path, caplog):
+    path = written(tmp_path, policy="random")
+    async with Running(path) as running:
+        changes = {"journal_path": str(tmp_path / "journal"), "seed": 7}
+        written(tmp_path, policy="least_request", **changes)
+        await running.policy_becomes("least_request")
+        settings = running.app.routers.get().settings
+        assert (settings.journal_path, settings.seed) == (None, None)
+        assert "pool engines needs a restart: journal_path, seed" in caplog.text
+        wanted = {"applied": "1.0", "needs_restart": "1.0", "refused": "0.0"}
+
+        async def is_counted() -> bool:
+            page = (await running.get("/metrics"))[1].decode()
+            counts = re.findall(
+                r'^lodestar_config_reloads_total{result="(\w+)"} (.*)$', page, re.MULTILINE
+            )
+            return dict(counts) == wanted
+
+        await until(is_counted)
+    assert not (tmp_path / "journal").exists()
+
+
+async def test_a_reload_keeps_learner_counts_and_open_decisions(tmp_path):
+    path = written(tmp_path, policy="random")
+    async with Running(path) as running:
+        app, router = running.app, running.app.routers.get()
+        before = (router.learner, router.fleet, app.pools()[0].scrapes["127.0.0.1:9"])
+        router.route(a_request(), request_id="", at_s=time.monotonic())
+        written(tmp_path, policy="least_request", scrape_interval_s=0.1)
+        await running.policy_becomes("least_request")
+        await asyncio.sleep(0.3)  # the tasks begin anew
+        assert before == (router.learner, router.fleet, app.pools()[0].scrapes["127.0.0.1:9"])
+        assert router.n_open == 1
+
+
+async def test_another_checkpoint_is_taken_up_and_what_was_learned_is_kept_in_the_old(tmp_path):
+    old, new = tmp_path / "old.checkpoint", tmp_path / "new.checkpoint"
+    taught = LinearWorld()
+    learner = a_router().learner
+    taught.teach(learner, 30)
+    write_checkpoint(new, "engine", learner.state())
+    path = written(tmp_path, checkpoint_path=str(old))
+    async with Running(path) as running:
+        router = running.app.routers.get()
+        taught.teach(router.learner, 5)
+        written(tmp_path, checkpoint_path=str(new))
+        async with asyncio.timeout(10):
+            while router.learner.status().n_samples != 30:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    assert read_checkpoint(old, "engine")["n_learned"] == 5
+    assert read_checkpoint(new, "engine")["n_learned"] == 30
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from builders import live_settings
 from lodestar_extproc.completion import Outcome
-from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Reason
+from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.round_robin import RoundRobin
-from lodestar_extproc.routing.assembly import new_fleet
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
 from lodestar_extproc.simulator.arrival import VirtualRequest
@@ -63,15 +63,15 @@ def a_prompt(at_s=0.0, tokens=400, output=20, seed=0, **more):
 
 def a_cluster(n=2, n_routers=1, **signals):
     machines = [new_machine(i, A30, seed=i) for i in range(n)]
-    listener = Listener()
+    listener, live = Listener(), live_settings()
     routers = [
         Router(
             "p",
-            PoolSettings(),
-            fleet=new_fleet(PoolSettings(), [m.endpoint for m in machines]),
+            live,
+            fleet=Fleet(live, [m.endpoint for m in machines]),
             policy=RoundRobin(),
             fallback=RoundRobin(),
-            learner=Learner(EnginePredictor(), Trust()),
+            learner=Learner(EnginePredictor(), Trust(live)),
             rng=random.Random(i),
             listeners=[listener],
         )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lodestar_extproc.config import EdsFile, Pool, Resolution
+from lodestar_extproc.config import EdsFile, Pool, PoolSettings, Resolution
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.fleet import Fleet
@@ -42,7 +43,12 @@ def some_blocks(n_blocks: int, seed: int = 0) -> bytes:
 
 
 def a_fleet(n: int = 3, **changes) -> Fleet:
-    return Fleet([an_endpoint(i + 1) for i in range(n)], **changes)
+    return Fleet(live_settings(**changes), [an_endpoint(i + 1) for i in range(n)])
+
+
+def live_settings(**changes) -> LiveSettings:
+    """A pool's settings, all at their defaults but for *changes*."""
+    return LiveSettings(PoolSettings(**changes))
 
 
 def candidates_of(fleet: Fleet, request: InferenceRequest | None = None, at_s: float = 0.0):
@@ -71,6 +77,18 @@ def an_envoy_file(folder: Path, *edits: tuple[str, str], name: str = "envoy.yaml
     path = folder / name
     path.write_text(text)
     return path
+
+
+def with_route_metadata(key: str, value: str) -> tuple[str, str]:
+    """An edit of the default file: one key of gRPC metadata on its route."""
+    override = (
+        "                typed_per_filter_config:\n"
+        "                  lodestar.decide:\n"
+        '                    "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute\n'
+        f"                    overrides: {{grpc_initial_metadata: [{{key: {key}, value: {value}}}]}}\n"
+    )
+    before = "                route:\n"
+    return before, override + before
 
 
 def a_pool(*, eds: Path | None = None, **changes) -> Pool:
@@ -135,7 +153,6 @@ class Recorder:
 
 
 def a_router(n: int = 3, *, listeners=(), sees_first_tokens: bool = True, **settings):
-    from lodestar_extproc.config.settings import PoolSettings  # noqa: PLC0415
     from lodestar_extproc.routing.assembly import new_router  # noqa: PLC0415  (imports every model)
 
     return new_router(

@@ -10,7 +10,6 @@ from builders import a_fleet, an_endpoint, candidates_of
 from lodestar_extproc.completion import AnswerReport, Completion, FirstToken
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking
-from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
@@ -32,7 +31,9 @@ def a_decision(*addresses: str, decision_id: str = "pool.1", request_id: str = "
 
 @cache
 def _candidates(addresses: tuple[str, ...]) -> Candidates:
-    fleet = Fleet([an_endpoint(address=a) for a in addresses]) if addresses else a_fleet(3)
+    fleet = a_fleet(3)
+    if addresses:
+        fleet.set_endpoints(an_endpoint(address=a) for a in addresses)
     return candidates_of(fleet)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lodestar_extproc.check.finding import Fault
 from lodestar_extproc.config import envoy_tree as tree
 from lodestar_extproc.config.members import settings_block
+from lodestar_extproc.names import METADATA_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,13 +56,13 @@ def receiving_namespace(subject: Subject) -> Iterator[Fault]:
         if gateway.decision is None:
             continue
         names = tree.receiving_namespaces(gateway.decision)
-        if tree.METADATA_NAMESPACE not in names:
+        if METADATA_NAMESPACE not in names:
             place = gateway.decision.get("metadata_options", "receiving_namespaces", "untyped")
             yield Fault(
                 place,
-                f"Envoy drops the choice: {tree.METADATA_NAMESPACE} is no namespace that it takes "
+                f"Envoy drops the choice: {METADATA_NAMESPACE} is no namespace that it takes "
                 "from this filter",
-                (subject.put(place, [*names, tree.METADATA_NAMESPACE]),),
+                (subject.put(place, [*names, METADATA_NAMESPACE]),),
             )
 
 
@@ -71,13 +72,13 @@ def forwarding_namespace(subject: Subject) -> Iterator[Fault]:
         if gateway.observer is None:
             continue
         names = tree.forwarding_namespaces(gateway.observer)
-        if tree.METADATA_NAMESPACE not in names:
+        if METADATA_NAMESPACE not in names:
             place = gateway.observer.get("metadata_options", "forwarding_namespaces", "untyped")
             yield Fault(
                 place,
                 "first tokens are seen but not whose they are: the observing filter is not shown "
-                f"{tree.METADATA_NAMESPACE}, which holds the decision's id",
-                (subject.put(place, [*names, tree.METADATA_NAMESPACE]),),
+                f"{METADATA_NAMESPACE}, which holds the decision's id",
+                (subject.put(place, [*names, METADATA_NAMESPACE]),),
             )
 
 

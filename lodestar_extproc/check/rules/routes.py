@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from lodestar_extproc.check import stanzas
 from lodestar_extproc.check.finding import Fault, drop
-from lodestar_extproc.config.overrides import POOL_KEY, route_headers
+from lodestar_extproc.config.overrides import route_headers
+from lodestar_extproc.names import POOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +105,7 @@ def route_pool(subject: Subject) -> Iterator[Fault]:
         for route, headers in route_headers(gateway.manager):
             if route.skips_ext_proc or route.cluster not in _names(subject):
                 continue
-            named = headers.get(POOL_KEY)
+            named = headers.get(POOL)
             if named is not None:
                 yield from _other_pool(subject, route, named.get("value"))
             elif len(subject.pools) > 1:

@@ -17,6 +17,8 @@ from lodestar_extproc.config import (
     Pool,
     read_envoy_config,
 )
+from lodestar_extproc.config.old_spelling import in_words
+from lodestar_extproc.config.setting import until_restart
 from lodestar_extproc.fleet.discovery.watched_file import contents
 
 if TYPE_CHECKING:
@@ -26,68 +28,94 @@ log = logging.getLogger(__name__)
 
 
 async def watch_config(
-    config: Config, refused: Callable[[], None] = lambda: None
+    config: Config,
+    told: Callable[[str], None] = lambda _: None,
+    asked: asyncio.Event | None = None,
 ) -> AsyncGenerator[Config, None]:
     """Every change to the file of *config*, if it has one, that says something new and good.
 
     Envoy reads clusters and their endpoints at start only. So the pools stay as they were, with
-    new settings; what would need a restart is logged. A bad file is logged, *refused* called,
-    and nothing changes.
+    new settings; what would need a restart is logged. A bad file is logged, and nothing changes.
+
+    Args:
+        told: of a change that was `refused` or that `needs_restart`, in part at least.
+        asked: set to have the file read again now, whether it has changed or not.
     """
     if config.path is None:
         return
-    async with aclosing(contents(config.path)) as versions:
+    async with aclosing(contents(config.path, asked=asked)) as versions:
         async for _ in versions:
-            latest = await _read(config, refused)
+            latest = await _read(config, told)
             if latest != config:
                 config = latest
                 log.info("%s: new configuration applied", config.path)
                 yield config
 
 
-async def _read(config: Config, refused: Callable[[], None]) -> Config:
+async def _read(config: Config, told: Callable[[str], None]) -> Config:
     """The file of *config* as it is now, as far as it can be applied; *config* if it is bad."""
     try:
-        if isinstance(config, PickerConfig):
-            return await asyncio.to_thread(config.read_again)
-        latest = await asyncio.to_thread(read_envoy_config, config.path)
+        latest = await asyncio.to_thread(_read_again, config)
     except ConfigError as error:
         log.error("configuration refused, the old one stays: %s", error)  # noqa: TRY400  (the error says all)
-        refused()
+        told("refused")
         return config
+    if latest.old_spellings:
+        log.warning("%s: %s", config.path, in_words(latest.old_spellings))
     fixed, latest = fixed_parts(config, latest)
     for part in fixed:
-        log.warning("%s: %s; restart Envoy and Lodestar to apply it", config.path, part)
+        log.warning("%s: %s", config.path, part)
+    if fixed:
+        told("needs_restart")
     return latest
 
 
-def fixed_parts(old: EnvoyConfig, new: EnvoyConfig) -> tuple[list[str], EnvoyConfig]:
-    """What of *new* cannot change while Envoy runs, and *new* without that."""
-    fixed = []
-    names = {pool.name for pool in old.pools}
-    fixed += [f"pool {pool.name} is new" for pool in new.pools if pool.name not in names]
+def _read_again(config: Config) -> Config:
+    return (
+        config.read_again() if isinstance(config, PickerConfig) else read_envoy_config(config.path)
+    )
+
+
+def fixed_parts(old: Config, new: Config) -> tuple[list[str], Config]:
+    """What of *new* cannot change while we and Envoy run, in words, and *new* without that."""
+    fixed = _fixed_in_envoy(old, new)
     pools = []
     for pool in old.pools:
         latest = new.pool(pool.name)
         if latest is None:
-            fixed.append(f"pool {pool.name} is gone")
             pools.append(pool)
-        else:
-            if _places(latest) != _places(pool):
-                fixed.append(f"the endpoints of pool {pool.name} changed")
-            pools.append(_with_new_settings(pool, latest))
-    if (new.extproc_address, new.access_log_address) != (
-        old.extproc_address,
-        old.access_log_address,
-    ):
+            continue
+        changed, settings = until_restart(pool.settings, latest.settings)
+        if changed:
+            fixed.append(f"pool {pool.name} needs a restart: {', '.join(changed)}")
+        pools.append(_with_new_settings(pool, dataclasses.replace(latest, settings=settings)))
+    if isinstance(new, EnvoyConfig) and isinstance(old, EnvoyConfig):
+        new = dataclasses.replace(
+            new,
+            extproc_address=old.extproc_address,
+            access_log_address=old.access_log_address,
+            sources=old.sources,
+        )
+    return fixed, dataclasses.replace(new, pools=tuple(pools))
+
+
+def _fixed_in_envoy(old: Config, new: Config) -> list[str]:
+    """What Envoy reads at its start only."""
+    if not isinstance(new, EnvoyConfig) or not isinstance(old, EnvoyConfig):
+        return []
+    fixed = [f"pool {pool.name} is new" for pool in new.pools if old.pool(pool.name) is None]
+    for pool in old.pools:
+        latest = new.pool(pool.name)
+        if latest is None:
+            fixed.append(f"pool {pool.name} is gone")
+        elif _places(latest) != _places(pool):
+            fixed.append(f"the endpoints of pool {pool.name} changed")
+    addresses = [(c.extproc_address, c.access_log_address) for c in (old, new)]
+    if addresses[0] != addresses[1]:
         fixed.append("the address of the ext_proc service or the access log changed")
-    kept = dataclasses.replace(
-        new,
-        pools=tuple(pools),
-        extproc_address=old.extproc_address,
-        access_log_address=old.access_log_address,
-    )
-    return fixed, kept
+    if old.sources != new.sources:
+        fixed.append("what Envoy shows of requests and answers changed")
+    return [f"{part}; restart Envoy and Lodestar to apply it" for part in fixed]
 
 
 def _places(pool: Pool) -> tuple[object, ...]:
@@ -102,4 +130,6 @@ def _place(member: Member) -> tuple[str, int]:
 def _with_new_settings(old: Pool, new: Pool) -> Pool:
     latest = {_place(member): member for member in new.members}
     members = tuple(latest.get(_place(member), member) for member in old.members)
-    return dataclasses.replace(old, settings=new.settings, members=members)
+    return dataclasses.replace(
+        old, settings=new.settings, members=members, kubernetes=new.kubernetes
+    )

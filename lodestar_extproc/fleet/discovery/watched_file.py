@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from watchfiles import awatch
@@ -23,23 +23,33 @@ DEBOUNCE_MS = 200
 """A burst of changes is read once, at the latest this long after its first."""
 
 
-async def contents(path: Path, *, poll_s: float = POLL_S) -> AsyncGenerator[bytes | None, None]:
+async def contents(
+    path: Path, *, poll_s: float = POLL_S, asked: asyncio.Event | None = None
+) -> AsyncGenerator[bytes | None, None]:
     """The file's content, at once and whenever it is another; None while there is no file.
 
     The folder is watched, not the file: editors and Kubernetes replace files by renaming.
+
+    Args:
+        asked: set to be given the content again now, even if it is the same.
     """
+    asked = asyncio.Event() if asked is None else asked
     content = await asyncio.to_thread(_read, path)
     yield content
-    async with aclosing(_stirs(path.parent, poll_s)) as stirs:
-        async for _ in stirs:
-            latest = await asyncio.to_thread(_read, path)
-            if latest != content:
-                content = latest
-                yield content
+    while True:
+        async with aclosing(_stirs(path.parent, poll_s, asked)) as stirs:
+            async for _ in stirs:
+                latest = await asyncio.to_thread(_read, path)
+                if latest != content:
+                    content = latest
+                    yield content
+        asked.clear()
+        content = await asyncio.to_thread(_read, path)
+        yield content
 
 
-async def _stirs(folder: Path, poll_s: float) -> AsyncGenerator[None, None]:
-    """Something may have changed in *folder*."""
+async def _stirs(folder: Path, poll_s: float, asked: asyncio.Event) -> AsyncGenerator[None, None]:
+    """Something may have changed in *folder*; it ends when *asked* is set."""
     changes = awatch(
         folder,
         watch_filter=None,
@@ -48,6 +58,7 @@ async def _stirs(folder: Path, poll_s: float) -> AsyncGenerator[None, None]:
         debounce=DEBOUNCE_MS,
         rust_timeout=int(poll_s * 1e3),
         yield_on_timeout=True,
+        stop_event=asked,
     )
     try:
         async with aclosing(changes):
@@ -55,8 +66,9 @@ async def _stirs(folder: Path, poll_s: float) -> AsyncGenerator[None, None]:
                 yield
     except OSError as error:
         log.warning("%s cannot be watched, so it is read every %g s: %s", folder, poll_s, error)
-    while True:
-        await asyncio.sleep(poll_s)
+    while not asked.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asked.wait(), poll_s)
         yield
 
 

@@ -2,13 +2,22 @@ import asyncio
 import contextlib
 import logging
 import socket
+from contextlib import aclosing
 
 import pytest
 
 from builders import a_pool, an_eds_file, an_envoy_file
-from lodestar_extproc.config import Member, Resolution, read_envoy_config
+from lodestar_extproc.config import (
+    Member,
+    Resolution,
+    ServiceRef,
+    read_envoy_config,
+    read_picker_config,
+)
 from lodestar_extproc.fleet.discovery import discover, watch_config
+from lodestar_extproc.fleet.discovery.config_file import fixed_parts
 from lodestar_extproc.fleet.discovery.dns import watch_dns
+from lodestar_extproc.fleet.discovery.watched_file import contents
 
 
 def addresses(endpoints):
@@ -146,7 +155,7 @@ async def test_file_behind_a_swapped_link_is_followed(tmp_path):
 async def test_good_change_of_the_configuration_is_told_and_a_bad_one_refused(tmp_path, caplog):
     path = an_envoy_file(tmp_path)
     told = []
-    watch = watch_config(read_envoy_config(path), lambda: told.append("refused"))
+    watch = watch_config(read_envoy_config(path), told.append)
     later = asyncio.ensure_future(following(watch))
 
     with refusals(caplog) as refused:
@@ -176,6 +185,77 @@ async def test_comment_is_no_change_and_fixed_endpoints_are_reported(tmp_path, c
     assert changed.pools[0].settings.scrape_interval_s == 0.5
     assert addresses(changed.pools[0].endpoints) == ["127.0.0.1:8000", "127.0.0.1:8001"]
     assert "the endpoints of pool engines changed; restart Envoy" in caplog.text
+    await watch.aclose()
+
+
+async def test_a_file_is_read_again_when_that_is_asked_for(tmp_path):
+    path, asked = an_envoy_file(tmp_path), asyncio.Event()
+    async with aclosing(contents(path, asked=asked)) as versions:
+        first = await following(versions)
+        for _ in range(2):
+            later = asyncio.ensure_future(following(versions))
+            await asyncio.sleep(0.3)
+            assert not later.done()
+            asked.set()
+            assert await later == first
+            assert not asked.is_set()
+
+
+async def test_names_of_before_are_told_once_a_file(tmp_path, caplog):
+    path = an_envoy_file(tmp_path)
+    watch = watch_config(read_envoy_config(path))
+    later = asyncio.ensure_future(following(watch))
+    await asyncio.sleep(0.1)
+    old = "objective: ttft\n          model: mlp"
+    replace(path, path.read_text().replace("cost: externality", old))
+
+    assert (await later).pools[0].settings.cost == "ttft"
+    (said,) = (r.getMessage() for r in caplog.records if "is now called" in r.getMessage())
+    assert "objective is now called cost; " in said
+    assert "model is now called predictor" in said
+    await watch.aclose()
+
+
+async def test_what_needs_a_restart_is_told_and_is_no_change(tmp_path, caplog):
+    path, told = an_envoy_file(tmp_path), []
+    watch = watch_config(read_envoy_config(path), told.append)
+    later = asyncio.ensure_future(following(watch))
+    await asyncio.sleep(0.1)
+    with refusals(caplog) as refused:
+        replace(path, path.read_text().replace("cost: externality", "journal_path: /j"))
+        await refused.wait()
+
+    assert "pool engines needs a restart: journal_path" in caplog.text
+    assert told == ["needs_restart"]
+    assert "applied" not in caplog.text
+    later.cancel()
+
+
+async def test_what_envoy_shows_of_answers_changes_with_a_restart_only(tmp_path):
+    old, new = (
+        an_envoy_file(tmp_path),
+        an_envoy_file(tmp_path, ("tag: e2e_us", "tag: e3e_us"), name="new"),
+    )
+    fixed, kept = fixed_parts(read_envoy_config(old), read_envoy_config(new))
+
+    assert fixed == [
+        "what Envoy shows of requests and answers changed; restart Envoy and Lodestar to apply it"
+    ]
+    assert kept.sources == read_envoy_config(old).sources
+
+
+async def test_a_settings_file_says_what_needs_a_restart_too(tmp_path, caplog):
+    path, told = tmp_path / "settings.yaml", []
+    path.write_text("policy: random\n")
+    watch = watch_config(read_picker_config(ServiceRef("engines", "default"), path), told.append)
+    later = asyncio.ensure_future(following(watch))
+    await asyncio.sleep(0.1)
+    replace(path, "policy: least_request\nseed: 1\n")
+
+    settings = (await later).pools[0].settings
+    assert (settings.policy, settings.seed) == ("least_request", None)
+    assert "pool engines needs a restart: seed" in caplog.text
+    assert told == ["needs_restart"]
     await watch.aclose()
 
 
