@@ -229,10 +229,8 @@ def _engine(address: str, accelerator: str) -> endpoint_v3.LbEndpoint:
 
 
 def _override_host() -> override_host.OverrideHost:
-    source = metadata_v3.MetadataKey(
-        key=names.METADATA_NAMESPACE,
-        path=[metadata_v3.MetadataKeyPathSegment(key=names.DESTINATION)],
-    )
+    destination = metadata_v3.MetadataKeyPathSegment(key=names.DESTINATION)
+    source = metadata_v3.MetadataKey(key=names.METADATA_NAMESPACE, path=[destination])
     return override_host.OverrideHost(
         override_host_sources=[override_host.OverrideHostOverrideHostSource(metadata=source)],
         fallback_policy=_policy("least_request", least_request.LeastRequest()),

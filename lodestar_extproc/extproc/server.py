@@ -32,7 +32,7 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
 )
 
 MAX_MESSAGE_BYTES = 64 * 2**20
-"""gRPC's default of 4 MiB turns a larger body into a 500; this holds a million tokens and images."""
+"""gRPC's own 4 MiB turn a larger body into a 500; this holds a million tokens, and images."""
 _OPTIONS = (
     # Far above any number of requests in flight: a stream that waits here is a request that waits.
     ("grpc.max_concurrent_streams", 100_000),
