@@ -56,6 +56,7 @@ def test_everything_declared_is_shown_and_nothing_else():
     world.metrics.stream_opened()
     world.metrics.message("request_headers")
     world.metrics.stream_closed("chosen")
+    world.metrics.messages_repeated(2)
     world.metrics.stream_failed("protocol")
     world.metrics.log_entry("served")
     world.metrics.loop_lag(0.001)
@@ -68,6 +69,7 @@ def test_everything_declared_is_shown_and_nothing_else():
     }
     of_ours = {name for name in shown if not name.startswith("process_")}
     assert of_ours == {metric.name for metric in all_metrics()}
+    assert value(world, "lodestar_repeated_messages_total") == 2
 
 
 def test_a_decision_is_counted_by_policy_and_reason_and_endpoint():

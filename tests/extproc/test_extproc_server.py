@@ -172,6 +172,25 @@ async def test_a_bug_of_ours_ends_the_stream_cleanly(caplog):
     assert "a bug" in caplog.text
 
 
+async def test_a_last_part_sent_twice_is_counted_and_the_answer_still_goes_back():
+    both_ways = pb.ProtocolConfiguration(request_body_mode=4, response_body_mode=4)
+    token = pb.ProcessingRequest(
+        response_body=pb.HttpBody(body=b"data: {}\n\n", end_of_stream=True)
+    )
+    async with running() as (_, channel, _, listener):
+        replies = await replies_to(
+            channel,
+            request_headers(protocol_config=both_ways),
+            request_body(),
+            request_body(),
+            token,
+        )
+    parts = [reply.WhichOneof("response") for reply in replies]
+    assert parts == ["request_headers", "request_body", "response_body"]
+    assert listener.count("repeated", 1) == 1
+    assert listener.count("failed", "protocol") == 0
+
+
 async def test_no_prompt_is_ever_logged(caplog):
     caplog.set_level("DEBUG")
     secret = json.dumps({"model": "m", "messages": [{"role": "user", "content": "s3cr3t"}]})
