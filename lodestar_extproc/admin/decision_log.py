@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.decision import Decision, Reason
@@ -32,19 +33,39 @@ _WHY = (
 )
 
 
-class LoggedDecision(NamedTuple):
-    """One decision, and what its router has told of its answer until now.
-
-    Attributes:
-        used: False where Envoy went on without waiting for it.
-    """
+@dataclass(slots=True)
+class LoggedDecision:
+    """One decision, and what its router has told of it until now."""
 
     decision: Decision
-    ttft_s: float | None = None
-    served: str | None = None
-    outcome: Outcome | None = None
-    duration_s: float | None = None
-    used: bool = True
+    first_token: ObservedFirstToken | None = None
+    ended: EndedRequest | None = None
+
+    @property
+    def so_far(self) -> ObservedFirstToken | EndedRequest | None:
+        """The last that was told."""
+        return self.first_token if self.ended is None else self.ended
+
+    @property
+    def ttft_s(self) -> float | None:
+        return None if self.so_far is None else self.so_far.ttft_s
+
+    @property
+    def served(self) -> str | None:
+        return None if self.so_far is None else self.so_far.served
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return None if self.ended is None else self.ended.completion.outcome
+
+    @property
+    def duration_s(self) -> float | None:
+        return None if self.ended is None else self.ended.completion.duration_s
+
+    @property
+    def used(self) -> bool:
+        """False where Envoy went on without waiting for it."""
+        return self.ended is None or self.ended.used
 
     def address(self, index: int) -> str:
         return self.decision.candidates.snapshot.endpoints[index].address
@@ -72,29 +93,20 @@ class DecisionLog:
 
     def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """See `RouterListener`."""
-        self._show(LoggedDecision(decision, first_token.ttft_s, first_token.served))
+        logged = self._by_id.get(decision.decision_id)
+        if logged is not None:
+            logged.first_token = first_token
 
     def ended(self, request: EndedRequest) -> None:
         """See `RouterListener`."""
+        logged = self._by_id.get(request.decision.decision_id)
+        if logged is None:
+            return
         if len(request.decision.candidates.request.block_hashes) > MAX_HELD_BLOCKS:
             # Until now the router held them too.
             request = request.without_prompt()
-        completion = request.completion
-        self._show(
-            LoggedDecision(
-                request.decision,
-                request.ttft_s,
-                request.served,
-                completion.outcome,
-                completion.duration_s,
-                request.used,
-            )
-        )
-
-    def _show(self, logged: LoggedDecision) -> None:
-        """In place of what was known before, if it is among the last decisions still."""
-        if logged.decision.decision_id in self._by_id:
-            self._by_id[logged.decision.decision_id] = logged
+            logged.decision = request.decision
+        logged.ended = request
 
     # -- what is asked ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from lodestar_extproc.fleet.health import Health
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.sample import training_sample
 from lodestar_extproc.routing.ended_request import (
+    TAUGHT_AT_END,
     EndedRequest,
     Ending,
     Label,
@@ -49,12 +50,12 @@ class Feedback:
         served = request.served or request.decision.address
         if request.served_whole:
             self._learn_generation(request, served)
-        completion = request.completion
-        if request.label is Label.END and completion.ttft_s is not None:
-            self._learn(request.decision, served, completion.ttft_s, completion.at_s)
-        elif request.label is Label.CENSORED:
-            waited_s, at_s = request.waited_s, completion.at_s
-            self._learn(request.decision, served, waited_s, at_s, censored=True)
+        if request.label in TAUGHT_AT_END:
+            censored = request.label is Label.CENSORED
+            ttft_s = request.waited_s if censored else request.completion.ttft_s
+            if ttft_s is not None:
+                at_s = request.completion.at_s
+                self._learn(request.decision, served, ttft_s, at_s, censored=censored)
 
     def _blame(self, failed: Iterable[str], at_s: float) -> None:
         """A retry went past these."""
