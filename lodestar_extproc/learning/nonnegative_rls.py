@@ -17,6 +17,7 @@ from river import base
 from lodestar_extproc.endpoint import FloatArray
 
 _EMPTY = 1e-12  # a smaller curvature is rounding: the feature was never seen, leave its coefficient
+_LARGEST = 1e100  # in a state: products of larger numbers would overflow
 _MIN_ENERGY = 1e-6  # of a feature: one that was never seen is still pulled to what it shrinks to
 
 
@@ -184,9 +185,9 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         moment = np.array(state["moment"], dtype=np.float64).reshape(size)
         theta = np.array(state["coefficients"], dtype=np.float64).reshape(size)
         n_samples = float(state["n_samples"])
-        # A sum is finite only if all are; a null in the file is read as NaN.
-        total = gram.sum() + moment.sum() + theta.sum() + n_samples
-        if not (np.isfinite(total) and (theta >= 0).all()):
+        numbers = np.concatenate([gram.ravel(), moment, theta, [n_samples]])
+        # A null in a file is read as NaN, which is below nothing.
+        if not ((np.abs(numbers) < _LARGEST).all() and (theta >= 0).all()):
             raise ValueError("coefficients that no samples can lead to")
         self.gram, self.moment, self.theta, self.n_samples = gram, moment, theta, n_samples
 
