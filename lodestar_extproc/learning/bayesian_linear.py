@@ -73,7 +73,7 @@ class BayesianLinearPredictor(Predictor):
         return Estimate(ttft_s, service_s, backlog_s, np.maximum(MIN_SERVICE_S, s_per_ktoken))
 
     def ttft_s(self, sample: TrainingSample) -> float:
-        """θ·x of the sample's row."""
+        """As predicted for its row: p = θ·f."""
         theta = self._theta.row(sample.address, sample.accelerator)
         return max(MIN_PREDICTION_S, float(theta @ sample.features[:N_ENGINE]))
 

@@ -59,7 +59,7 @@ class EnginePredictor(Predictor):
     """One River regressor a fleet, an accelerator and an endpoint: `NonNegativeRLS`.
 
     Errors are relative and their influence is bounded (see `labels.precision`).
-    p = θ·x, and from the same θ the request's own service time and the backlog ahead of it.
+    p = θ·f, and from the same θ the request's own service time and the backlog ahead of it.
     About 20 µs a prediction for 8 endpoints, 80 µs a sample.
 
     Args:
@@ -102,7 +102,7 @@ class EnginePredictor(Predictor):
         return {address: own.regressor for address, own in self._endpoints.items()}
 
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
-        """With θ of each endpoint: p = θ·x, own x = θ·share, v = p - x - θ₀, c = θ·(1000 more)."""
+        """With θ of each endpoint: p = θ·f, x = θ·(own part of f), v = p - x - θ₀, c of 1000 more."""
         theta = self._theta.gather(endpoints)
         ttft_s = np.maximum(MIN_TTFT_S, np.einsum("ij,ij->i", theta, features.engine))
         service_s = np.einsum("ij,ij->i", theta, features.marginal)
@@ -111,7 +111,7 @@ class EnginePredictor(Predictor):
         return Estimate(ttft_s, service_s, backlog_s, np.maximum(MIN_S_PER_KTOKEN, s_per_ktoken))
 
     def ttft_s(self, sample: TrainingSample) -> float:
-        """θ·x of the sample's row."""
+        """As predicted for its row: p = θ·f."""
         theta = self._theta.row(sample.address, sample.accelerator)
         return max(MIN_TTFT_S, float(theta @ sample.features[:N_ENGINE]))
 
@@ -127,8 +127,8 @@ class EnginePredictor(Predictor):
     def learn(self, sample: TrainingSample) -> None:
         """Teach the fleet's, the accelerator's and the endpoint's regressor.
 
-        The same as `learn_one` of the three in this order, with x the engine features by name and
-        w as weighted here; but the sample's share of the equations is computed once for all.
+        The same as `learn_one` of the three in this order, with the engine features by name and the
+        weight as here; but the sample's share of the equations is computed once for all.
         """
         observed_s = label(sample)
         if observed_s is None:

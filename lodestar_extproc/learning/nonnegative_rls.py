@@ -27,9 +27,9 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
     For targets that are sums of costs: more of a feature can never lower the prediction. There is
     no intercept; a constant feature serves as one.
 
-    The normal equations A·θ = g forget geometrically. They are solved for θ >= 0 by sequential
-    coordinate descent (Franc, Hlaváč, Navara 2005, https://doi.org/10.1007/11556121_50), from the
-    last solution.
+    The normal equations, gram·θ = moment, forget geometrically. They are solved for θ >= 0 by
+    sequential coordinate descent (Franc, Hlaváč, Navara 2005,
+    https://doi.org/10.1007/11556121_50), from the last solution.
 
     Args:
         forgetting: factor on the weight of the past at each sample, so that the memory is about
@@ -43,8 +43,8 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         shrinkage_samples: of average energy, that the pull to *shrink_to* weighs as much as.
 
     Attributes:
-        gram: A, [d, d].
-        moment: g, [d].
+        gram: [d, d], Σ w·x·xᵀ, and the precision of the prior.
+        moment: [d], Σ w·y·x, and the same of the prior.
         theta: θ, the coefficients, [d], in the order of `features`; never changed in place.
         n_samples: behind them, the forgotten ones not counted.
 

@@ -22,7 +22,7 @@ class Estimate:
     """One request's time on every candidate; each array is float64 of shape [n_endpoints].
 
     Attributes:
-        ttft_s: p, from dispatch to the first token, at least `MIN_TTFT_S`.
+        ttft_s: p of docs/learning.md, from dispatch to the first token, at least `MIN_TTFT_S`.
         service_s: x, seconds of work this request adds to the endpoint.
         backlog_s: v, seconds of work ahead of it.
         s_per_ktoken: c, seconds that 1000 more uncached tokens would take; above 0.

@@ -1,4 +1,4 @@
-"""Fleets whose TTFT follows a known law, and the worked decision of docs/learning.md."""
+"""Fleets whose TTFT follows a known law, and a worked decision."""
 
 from __future__ import annotations
 
