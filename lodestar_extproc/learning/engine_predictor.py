@@ -102,7 +102,7 @@ class EnginePredictor(Predictor):
         return {address: own.regressor for address, own in self._endpoints.items()}
 
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
-        """With θ of each endpoint: p = θ·f, x = θ·(own part of f), v = p - x - θ₀, c of 1000 more."""
+        """With θ of each endpoint: p = θ·f, x = θ·(own part of f), v = p - x - θ₀, c."""
         theta = self._theta.gather(endpoints)
         ttft_s = np.maximum(MIN_TTFT_S, np.einsum("ij,ij->i", theta, features.engine))
         service_s = np.einsum("ij,ij->i", theta, features.marginal)
