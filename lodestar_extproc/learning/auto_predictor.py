@@ -61,7 +61,10 @@ class _Expert:
     def from_state(cls, predictor: Predictor, state: dict[str, Any]) -> _Expert:
         """Undo `state` on a new *predictor*."""
         predictor.restore(state["model"])
-        return cls(predictor, float(state["error"]), int(state["n_scored"]))
+        error, n_scored = float(state["error"]), int(state["n_scored"])
+        if not (0.0 <= error <= MAX_ERROR and n_scored >= 0):
+            raise ValueError(f"a mean error of {error} over {n_scored} samples")
+        return cls(predictor, error, n_scored)
 
 
 class AutoPredictor(Predictor):

@@ -35,6 +35,7 @@ ANCHOR_EVERY_SAMPLES = 200
 """Each feature's prior is learned again as often: in a memory of 1000 samples it counts as five."""
 FIRST_ANCHOR = 10.0
 """Makes the prior outweigh River's own, which is 0, before the first sample."""
+LARGEST = 1e100  # in a state: products of larger numbers would overflow
 MIN_PREDICTION_S = 0.01  # coefficients may be negative, times may not; no engine is as quick
 MIN_SERVICE_S = 0.001  # as above
 GATEWAY_S = 0.03
@@ -150,15 +151,11 @@ class _Regression:
     def __init__(self, smoothing: float, state: dict[str, Any] | None = None) -> None:
         self._river = BayesianLinearRegression(alpha=ALPHA, beta=BETA, smoothing=smoothing)
         self.n_samples = 0
-        if state is None:
-            for feature in range(N_ENGINE):
-                self._anchor(feature, FIRST_ANCHOR)
-            return
-        self.n_samples = int(state["n_samples"])
-        # River has no format of its own for this: its attributes, arrays as lists.
-        vars(self._river).update(
-            {k: np.array(v) if isinstance(v, list) else v for k, v in state["river"].items()}
-        )
+        for feature in range(N_ENGINE):
+            self._anchor(feature, FIRST_ANCHOR)
+        if state is not None:
+            self.n_samples = int(state["n_samples"])
+            self._restore(state["river"])
 
     def learn(self, row: FloatArray, target: float) -> None:
         """One weighted sample."""
@@ -185,6 +182,17 @@ class _Regression:
             k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self._river).items()
         }
         return {"n_samples": self.n_samples, "river": kept}
+
+    def _restore(self, attributes: dict[str, Any]) -> None:
+        """Take over precision, covariance and natural mean: River has no format of its own."""
+        held = vars(self._river)
+        for name in ("_ss_arr", "_ss_inv_arr", "_eta_arr"):
+            array = np.array(attributes[name], np.float64).reshape(held[name].shape)
+            if not (np.abs(array) < LARGEST).all():
+                raise ValueError(f"{name} holds what no samples can lead to")
+            # In the order River has it: sums of the same numbers are then the same.
+            held[name] = np.asfortranarray(array) if held[name].flags.f_contiguous else array
+        np.linalg.inv(held["_ss_arr"])  # raises a ValueError where no later sample could be learned
 
     def _anchor(self, feature: int, size: float) -> None:
         """Learn the prior of one feature."""

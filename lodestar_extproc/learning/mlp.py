@@ -141,6 +141,8 @@ class MLPPredictor(Predictor):
     def restore(self, state: dict[str, Any]) -> None:
         """Take over the network."""
         kinds = {str(name): int(kind) for name, kind in state["kinds"].items()}
+        if sorted(kinds.values()) != list(range(len(kinds))):
+            raise ValueError("accelerators that are not numbered from 0 on")
         kept = state["network"]
         self._network = None if kept is None else Perceptron.from_state(kept)
         self._kinds = kinds
