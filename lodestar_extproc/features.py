@@ -44,11 +44,11 @@ N_FEATURES = len(FEATURES)
 
 API_DELAY_S = 0.02
 """A dispatched prompt starts no sooner than this: HTTP, tokenising, scheduling."""
-MIN_PREFILL_S_PER_KTOKEN = 0.005  # 200,000 tokens a second: a learned rate may still be 0
+MIN_PREFILL_S_PER_KTOKEN = 0.005
 MIN_STEP_TOKENS = 256.0
 """Prefill tokens a step keeps however many requests decode."""
-MAX_HEAD_PROGRESS_RATIO = 0.9  # its first token has not come, so it is not done
-KV_USABLE_RATIO = 0.98  # a request's last block is partly empty
+MAX_HEAD_PROGRESS_RATIO = 0.9
+KV_USABLE_RATIO = 0.98
 _SCALES = np.array([[1.0], [1e-3], [1.0], [1e-2], [1e-5], [1e-7], [1e-3], [0.1]])
 """Of the engine features, so that all are about 1."""
 
