@@ -32,12 +32,12 @@ CONSTANT, WORK = ENGINE_FEATURES.index("constant"), ENGINE_FEATURES.index("work_
 ENDPOINT_FORGETTING = 0.998  # a memory of 500 samples
 SHARED_FORGETTING = 0.9995  # of an accelerator and of the fleet, 2000 samples
 SHRINKAGE_SAMPLES = 5.0  # 1 and 30 gave the same TTFT within 1 %
-# The same runs: from the last solution, more sweeps change nothing that a decision could notice.
+# Few are enough, as each begins at the last solution; the fleet's θ only starts others off.
 FLEET_SWEEPS, ACCELERATOR_SWEEPS, ENDPOINT_SWEEPS = 1, 3, 4
 
 MIN_S_PER_KTOKEN = 0.001  # a million tokens a second, faster than any accelerator: keeps 1/c finite
 MIN_PRECISE_S = 0.02  # the weight of a sample grows no further below it
-WEIGHT_SCALE = 1e-3  # makes the weight of a sample about 1, so that the prior's scale is in samples
+WEIGHT_SCALE = 1e-3  # makes the weight of a short TTFT about 1
 FEW_SAMPLES = 20.0
 """Below this an endpoint's coefficients follow its accelerator's even without samples of its own.
 
