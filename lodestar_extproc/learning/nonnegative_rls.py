@@ -2,7 +2,7 @@
 
 One object with two ways in, over one state. `learn_one` and `predict_one` take dicts, as all of
 River does. `absorb` and `solve` take arrays, for a caller that teaches one row to several
-regressors, and cost a tenth. It does not know what its features mean.
+regressors. It does not know what its features mean.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
             for those it does not name. The prior fades as samples do.
         sweeps: of coordinate descent a sample.
         shrink_to: a regressor whose coefficients, as they are at each solution, take the place of
-            a prior. Features that are taught here are made known to it too.
-        shrinkage_samples: of average energy, that the pull to *shrink_to* weighs as much as.
+            a prior. It is told of the features that are new here, so that both have the same.
+        shrinkage_samples: the weight of that pull: as much as so many average samples.
 
     Attributes:
         gram: [d, d], Σ w·x·xᵀ, and the precision of the prior.
         moment: [d], Σ w·y·x, and the same of the prior.
         theta: θ, the coefficients, [d], in the order of `features`; never changed in place.
-        n_samples: behind them, the forgotten ones not counted.
+        n_samples: how many the past still counts as.
 
     >>> regressor = NonNegativeRLS(forgetting=1.0, prior_scale=100.0, sweeps=200)
     >>> for tokens, steps in [(1, 1), (2, 1), (3, 5), (4, 2)]:
