@@ -16,12 +16,12 @@ from typing import Any
 import orjson
 from rich.console import Console
 from rich.table import Table
+from virtual_chats import VirtualChats
 
 from lodestar_extproc.evaluation.chats import ChatMix, Chats
 from lodestar_extproc.evaluation.clairvoyant import Oracle
 from lodestar_extproc.evaluation.contenders import parse_contender
 from lodestar_extproc.evaluation.figures import Figures, Quality, measure
-from lodestar_extproc.evaluation.virtual_chats import VirtualChats
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.machine import new_machine

@@ -46,7 +46,7 @@ class Candidates:
 
     @cached_property
     def features(self) -> FeatureMatrix:
-        """For the model that decides and for the sample it learns from, computed once, if at all.
+        """For the predictor and for the sample it learns from, computed once, if at all.
 
         A fixed rule needs none of it.
         """
@@ -72,11 +72,11 @@ class Reason(StrEnum):
     POLICY = "policy"
     """A fixed rule decided."""
     MODEL = "model"
-    """The learned model decided."""
+    """The predictor decided. Dashboards read this spelling: here alone `model` is the predictor."""
     BURN_IN = "burn_in"
     """Too few samples yet: the fallback decided."""
     UNTRUSTED = "untrusted"
-    """The model's live error is too high: the fallback decided."""
+    """The predictor's live error is too high: the fallback decided."""
     OUT_OF_RANGE = "out_of_range"
     """A candidate lies outside all that was learned: the fallback decided."""
     EXPLORATION = "exploration"
@@ -93,7 +93,7 @@ class Ranking(NamedTuple):
         order: indices into the snapshot's endpoints, each once.
         predicted_ttft_s: [n_endpoints]; None where the policy predicts nothing.
         propensity: probability with which the first was chosen, given the candidates.
-        service_s: [n_endpoints], seconds of service the request would add; None without a model.
+        service_s: [n_endpoints], seconds of service the request would add; None if not predicted.
     """
 
     order: tuple[int, ...]
@@ -115,7 +115,7 @@ class Decision(NamedTuple):
         at_s: monotonic seconds.
         policy: the name of the policy in force (the reason says who decided).
         shadows: what other policies, which never decide, would have chosen: (name, index).
-        predicted_by: the model behind the ranking's predictions; None where it has none.
+        predicted_by: the predictor behind the ranking's predictions; None where it has none.
     """
 
     decision_id: str

@@ -1,1 +1,1 @@
-"""What is learned from each first token: models of TTFT, and how far to trust them."""
+"""What is learned from each first token: predictors of TTFT, and how far to trust them."""

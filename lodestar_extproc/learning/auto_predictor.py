@@ -1,6 +1,7 @@
-"""AutoPredictor: several models learn, and the one with the lowest live error predicts.
+"""AutoPredictor: several predictors learn, and the one with the lowest live error predicts.
 
-It knows models only as `Predictor`.
+It knows them only as `Predictor`. What the literature calls prediction with expert advice
+(Cesa-Bianchi and Lugosi 2006): each of the predictors is an expert.
 """
 
 from __future__ import annotations
@@ -15,28 +16,34 @@ from lodestar_extproc.features import FeatureMatrix
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
-MEMORY_SAMPLES = 200
+MEMORY_SAMPLES = 200  # longer than a burst, shorter than a shift of the load
 MAX_ERROR = 2.0
-"""One absurd label must not decide."""
+"""Of |log(observed/predicted)|, a factor of 7: one absurd label must not decide."""
 MIN_SAMPLES = 100
-"""A model is not chosen with fewer, and none is left sooner after it was chosen."""
+"""An expert is not chosen with fewer, and none is left sooner after it was chosen.
+
+Half of the memory: sooner, the error would still be that of the time before.
+"""
 MARGIN = 0.1
-"""Share of the error by which another must be better: two that are equal don't take turns."""
+"""Share of the error by which another must be better, so that two equal ones don't take turns.
+
+A mean over 200 errors is itself uncertain by some 5 % of them.
+"""
 
 
 @dataclass(slots=True)
-class _Rival:
-    """One model and its live error: the mean |log(observed/predicted)|, fading."""
+class _Expert:
+    """One predictor and its live error: the mean |log(observed/predicted)|, fading."""
 
-    model: Predictor
+    predictor: Predictor
     error: float = 0.0
     n_scored: int = 0
 
     def score(self, sample: TrainingSample, observed_s: float) -> None:
-        """Compare what the model says of a sample it has not learned."""
-        if not self.model.is_trained:
+        """Compare a sample with what is predicted for it before it is learned."""
+        if not self.predictor.is_trained:
             return
-        log_ratio = math.log(observed_s / max(MIN_TTFT_S, self.model.ttft_s(sample)))
+        log_ratio = math.log(observed_s / max(MIN_TTFT_S, self.predictor.ttft_s(sample)))
         self.n_scored += 1
         self.error += (min(abs(log_ratio), MAX_ERROR) - self.error) / self.memory
 
@@ -46,113 +53,116 @@ class _Rival:
         return min(self.n_scored, MEMORY_SAMPLES)
 
     def state(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return {"model": self.model.state(), "error": self.error, "n_scored": self.n_scored}
+        """As plain JSON types; `model` is how checkpoints call the predictor."""
+        return {"model": self.predictor.state(), "error": self.error, "n_scored": self.n_scored}
 
     @classmethod
-    def from_state(cls, model: Predictor, state: dict[str, Any]) -> _Rival:
-        """Undo `state` on a new *model*."""
-        model.restore(state["model"])
-        return cls(model, float(state["error"]), int(state["n_scored"]))
+    def from_state(cls, predictor: Predictor, state: dict[str, Any]) -> _Expert:
+        """Undo `state` on a new *predictor*."""
+        predictor.restore(state["model"])
+        error, n_scored = float(state["error"]), int(state["n_scored"])
+        if not (0.0 <= error <= MAX_ERROR and n_scored >= 0):
+            raise ValueError(f"a mean error of {error} over {n_scored} samples")
+        return cls(predictor, error, n_scored)
 
 
 class AutoPredictor(Predictor):
-    """Predicts by the model that was least wrong lately, at first by the first.
+    """Predicts by the expert that was least wrong lately, at first by the first.
 
     Each says what it expects of a sample before all learn from it (prequential, Dawid 1984).
     Errors are those of the logarithm: an engine taken to be twice as fast as it is counts as much
-    as one taken to be twice as slow. Another model takes over with an error `MARGIN` lower, and
+    as one taken to be twice as slow. Another expert takes over with an error `MARGIN` lower, and
     stays for `MIN_SAMPLES` at least.
 
     A prediction costs what the chosen one's does; a sample, what all of them take together.
 
     Args:
-        new_models: make the models; each has a name of its own.
+        new_predictors: make the experts; each has a name of its own.
     """
 
     name = "auto"
 
-    def __init__(self, new_models: Sequence[Callable[[], Predictor]]) -> None:
-        self._new_models = tuple(new_models)
-        self._rivals = [_Rival(new_predictor()) for new_predictor in self._new_models]
-        self._chosen = self._rivals[0]
+    def __init__(self, new_predictors: Sequence[Callable[[], Predictor]]) -> None:
+        self._new_predictors = tuple(new_predictors)
+        self._experts = [_Expert(new_predictor()) for new_predictor in self._new_predictors]
+        self._chosen = self._experts[0]
         self._n_since_choice = 0
 
     @property
     def is_trained(self) -> bool:
         """Whether the chosen one is."""
-        return self._chosen.model.is_trained
+        return self._chosen.predictor.is_trained
 
     @property
     def predicting(self) -> str:
         """The chosen one's name."""
-        return self._chosen.model.predicting
+        return self._chosen.predictor.predicting
 
     @property
     def extrapolation_ratio(self) -> float:  # type: ignore[override]
         """The chosen one's."""
-        return self._chosen.model.extrapolation_ratio
+        return self._chosen.predictor.extrapolation_ratio
 
     @property
     def errors(self) -> dict[str, float]:
-        """Live error by model, as a ratio; 0 before the first sample."""
-        return {rival.model.name: math.expm1(rival.error) for rival in self._rivals}
+        """Live error by expert, as a ratio; 0 before the first sample."""
+        return {expert.predictor.name: math.expm1(expert.error) for expert in self._experts}
 
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
         """By the chosen one."""
-        return self._chosen.model.predict(features, endpoints)
+        return self._chosen.predictor.predict(features, endpoints)
 
     def ttft_s(self, sample: TrainingSample) -> float:
         """The chosen one's."""
-        return self._chosen.model.ttft_s(sample)
+        return self._chosen.predictor.ttft_s(sample)
 
     def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
         """Always the first one's, [n]: features depend on it, and must not change their meaning."""
-        return self._rivals[0].model.prefill_s_per_ktoken(endpoints)
+        return self._experts[0].predictor.prefill_s_per_ktoken(endpoints)
 
     def learn(self, sample: TrainingSample) -> None:
-        """Score every model, choose, then teach them all."""
-        for rival in self._rivals:
-            rival.score(sample, sample.ttft_s)
+        """Score every expert, choose, then teach them all."""
+        for expert in self._experts:
+            expert.score(sample, sample.ttft_s)
         self._n_since_choice += 1
         self._choose()
-        for rival in self._rivals:
-            rival.model.learn(sample)
+        for expert in self._experts:
+            expert.predictor.learn(sample)
 
     def discount(self, address: str) -> None:
-        """In every model."""
-        for rival in self._rivals:
-            rival.model.discount(address)
+        """In every expert."""
+        for expert in self._experts:
+            expert.predictor.discount(address)
 
     def forget(self, address: str) -> None:
-        """In every model."""
-        for rival in self._rivals:
-            rival.model.forget(address)
+        """In every expert."""
+        for expert in self._experts:
+            expert.predictor.forget(address)
 
     def close(self) -> None:
-        """Every model."""
-        for rival in self._rivals:
-            rival.model.close()
+        """Every expert."""
+        for expert in self._experts:
+            expert.predictor.close()
 
     def state(self) -> dict[str, Any]:
-        """Every model's, its error, and which is chosen."""
+        """Every expert's, its error, and which is chosen; `rivals` is how checkpoints call them."""
         return {
-            "rivals": {rival.model.name: rival.state() for rival in self._rivals},
-            "chosen": self._chosen.model.name,
+            "rivals": {expert.predictor.name: expert.state() for expert in self._experts},
+            "chosen": self._chosen.predictor.name,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over every model's, and the choice."""
-        models = [new_predictor() for new_predictor in self._new_models]
-        rivals = [_Rival.from_state(model, state["rivals"][model.name]) for model in models]
-        chosen = {rival.model.name: rival for rival in rivals}[state["chosen"]]
+        """Take over every expert's, and the choice."""
+        new = [new_predictor() for new_predictor in self._new_predictors]
+        experts = [_Expert.from_state(each, state["rivals"][each.name]) for each in new]
+        chosen = {expert.predictor.name: expert for expert in experts}[state["chosen"]]
         self.close()
-        self._rivals, self._chosen, self._n_since_choice = rivals, chosen, 0
+        self._experts, self._chosen, self._n_since_choice = experts, chosen, 0
 
     def _choose(self) -> None:
-        known = [rival for rival in self._rivals if rival.n_scored >= MIN_SAMPLES]
+        known = [expert for expert in self._experts if expert.n_scored >= MIN_SAMPLES]
         if not known or self._n_since_choice < MIN_SAMPLES:
             return
-        best = min(known, key=lambda rival: rival.error)
+        best = min(known, key=lambda expert: expert.error)
         if best.error < (1.0 - MARGIN) * self._chosen.error:
             self._chosen, self._n_since_choice = best, 0

@@ -1,7 +1,7 @@
 """BackgroundTraining: one training at a time, elsewhere; its result is fetched when it is ready.
 
-It knows no model. A training is a pure function of what it is given, for it may run in a process
-of its own, so that the serving process never waits for it.
+It does not know what is trained. A training is a pure function of what it is given, for it may run
+in a process of its own, so that the serving process never waits for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from typing import Any, Generic, ParamSpec, TypeVar
 
 NICENESS = 10
-"""A training must not take the processor from a decision."""
+"""Of 19: a training takes a tenth of the processor from one who wants all of it: a decision."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,7 +1,10 @@
 """Checkpoints: what was learned, in a file that survives a crash at any moment.
 
 Plain JSON under a header that says what it is; a file that does not fit is set aside, never used
-in part. It knows no model.
+in part. It does not know what is learned.
+
+Files keep the words of version 0.1.0, so that either version reads what the other wrote: `model` is
+the predictor, `pools` the accelerators of a predictor, `rivals` the experts of `auto`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import xxhash
 from lodestar_extproc.features import FEATURES
 
 VERSION = 1
+"""Of the format: another one is not read."""
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +30,19 @@ class Restorable(Protocol):
     """Whatever can give and take its state."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over a state; changes nothing if it raises."""
+        """Take over a state, or change nothing.
+
+        Raises:
+            ValueError: it is not a state of this.
+        """
         ...
 
 
 class CheckpointError(ValueError):
-    """The file is no checkpoint of this model and these features."""
+    """The file is no checkpoint of this predictor and these features."""
 
 
-def write_checkpoint(path: Path, model: str, state: dict[str, Any]) -> None:
+def write_checkpoint(path: Path, predictor: str, state: dict[str, Any]) -> None:
     """Replace the checkpoint at *path* by *state*, or leave the old one whole.
 
     Raises:
@@ -42,7 +50,7 @@ def write_checkpoint(path: Path, model: str, state: dict[str, Any]) -> None:
         TypeError: *state* holds something JSON has no word for.
     """
     payload = orjson.dumps(state)
-    header = orjson.dumps(_header(model, payload))
+    header = orjson.dumps(_header(predictor, payload))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     try:
@@ -56,12 +64,12 @@ def write_checkpoint(path: Path, model: str, state: dict[str, Any]) -> None:
         raise
 
 
-def read_checkpoint(path: Path, model: str) -> dict[str, Any]:
+def read_checkpoint(path: Path, predictor: str) -> dict[str, Any]:
     """The state in *path*.
 
     Raises:
         OSError: it cannot be read.
-        CheckpointError: it is damaged, or of another model, version or set of features.
+        CheckpointError: it is damaged, or of another predictor, version or set of features.
     """
     header, separator, payload = path.read_bytes().partition(b"\n")
     try:
@@ -70,15 +78,16 @@ def read_checkpoint(path: Path, model: str) -> dict[str, Any]:
         found = None
     if not separator or not isinstance(found, dict):
         raise CheckpointError("it is no checkpoint")
-    wanted = _header(model, payload)
+    wanted = _header(predictor, payload)
     for key, value in wanted.items():
         if found.get(key) != value:
-            raise CheckpointError(f"its {key} is {found.get(key)!r}, not {value!r}")
+            word = "predictor" if key == "model" else key
+            raise CheckpointError(f"its {word} is {found.get(key)!r}, not {value!r}")
     state: dict[str, Any] = orjson.loads(payload)
     return state
 
 
-def warm_start(path: Path, model: str, learner: Restorable) -> bool:
+def warm_start(path: Path, predictor: str, learner: Restorable) -> bool:
     """Restore *learner* from *path*; False for a cold start.
 
     A file that cannot be used is kept beside it as `.bad`, with a warning that says why.
@@ -86,8 +95,8 @@ def warm_start(path: Path, model: str, learner: Restorable) -> bool:
     if not path.exists():
         return False
     try:
-        learner.restore(read_checkpoint(path, model))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        learner.restore(read_checkpoint(path, predictor))
+    except (OSError, ValueError) as error:
         aside = path.with_name(path.name + ".bad")
         log.warning(
             "starting cold: checkpoint %s cannot be used (%s); kept as %s", path, error, aside
@@ -97,10 +106,10 @@ def warm_start(path: Path, model: str, learner: Restorable) -> bool:
     return True
 
 
-def _header(model: str, payload: bytes) -> dict[str, Any]:
+def _header(predictor: str, payload: bytes) -> dict[str, Any]:
     return {
         "version": VERSION,
-        "model": model,
+        "model": predictor,
         "features": xxhash.xxh3_64_hexdigest(",".join(FEATURES).encode()),
         "digest": xxhash.xxh3_64_hexdigest(payload),
     }

@@ -81,4 +81,8 @@ class Forest:
         for indices, size in ((places, n_nodes), (forest.feature, width)):
             if not ((indices >= 0) & (indices < size)).all():
                 raise ValueError("a forest that leads nowhere")
+        if not (len(forest.roots) and 0 <= forest.depth <= n_nodes):
+            raise ValueError("a forest without trees, or deeper than it has nodes")
+        if not np.isfinite(forest.value).all():
+            raise ValueError("a forest that answers no number")
         return forest

@@ -1,6 +1,6 @@
 """Whether a sample's TTFT is a label, and how much it counts.
 
-Both are shared by the models that learn one sample at a time.
+Both are shared by the predictors that learn one sample at a time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ MAX_PREDICTION_S = 10 * MAX_LABEL_S
 """A longer one is no prediction."""
 MAX_FEATURE = 1e9
 """No engine holds so many tokens: a larger value is a broken counter."""
+# Standard deviation of a TTFT: at least, and as a share of it. Chosen as `precision` says.
 _NOISE_S = 0.03
 _NOISE_RATIO = 0.15
 

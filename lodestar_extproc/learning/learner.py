@@ -1,4 +1,4 @@
-"""Learner: the one owner of what a pool has learned: model, live errors, drift, trust, penalties.
+"""Learner: owns all that a pool has learned: predictor, live errors, drift, trust, penalties.
 
 It predicts and says how far to believe it; it does not choose.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
-from lodestar_extproc.learning.drift_watch import DriftWatch
+from lodestar_extproc.learning.drift_detector import DriftDetector
 from lodestar_extproc.learning.generation_times import GenerationTimes
 from lodestar_extproc.learning.labels import believed_s, checked
 from lodestar_extproc.learning.live_errors import LiveErrors
@@ -24,6 +24,8 @@ from lodestar_extproc.learning.trust import Trust
 
 NO_PREDICTION_S = 1e9
 """Stands for a prediction that was no number: as wrong as can be."""
+UNREADABLE = (LookupError, TypeError, ArithmeticError, AttributeError)
+"""What reading a state that is not ours can raise, beside ValueError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class EndpointStatus:
     Attributes:
         error_ratio: median error of its last predictions, over the smaller of both times;
             None before the first.
-        doubtful: the model may not choose it for now.
+        doubtful: the predictor may not choose it for now.
     """
 
     address: str
@@ -49,10 +51,10 @@ class LearnerStatus:
 
     Attributes:
         predictor: as it was asked for.
-        predicting: the model whose word it is now; another where the model is one that chooses.
-        reason: MODEL, or why the model decides nothing now.
-        error_ratio, trivial_error_ratio: median error of the model's last predictions (as above),
-            and of always predicting the median TTFT; None before the first.
+        predicting: the one that predicts now; another where the predictor is one that chooses.
+        reason: MODEL, or why the predictor decides nothing now.
+        error_ratio, trivial_error_ratio: median error of the last predictions (as above), and of
+            always predicting the median TTFT; None before the first.
         coverage_ratio: share of TTFTs inside their interval, 0.8 if it is honest.
         rejected: samples that were no measurement.
         uninformative: requests given up before the TTFT predicted for them.
@@ -76,7 +78,7 @@ class Learner:
 
     Args:
         predictor: predicts TTFT.
-        trust: says when the model may decide.
+        trust: says when the predictor may decide.
 
     Attributes:
         learns: False for one that takes no samples, so that none need be made.
@@ -88,7 +90,7 @@ class Learner:
         self._predictor = predictor
         self._trust = trust
         self._errors = LiveErrors()
-        self._drift = DriftWatch()
+        self._drift = DriftDetector()
         self._penalties = Penalties()
         self._generation = GenerationTimes()
         self._n_samples: dict[str, int] = {}
@@ -103,7 +105,7 @@ class Learner:
 
     @property
     def trust(self) -> Trust:
-        """What says when the model may decide."""
+        """What says when the predictor may decide."""
         return self._trust
 
     # -- what a decision asks --------------------------------------------------------------------
@@ -115,7 +117,7 @@ class Learner:
 
     @property
     def predicting(self) -> str:
-        """The name of the model whose word it is now."""
+        """The name of the one that predicts now."""
         return self._predictor.predicting
 
     def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
@@ -133,8 +135,8 @@ class Learner:
         low, high = self._errors.interval(endpoints).T
         return ttft_s * low, ttft_s * high
 
-    def verdict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint], index: int) -> Reason:
-        """MODEL if the model may choose the candidate at *index*, else why not."""
+    def judge(self, features: FeatureMatrix, endpoints: Sequence[Endpoint], index: int) -> Reason:
+        """MODEL if the predictor may choose the candidate at *index*, else why not."""
         return self._trust.judge(
             features,
             endpoints,
@@ -227,7 +229,7 @@ class Learner:
     # -- across a restart ------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """All that is worth keeping, as plain JSON types."""
+        """All that is worth keeping, as plain JSON types; `model` is the predictor's."""
         return {
             "model": self._predictor.state(),
             "errors": self._errors.state(),
@@ -240,8 +242,14 @@ class Learner:
         """Take over what `state` gave; changes nothing if it raises.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not such a state.
+            ValueError: it is not such a state.
         """
+        try:
+            self._restore(state)
+        except UNREADABLE as error:
+            raise ValueError(f"not what a learner keeps: {error!r}") from error
+
+    def _restore(self, state: dict[str, Any]) -> None:
         errors = LiveErrors.from_state(state["errors"])
         n_samples = {str(address): int(n) for address, n in state["n_samples"].items()}
         n_learned = int(state["n_learned"])
@@ -251,12 +259,12 @@ class Learner:
         self._errors, self._n_samples, self._n_learned = errors, n_samples, n_learned
 
     def _predicted_s(self, sample: TrainingSample) -> float:
-        """What the decision was made on, else what the model would say now; above 0, finite."""
+        """What the decision was made on, else what is predicted now; above 0, finite."""
         predicted_s = believed_s(sample) or self._predictor.ttft_s(sample)
         return predicted_s if 0 < predicted_s < math.inf else NO_PREDICTION_S
 
     def _score(self, address: str, predicted_s: float, observed_s: float) -> None:
         self._errors.record(address, predicted_s, observed_s)
         self._trust.update(address, self._errors)
-        if self._drift.has_changed(address, predicted_s, observed_s):
+        if self._drift.update(address, predicted_s, observed_s):
             self._predictor.discount(address)

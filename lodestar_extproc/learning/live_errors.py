@@ -1,7 +1,7 @@
 """LiveErrors: how wrong the predictions were lately, and the interval that follows from it.
 
 It sees pairs of prediction and observation, each prediction made before its observation; it knows
-neither the model nor what is done about an error.
+neither what predicted nor what is done about an error.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 
 FLEET_ERROR_SAMPLES, ENDPOINT_ERROR_SAMPLES = 50, 20
-"""Behind the median error: few, for it decides who decides."""
+"""Behind the median error, by which trust is lost: few, so that it is lost within seconds."""
 INTERVAL_WINDOW = 200
+"""Each tail beyond the interval rests on 20 of them."""
 MIN_INTERVAL_SAMPLES = 30
-"""With fewer an endpoint has the fleet's interval."""
-LOW_QUANTILE, HIGH_QUANTILE = 0.1, 0.9
+"""With fewer an endpoint has the fleet's interval: a tail of its own would rest on two."""
+LOW_QUANTILE, HIGH_QUANTILE = 0.1, 0.9  # 80 % of the observations between them
 UNKNOWN_FACTORS = (1 / 3, 3.0)
 """The interval before anything was observed, as factors on the prediction."""
 COVERAGE_WINDOW = 500
+"""The share inside the interval is then known to within 2 %."""
 
 
 class ErrorWindow:
@@ -34,6 +36,9 @@ class ErrorWindow:
     Args:
         error_samples: the median error is that of so many.
         pairs: what it holds at first.
+
+    Raises:
+        ValueError: a time in *pairs* is not above 0 and finite.
     """
 
     def __init__(self, error_samples: int, pairs: Iterable[Sequence[float]] = ()) -> None:
@@ -42,6 +47,8 @@ class ErrorWindow:
         self._low = stats.RollingQuantile(LOW_QUANTILE, INTERVAL_WINDOW)
         self._high = stats.RollingQuantile(HIGH_QUANTILE, INTERVAL_WINDOW)
         for predicted_s, observed_s in pairs:
+            if not (0 < predicted_s < math.inf and 0 < observed_s < math.inf):
+                raise ValueError(f"no times: predicted {predicted_s}, observed {observed_s}")
             self.add(predicted_s, observed_s)
 
     def __len__(self) -> int:
@@ -76,8 +83,8 @@ class ErrorWindow:
 class LiveErrors:
     """Error windows of the fleet, of each endpoint, and of a trivial predictor.
 
-    The trivial predictor says the median of the last TTFTs, whatever the request: a model that is
-    no better has learned nothing.
+    The trivial predictor says the median of the last TTFTs, whatever the request: one that is no
+    better has learned nothing.
     """
 
     def __init__(self) -> None:
@@ -133,7 +140,8 @@ class LiveErrors:
         """Undo `state`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not such a state.
+            LookupError, TypeError, ValueError, ArithmeticError, AttributeError: it is not such a
+                state.
         """
         errors = cls()
         errors.fleet = ErrorWindow(FLEET_ERROR_SAMPLES, state["fleet"])

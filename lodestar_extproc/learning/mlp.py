@@ -29,13 +29,13 @@ from lodestar_extproc.learning.predictor import Estimate, Predictor
 from lodestar_extproc.learning.replay_buffer import ReplayBuffer
 from lodestar_extproc.learning.sample import TrainingSample
 
-UNTRAINED_S = 1.0
-MIN_SERVICE_S = 0.001
+UNTRAINED_S = 1.0  # the same for all: nothing is known
+MIN_SERVICE_S = 0.001  # keeps 1/c finite
 GATEWAY_S = 0.03
 """Part of every TTFT that is nobody's work."""
 PREFILL_S_PER_KTOKEN = 0.1
 """A fixed guess: the network has no such rate."""
-MIN_TOKENS = 32.0
+MIN_TOKENS = 32.0  # two KV blocks: fewer say nothing of the rate
 
 
 class MLPPredictor(Predictor):
@@ -138,6 +138,8 @@ class MLPPredictor(Predictor):
     def restore(self, state: dict[str, Any]) -> None:
         """Take over the network."""
         kinds = {str(name): int(kind) for name, kind in state["kinds"].items()}
+        if sorted(kinds.values()) != list(range(len(kinds))):
+            raise ValueError("accelerators that are not numbered from 0 on")
         kept = state["network"]
         self._network = None if kept is None else Perceptron.from_state(kept)
         self._kinds = kinds

@@ -1,12 +1,13 @@
-"""Recursive least squares whose coefficients cannot turn negative, as a River regressor.
+"""NonNegativeRLS: recursive least squares whose coefficients cannot turn negative, for River.
 
-`NormalEquations` is the arithmetic on arrays; `NonNegativeRLS` gives it River's face. Neither
-knows what the features mean.
+One object with two ways in, over one state. `learn_one` and `predict_one` take dicts, as all of
+River does. `absorb` and `solve` take arrays, for a caller that teaches one row to several
+regressors. It does not know what its features mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import mul
 from typing import Any
 
@@ -15,39 +16,143 @@ from river import base
 
 from lodestar_extproc.endpoint import FloatArray
 
-_EMPTY = 1e-12
+_EMPTY = 1e-12  # a smaller curvature is rounding: the feature was never seen, leave its coefficient
+_LARGEST = 1e100  # in a state: products of larger numbers would overflow
+_MIN_ENERGY = 1e-6  # of a feature: one that was never seen is still pulled to what it shrinks to
 
 
-class NormalEquations:
-    """Least squares as A·θ = g, forgetting geometrically, solved for θ >= 0.
+class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
+    """Linear regression with non-negative coefficients, by recursive least squares.
+
+    For targets that are sums of costs: more of a feature can never lower the prediction. There is
+    no intercept; a constant feature serves as one.
+
+    The normal equations, gram·θ = moment, forget geometrically. They are solved for θ >= 0 by
+    sequential coordinate descent (Franc, Hlaváč, Navara 2005,
+    https://doi.org/10.1007/11556121_50), from the last solution.
 
     Args:
-        prior: [d], θ before any sample.
-        prior_scale: [d], standard deviations of the prior, which fades with the samples; None for
-            no prior beyond the first θ.
-        forgetting: factor on the past at each sample; memory is about 1/(1 - forgetting) samples.
+        forgetting: factor on the weight of the past at each sample, so that the memory is about
+            1/(1 - forgetting) samples; 1 never forgets.
+        prior: coefficients before any sample; 0 for features it does not name.
+        prior_scale: standard deviation of the prior: one for all coefficients, or by name, and 1
+            for those it does not name. The prior fades as samples do.
+        sweeps: of coordinate descent a sample.
+        shrink_to: a regressor whose coefficients, as they are at each solution, take the place of
+            a prior. It is told of the features that are new here, so that both have the same.
+        shrinkage_samples: the weight of that pull: as much as so many average samples.
+
+    Attributes:
+        gram: [d, d], Σ w·x·xᵀ, and the precision of the prior.
+        moment: [d], Σ w·y·x, and the same of the prior.
+        theta: θ, the coefficients, [d], in the order of `features`; never changed in place.
+        n_samples: how many the past still counts as.
+
+    >>> regressor = NonNegativeRLS(forgetting=1.0, prior_scale=100.0, sweeps=200)
+    >>> for tokens, steps in [(1, 1), (2, 1), (3, 5), (4, 2)]:
+    ...     x = {"tokens": tokens, "steps": steps}
+    ...     regressor.learn_one(x, 0.15 * tokens + 0.02 * steps)
+    >>> round(regressor.predict_one({"tokens": 10, "steps": 5}), 3)
+    1.6
     """
 
     def __init__(
-        self, prior: FloatArray, prior_scale: FloatArray | None, forgetting: float
+        self,
+        forgetting: float = 0.998,
+        prior: dict[Any, float] | None = None,
+        prior_scale: float | dict[Any, float] = 1.0,
+        sweeps: int = 4,
+        shrink_to: NonNegativeRLS | None = None,
+        shrinkage_samples: float = 5.0,
     ) -> None:
-        precision = np.zeros(len(prior)) if prior_scale is None else 1.0 / np.square(prior_scale)
         self.forgetting = forgetting
-        self.gram: FloatArray = np.diag(precision)
-        self.moment: FloatArray = precision * prior
-        self.coefficients: FloatArray = np.array(prior, dtype=np.float64)
+        self.prior = prior
+        self.prior_scale = prior_scale
+        self.sweeps = sweeps
+        self.shrink_to = shrink_to
+        self.shrinkage_samples = shrinkage_samples
+        self.gram: FloatArray = np.zeros((0, 0))
+        self.moment: FloatArray = np.zeros(0)
+        self.theta: FloatArray = np.zeros(0)
         self.n_samples = 0.0
+        self._places: dict[Any, int] = {}
+        self.admit((prior or {}) if shrink_to is None else ())
+
+    @property
+    def features(self) -> tuple[Any, ...]:
+        """The names of the features, in the order of `theta`: first the prior's, in its order."""
+        return tuple(self._places)
+
+    @property
+    def coefficients(self) -> dict[Any, float]:
+        """θ by the name of the feature."""
+        return dict(zip(self._places, self.theta.tolist(), strict=True))
+
+    def coefficient(self, name: Any) -> float:
+        """θ of one feature; of one that was never seen, its prior."""
+        if name in self._places:
+            return float(self.theta[self._places[name]])
+        if self.shrink_to is not None:
+            return self.shrink_to.coefficient(name)
+        return (self.prior or {}).get(name, 0.0)
+
+    # -- River's way in --------------------------------------------------------------------------
+
+    def learn_one(self, x: dict[Any, Any], y: float, w: float = 1.0) -> None:
+        """Update with features *x*, target *y* and weight *w*."""
+        # Sorted: places must not depend on the order of the dict.
+        self.admit(sorted((name for name in x if name not in self._places), key=str))
+        row = self._row(x)
+        weighted = w * row
+        self.absorb(np.multiply.outer(weighted, row), weighted * y)
+        self.solve()
+
+    def predict_one(self, x: dict[Any, Any]) -> float:
+        """The target of *x*; a feature that was never seen counts with its prior."""
+        unseen = sum(self.coefficient(k) * v for k, v in x.items() if k not in self._places)
+        return float(self._row(x) @ self.theta) + float(unseen)
+
+    def admit(self, names: Iterable[Any]) -> None:
+        """Make room for the features that are new, in their order; no prediction changes."""
+        if self.shrink_to is not None:
+            # Both keep a feature at the same place, so that their arrays can be added.
+            self.shrink_to.admit(names)
+            names = self.shrink_to.features
+        new = [name for name in names if name not in self._places]
+        if not new:
+            return
+        size = len(self._places)
+        start = np.array([self.coefficient(name) for name in new], dtype=np.float64)
+        precision = np.array([self._prior_precision(name) for name in new])
+        gram = np.diag(np.concatenate([np.zeros(size), precision]))
+        gram[:size, :size] = self.gram
+        self.gram = gram
+        self.moment = np.concatenate([self.moment, precision * start])
+        self.theta = np.concatenate([self.theta, start])
+        self._places |= {name: size + k for k, name in enumerate(new)}
+
+    # -- the same by arrays ----------------------------------------------------------------------
 
     def absorb(self, gram: FloatArray, moment: FloatArray) -> None:
-        """Add one sample: w·x·xᵀ [d, d] and w·y·x [d]."""
+        """Add one sample to the equations: w·x·xᵀ [d, d] and w·y·x [d]."""
         self.gram *= self.forgetting
         self.gram += gram
         self.moment *= self.forgetting
         self.moment += moment
         self.n_samples = self.forgetting * self.n_samples + 1.0
 
+    def solve(self) -> None:
+        """Move θ towards the solution of the equations, from where it is."""
+        gram, moment = self.gram, self.moment
+        if self.shrink_to is not None:
+            strength = self.shrinkage_samples * (self.shrink_to.energy() + _MIN_ENERGY)
+            gram = gram.copy()
+            gram.flat[:: len(gram) + 1] += strength
+            moment = moment + strength * self.shrink_to.theta
+        self.theta = _descend(gram, moment, self.theta, self.sweeps)
+
     def energy(self) -> FloatArray:
-        """Mean squared, weighted feature of a sample, [d]; 1 while there is at most one."""
+        """Mean squared, weighted feature of a sample, [d]; 1 while there is at most one sample."""
         if self.n_samples <= 1.0:
             return np.ones(len(self.moment))
         return self.gram.diagonal() / self.n_samples
@@ -58,40 +163,47 @@ class NormalEquations:
         self.moment *= factor
         self.n_samples *= factor
 
-    def solve(self, sweeps: int) -> None:
-        """Move θ towards the solution, from where it is."""
-        self.coefficients = _descend(self.gram, self.moment, self.coefficients, sweeps)
-
-    def solve_towards(self, target: FloatArray, strength: FloatArray, sweeps: int) -> None:
-        """As `solve`, with *strength* [d] pulling θ to *target* [d]."""
-        gram = self.gram.copy()
-        gram.flat[:: len(gram) + 1] += strength
-        moment = self.moment + strength * target
-        self.coefficients = _descend(gram, moment, self.coefficients, sweeps)
+    # -- across a restart ------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """All that was learned, as plain JSON types; features go by their places."""
         return {
             "gram": self.gram.tolist(),
             "moment": self.moment.tolist(),
-            "coefficients": self.coefficients.tolist(),
+            "coefficients": self.theta.tolist(),
             "n_samples": self.n_samples,
         }
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], forgetting: float) -> NormalEquations:
-        """Undo `state`.
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave on a regressor of the same features, or change nothing.
 
         Raises:
             KeyError, TypeError, ValueError: it is not such a state.
         """
-        coefficients = np.array(state["coefficients"], dtype=np.float64)
-        restored = cls(coefficients, None, forgetting)
-        size = len(coefficients)
-        restored.gram = np.array(state["gram"], dtype=np.float64).reshape(size, size)
-        restored.moment = np.array(state["moment"], dtype=np.float64).reshape(size)
-        restored.n_samples = float(state["n_samples"])
-        return restored
+        size = len(self._places)
+        gram = np.array(state["gram"], dtype=np.float64).reshape(size, size)
+        moment = np.array(state["moment"], dtype=np.float64).reshape(size)
+        theta = np.array(state["coefficients"], dtype=np.float64).reshape(size)
+        n_samples = float(state["n_samples"])
+        numbers = np.concatenate([gram.ravel(), moment, theta, [n_samples]])
+        # A null in a file is read as NaN, which is below nothing.
+        if not ((np.abs(numbers) < _LARGEST).all() and (theta >= 0).all()):
+            raise ValueError("coefficients that no samples can lead to")
+        self.gram, self.moment, self.theta, self.n_samples = gram, moment, theta, n_samples
+
+    def _row(self, x: dict[Any, Any]) -> FloatArray:
+        row = np.zeros(len(self._places))
+        for name, value in x.items():
+            if name in self._places:
+                row[self._places[name]] = value
+        return row
+
+    def _prior_precision(self, name: Any) -> float:
+        if self.shrink_to is not None:
+            return 0.0
+        scale = self.prior_scale
+        deviation = scale.get(name, 1.0) if isinstance(scale, dict) else scale
+        return 1.0 / (deviation * deviation)
 
 
 def _descend(gram: FloatArray, moment: FloatArray, start: FloatArray, sweeps: int) -> FloatArray:
@@ -106,87 +218,3 @@ def _descend(gram: FloatArray, moment: FloatArray, start: FloatArray, sweeps: in
             value = theta[k] + (goal - sum(map(mul, row, theta))) / pivot
             theta[k] = value if value > 0.0 else 0.0  # noqa: FURB136  (a fifth faster)
     return np.array(theta)
-
-
-class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
-    """Linear regression with non-negative coefficients, by recursive least squares.
-
-    For targets that are sums of costs: more of a feature can never lower the prediction. There is
-    no intercept; a constant feature serves as one.
-
-    Solved by sequential coordinate descent (Franc, Hlaváč, Navara 2005,
-    https://doi.org/10.1007/11556121_50).
-
-    Args:
-        forgetting: factor on the weight of the past at each sample; 1 never forgets.
-        prior: coefficients before any sample; 0 for features it does not name.
-        prior_scale: standard deviation of the prior, the same for all coefficients.
-        sweeps: coordinate descent sweeps a sample, from the last solution.
-
-    >>> model = NonNegativeRLS(forgetting=1.0, prior_scale=100.0, sweeps=200)
-    >>> for tokens, steps in [(1, 1), (2, 1), (3, 5), (4, 2)]:
-    ...     x = {"tokens": tokens, "steps": steps}
-    ...     model.learn_one(x, 0.15 * tokens + 0.02 * steps)
-    >>> round(model.predict_one({"tokens": 10, "steps": 5}), 3)
-    1.6
-    """
-
-    def __init__(
-        self,
-        forgetting: float = 0.998,
-        prior: dict[str, float] | None = None,
-        prior_scale: float = 1.0,
-        sweeps: int = 4,
-    ) -> None:
-        self.forgetting = forgetting
-        self.prior = prior
-        self.prior_scale = prior_scale
-        self.sweeps = sweeps
-        self._index: dict[Any, int] = {}
-        self._equations = NormalEquations(np.zeros(0), np.zeros(0), forgetting)
-
-    @property
-    def coefficients(self) -> dict[Any, float]:
-        """The weight of each feature."""
-        return {name: float(self._equations.coefficients[k]) for name, k in self._index.items()}
-
-    def learn_one(self, x: dict[Any, Any], y: float, w: float = 1.0) -> None:
-        """Update with features *x*, target *y* and weight *w*."""
-        self._admit(x)
-        row = self._row(x)
-        weighted = w * row
-        self._equations.absorb(np.multiply.outer(weighted, row), y * weighted)
-        self._equations.solve(self.sweeps)
-
-    def predict_one(self, x: dict[Any, Any]) -> float:
-        """The target of *x*; a feature never seen counts with its prior."""
-        prior = self.prior or {}
-        unseen = sum(prior.get(name, 0.0) * v for name, v in x.items() if name not in self._index)
-        return float(self._row(x) @ self._equations.coefficients) + float(unseen)
-
-    def _row(self, x: dict[Any, Any]) -> FloatArray:
-        row = np.zeros(len(self._index))
-        for name, value in x.items():
-            if name in self._index:
-                row[self._index[name]] = value
-        return row
-
-    def _admit(self, x: dict[Any, Any]) -> None:
-        """Make room for new features, in an order that does not depend on the dict's."""
-        new = sorted((name for name in x if name not in self._index), key=str)
-        if not new:
-            return
-        prior = self.prior or {}
-        old, size = self._equations, len(self._index)
-        start = np.array([prior.get(name, 0.0) for name in new])
-        scale = np.full(len(new), self.prior_scale)
-        grown = NormalEquations(
-            np.concatenate([old.coefficients, start]),
-            np.concatenate([np.ones(size), scale]),
-            self.forgetting,
-        )
-        grown.gram[:size, :size] = old.gram
-        grown.moment[:size] = old.moment
-        grown.n_samples = old.n_samples
-        self._equations = grown
-        self._index |= {name: size + k for k, name in enumerate(new)}

@@ -1,6 +1,6 @@
 """Penalties: what an endpoint's recent failures add to the cost of choosing it.
 
-A failure is no TTFT: it would bend the model of an engine that is broken, not slow.
+A failure is no TTFT: to learn it as one would teach that the prompt was slow, everywhere.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import numpy as np
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 
 FAILURE_PENALTY_S = 2.0
+"""More than endpoints differ by in cost below saturation: others come first (decision 0006)."""
 MAX_PENALTY_S = 30.0
+"""That of fifteen failures: however many there were, nothing of it is left after a minute."""
 DECAY_S = 10.0
+"""Longer than a first ejection, a second: who comes back is not at once the first choice."""
 
 
 class Penalties:

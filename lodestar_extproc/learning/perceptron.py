@@ -82,11 +82,17 @@ class Perceptron:
         Raises:
             KeyError, TypeError, ValueError: it is not such a state.
         """
-        weights, biases = (
-            tuple(np.array(layer, np.float32) for layer in state[name])
-            for name in ("weights", "biases")
-        )
-        mean, scale, lowest, highest = (
-            np.array(state[name], np.float32) for name in ("mean", "scale", "lowest", "highest")
-        )
-        return cls(weights, biases, mean, scale, lowest, highest)
+        with np.errstate(over="ignore"):  # a number that is too large becomes infinite
+            weights, biases = (
+                tuple(np.array(layer, np.float32) for layer in state[name])
+                for name in ("weights", "biases")
+            )
+            mean, scale, lowest, highest = (
+                np.array(state[name], np.float32) for name in ("mean", "scale", "lowest", "highest")
+            )
+        network = cls(weights, biases, mean, scale, lowest, highest)
+        with np.errstate(all="ignore"):
+            answer = network.ttft_s(np.stack([mean, lowest, highest, scale]))
+        if mean.ndim != 1 or not np.isfinite(answer).all():
+            raise ValueError("a network that answers no number")
+        return network

@@ -1,6 +1,6 @@
-"""Predictor: what every model of time to first token is. Estimate: what it answers.
+"""Predictor: what predicts the time to first token. Estimate: what it answers.
 
-It knows no policy: a model says how long a request would wait, not where it should go.
+It knows no policy: it says how long a request would wait, not where it should go.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Estimate:
     """One request's time on every candidate; each array is float64 of shape [n_endpoints].
 
     Attributes:
-        ttft_s: p, from dispatch to the first token, at least `MIN_TTFT_S`.
+        ttft_s: p of docs/learning.md, from dispatch to the first token, at least `MIN_TTFT_S`.
         service_s: x, seconds of work this request adds to the endpoint.
         backlog_s: v, seconds of work ahead of it.
         s_per_ktoken: c, seconds that 1000 more uncached tokens would take; above 0.
@@ -41,7 +41,7 @@ class Predictor(Protocol):
     prediction infinite, NaN or negative.
 
     Attributes:
-        name: as the setting `model` names it.
+        name: as the setting `predictor` names it.
         extrapolation_ratio: how many learned ranges beyond what was learned a feature may lie
             before the predictions mean nothing.
     """
@@ -56,7 +56,7 @@ class Predictor(Protocol):
 
     @property
     def predicting(self) -> str:
-        """The name of the model whose word it is now: another's, for one that chooses."""
+        """The name of the one that predicts now: another's, for a predictor that chooses one."""
         return self.name
 
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
@@ -64,7 +64,7 @@ class Predictor(Protocol):
         ...
 
     def ttft_s(self, sample: TrainingSample) -> float:
-        """What the model as it is now expects for the row of *sample*."""
+        """What is predicted now for the row of *sample*."""
         ...
 
     def learn(self, sample: TrainingSample) -> None:
@@ -91,10 +91,11 @@ class Predictor(Protocol):
         """Take over what `state` gave; changes nothing if it raises.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not such a state.
+            LookupError, TypeError, ValueError, ArithmeticError, AttributeError: it is not such a
+                state.
         """
         ...
 
     def close(self) -> None:
-        """Give back what the model holds outside this process's memory."""
+        """Give back what is held outside this process's memory."""
         ...

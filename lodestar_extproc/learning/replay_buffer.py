@@ -1,6 +1,6 @@
 """ReplayBuffer: the samples a batch training sees: the latest, and a varied choice of older ones.
 
-It holds rows of numbers and knows neither features nor models.
+It holds rows of numbers and does not know what they mean.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
-N_RIVALS = 8
-"""Residents a newcomer is compared with."""
+N_COMPARED = 8
+"""Kept rows that a new one is compared with: all of them would hold up the event loop."""
 
 
 class ReplayBuffer:
@@ -23,7 +23,7 @@ class ReplayBuffer:
 
     Args:
         width: numbers a row.
-        rng: draws the rivals.
+        rng: draws the rows to compare with.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class ReplayBuffer:
             return
         if self._n_older == 0:
             return
-        rivals = [self._rng.randrange(self._n_older) for _ in range(N_RIVALS)]
-        residents = self._older[rivals]
-        # Relative to the rivals' own size: features differ by orders of magnitude.
-        distance = np.abs(residents - row) / (np.abs(residents).mean(axis=0) + np.abs(row) + 1e-6)
-        self._older[rivals[int(distance.sum(axis=1).argmin())]] = row
+        places = [self._rng.randrange(self._n_older) for _ in range(N_COMPARED)]
+        kept = self._older[places]
+        # Relative to their own size: features differ by orders of magnitude.
+        distance = np.abs(kept - row) / (np.abs(kept).mean(axis=0) + np.abs(row) + 1e-6)
+        self._older[places[int(distance.sum(axis=1).argmin())]] = row

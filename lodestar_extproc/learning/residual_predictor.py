@@ -1,6 +1,6 @@
-"""ResidualPredictor: the engine model, and trees that learn what it leaves unexplained.
+"""ResidualPredictor: the engine predictor, and trees that learn what it leaves unexplained.
 
-It counts what the trees say only as far as what they said before has proved true.
+The trees count only as far as their earlier predictions have proved true.
 """
 
 from __future__ import annotations
@@ -24,32 +24,33 @@ from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
 MAX_RESIDUAL = 1.0
-"""Of log(observed/predicted): a larger one is the engine model's to learn, or a broken label."""
-BATCH_SAMPLES = 250
+"""Of log(observed/predicted): a larger one is for the engine predictor to learn, or no time."""
+BATCH_SAMPLES = 250  # a quarter of a minute of a busy fleet, a quarter of a second to learn
 MAX_WAITING_SAMPLES = 2000
 """While a training takes longer than they come, the oldest are given up."""
-SKILL_MEMORY_SAMPLES = 500
+SKILL_MEMORY_SAMPLES = 500  # two batches: the skill is that of the trees in use
 CAUTION = 2.0
-"""Standard errors by which the skill must exceed chance."""
+"""Standard errors by which the skill must exceed chance: the usual 95 %."""
 
 
 class Skill:
-    """The weight of what is said, by how far it agreed with what came.
+    """The weight of a correction, by how far those before it agreed with what was observed.
 
-    The weight that minimises the squared error, Σ said·came / Σ said², less `CAUTION` standard
-    errors of it; from 0 to 1, over an exponential memory. Where there is nothing to say it is 0.
+    The weight that minimises the squared error, Σ predicted·observed / Σ predicted², less `CAUTION`
+    standard errors of it; from 0 to 1, over an exponential memory. While there is nothing to
+    correct it is 0.
     """
 
     def __init__(self, sums: Sequence[float] = (0.0, 0.0, 0.0)) -> None:
         self._agreement, self._variance, self._energy = sums
         self.weight = self._weight()
 
-    def record(self, said: float, came: float) -> None:
-        """What was said before *came* was known."""
+    def record(self, predicted: float, observed: float) -> None:
+        """Take in one correction, predicted before what it should have been was *observed*."""
         keep = 1.0 - 1.0 / SKILL_MEMORY_SAMPLES
-        self._agreement = keep * self._agreement + said * came
-        self._variance = keep * keep * self._variance + (said * came) ** 2
-        self._energy = keep * self._energy + said * said
+        self._agreement = keep * self._agreement + predicted * observed
+        self._variance = keep * keep * self._variance + (predicted * observed) ** 2
+        self._energy = keep * self._energy + predicted * predicted
         self.weight = self._weight()
 
     def state(self) -> list[float]:
@@ -62,14 +63,14 @@ class Skill:
 
 
 class ResidualPredictor(Predictor):
-    """p = engine's p · exp(weight · trees), the trees on the same features.
+    """p = engine predictor's p · exp(weight · trees), the trees on the same features.
 
     River's adaptive random forest learns log(observed/predicted) in batches in a process of its
     own, and returns as arrays that replace the last ones. What a request adds and what lies ahead
-    of it stay the engine model's.
+    of it stay the engine predictor's.
 
-    About 50 µs a prediction for 8 endpoints while the trees have skill, else the engine model's
-    12 µs; 140 µs a sample.
+    About 50 µs a prediction for 8 endpoints while the trees have skill, else the engine
+    predictor's 12 µs; 140 µs a sample.
 
     Args:
         rng: seeds the trees.
@@ -99,16 +100,16 @@ class ResidualPredictor(Predictor):
 
     @property
     def is_trained(self) -> bool:
-        """Whether the engine model is."""
+        """Whether the engine predictor is."""
         return self._engine.is_trained
 
     @property
     def weight(self) -> float:
-        """What the trees' word counts now, 0 to 1."""
+        """What the trees count now, 0 to 1."""
         return self._skill.weight
 
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
-        """The engine model's estimate, its TTFT corrected."""
+        """The engine predictor's estimate, its TTFT corrected."""
         estimate = self._engine.predict(features, endpoints)
         if self._forest is None or self.weight == 0:
             return estimate
@@ -120,22 +121,24 @@ class ResidualPredictor(Predictor):
         return Estimate(ttft_s, estimate.service_s, estimate.backlog_s, estimate.s_per_ktoken)
 
     def ttft_s(self, sample: TrainingSample) -> float:
-        """The engine model's, corrected."""
-        factor = math.exp(self.weight * self._said(sample)) if self.weight > 0 else 1.0
+        """The engine predictor's, corrected."""
+        factor = (
+            math.exp(self.weight * self._predicted_residual(sample)) if self.weight > 0 else 1.0
+        )
         return max(MIN_TTFT_S, self._engine.ttft_s(sample) * factor)
 
     def prefill_s_per_ktoken(self, endpoints: Sequence[Endpoint]) -> FloatArray:
-        """The engine model's, [n]."""
+        """The engine predictor's, [n]."""
         return self._engine.prefill_s_per_ktoken(endpoints)
 
     def learn(self, sample: TrainingSample) -> None:
-        """Score the trees' word, then teach the engine model now and the trees with the batch."""
+        """Score the trees, then teach the engine predictor now and the trees with the batch."""
         self._adopt_grown()
         observed_s = sample.ttft_s
         log_ratio = math.log(observed_s / self._engine.ttft_s(sample))
         residual = max(-MAX_RESIDUAL, min(MAX_RESIDUAL, log_ratio))
         if self._forest is not None:
-            self._skill.record(self._said(sample), residual)
+            self._skill.record(self._predicted_residual(sample), residual)
         self._engine.learn(sample)
         self._kinds.setdefault(sample.accelerator, len(self._kinds))
         self._waiting.append(np.append(self._row(sample), residual))
@@ -144,11 +147,11 @@ class ResidualPredictor(Predictor):
             self._adopt_grown()
 
     def discount(self, address: str) -> None:
-        """The engine model's past counts less; the trees keep nothing by endpoint."""
+        """The engine predictor's past counts less; the trees keep nothing by endpoint."""
         self._engine.discount(address)
 
     def forget(self, address: str) -> None:
-        """The engine model's."""
+        """The engine predictor's."""
         self._engine.forget(address)
 
     def close(self) -> None:
@@ -165,7 +168,7 @@ class ResidualPredictor(Predictor):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over the engine model, the trees and their skill."""
+        """Take over the engine predictor, the trees and their skill."""
         kinds = {str(name): int(kind) for name, kind in state["kinds"].items()}
         forest = None if state["forest"] is None else Forest.from_state(state["forest"], WIDTH)
         skill = Skill([float(total) for total in state["skill"]])
@@ -177,8 +180,8 @@ class ResidualPredictor(Predictor):
     def _row(self, sample: TrainingSample) -> FloatArray:
         return np.append(sample.features, self._kinds.get(sample.accelerator, -1))
 
-    def _said(self, sample: TrainingSample) -> float:
-        """The trees' log residual for a row."""
+    def _predicted_residual(self, sample: TrainingSample) -> float:
+        """The trees' log(observed/predicted) for a row; 0 before there are any."""
         if self._forest is None:
             return 0.0
         return float(self._forest.values(self._row(sample)[None, :])[0])

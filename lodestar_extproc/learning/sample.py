@@ -15,7 +15,7 @@ class TrainingSample:
     Attributes:
         features: [N_FEATURES], the very row the decision was made on.
         ttft_s: from the decision to the first token; a lower bound when *censored*.
-        predicted_ttft_s: by the model that was asked then; None where none was.
+        predicted_ttft_s: as predicted for the decision; None if nothing was.
         censored: the client left, or a deadline passed, before the first token came.
     """
 

@@ -1,6 +1,6 @@
-"""Trust: whether the model may decide, in general and about each candidate.
+"""Trust: whether the predictor may decide, in general and about each candidate.
 
-It judges by what the model's own predictions were worth lately; it neither predicts nor chooses.
+It judges by what its own predictions were worth lately; it neither predicts nor chooses.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from lodestar_extproc.learning.live_errors import ErrorWindow, LiveErrors
 from lodestar_extproc.learning.sample import TrainingSample
 
 REOPEN_RATIO = 0.8
-"""Trust returns at this share of the error at which it was lost, so that it doesn't flicker."""
+"""Trust returns at this share of the error at which it was lost, so that it doesn't flicker.
+
+A median of 50 errors is itself uncertain by a sixth.
+"""
 MIN_ENDPOINT_SAMPLES = 10
-"""With fewer an endpoint is not judged alone."""
+"""With fewer an endpoint is not judged alone: half of what its median error looks back on."""
 
 Range = tuple[FloatArray, FloatArray]
 """Lowest and highest value of each feature, both [N_FEATURES]."""
@@ -36,11 +39,11 @@ class Trust:
         self._limits: tuple[float, list[tuple[float, float]]] | None = None
 
     def weighs(self, n_samples: int) -> bool:
-        """Whether errors count yet: those of a model's first guesses say nothing of it later."""
+        """Whether errors count yet: those of the first guesses say nothing of later ones."""
         return n_samples >= max(1, self._live.current.burn_in_samples // 2)
 
     def learned(self, sample: TrainingSample) -> None:
-        """The model has seen this row: rows like it are in range."""
+        """The predictor has learned this row: rows like it are in range."""
         row = sample.features
         if self._range is None:
             self.adopt((row, row))
@@ -70,10 +73,10 @@ class Trust:
         n_samples: int,
         extrapolation_ratio: float,
     ) -> Reason:
-        """MODEL if it may choose the candidate at *index*, else why not.
+        """MODEL if the predictor may choose the candidate at *index*, else why not.
 
         Args:
-            n_samples: that the model has learned from.
+            n_samples: that the predictor has learned from.
             extrapolation_ratio: learned ranges that a feature may lie beyond what was learned.
         """
         reason = self.reason(n_samples)
@@ -86,7 +89,7 @@ class Trust:
         return Reason.OUT_OF_RANGE if outside else Reason.MODEL
 
     def reason(self, n_samples: int) -> Reason:
-        """MODEL, or why a model that learned from *n_samples* may not decide at all."""
+        """MODEL, or why a predictor that learned from *n_samples* may not decide at all."""
         if n_samples < max(1, self._live.current.burn_in_samples):
             return Reason.BURN_IN
         return Reason.MODEL if self._trusted else Reason.UNTRUSTED
@@ -115,6 +118,8 @@ class Trust:
         if state is None:
             return None
         lowest, highest = np.array(state, dtype=np.float64).reshape(2, N_FEATURES)
+        if not (np.isfinite(highest - lowest) & (highest >= lowest)).all():
+            raise ValueError("a range without bounds")
         return lowest, highest
 
     def adopt(self, learned: Range | None) -> None:
@@ -140,9 +145,9 @@ class Trust:
 
 
 def _limits(learned: Range, extrapolation_ratio: float) -> list[tuple[float, float]]:
-    """Of each feature: the range and so much of its span on both sides."""
+    """Of each feature: the range, widened on both sides by so many times its span."""
     lowest, highest = learned
     span = highest - lowest
-    # A feature that never varied tells nothing, and no model gave it a weight of its own.
+    # A feature that never varied tells nothing: no predictor gave it a weight of its own.
     margin = np.where(span > 0, extrapolation_ratio * span, np.inf)
     return list(zip((lowest - margin).tolist(), (highest + margin).tolist(), strict=True))

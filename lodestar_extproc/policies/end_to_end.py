@@ -22,12 +22,12 @@ GenerationTimes = Callable[[Sequence[Endpoint]], FloatArray]
 class EndToEnd:
     """TTFT, and g times the time from there to the end of the answer, its own and others'.
 
-        cost = (`Externality` without d) + g·(n·x + G·(1-U)/(1-u))
+        cost = (`Externality` without d) + g·(n·x + G·(1-ρ₀)/(1-ρ))
 
     Each of the n requests that generate there ends x seconds later, for a prefill shares their
     steps. The request's own answer takes G seconds on such an accelerator, whose endpoints spend
-    the share U of their time on prefills; where that share is u, it takes (1-U)/(1-u) times as
-    long. U and u are the utilisation that `Externality` knows.
+    the share ρ₀ of their time on prefills; where that share is ρ, it takes (1-ρ₀)/(1-ρ) times as
+    long. Both are the utilisation that `Externality` knows.
 
     g = 1 prices end-to-end latency. For a given answer the time between tokens is G over its
     length: g above 1 gives TPOT more weight than TTFT.

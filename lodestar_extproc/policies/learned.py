@@ -69,7 +69,7 @@ class Learned:
             return self._fall_back(candidates, Reason.UNTRUSTED, rng)
         order = by_cost(cost, rng)
         endpoints = candidates.snapshot.endpoints
-        reason = self._learner.verdict(candidates.features, endpoints, order[0])
+        reason = self._learner.judge(candidates.features, endpoints, order[0])
         if reason is not Reason.MODEL:
             return self._fall_back(candidates, reason, rng)
         return self._explore(candidates, prediction.ttft_s, order, rng)

@@ -68,70 +68,70 @@ def an_auto():
 
 
 def between(**factors):
-    """An auto model between models of known error."""
-    rivals = {name: Biased(name, factor) for name, factor in factors.items()}
-    return AutoPredictor([lambda rival=rival: rival for rival in rivals.values()]), rivals
+    """An auto predictor between predictors of known error."""
+    experts = {name: Biased(name, factor) for name, factor in factors.items()}
+    return AutoPredictor([lambda expert=expert: expert for expert in experts.values()]), experts
 
 
-def teach(model, n, world=None):
-    """*n* samples; the models that predicted, in order."""
-    seen = [model.predicting]
+def teach(predictor, n, world=None):
+    """*n* samples; the predictors that predicted, in order."""
+    seen = [predictor.predicting]
     for sample in (world or LinearWorld()).samples(n):
-        model.learn(sample)
-        if model.predicting != seen[-1]:
-            seen.append(model.predicting)
+        predictor.learn(sample)
+        if predictor.predicting != seen[-1]:
+            seen.append(predictor.predicting)
     return seen
 
 
-def test_moves_to_the_better_model_and_back():
-    model, world = an_auto(), MisleadingWorld()
+def test_moves_to_the_better_predictor_and_back():
+    predictor, world = an_auto(), MisleadingWorld()
     world.misleads = False
-    assert teach(model, 600, world) == ["engine"]
+    assert teach(predictor, 600, world) == ["engine"]
 
     world.misleads = True
-    assert teach(model, 800, world)[-1] == "by_prompt"
+    assert teach(predictor, 800, world)[-1] == "by_prompt"
 
     world.misleads = False
-    assert teach(model, 1500, world)[-1] == "engine"
+    assert teach(predictor, 1500, world)[-1] == "engine"
 
 
-def test_a_model_that_is_hardly_better_does_not_take_over():
-    model, _ = between(one=1.2, two=1.19)
+def test_a_predictor_that_is_hardly_better_does_not_take_over():
+    predictor, _ = between(one=1.2, two=1.19)
 
-    assert teach(model, 1000) == ["one"]
+    assert teach(predictor, 1000) == ["one"]
 
 
-def test_a_better_model_waits_until_enough_is_known_of_it():
-    model, _ = between(one=1.5, two=1.0)
+def test_a_better_predictor_waits_until_enough_is_known_of_it():
+    predictor, _ = between(one=1.5, two=1.0)
 
-    assert teach(model, MIN_SAMPLES) == ["one"]
-    assert teach(model, 1) == ["one", "two"]
+    assert teach(predictor, MIN_SAMPLES) == ["one"]
+    assert teach(predictor, 1) == ["one", "two"]
 
 
 def test_the_choice_stays_for_a_while_however_wrong():
-    model, rivals = between(one=1.5, two=1.0)
-    teach(model, MIN_SAMPLES + 1)
-    rivals["one"].factor, rivals["two"].factor = 1.0, 5.0
+    predictor, experts = between(one=1.5, two=1.0)
+    teach(predictor, MIN_SAMPLES + 1)
+    experts["one"].factor, experts["two"].factor = 1.0, 5.0
 
-    assert teach(model, MIN_SAMPLES - 1) == ["two"]
-    assert teach(model, 100) == ["two", "one"]
+    assert teach(predictor, MIN_SAMPLES - 1) == ["two"]
+    assert teach(predictor, 100) == ["two", "one"]
 
 
 def test_too_low_counts_as_much_as_too_high():
-    model, _ = between(high=2.0, low=0.5)
-    teach(model, 500)
+    predictor, _ = between(high=2.0, low=0.5)
+    teach(predictor, 500)
 
-    assert model.errors["high"] == pytest.approx(1.0)
-    assert model.errors["low"] == pytest.approx(1.0)
-    assert model.predicting == "high"
+    assert predictor.errors["high"] == pytest.approx(1.0)
+    assert predictor.errors["low"] == pytest.approx(1.0)
+    assert predictor.predicting == "high"
 
 
 def test_one_absurd_label_does_not_decide():
-    model, world = an_auto(), LinearWorld()
-    teach(model, 400, world)
-    model.learn(replace(next(world.samples(1)), ttft_s=1e-9))
+    predictor, world = an_auto(), LinearWorld()
+    teach(predictor, 400, world)
+    predictor.learn(replace(next(world.samples(1)), ttft_s=1e-9))
 
-    assert teach(model, 200, world) == ["engine"]
+    assert teach(predictor, 200, world) == ["engine"]
 
 
 def test_who_predicts_is_to_be_seen():
@@ -144,27 +144,28 @@ def test_who_predicts_is_to_be_seen():
 
 
 def test_a_checkpoint_keeps_the_choice_and_the_errors():
-    model, again = an_auto(), an_auto()
-    teach(model, 800, MisleadingWorld())
-    again.restore(orjson.loads(orjson.dumps(model.state())))
+    predictor, again = an_auto(), an_auto()
+    teach(predictor, 800, MisleadingWorld())
+    again.restore(orjson.loads(orjson.dumps(predictor.state())))
 
-    assert again.predicting == model.predicting == "by_prompt"
-    assert again.errors == model.errors
+    assert again.predicting == predictor.predicting == "by_prompt"
+    assert again.errors == predictor.errors
 
 
 def test_features_keep_their_meaning_whoever_predicts():
-    model, world = an_auto(), MisleadingWorld()
-    teach(model, 800, world)
-    engine = model._rivals[0].model
+    predictor, world = an_auto(), MisleadingWorld()
+    teach(predictor, 800, world)
+    engine = predictor._experts[0].predictor
 
-    assert model.predicting == "by_prompt"
+    assert predictor.predicting == "by_prompt"
     assert (
-        model.prefill_s_per_ktoken(world.endpoints) == engine.prefill_s_per_ktoken(world.endpoints)
+        predictor.prefill_s_per_ktoken(world.endpoints)
+        == engine.prefill_s_per_ktoken(world.endpoints)
     ).all()
 
 
 def test_closing_closes_all():
-    model, rivals = between(one=1.0, two=1.0)
-    model.close()
+    predictor, experts = between(one=1.0, two=1.0)
+    predictor.close()
 
-    assert all(rival.closed for rival in rivals.values())
+    assert all(expert.closed for expert in experts.values())

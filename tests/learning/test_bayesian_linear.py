@@ -34,9 +34,9 @@ def test_a_feature_that_is_never_excited_keeps_its_prior_for_ever():
 
 
 def test_refuses_a_state_of_another_river():
-    model = BayesianLinearPredictor()
+    predictor = BayesianLinearPredictor()
     for sample in LinearWorld().samples(10):
-        model.learn(sample)
+        predictor.learn(sample)
 
     with pytest.raises(ValueError, match=r"River 0\.1"):
-        model.restore(model.state() | {"river": "0.1"})
+        predictor.restore(predictor.state() | {"river": "0.1"})

@@ -1,11 +1,15 @@
 import logging
+from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 
 from builders import live_settings
+from damaged_states import damaged
 from learning_worlds import LinearWorld
 from lodestar_extproc.learning import checkpoint
+from lodestar_extproc.learning.auto_predictor import AutoPredictor
 from lodestar_extproc.learning.checkpoint import (
     CheckpointError,
     read_checkpoint,
@@ -16,6 +20,7 @@ from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.trust import Trust
 
+INPUTS = Path(__file__).parent / "inputs"
 STATE = {"a": [1.5, 0.1 + 0.2], "b": {"c": None}}
 
 
@@ -111,11 +116,11 @@ def test_a_file_that_does_not_fit_is_set_aside_with_a_warning(path, damage, monk
     assert "starting cold" in caplog.text
 
 
-def test_another_models_file_is_not_used(path, caplog):
+def test_another_predictors_file_is_not_used(path, caplog):
     write_checkpoint(path, "mlp", {"bundle": None})
 
     assert not warm_start(path, "engine", a_learner())
-    assert "its model is 'mlp', not 'engine'" in caplog.text
+    assert "its predictor is 'mlp', not 'engine'" in caplog.text
 
 
 def test_a_state_that_the_learner_refuses_is_a_cold_start(path, caplog):
@@ -125,3 +130,50 @@ def test_a_state_that_the_learner_refuses_is_a_cold_start(path, caplog):
     assert not warm_start(path, "engine", learner)
     assert learner.status().n_samples == 0
     assert orjson.loads(path.with_name("pool.checkpoint.bad").read_bytes().splitlines()[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "new_predictor"),
+    [("engine", EnginePredictor), ("auto", lambda: AutoPredictor([EnginePredictor]))],
+)
+def test_what_version_0_1_0_wrote_is_read_and_written_as_it_was(name, new_predictor, path):
+    path.write_bytes((INPUTS / f"{name}_0_1_0.json").read_bytes())
+    learner = Learner(new_predictor(), Trust(live_settings()))
+    world = LinearWorld(("fast", "slow"), seed=7)
+
+    assert warm_start(path, name, learner)
+    # As that version predicted.
+    assert learner.predict(world.candidates().features, world.endpoints).ttft_s == pytest.approx(
+        [0.11570976476208733, 0.28589460007938466]
+    )
+    assert learner.status().n_samples == 60
+    write_checkpoint(path, name, learner.state())
+    assert path.read_bytes() == (INPUTS / f"{name}_0_1_0.json").read_bytes()
+
+
+def test_whatever_is_wrong_with_a_state_it_is_restored_or_refused_in_one_way():
+    world, learner = LinearWorld(("fast", "slow")), a_learner()
+    world.teach(learner, 60)
+    features = world.candidates().features
+    for state in damaged(learner.state()):
+        again = a_learner()
+        before = again.state()
+        try:
+            again.restore(state)
+        except ValueError:
+            assert again.state() == before
+        else:
+            assert not np.isnan(again.predict(features, world.endpoints).ttft_s).any()
+
+
+def test_a_prediction_of_no_time_is_a_cold_start(path, caplog):
+    world, learner = LinearWorld(), a_learner()
+    world.teach(learner, 60)
+    state = learner.state()
+    state["errors"]["fleet"][0] = [0.0, 0.0]
+    write_checkpoint(path, "engine", state)
+    again = a_learner()
+
+    assert not warm_start(path, "engine", again)
+    assert again.status().n_samples == 0
+    assert "no times: predicted 0.0" in caplog.text

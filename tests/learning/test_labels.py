@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from builders import live_settings
 from learning_worlds import LinearWorld
 from lodestar_extproc.features import Feature
 from lodestar_extproc.learning.auto_predictor import AutoPredictor
@@ -44,7 +45,7 @@ def test_a_label_is_bounded_and_nothing_else_of_its_sample_changes():
 
 def test_a_sample_is_checked_before_anything_learns_of_it():
     world = LinearWorld()
-    learner = Learner(AutoPredictor([EnginePredictor]), Trust())
+    learner = Learner(AutoPredictor([EnginePredictor]), Trust(live_settings()))
     world.teach(learner, 20)
     before = learner.state()
     learner.learn(a_sample(ttft_s=-1.0))

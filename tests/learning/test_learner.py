@@ -16,8 +16,10 @@ from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.learning.trust import Trust
 
 
-def a_learner(model=None, **limits):
-    return Learner(EnginePredictor() if model is None else model, Trust(live_settings(**limits)))
+def a_learner(predictor=None, **limits):
+    return Learner(
+        EnginePredictor() if predictor is None else predictor, Trust(live_settings(**limits))
+    )
 
 
 def reason(learner, world):
@@ -137,7 +139,7 @@ def test_a_label_that_is_no_time_is_counted_and_not_learned(label):
     assert learner.status().rejected == 1
 
 
-class BrokenModel(EnginePredictor):
+class BrokenPredictor(EnginePredictor):
     """Learns, and answers with NaN."""
 
     def predict(self, features, endpoints):
@@ -148,8 +150,8 @@ class BrokenModel(EnginePredictor):
         return float("nan")
 
 
-def test_a_model_that_answers_nan_is_not_trusted():
-    world, learner = LinearWorld(), a_learner(BrokenModel(), burn_in_samples=10)
+def test_a_predictor_that_answers_nan_is_not_trusted():
+    world, learner = LinearWorld(), a_learner(BrokenPredictor(), burn_in_samples=10)
     world.teach(learner, 100)
 
     assert learner.status().n_samples == 100

@@ -32,41 +32,41 @@ class Apprentice(Executor):
         future.set_result(fn(*args))
 
 
-def taught(model, world, n):
+def taught(predictor, world, n):
     for sample in world.samples(n):
-        model.learn(sample)
+        predictor.learn(sample)
 
 
-def predict(model, world, candidates):
-    return model.predict(candidates.features, world.endpoints).ttft_s
+def predict(predictor, world, candidates):
+    return predictor.predict(candidates.features, world.endpoints).ttft_s
 
 
 def test_predicts_by_the_old_network_while_the_next_is_trained():
     apprentice, world = Apprentice(), LinearWorld()
-    model = MLPPredictor(
+    predictor = MLPPredictor(
         random.Random(0), live_settings(mlp_retrain_samples=200), start_executor=lambda: apprentice
     )
     candidates = world.candidates()
-    taught(model, world, 200)
-    assert not model.is_trained
+    taught(predictor, world, 200)
+    assert not predictor.is_trained
     apprentice.work()
-    taught(model, world, 200)
-    assert model.is_trained
-    first = predict(model, world, candidates)
-    assert (predict(model, world, candidates) == first).all()
+    taught(predictor, world, 200)
+    assert predictor.is_trained
+    first = predict(predictor, world, candidates)
+    assert (predict(predictor, world, candidates) == first).all()
     assert len(apprentice.jobs) == 1
 
     apprentice.work()
-    taught(model, world, 1)
-    assert (predict(model, world, candidates) != first).any()
+    taught(predictor, world, 1)
+    assert (predict(predictor, world, candidates) != first).any()
 
 
 def test_trains_one_network_at_a_time():
     apprentice, world = Apprentice(), LinearWorld()
-    model = MLPPredictor(
+    predictor = MLPPredictor(
         random.Random(0), live_settings(mlp_retrain_samples=50), start_executor=lambda: apprentice
     )
-    taught(model, world, 500)
+    taught(predictor, world, 500)
 
     assert len(apprentice.jobs) == 1
 
@@ -78,20 +78,20 @@ def test_a_failed_training_keeps_the_network_and_starts_a_new_process_for_the_ne
         started.append(TrainingInPlace() if not started else Apprentice())
         return started[-1]
 
-    model = MLPPredictor(
+    predictor = MLPPredictor(
         random.Random(0), live_settings(mlp_retrain_samples=200), start_executor=start
     )
-    taught(model, world, 200)
+    taught(predictor, world, 200)
     candidates = world.candidates()
-    before = predict(model, world, candidates)
-    model._training._executor = broken = Apprentice()
-    taught(model, world, 200)
+    before = predict(predictor, world, candidates)
+    predictor._training._executor = broken = Apprentice()
+    taught(predictor, world, 200)
     broken.jobs[0][0].set_exception(BrokenProcessPool("killed"))
-    taught(model, world, 200)
+    taught(predictor, world, 200)
 
-    assert model.failed_trainings == 1
+    assert predictor.failed_trainings == 1
     assert broken.shut_down
-    assert (predict(model, world, candidates) == before).all()
+    assert (predict(predictor, world, candidates) == before).all()
     assert len(started) == 2
     assert len(started[1].jobs) == 1
 
@@ -99,27 +99,27 @@ def test_a_failed_training_keeps_the_network_and_starts_a_new_process_for_the_ne
 def test_a_pool_that_refuses_work_is_a_failed_training():
     dead = ProcessPoolExecutor(1)
     dead.shutdown()
-    model = MLPPredictor(
+    predictor = MLPPredictor(
         random.Random(0), live_settings(mlp_retrain_samples=10), start_executor=lambda: dead
     )
-    taught(model, LinearWorld(), 10)
+    taught(predictor, LinearWorld(), 10)
 
-    assert model.failed_trainings == 1
-    assert not model.is_trained
+    assert predictor.failed_trainings == 1
+    assert not predictor.is_trained
 
 
 def test_inputs_beyond_the_trained_range_predict_as_at_its_edge():
     world = LinearWorld()
-    model = MLPPredictor(
+    predictor = MLPPredictor(
         random.Random(0), live_settings(mlp_retrain_samples=300), start_executor=TrainingInPlace
     )
-    taught(model, world, 300)
+    taught(predictor, world, 300)
     features = world.candidates().features
     features.values[:, 8:] = 1e8
-    far = model.predict(features, world.endpoints).ttft_s
+    far = predictor.predict(features, world.endpoints).ttft_s
     features.values[:, 8:] = 1e9
 
-    assert (model.predict(features, world.endpoints).ttft_s == far).all()
+    assert (predictor.predict(features, world.endpoints).ttft_s == far).all()
     assert np.isfinite(far).all()
 
 
@@ -131,19 +131,19 @@ def test_trains_in_a_process_of_its_own_that_steps_back_and_ends():
     with training_process() as executor:
         elsewhere = executor.submit(where_and_how_nice)
         world = LinearWorld()
-        model = MLPPredictor(
+        predictor = MLPPredictor(
             random.Random(0),
             live_settings(mlp_retrain_samples=300),
             start_executor=lambda: executor,
         )
-        taught(model, world, 300)
+        taught(predictor, world, 300)
         deadline = time.monotonic() + 50
-        while not model.is_trained and time.monotonic() < deadline:
+        while not predictor.is_trained and time.monotonic() < deadline:
             time.sleep(0.05)
-            taught(model, world, 1)
+            taught(predictor, world, 1)
         pid, niceness = elsewhere.result()
 
-        assert model.is_trained
+        assert predictor.is_trained
         assert pid != os.getpid()
         assert niceness >= 10
     with pytest.raises(ProcessLookupError):
@@ -151,7 +151,7 @@ def test_trains_in_a_process_of_its_own_that_steps_back_and_ends():
 
 
 def test_closing_without_a_training_starts_no_process():
-    model = MLPPredictor(
+    predictor = MLPPredictor(
         random.Random(0), live_settings(), start_executor=lambda: pytest.fail("started")
     )
-    model.close()
+    predictor.close()

@@ -1,4 +1,4 @@
-"""Every model of TTFT passes the one list of checks."""
+"""Every predictor of TTFT passes the one list of checks."""
 
 import random
 
@@ -32,7 +32,7 @@ def an_auto():
     return AutoPredictor([EnginePredictor, BayesianLinearPredictor])
 
 
-NEW_MODEL = {
+NEW_PREDICTOR = {
     "engine": EnginePredictor,
     "bayesian_linear": BayesianLinearPredictor,
     "residual": a_residual,
@@ -47,21 +47,21 @@ NOT_CLAIMED = {
 
 
 @pytest.mark.parametrize("check", predictor_checks.CHECKS)
-@pytest.mark.parametrize("model", NEW_MODEL)
-def test_model(model, check):
-    if (model, check) in NOT_CLAIMED:
-        pytest.skip(NOT_CLAIMED[model, check])
-    predictor_checks.CHECKS[check](NEW_MODEL[model])
+@pytest.mark.parametrize("predictor", NEW_PREDICTOR)
+def test_predictor(predictor, check):
+    if (predictor, check) in NOT_CLAIMED:
+        pytest.skip(NOT_CLAIMED[predictor, check])
+    predictor_checks.CHECKS[check](NEW_PREDICTOR[predictor])
 
 
-@pytest.mark.parametrize("model", NEW_MODEL)
-def test_four_fifths_of_what_comes_lies_in_the_interval(model):
-    learner = Learner(NEW_MODEL[model](), Trust(live_settings()))
+@pytest.mark.parametrize("predictor", NEW_PREDICTOR)
+def test_four_fifths_of_what_comes_lies_in_the_interval(predictor):
+    learner = Learner(NEW_PREDICTOR[predictor](), Trust(live_settings()))
     LinearWorld(("fast", "slow", "slow")).teach(learner, 900)
 
     assert learner.status().coverage_ratio == pytest.approx(0.8, abs=0.1)
 
 
-def test_every_model_that_may_be_configured_is_checked():
-    assert set(NEW_MODEL) == set(PREDICTORS)
-    assert all(new_predictor().name == name for name, new_predictor in NEW_MODEL.items())
+def test_every_predictor_that_may_be_configured_is_checked():
+    assert set(NEW_PREDICTOR) == set(PREDICTORS)
+    assert all(new_predictor().name == name for name, new_predictor in NEW_PREDICTOR.items())

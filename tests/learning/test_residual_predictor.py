@@ -43,42 +43,44 @@ class Apprentice(Executor):
         future.set_result(fn(*args))
 
 
-def a_model(executor=TrainingInPlace, **changes):
+def a_predictor(executor=TrainingInPlace, **changes):
     return ResidualPredictor(random.Random(0), start_executor=executor, **changes)
 
 
-def taught(model, world, n):
+def taught(predictor, world, n):
     for sample in world.samples(n):
-        model.learn(sample)
-    return model
+        predictor.learn(sample)
+    return predictor
 
 
 @pytest.fixture(scope="module")
-def models():
-    """The engine model and this one, of the same samples of a bent world."""
-    return taught(EnginePredictor(), BentWorld(), 1500), taught(a_model(), BentWorld(), 1500)
+def predictors():
+    """The engine predictor and this one, of the same samples of a bent world."""
+    return taught(EnginePredictor(), BentWorld(), 1500), taught(a_predictor(), BentWorld(), 1500)
 
 
-def test_removes_an_error_that_the_engine_model_cannot_express(models):
-    engine, model = models
+def test_removes_an_error_that_the_engine_predictor_cannot_express(predictors):
+    engine, predictor = predictors
 
     assert BentWorld(seed=1).error_ratio(engine) > 0.12
-    assert BentWorld(seed=1).error_ratio(model) < 0.75 * BentWorld(seed=1).error_ratio(engine)
-    assert model.weight > 0.6
+    assert BentWorld(seed=1).error_ratio(predictor) < 0.75 * BentWorld(seed=1).error_ratio(engine)
+    assert predictor.weight > 0.6
 
 
 def test_does_no_harm_where_there_is_nothing_to_learn():
     engine = taught(EnginePredictor(), LinearWorld(), 1500)
-    model = taught(a_model(), LinearWorld(), 1500)
+    predictor = taught(a_predictor(), LinearWorld(), 1500)
 
-    assert model.weight < 0.3
-    assert LinearWorld(seed=1).error_ratio(model) < 1.1 * LinearWorld(seed=1).error_ratio(engine)
+    assert predictor.weight < 0.3
+    assert LinearWorld(seed=1).error_ratio(predictor) < 1.1 * LinearWorld(seed=1).error_ratio(
+        engine
+    )
 
 
-def test_what_a_request_adds_stays_the_engine_models(models):
-    world, (engine, model) = BentWorld(), models
+def test_what_a_request_adds_stays_the_engine_predictors(predictors):
+    world, (engine, predictor) = BentWorld(), predictors
     features = world.candidates().features
-    corrected, plain = (m.predict(features, world.endpoints) for m in (model, engine))
+    corrected, plain = (m.predict(features, world.endpoints) for m in (predictor, engine))
 
     assert (corrected.ttft_s != plain.ttft_s).any()
     assert (corrected.service_s == plain.service_s).all()
@@ -119,34 +121,34 @@ class TestSkill:
         assert skill.weight == 0
 
 
-def test_trees_that_turned_false_lose_their_word(models):
-    model = a_model(Apprentice)  # so they learn no more
-    model.restore(models[1].state())
-    assert model.weight > 0.6
-    taught(model, LinearWorld(seed=2), 1500)
+def test_trees_that_turned_false_lose_their_word(predictors):
+    predictor = a_predictor(Apprentice)  # so they learn no more
+    predictor.restore(predictors[1].state())
+    assert predictor.weight > 0.6
+    taught(predictor, LinearWorld(seed=2), 1500)
 
-    assert model.weight < 0.2
+    assert predictor.weight < 0.2
 
 
 def test_trains_elsewhere_and_predicts_by_the_last_trees_meanwhile():
     apprentice = Apprentice()
-    model, world = a_model(lambda: apprentice, batch_samples=200), BentWorld()
-    taught(model, world, 700)
-    assert model._forest is None
+    predictor, world = a_predictor(lambda: apprentice, batch_samples=200), BentWorld()
+    taught(predictor, world, 700)
+    assert predictor._forest is None
     assert len(apprentice.jobs) == 1
     apprentice.work()
-    taught(model, world, 1)
+    taught(predictor, world, 1)
 
-    assert model._forest is not None
+    assert predictor._forest is not None
     assert len(apprentice.jobs) == 1  # with what came meanwhile
     assert len(apprentice.jobs[0][2][1]) == 501
 
 
 def test_samples_that_wait_for_a_training_are_bounded():
     apprentice = Apprentice()
-    model = taught(a_model(lambda: apprentice, batch_samples=10), LinearWorld(), 2500)
+    predictor = taught(a_predictor(lambda: apprentice, batch_samples=10), LinearWorld(), 2500)
 
-    assert len(model._waiting) == MAX_WAITING_SAMPLES
+    assert len(predictor._waiting) == MAX_WAITING_SAMPLES
 
 
 def test_a_failed_training_leaves_the_last_trees_and_the_next_begins_again():
@@ -156,22 +158,22 @@ def test_a_failed_training_leaves_the_last_trees_and_the_next_begins_again():
         started.append(Apprentice())
         return started[-1]
 
-    model, world = a_model(start, batch_samples=100), LinearWorld()
-    taught(model, world, 100)
+    predictor, world = a_predictor(start, batch_samples=100), LinearWorld()
+    taught(predictor, world, 100)
     started[0].jobs[0][0].set_exception(RuntimeError("killed"))
-    taught(model, world, 100)
+    taught(predictor, world, 100)
 
     assert len(started) == 2
     assert len(started[1].jobs) == 1
 
 
 def test_trees_grow_in_a_process_of_their_own():
-    model = ResidualPredictor(random.Random(0), batch_samples=100)
-    taught(model, LinearWorld(), 100)
+    predictor = ResidualPredictor(random.Random(0), batch_samples=100)
+    taught(predictor, LinearWorld(), 100)
     deadline = time.monotonic() + 50
-    while model._forest is None and time.monotonic() < deadline:
+    while predictor._forest is None and time.monotonic() < deadline:
         time.sleep(0.05)
-        taught(model, LinearWorld(), 1)
-    model.close()
+        taught(predictor, LinearWorld(), 1)
+    predictor.close()
 
-    assert model._forest is not None
+    assert predictor._forest is not None

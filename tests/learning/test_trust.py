@@ -44,7 +44,7 @@ def test_burn_in_lasts_as_long_as_it_says():
     assert verdicts(trust, 50) == [Reason.MODEL] * 3
 
 
-def test_a_model_without_a_sample_is_never_trusted():
+def test_a_predictor_without_a_sample_is_never_trusted():
     assert verdicts(Trust(live_settings(burn_in_samples=0)), 0) == [Reason.BURN_IN] * 3
 
 
@@ -60,7 +60,7 @@ def test_trust_is_lost_above_the_limit_and_regained_only_well_below():
     assert trust.reason(1000) is Reason.MODEL
 
 
-def test_a_model_no_better_than_the_median_is_not_trusted():
+def test_a_predictor_no_better_than_the_median_is_not_trusted():
     trust, errors = a_trust_that_saw_the_world(trust_max_error_ratio=0.5), LiveErrors()
     for _ in range(200):
         errors.record(FIRST, 1.4, 1.0)

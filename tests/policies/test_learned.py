@@ -18,7 +18,7 @@ from lodestar_extproc.policies.learned import Learned
 
 
 class AlwaysLast:
-    """A fallback whose choice is easily told from a model's."""
+    """A fallback whose choice is easily told from a predictor's."""
 
     name = "always_last"
 
@@ -48,8 +48,10 @@ def a_policy(learner=None, cost=None, exploration_ratio=0.0):
     return Learned(learner, cost or Externality(live_settings()), AlwaysLast(), live)
 
 
-def a_taught_learner(world, n=200, model=None, **limits):
-    learner = Learner(EnginePredictor() if model is None else model, Trust(live_settings(**limits)))
+def a_taught_learner(world, n=200, predictor=None, **limits):
+    learner = Learner(
+        EnginePredictor() if predictor is None else predictor, Trust(live_settings(**limits))
+    )
     world.teach(learner, n)
     return learner
 
@@ -59,7 +61,7 @@ def a_world(*accelerators):
     return LinearWorld(accelerators or ("fast", "fast", "slow"), noise=0.1)
 
 
-def test_the_fallback_decides_in_burn_in_and_the_model_after():
+def test_the_fallback_decides_in_burn_in_and_the_predictor_after():
     world = a_world()
     learner = a_taught_learner(world, 49, burn_in_samples=50)
     policy = a_policy(learner)
@@ -73,7 +75,7 @@ def test_the_fallback_decides_in_burn_in_and_the_model_after():
     assert {r.order[0] for r in after} == {0, 1}
 
 
-def test_the_models_choice_is_the_one_that_goes_out():
+def test_the_predictors_choice_is_the_one_that_goes_out():
     world, learner = a_world(), None
     learner = a_taught_learner(world)
     policy = a_policy(learner, GreedyTTFT())
@@ -116,7 +118,7 @@ def test_every_decision_is_counted_as_it_was_made(n_taught):
     assert all(service_s > 0 for _, service_s in ledger.routes)
 
 
-def test_an_untrusted_model_does_not_decide():
+def test_an_untrusted_predictor_does_not_decide():
     world = a_world()
     learner = a_taught_learner(world)
     for sample in world.samples(100):
@@ -127,7 +129,7 @@ def test_an_untrusted_model_does_not_decide():
     assert ranking.order == (2, 1, 0)
 
 
-def test_the_fallback_decides_where_the_model_would_choose_an_endpoint_in_doubt():
+def test_the_fallback_decides_where_the_predictor_would_choose_an_endpoint_in_doubt():
     world = a_world("fast", "slow", "slow")
     learner = a_taught_learner(world, 600)
     policy = a_policy(learner, GreedyTTFT())
@@ -169,7 +171,7 @@ def test_a_strange_candidate_that_is_not_chosen_does_not_matter():
     assert ranking.order[-1] == 1
 
 
-class NaNModel(EnginePredictor):
+class NaNPredictor(EnginePredictor):
     def predict(self, features, endpoints):
         sound = super().predict(features, endpoints)
         return Estimate(sound.ttft_s * np.nan, *(sound.service_s,) * 2, sound.s_per_ktoken)
@@ -177,7 +179,7 @@ class NaNModel(EnginePredictor):
 
 def test_nan_never_decides():
     world = a_world()
-    policy = a_policy(a_taught_learner(world, model=NaNModel(), trust_max_error_ratio=1e12))
+    policy = a_policy(a_taught_learner(world, predictor=NaNPredictor(), trust_max_error_ratio=1e12))
     ranking = policy.rank(world.candidates(), RNG)
 
     assert ranking.reason is Reason.UNTRUSTED

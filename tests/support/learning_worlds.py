@@ -1,4 +1,4 @@
-"""Fleets whose TTFT follows a known law, and the worked decision of docs/learning.md."""
+"""Fleets whose TTFT follows a known law, and a worked decision."""
 
 from __future__ import annotations
 
@@ -148,13 +148,13 @@ class LinearWorld:
             predicted = learner.predict(candidates.features, self.endpoints)
             learner.learn(self.observe(candidates, index, float(predicted.ttft_s[index])))
 
-    def error_ratio(self, model, n: int = 200, among=None) -> float:
-        """Median relative error of *model* against the truth."""
+    def error_ratio(self, predictor, n: int = 200, among=None) -> float:
+        """Median relative error of *predictor* against the truth."""
         errors = []
         for _ in range(n):
             candidates = self.candidates()
             truth = self.ttft_s(candidates)
-            predicted = model.predict(candidates.features, self.endpoints).ttft_s
+            predicted = predictor.predict(candidates.features, self.endpoints).ttft_s
             errors.append((abs(predicted - truth) / truth)[list(among or range(len(truth)))])
         return float(np.median(errors))
 

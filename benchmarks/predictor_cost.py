@@ -1,9 +1,9 @@
-"""What each model of TTFT costs the event loop: CPU time of a prediction and of a sample.
+"""What each predictor of TTFT costs the event loop: CPU time of a prediction and of a sample.
 
 Rows come from a simulated run of the learned policy on 8 endpoints. Batch trainings are left out:
 they have a process of their own.
 
-    python benchmarks/model_cost.py
+    python benchmarks/predictor_cost.py
 """
 
 from __future__ import annotations
@@ -92,24 +92,24 @@ def cost_us(work: Callable[[Any], object], items: Sequence[Any]) -> float:
 def measure(name: str, seen: Samples) -> tuple[float, float]:
     """CPU time of a prediction and of a sample, µs."""
     trainer = Trainer()
-    model = new_predictor(
+    predictor = new_predictor(
         LiveSettings(PoolSettings(predictor=name)), random.Random(1), lambda: trainer
     )
     for sample in seen.samples[:N_TAUGHT]:
-        model.learn(sample)
+        predictor.learn(sample)
     trainer.stopped = True
     asked = [
         (d.candidates.features, d.candidates.snapshot.endpoints) for d in seen.decisions[-300:]
     ]
     return (
-        cost_us(lambda each: model.predict(*each), asked),
-        cost_us(model.learn, seen.samples[N_TAUGHT : N_TAUGHT + 300]),
+        cost_us(lambda each: predictor.predict(*each), asked),
+        cost_us(predictor.learn, seen.samples[N_TAUGHT : N_TAUGHT + 300]),
     )
 
 
 def main() -> None:
-    """Print a row a model."""
-    table = Table("model", box=None)
+    """Print a row a predictor."""
+    table = Table("predictor", box=None)
     for column in ("prediction, 8 endpoints, µs", "sample, µs"):
         table.add_column(column, justify="right")
     with threadpool_limits(1):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import orjson
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from virtual_chats import VirtualChats
+
 from lodestar_extproc.evaluation.chats import MIXES, ChatKind, Chats
 from lodestar_extproc.evaluation.load import request_body
-from lodestar_extproc.evaluation.virtual_chats import VirtualChats
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
 from lodestar_extproc.simulator.engine import Engine
 from lodestar_extproc.simulator.instances import ServingOptions, serving
