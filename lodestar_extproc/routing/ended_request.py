@@ -38,7 +38,10 @@ class Ending(StrEnum):
 
 
 class Label(StrEnum):
-    """What a request's time to first token teaches, or why it teaches nothing."""
+    """What a request's time to first token teaches, or why it teaches nothing.
+
+    It is said of every request, also where the pool's policy has no use for it.
+    """
 
     FIRST_TOKEN = auto()
     """It was learned when the first token passed."""
@@ -196,20 +199,21 @@ def ended_request(
         shadow: as above.
         sees_first_tokens: whether first tokens are seen here; else the access log times them.
     """
+    ending = ending_of(completion)
+    used = ending is not Ending.UNUSED
     served, ttft_s = completion.served, completion.ttft_s
     if not decision.candidates.request.streaming:
         ttft_s = None
-    n_failed = 0 if shadow or completion.attempts is None else completion.attempts - 1
+    n_failed = (completion.attempts or 1) - 1 if used and not shadow else 0
     if first_token is not None:
         served, ttft_s = served or first_token.served, first_token.ttft_s
         n_failed = 0 if first_token.failed else n_failed
     tried = decision.addresses[:n_failed] if n_failed > 0 else ()
-    ending = ending_of(completion)
     return EndedRequest(
         decision,
         first_token,
         completion,
-        ending is not Ending.UNUSED,
+        used,
         ending,
         served,
         ttft_s,

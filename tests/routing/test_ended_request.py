@@ -265,6 +265,7 @@ def test_what_nobody_heeds_has_no_retries():
 
     assert pool.recorder.first_tokens[0].failed == ()
     assert pool.end(served=pool.third, attempts=3).failed == ()
+    assert Pool().end(decision_id="", request_id="r", attempts=3).failed == ()
 
 
 # -- one record --
