@@ -32,16 +32,7 @@ import envoy_data_plane.envoy.type.v3 as type_v3
 from envoy_data_plane.google.protobuf import Any as AnyMessage
 from envoy_data_plane.google.protobuf import Struct
 
-from lodestar_extproc.names import (
-    DECISION_ID,
-    DESTINATION,
-    METADATA_NAMESPACE,
-    TAG_DECISION,
-    TAG_DURATION,
-    TAG_FLAGS,
-    TAG_REQUEST_ID,
-    TAG_TTFT,
-)
+from lodestar_extproc import names
 
 POOL = "engines"
 LODESTAR = "lodestar"
@@ -49,11 +40,11 @@ BUFFER_BYTES = 32 * 2**20
 MANY = 65_536
 TAGS = MappingProxyType(
     {
-        TAG_TTFT: "%COMMON_DURATION(US_TX_BEG:US_RX_BODY_BEG:us)%",
-        TAG_DURATION: "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
-        TAG_DECISION: f"%DYNAMIC_METADATA({METADATA_NAMESPACE}:{DECISION_ID})%",
-        TAG_REQUEST_ID: "%REQ(X-REQUEST-ID)%",
-        TAG_FLAGS: "%RESPONSE_FLAGS%",
+        names.TAG_TTFT: "%COMMON_DURATION(US_TX_BEG:US_RX_BODY_BEG:us)%",
+        names.TAG_DURATION: "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
+        names.TAG_DECISION: f"%DYNAMIC_METADATA({names.METADATA_NAMESPACE}:{names.DECISION_ID})%",
+        names.TAG_REQUEST_ID: "%REQ(X-REQUEST-ID)%",
+        names.TAG_FLAGS: "%RESPONSE_FLAGS%",
     }
 )
 
@@ -168,11 +159,7 @@ def _decide() -> ext_proc.ExternalProcessor:
         failure_mode_allow=True,
         request_attributes=["xds.cluster_name"],
         route_cache_action=ext_proc.ExternalProcessorRouteCacheAction.RETAIN,
-        metadata_options=ext_proc.MetadataOptions(
-            receiving_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
-                untyped=[METADATA_NAMESPACE]
-            )
-        ),
+        metadata_options=ext_proc.MetadataOptions(receiving_namespaces=_our_metadata()),
     )
 
 
@@ -188,12 +175,12 @@ def _observe() -> ext_proc.ExternalProcessor:
         observability_mode=True,
         failure_mode_allow=True,
         response_attributes=["upstream.address", "response.code"],
-        metadata_options=ext_proc.MetadataOptions(
-            forwarding_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
-                untyped=[METADATA_NAMESPACE]
-            )
-        ),
+        metadata_options=ext_proc.MetadataOptions(forwarding_namespaces=_our_metadata()),
     )
+
+
+def _our_metadata() -> ext_proc.MetadataOptionsMetadataNamespaces:
+    return ext_proc.MetadataOptionsMetadataNamespaces(untyped=[names.METADATA_NAMESPACE])
 
 
 def _engines(engines: Sequence[tuple[str, str]], settings: Mapping[str, Any]) -> cluster_v3.Cluster:
@@ -239,7 +226,8 @@ def _engine(address: str, accelerator: str) -> endpoint_v3.LbEndpoint:
 
 def _override_host() -> override_host.OverrideHost:
     source = metadata_v3.MetadataKey(
-        key=METADATA_NAMESPACE, path=[metadata_v3.MetadataKeyPathSegment(key=DESTINATION)]
+        key=names.METADATA_NAMESPACE,
+        path=[metadata_v3.MetadataKeyPathSegment(key=names.DESTINATION)],
     )
     return override_host.OverrideHost(
         override_host_sources=[override_host.OverrideHostOverrideHostSource(metadata=source)],
