@@ -159,11 +159,7 @@ def _decide() -> ext_proc.ExternalProcessor:
         failure_mode_allow=True,
         request_attributes=["xds.cluster_name"],
         route_cache_action=ext_proc.ExternalProcessorRouteCacheAction.RETAIN,
-        metadata_options=ext_proc.MetadataOptions(
-            receiving_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
-                untyped=[names.METADATA_NAMESPACE]
-            )
-        ),
+        metadata_options=ext_proc.MetadataOptions(receiving_namespaces=_our_metadata()),
     )
 
 
@@ -179,12 +175,12 @@ def _observe() -> ext_proc.ExternalProcessor:
         observability_mode=True,
         failure_mode_allow=True,
         response_attributes=["upstream.address", "response.code"],
-        metadata_options=ext_proc.MetadataOptions(
-            forwarding_namespaces=ext_proc.MetadataOptionsMetadataNamespaces(
-                untyped=[names.METADATA_NAMESPACE]
-            )
-        ),
+        metadata_options=ext_proc.MetadataOptions(forwarding_namespaces=_our_metadata()),
     )
+
+
+def _our_metadata() -> ext_proc.MetadataOptionsMetadataNamespaces:
+    return ext_proc.MetadataOptionsMetadataNamespaces(untyped=[names.METADATA_NAMESPACE])
 
 
 def _engines(engines: Sequence[tuple[str, str]], settings: Mapping[str, Any]) -> cluster_v3.Cluster:

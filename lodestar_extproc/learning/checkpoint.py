@@ -92,7 +92,7 @@ def warm_start(path: Path, predictor: str, learner: Restorable) -> bool:
 
     A file that cannot be used is kept beside it as `.bad`, with a warning that says why.
     """
-    if not path.exists():
+    if not path.is_file():
         return False
     try:
         learner.restore(read_checkpoint(path, predictor))

@@ -94,9 +94,17 @@ class PoolUpkeep:
         return None if path is None else Path(path)
 
     def restore(self) -> None:
-        """Take up what was learned before a restart, if there is anything."""
+        """Take up what was learned before, if there is anything; what cannot be read is told."""
         path = self._checkpoint_path
-        if path is not None and warm_start(path, self._predictor_name, self._router.learner):
+        if path is None:
+            return
+        try:
+            warm = warm_start(path, self._predictor_name, self._router.learner)
+        except OSError as error:
+            # It is there, and can be neither read nor set aside: no reason to stop serving.
+            _log.warning("pool %s: checkpoint %s not taken up: %s", self._pool.name, path, error)
+            return
+        if warm:
             _log.info("pool %s: starting warm from %s", self._pool.name, path)
 
     def save(self) -> None:

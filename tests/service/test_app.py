@@ -214,6 +214,18 @@ async def test_another_checkpoint_is_taken_up_and_what_was_learned_is_kept_in_th
     assert read_checkpoint(new, "engine")["n_learned"] == 30
 
 
+async def test_a_reload_that_names_a_folder_as_checkpoint_leaves_it_and_goes_on(tmp_path, caplog):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = written(tmp_path, policy="random")
+    async with Running(path) as running:
+        written(tmp_path, policy="least_request", checkpoint_path=str(folder))
+        await running.policy_becomes("least_request")
+        assert (await running.get("/ready"))[0] == 200
+    assert folder.is_dir()
+    assert f"checkpoint {folder} not written" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [({"polcy": "learned"}, "did you mean policy"), ({"policy": "magic"}, "magic")],
