@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.features import FeatureMatrix, extract, uncached_prompt_tokens
+from lodestar_extproc.fleet.demand import DemandSnapshot
 from lodestar_extproc.request import InferenceRequest
 
 
@@ -25,6 +26,7 @@ class Candidates:
         adapter_effort: [n_endpoints], 0 where the request's adapter runs, to 1; None without one.
         tpot_s: [n_endpoints], predicted, NaN where unknown; None for a request without a bound.
         tpot_slo_s: the bound on it.
+        demand: what the pool is asked for besides; None where no policy reads it.
     """
 
     request: InferenceRequest
@@ -35,6 +37,7 @@ class Candidates:
     adapter_effort: FloatArray | None = None
     tpot_s: FloatArray | None = None
     tpot_slo_s: float | None = None
+    demand: DemandSnapshot | None = None
     _features: FeatureMatrix = field(init=False, repr=False, compare=False)
 
     @property

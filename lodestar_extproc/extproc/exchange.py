@@ -40,6 +40,7 @@ from lodestar_extproc.extproc.transitions import (
     manner_of,
 )
 from lodestar_extproc.extproc.verdict import Verdict
+from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
 
@@ -161,13 +162,13 @@ class Exchange:
 
     def _route(self, event: Event, content: bytes | None, n_bytes: int) -> tuple[Reply, ...]:
         try:
-            router = self._overrides.find(self._routers, self._opening.pool)
+            router, policy = self._overrides.find(self._routers, self._opening.pool)
         except (UnknownPool, ValueError):
             return (*self._pass(event, Verdict.BAD_ROUTE), *self._held(event, content))
         settings = router.settings
         self._tests_conformance = settings.conformance_headers
         try:
-            return self._decide(router, event, content, n_bytes)
+            return self._decide(router, policy, event, content, n_bytes)
         except body.InvalidRequest as error:
             return self._reject(refusals.invalid_request(str(error)))
         except Overloaded as error:
@@ -180,7 +181,12 @@ class Exchange:
             return self._pass(event, Verdict.NO_ENDPOINT)
 
     def _decide(
-        self, router: PoolRouter, event: Event, content: bytes | None, n_bytes: int
+        self,
+        router: PoolRouter,
+        policy: Policy | None,
+        event: Event,
+        content: bytes | None,
+        n_bytes: int,
     ) -> tuple[Reply, ...]:
         """The choice, and the body with it where Envoy is to get one from here."""
         request, to_send = self._request.read(
@@ -191,6 +197,7 @@ class Exchange:
             request_id=self._request.request_id,
             at_s=event.at_s,
             subset=self._request.subset(router.settings),
+            policy=policy,
         )
         choice = self._choice(event, self.decision, router.settings)
         if self._opening.holds_requests:

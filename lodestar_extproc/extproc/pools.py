@@ -8,6 +8,7 @@ from typing import Protocol
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc.observation import AnswerRouters
+from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.routers import UnknownPool
 
@@ -29,6 +30,7 @@ class PoolRouter(Protocol):
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
+        policy: Policy | None = None,
     ) -> Decision: ...
 
 
@@ -38,7 +40,9 @@ class PoolRouters(AnswerRouters, Protocol):
     @property
     def headers(self) -> frozenset[str]: ...
 
-    def get(self, pool: str | None, policy: str | None, cost: str | None) -> PoolRouter: ...
+    def get(self, pool: str | None) -> PoolRouter: ...
+
+    def override(self, pool: str | None, policy: str | None, cost: str | None) -> Policy | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,10 @@ class Overrides:
     policy: str | None = None
     cost: str | None = None
 
-    def find(self, routers: PoolRouters, cluster: str | None) -> PoolRouter:
-        """By the route's own header, else by the cluster it leads to, else the only one.
+    def find(self, routers: PoolRouters, cluster: str | None) -> tuple[PoolRouter, Policy | None]:
+        """The pool's router, and what is to decide in place of its own policy (None: nothing).
+
+        By the route's own header, else by the cluster it leads to, else the only pool.
 
         Raises:
             UnknownPool: there is none of that name.
@@ -58,10 +64,13 @@ class Overrides:
         """
         if self.pool is None and cluster is not None:
             try:
-                return routers.get(cluster, self.policy, self.cost)
+                return self._of(routers, cluster)
             except UnknownPool:
                 pass
-        return routers.get(self.pool, self.policy, self.cost)
+        return self._of(routers, self.pool)
+
+    def _of(self, routers: PoolRouters, pool: str | None) -> tuple[PoolRouter, Policy | None]:
+        return routers.get(pool), routers.override(pool, self.policy, self.cost)
 
 
 NO_OVERRIDES = Overrides()

@@ -12,7 +12,7 @@ import numpy as np
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.predictor import Estimate
-from lodestar_extproc.policies.cost import Externality
+from lodestar_extproc.policies.cost import Externality, demand_of, utilisation
 
 GenerationTimes = Callable[[Sequence[Endpoint]], FloatArray]
 """Mean seconds from first token to end on the accelerator of each endpoint, [n]."""
@@ -26,7 +26,7 @@ class EndToEnd:
     Each of the n requests that generate there ends x seconds later, for a prefill shares their
     steps. The request's own answer takes G seconds on such an accelerator, whose endpoints spend
     the share U of their time on prefills; where that share is u, it takes (1-U)/(1-u) times as
-    long. U and u are the utilisation that `Externality` knows.
+    long. U and u are the utilisation that `Externality` prices.
 
     g = 1 prices end-to-end latency. For a given answer the time between tokens is G over its
     length: g above 1 gives TPOT more weight than TTFT.
@@ -38,6 +38,7 @@ class EndToEnd:
     """
 
     name = "end_to_end"
+    reads_demand = True
 
     def __init__(
         self, externality: Externality, generation_s: GenerationTimes, weight: float = 1.0
@@ -45,10 +46,6 @@ class EndToEnd:
         self._externality = externality
         self._generation_s = generation_s
         self._weight = weight
-
-    def arrived(self, candidates: Candidates) -> None:
-        """Count one arrival."""
-        self._externality.arrived(candidates)
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
         """Own time to the end, and what the request adds to others', [n]."""
@@ -59,15 +56,11 @@ class EndToEnd:
     def generation_s(self, candidates: Candidates) -> FloatArray:
         """Seconds the request's own answer will take from its first token to its end, [n]."""
         endpoints = candidates.snapshot.endpoints
-        free = 1.0 - self._externality.utilisation(candidates)
+        free = 1.0 - utilisation(demand_of(candidates))
         free_of = {kind: free[same].mean() for kind, same in _by_accelerator(endpoints).items()}
         usual = np.array([free_of[e.accelerator] for e in endpoints])
         taken_s: FloatArray = self._generation_s(endpoints) * usual / free
         return taken_s
-
-    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
-        """Count its service where it went."""
-        self._externality.routed(candidates, chosen, service_s)
 
 
 def _by_accelerator(endpoints: Sequence[Endpoint]) -> dict[str, list[int]]:

@@ -16,9 +16,10 @@ from lodestar_extproc.policies.cost import CostFunction
 from lodestar_extproc.policies.protocol import Policy, by_cost
 
 FEW_SAMPLES = 20.0
-"""An endpoint with fewer is explored."""
+"""An endpoint with fewer is explored. As many as `live_errors` judges an endpoint by."""
 SANE_RATIO, SANE_S = 2.0, 0.1
-"""Exploration costs a request at most this: twice the best predicted TTFT, and a little."""
+"""Exploration costs a request at most this: twice the best predicted TTFT, and a little. Set by
+judgement."""
 
 Choice = tuple[tuple[int, ...], Reason, float]
 """The order, who decided it and why, and the propensity of its first."""
@@ -50,6 +51,7 @@ class Learned:
         *,
         exploration_ratio: float = 0.0,
     ) -> None:
+        self.reads_demand = cost.reads_demand
         self._learner = learner
         self._cost_function = cost
         self._fallback = fallback
@@ -57,16 +59,18 @@ class Learned:
         self._well_known: tuple[Endpoint, ...] = ()
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
-        """Rank once a request: the cost function counts it as an arrival, its choice as made."""
         snapshot = candidates.snapshot
-        self._cost_function.arrived(candidates)
         prediction = self._learner.predict(candidates.features, snapshot.endpoints)
         order, reason, propensity = self._choose(candidates, prediction, rng)
-        best = order[0]
-        self._cost_function.routed(candidates, best, float(prediction.service_s[best]))
         if not self._learner.is_trained:
             return Ranking(order, reason, propensity=propensity)
         return Ranking(order, reason, prediction.ttft_s, propensity, prediction.service_s)
+
+    def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
+        if ranking.reason not in (Reason.MODEL, Reason.EXPLORATION):
+            self._fallback.dispatched(candidates, ranking)
+        elif self._exploration_ratio > 0 and not self._few_samples(candidates):
+            self._well_known = candidates.snapshot.endpoints
 
     def _choose(self, candidates: Candidates, prediction: Estimate, rng: random.Random) -> Choice:
         cost = self._cost(candidates, prediction)
@@ -109,14 +113,15 @@ class Learned:
         return (chosen, *rest), Reason.EXPLORATION, propensity
 
     def _little_known(self, candidates: Candidates, ttft_s: FloatArray) -> list[int]:
-        endpoints = candidates.snapshot.endpoints
-        # What was once well known stays so, until the fleet is another.
-        if self._exploration_ratio <= 0 or endpoints is self._well_known:
-            return []
-        n_samples = self._learner.n_samples(endpoints)
-        few = [i for i, n in enumerate(n_samples) if n < FEW_SAMPLES]
+        few = self._few_samples(candidates) if self._exploration_ratio > 0 else []
         if not few:
-            self._well_known = endpoints
             return []
         sane_s = SANE_RATIO * float(ttft_s.min()) + SANE_S
         return [i for i in few if ttft_s[i] <= sane_s]
+
+    def _few_samples(self, candidates: Candidates) -> list[int]:
+        endpoints = candidates.snapshot.endpoints
+        # What was once well known stays so, until the fleet is another.
+        if endpoints is self._well_known:
+            return []
+        return [i for i, n in enumerate(self._learner.n_samples(endpoints)) if n < FEW_SAMPLES]
