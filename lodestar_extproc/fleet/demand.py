@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,14 +17,13 @@ from lodestar_extproc.fleet.lost_prefixes import LostPrefixes
 from lodestar_extproc.request import InferenceRequest
 
 MEMORY_S = 30.0
-"""Time constant of the means: hundreds of requests where the queue has a price, and short beside the
-minutes in which traffic changes. Set by judgement."""
+"""Time constant of the means: hundreds of requests where the queue has a price, and short beside
+the minutes in which traffic changes. Set by judgement."""
 MIN_RUN_S = 1.0
 """A mean is taken to have run for so long at least: the first gap says little of a rate."""
 
 
-@dataclass(frozen=True, slots=True)
-class DemandSnapshot:
+class DemandSnapshot(NamedTuple):
     """A pool's demand as a request arrives, with that request and before it is sent.
 
     Attributes:
@@ -32,7 +31,8 @@ class DemandSnapshot:
         service_ratio: [n], seconds of service sent to each endpoint a second.
         asked_again_ratio: [n], of the tokens each cache loses to new prompts, those that are asked
             for again, 0 to 1; what this request asks for again is included.
-        missed_tokens: [n], what this request asks for again, by where it was lost.
+        missed_tokens: [n], what this request asks for again, by where it was lost; empty where
+            nothing was.
     """
 
     arrivals_per_s: float
@@ -43,7 +43,7 @@ class DemandSnapshot:
 
 def no_demand(n: int) -> DemandSnapshot:
     """What is known of *n* endpoints where nobody counted."""
-    return DemandSnapshot(0.0, np.zeros(n), np.zeros(n), (0.0,) * n)
+    return DemandSnapshot(0.0, np.zeros(n), np.zeros(n), ())
 
 
 class Demand:
@@ -82,8 +82,7 @@ class Demand:
         decay, start_up = self._decay(fleet.at_s), self._start_up(fleet.at_s)
         arrivals = self._arrivals * decay + 1.0 / MEMORY_S
         service = start_up * (self._service_of(fleet.endpoints) * decay)
-        missed = self._lost.missed_tokens(request, fleet.endpoints, matched_ratio)
-        again = self._lost.asked_again_ratio(fleet.endpoints, missed)
+        again, missed = self._lost.asked_again(request, fleet.endpoints, matched_ratio)
         return DemandSnapshot(arrivals * start_up, service, again, missed)
 
     def dispatch(

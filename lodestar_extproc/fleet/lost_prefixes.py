@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 
@@ -63,42 +64,42 @@ class LostPrefixes:
         self._ghosts = {a: g for a, g in self._ghosts.items() if a in stay}
         self._look_again_at_s = -math.inf
 
-    def missed_tokens(
+    def asked_again(
         self, request: InferenceRequest, endpoints: Sequence[Endpoint], matched_ratio: FloatArray
-    ) -> list[float]:
-        """What *request* would have found, had nothing been lost, by where it was lost, [n].
+    ) -> tuple[FloatArray, Sequence[float]]:
+        """Of the tokens lost to a prompt, those asked for again, 0 to 1, and *request*'s own, [n].
+
+        Its own, in tokens, are what it would have found had nothing been lost, where that was lost;
+        they count among the others. Empty where nothing was.
 
         Args:
             matched_ratio: [n], of its blocks those that each cache still holds, 0 to 1.
         """
-        hashes, ghosts = request.block_hashes, self._of(endpoints)
+        known = self._ghosts
+        ghosts = [known.get(e.address) for e in endpoints]
+        missed = self._missed_tokens(request, ghosts, matched_ratio)
+        shares = [
+            min(1.0, (ghost.missed_tokens + own) / ghost.placed_tokens)
+            if ghost is not None and ghost.placed_tokens
+            else 0.0
+            for ghost, own in zip(ghosts, missed or repeat(0.0), strict=False)
+        ]
+        return np.array(shares), missed
+
+    def _missed_tokens(
+        self, request: InferenceRequest, ghosts: Sequence[_Ghost | None], matched_ratio: FloatArray
+    ) -> Sequence[float]:
+        hashes = request.block_hashes
         if not hashes or request.tokens_per_block <= 0:
-            return [0.0] * len(ghosts)
+            return ()
         known = matched_blocks([None if g is None else g.index for g in ghosts], hashes)
         longest = max(known)
         # What any cache still holds is not lost to the fleet.
         missed_blocks = round(longest - float(matched_ratio.max()) * len(hashes))
         if missed_blocks <= 0:
-            return [0.0] * len(ghosts)
+            return ()
         missed_tokens = missed_blocks * request.tokens_per_block
         return [missed_tokens if n_blocks == longest else 0.0 for n_blocks in known]
-
-    def asked_again_ratio(
-        self, endpoints: Sequence[Endpoint], missed_tokens: Sequence[float]
-    ) -> FloatArray:
-        """Of the tokens lost to a prompt, those that will be asked for again, 0 to 1, [n].
-
-        Args:
-            missed_tokens: what the request to be decided misses, which counts.
-        """
-        return np.array(
-            [
-                min(1.0, (ghost.missed_tokens + missed) / ghost.placed_tokens)
-                if ghost is not None and ghost.placed_tokens
-                else 0.0
-                for ghost, missed in zip(self._of(endpoints), missed_tokens, strict=True)
-            ]
-        )
 
     def place(
         self,
@@ -113,22 +114,16 @@ class LostPrefixes:
 
         Args:
             uncached_tokens: of its prompt, those that are new to the cache there.
-            missed_tokens: as `missed_tokens` found them, of the endpoints of *snapshot*.
+            missed_tokens: its own, as `asked_again` found them, of the endpoints of *snapshot*.
         """
-        if any(missed_tokens):
-            for ghost, missed in zip(self._of(snapshot.endpoints), missed_tokens, strict=True):
-                if ghost is not None:
-                    ghost.missed_tokens += missed
+        for endpoint, missed in zip(snapshot.endpoints, missed_tokens, strict=False):
+            if missed:
+                self._ghosts[endpoint.address].missed_tokens += missed
         if request.block_hashes and snapshot.at_s >= self._look_again_at_s:
             self._look(snapshot, request.tokens_per_block)
         ghost = self._ghosts.get(address)
         if ghost is not None:
             ghost.place(request.block_hashes, uncached_tokens)
-
-    def _of(self, endpoints: Sequence[Endpoint]) -> list[_Ghost | None]:
-        """None for one that is not known yet."""
-        ghosts = self._ghosts
-        return [ghosts.get(e.address) for e in endpoints]
 
     def _look(self, snapshot: FleetSnapshot, tokens_per_block: float) -> None:
         """Who is there, and how large their caches are."""

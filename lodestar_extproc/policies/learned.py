@@ -9,7 +9,7 @@ import math
 import random
 
 from lodestar_extproc.decision import Candidates, Ranking, Reason
-from lodestar_extproc.endpoint import Endpoint, FloatArray
+from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import CostFunction
@@ -56,7 +56,6 @@ class Learned:
         self._cost_function = cost
         self._fallback = fallback
         self._exploration_ratio = exploration_ratio
-        self._well_known: tuple[Endpoint, ...] = ()
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         snapshot = candidates.snapshot
@@ -69,8 +68,6 @@ class Learned:
     def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
         if ranking.reason not in (Reason.MODEL, Reason.EXPLORATION):
             self._fallback.dispatched(candidates, ranking)
-        elif self._exploration_ratio > 0 and not self._few_samples(candidates):
-            self._well_known = candidates.snapshot.endpoints
 
     def _choose(self, candidates: Candidates, prediction: Estimate, rng: random.Random) -> Choice:
         cost = self._cost(candidates, prediction)
@@ -113,15 +110,10 @@ class Learned:
         return (chosen, *rest), Reason.EXPLORATION, propensity
 
     def _little_known(self, candidates: Candidates, ttft_s: FloatArray) -> list[int]:
-        few = self._few_samples(candidates) if self._exploration_ratio > 0 else []
-        if not few:
+        if self._exploration_ratio <= 0:
+            return []
+        n_samples = self._learner.n_samples(candidates.snapshot.endpoints)
+        if min(n_samples) >= FEW_SAMPLES:
             return []
         sane_s = SANE_RATIO * float(ttft_s.min()) + SANE_S
-        return [i for i in few if ttft_s[i] <= sane_s]
-
-    def _few_samples(self, candidates: Candidates) -> list[int]:
-        endpoints = candidates.snapshot.endpoints
-        # What was once well known stays so, until the fleet is another.
-        if endpoints is self._well_known:
-            return []
-        return [i for i, n in enumerate(self._learner.n_samples(endpoints)) if n < FEW_SAMPLES]
+        return [i for i, n in enumerate(n_samples) if n < FEW_SAMPLES and ttft_s[i] <= sane_s]

@@ -39,10 +39,7 @@ class PoolPolicies:
     def adopt(self, policy: Policy, fallback: Policy, shadows: Iterable[Policy]) -> None:
         """Rank by these from now on."""
         self.policy, self._fallback, self._shadows = policy, fallback, tuple(shadows)
-
-    def read_demand(self, policy: Policy) -> bool:
-        """Whether anyone does who ranks beside *policy*, it included."""
-        return policy.reads_demand or any(s.reads_demand for s in self._shadows)
+        self.shadows_read_demand = any(s.reads_demand for s in self._shadows)
 
     def rank(self, candidates: Candidates, policy: Policy) -> Ranking:
         """The order of *policy*, where there is a choice and a prompt to choose by."""

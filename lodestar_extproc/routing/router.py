@@ -137,9 +137,11 @@ class Router:
             NoEndpoint: the pool has none there.
             Overloaded: it may be shed, and is predicted to be late everywhere.
         """
-        policies, policy = self._policies, self._policies.policy if policy is None else policy
-        # Counted from the first policy on that reads it: it costs more than a fixed rule does.
-        self._demand_is_read = self._demand_is_read or policies.read_demand(policy)
+        policies = self._policies
+        policy = policies.policy if policy is None else policy
+        if policy.reads_demand or policies.shadows_read_demand:
+            # Counted from the first policy on that reads it: it costs more than a fixed rule does.
+            self._demand_is_read = True
         candidates = self.candidates(request, at_s, subset)
         if len(candidates) == 0:
             raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
