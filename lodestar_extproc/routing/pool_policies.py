@@ -19,6 +19,10 @@ Shadowed = Sequence[tuple[Policy, Ranking]]
 class PoolPolicies:
     """The policy in force, the fallback for bodies that could not be read, and the shadows.
 
+    Attributes:
+        policy: in force.
+        read_demand: whether it does, or a shadow.
+
     Args:
         rng: of who decides.
         shadow_rng: of the shadows, so that a choice is the same with shadows and without.
@@ -39,7 +43,7 @@ class PoolPolicies:
     def adopt(self, policy: Policy, fallback: Policy, shadows: Iterable[Policy]) -> None:
         """Rank by these from now on."""
         self.policy, self._fallback, self._shadows = policy, fallback, tuple(shadows)
-        self.shadows_read_demand = any(s.reads_demand for s in self._shadows)
+        self.read_demand = any(p.reads_demand for p in (policy, *self._shadows))
 
     def rank(self, candidates: Candidates, policy: Policy) -> Ranking:
         """The order of *policy*, where there is a choice and a prompt to choose by."""

@@ -139,7 +139,7 @@ class Router:
         """
         policies = self._policies
         policy = policies.policy if policy is None else policy
-        if policy.reads_demand or policies.shadows_read_demand:
+        if policies.read_demand or policy.reads_demand:
             # Counted from the first policy on that reads it: it costs more than a fixed rule does.
             self._demand_is_read = True
         candidates = self.candidates(request, at_s, subset)
