@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 SMOOTHING = 0.1
+"""Weight of one usage: a memory of ten prompts, which differ little in this. Set by judgement."""
 LOWEST, HIGHEST = 0.5, 64.0
 """Outside of these a usage is no measurement of text: images, or a bug."""
 MAX_MODELS = 1000

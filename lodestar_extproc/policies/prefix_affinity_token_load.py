@@ -16,6 +16,7 @@ from lodestar_extproc.decision import Candidates, Ranking
 from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.policies.protocol import Stateless, by_cost
 
+# As llm-d's router has them by default.
 STICKY_RATIO = 0.8
 PEAK_PREFILL_TOKENS_PER_S = 15_928.0
 MAX_TTFT_PENALTY_S = 18.0

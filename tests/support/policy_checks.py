@@ -9,7 +9,16 @@ from types import MappingProxyType
 
 import numpy as np
 
-AT_HAND = frozenset({"_gathered", "_features", "_decode_context_tokens", "_limits"})
+AT_HAND = frozenset(
+    {
+        "_gathered",
+        "_limits",
+        "features",
+        "_features",
+        "decode_context_tokens",
+        "_decode_context_tokens",
+    }
+)
 """What was computed once and is kept at hand: it changes no answer."""
 
 
