@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.features import Feature, FeatureMatrix, extract, uncached_prompt_tokens
+from lodestar_extproc.fleet.demand import DemandSnapshot
 from lodestar_extproc.request import InferenceRequest
 
 
@@ -26,6 +27,7 @@ class Candidates:
         adapter_effort: [n_endpoints], 0 where the request's adapter runs, to 1; None without one.
         tpot_s: [n_endpoints], predicted, NaN where unknown; None for a request without a bound.
         tpot_slo_s: the bound on it.
+        demand: what the pool is asked for besides; None where no policy reads it.
     """
 
     request: InferenceRequest
@@ -36,6 +38,7 @@ class Candidates:
     adapter_effort: FloatArray | None = None
     tpot_s: FloatArray | None = None
     tpot_slo_s: float | None = None
+    demand: DemandSnapshot | None = None
 
     @property
     def misses_tpot(self) -> NDArray[np.bool_]:

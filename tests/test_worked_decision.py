@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from learning_worlds import NEVER, a_snapshot, see
+from lodestar_extproc.config.live_settings import LiveSettings
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES
+from lodestar_extproc.fleet.demand import DemandSnapshot
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
-from lodestar_extproc.policies.cost import Externality, memory_used
+from lodestar_extproc.policies.cost import Externality, arrival_rate, memory_used, utilisation
 
 PAGE = Path(__file__).parents[1] / "docs" / "learning.md"
 A, B = Endpoint("a:8000", "h100"), Endpoint("b:8000", "a30")
@@ -27,6 +30,7 @@ THETA = {
 ARRIVALS_PER_S = 4.0
 SERVICE_RATIO = np.array([0.6, 0.3])
 ASKED_AGAIN_RATIO = np.array([0.1, 0.6])
+DEMAND = DemandSnapshot(ARRIVALS_PER_S, SERVICE_RATIO, ASKED_AGAIN_RATIO, ())
 WEIGHT, DECODE_WEIGHT, EVICTION_WEIGHT, MEMORY_WEIGHT_S = 2.0, 0.15, 1.0, 0.3
 
 
@@ -53,6 +57,7 @@ def the_request_and_the_fleet() -> Candidates:
         candidates.matched_tokens,
         candidates.matched_ratio,
         prefill_s_per_ktoken=rate,
+        demand=DEMAND,
     )
 
 
@@ -66,32 +71,16 @@ def a_predictor() -> EnginePredictor:
     return predictor
 
 
-class AskedAgain:
-    """What the caches of A and B lost, and how much of that is asked for again."""
-
-    def arrived(self, candidates):
-        """Nothing more to count."""
-
-    def placed(self, candidates, chosen):
-        """Nothing more to count."""
-
-    def shares(self, candidates):
-        return ASKED_AGAIN_RATIO
-
-
-def a_cost(candidates: Candidates) -> Externality:
-    """With the demand of the example, long after the start."""
-    cost = Externality(
-        WEIGHT,
-        decode_weight=DECODE_WEIGHT,
-        eviction_weight=EVICTION_WEIGHT,
-        memory_weight_s=MEMORY_WEIGHT_S,
+def a_cost() -> Externality:
+    live = LiveSettings(
+        PoolSettings(
+            externality_weight=WEIGHT,
+            decode_weight=DECODE_WEIGHT,
+            eviction_weight=EVICTION_WEIGHT,
+            memory_weight_s=MEMORY_WEIGHT_S,
+        )
     )
-    cost._cache_price = AskedAgain()
-    cost._started_at_s, cost._at_s, cost._arrivals = -1e9, 100.0, ARRIVALS_PER_S
-    for chosen, ratio in enumerate(SERVICE_RATIO):
-        cost.routed(candidates, chosen, float(ratio) * 30.0)
-    return cost
+    return Externality(live)
 
 
 @dataclass
@@ -106,8 +95,8 @@ class Worked:
     def terms(self) -> dict[str, FloatArray]:
         """Each term of the cost, from its formula, [2]."""
         x, v = self.estimate.service_s, self.estimate.backlog_s
-        rate = self.function.arrival_rate(self.estimate)
-        busy = self.function.utilisation(self.candidates)
+        rate = arrival_rate(DEMAND, self.estimate)
+        busy = utilisation(DEMAND)
         snapshot = self.candidates.snapshot
         share = self.candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
         used = memory_used(snapshot) + share
@@ -129,8 +118,8 @@ class Worked:
             "x": self.estimate.service_s,
             "v": self.estimate.backlog_s,
             "c": self.estimate.s_per_ktoken,
-            "λ": self.function.arrival_rate(self.estimate),
-            "ρ": self.function.utilisation(self.candidates),  # noqa: RUF001  (the formula's letter)
+            "λ": arrival_rate(DEMAND, self.estimate),
+            "ρ": utilisation(DEMAND),  # noqa: RUF001  (the formula's letter)
             "s": share,
             "u": memory_used(snapshot) + share,
             "cost": self.function.score(self.estimate, self.candidates),
@@ -142,7 +131,7 @@ class Worked:
 def worked() -> Worked:
     candidates = the_request_and_the_fleet()
     estimate = a_predictor().predict(candidates.features, candidates.snapshot.endpoints)
-    return Worked(candidates, estimate, a_cost(candidates))
+    return Worked(candidates, estimate, a_cost())
 
 
 def shown() -> dict[str, tuple[str, str]]:

@@ -14,7 +14,7 @@ from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import CostFunction
-from lodestar_extproc.policies.protocol import by_cost
+from lodestar_extproc.policies.protocol import Stateless, by_cost
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.simulator.cluster import VirtualCluster
 
@@ -74,20 +74,24 @@ class Oracle:
         return Estimate(ttft_s, service_s, backlog_s, s_per_ktoken)
 
 
-class Clairvoyant:
+class Clairvoyant(Stateless):
     """Ranks by a cost function's cost of true TTFTs."""
 
     def __init__(self, oracle: Oracle, cost: CostFunction) -> None:
         self.name = f"clairvoyant_{cost.name}"
+        self.reads_demand = cost.reads_demand
         self._oracle = oracle
         self._cost = cost
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
-        self._cost.arrived(candidates)
         estimate = self._oracle.estimate(candidates)
         order = by_cost(self._cost.score(estimate, candidates), rng)
-        self._cost.routed(candidates, order[0], float(estimate.service_s[order[0]]))
-        return Ranking(order, Reason.POLICY, predicted_ttft_s=estimate.ttft_s)
+        return Ranking(
+            order,
+            Reason.POLICY,
+            predicted_ttft_s=estimate.ttft_s,
+            service_s=estimate.service_s,
+        )
 
 
 class Hindsight:

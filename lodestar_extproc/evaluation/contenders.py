@@ -37,7 +37,8 @@ from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.routing.assembly import new_cost, new_learner, new_policy
-from lodestar_extproc.routing.router import Router, RouterListener
+from lodestar_extproc.routing.listener import RouterListener
+from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.machine import Machine
 
 LEARNED = "learned"

@@ -12,13 +12,13 @@ import numpy as np
 
 from lodestar_extproc.decision import Candidates, Ranking
 from lodestar_extproc.endpoint import FloatArray
-from lodestar_extproc.policies.protocol import by_cost
+from lodestar_extproc.policies.protocol import Stateless, by_cost
 from lodestar_extproc.simulator.machine import Machine
 
 STEP_TOKENS = 2048.0  # the token budget of the simulated engines, vLLM's default
 
 
-class LMetricBySpeed:
+class LMetricBySpeed(Stateless):
     """lmetric times the engine's true time a token."""
 
     name = "lmetric_by_speed"
@@ -33,7 +33,7 @@ class LMetricBySpeed:
         return Ranking(by_cost(tokens * (snapshot.in_flight + 1.0) * speed, rng))
 
 
-class Conductor:
+class Conductor(Stateless):
     """Least TTFT by the true step time of each engine, as far as counters tell its queue.
 
     After the estimate of Mooncake's conductor (https://arxiv.org/abs/2407.00079): queued and own

@@ -58,7 +58,8 @@ class _Tally:
 class Estimates:
     """Asks every heuristic, with its own code, what it would have chosen.
 
-    One that keeps a state, as round_robin does, sees the requests of the journal in their order.
+    One that keeps a state, as round_robin does, sees the requests of the journal in their order,
+    each as sent to where it would have gone.
 
     Args:
         seed: of ties and other chance.
@@ -80,7 +81,9 @@ class Estimates:
         if predicted is not None:
             self._chosen_predicted_s.append(float(predicted[each.chosen]))
         for name, policy in self._policies.items():
-            best = policy.rank(each.candidates, self._rng).order[0]
+            ranking = policy.rank(each.candidates, self._rng)
+            policy.dispatched(each.candidates, ranking)
+            best = ranking.order[0]
             tally = self._tallies[name]
             tally.weights.append(1.0 / each.propensity if best == each.chosen else 0.0)
             if predicted is not None:

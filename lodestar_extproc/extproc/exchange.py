@@ -1,7 +1,6 @@
 """Exchange: one ext_proc stream as a state machine. Events in, replies out; no I/O, no clock.
 
-`transitions.py` says which action a message calls for and where its result leads, `modes.py` how
-each mode replies; here is what each action does.
+`transitions.py` says which action a message calls for, `modes.py` how each mode replies.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from lodestar_extproc.extproc.transitions import (
     StreamState,
     modes_of,
 )
+from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
 
@@ -160,10 +160,10 @@ class Exchange:
         return ActionResult.READ_ON, self._requests.acknowledge(event)
 
     def _hold(self, event: RequestEvent) -> Done:
-        self._request.take(event)
+        gathered = self._gather(event)
         if self._request.held.is_full:
             return self._reject(refusals.body_too_large(MAX_BODY_BYTES), StreamOutcome.REJECTED)
-        return ActionResult.READ_ON, self._requests.acknowledge(event)
+        return gathered
 
     def _skip(self, event: RequestEvent) -> Done:
         self.n_repeats += self._request.is_complete
@@ -187,18 +187,18 @@ class Exchange:
 
     def _route(self, event: RequestEvent, content: bytes | None, n_bytes: int) -> Done:
         try:
-            router = self._overrides.find(self._routers, self._cluster)
+            router, policy = self._overrides.find(self._routers, self._cluster)
         except (UnknownPool, ValueError):
             return self._leave_to_envoy(event, StreamOutcome.BAD_ROUTE, content)
         settings = router.settings
         self._tests_conformance = settings.conformance_headers
         try:
-            return self._route_by(router, event, content, n_bytes)
+            return self._route_by(router, policy, event, content, n_bytes)
         except body.InvalidRequest as error:
             return self._reject(refusals.invalid_request(str(error)), StreamOutcome.REJECTED)
         except Overloaded as error:
-            refusal = refusals.overloaded(str(error), error.retry_after_s)
-            return self._reject(refusal, StreamOutcome.SHED)
+            late = refusals.overloaded(str(error), error.retry_after_s)
+            return self._reject(late, StreamOutcome.SHED)
         except NoEndpoint as error:
             hinted = self._request.subset(settings) is not None
             if self._requests.refuses_without_endpoint or hinted or settings.answer_503:
@@ -206,7 +206,12 @@ class Exchange:
             return self._leave_to_envoy(event, StreamOutcome.NO_ENDPOINT, content)
 
     def _route_by(
-        self, router: PoolRouter, event: RequestEvent, content: bytes | None, n_bytes: int
+        self,
+        router: PoolRouter,
+        policy: Policy | None,
+        event: RequestEvent,
+        content: bytes | None,
+        n_bytes: int,
     ) -> Done:
         """The decision, and the body with it where Envoy is to get one from here."""
         request, wanted = self._request.read(
@@ -217,22 +222,17 @@ class Exchange:
             request_id=self._request.request_id,
             at_s=event.at_s,
             subset=self._request.subset(router.settings),
+            policy=policy,
         )
-        reply = self._route_to(
-            event,
-            self.decision,
-            router.settings,
-            self._requests.replaced_body(content, wanted),
-        )
+        new_body = self._requests.replaced_body(content, wanted)
+        reply = self._route_to(event, self.decision, router.settings, new_body)
         if self._answers.shows_answers:
+            decision_id = self.decision.decision_id
             self._observation = Observation(
-                self._routers,
-                access_log=self._access_log,
-                decision_id=self.decision.decision_id,
+                self._routers, access_log=self._access_log, decision_id=decision_id
             )
-        replies = (reply, *self._requests.given_back(event, wanted))
         self.outcome = StreamOutcome.ROUTED
-        return ActionResult.ROUTED, replies
+        return ActionResult.ROUTED, (reply, *self._requests.given_back(event, wanted))
 
     def _route_to(
         self,

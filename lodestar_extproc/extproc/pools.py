@@ -11,6 +11,7 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc.observation import AnswerRouters
 from lodestar_extproc.names import COST, POLICY, POOL
+from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.routers import UnknownPool
 
@@ -32,6 +33,7 @@ class PoolRouter(Protocol):
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
+        policy: Policy | None = None,
     ) -> Decision: ...
 
 
@@ -41,7 +43,9 @@ class PoolRouters(AnswerRouters, Protocol):
     @property
     def headers(self) -> frozenset[str]: ...
 
-    def get(self, pool: str | None, policy: str | None, cost: str | None) -> PoolRouter: ...
+    def get(self, pool: str | None) -> PoolRouter: ...
+
+    def override(self, pool: str | None, policy: str | None, cost: str | None) -> Policy | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,10 @@ class Overrides:
         sent = {KEYS_BEFORE[key]: metadata[key] for key in old} | dict(metadata)
         return cls(sent.get(POOL), sent.get(POLICY), sent.get(COST))
 
-    def find(self, routers: PoolRouters, cluster: str | None) -> PoolRouter:
-        """Find the pool by the route's own header, else by the route's cluster, else the only pool.
+    def find(self, routers: PoolRouters, cluster: str | None) -> tuple[PoolRouter, Policy | None]:
+        """The pool's router, and what is to decide in place of its own policy (None: nothing).
+
+        By the route's own header, else by the cluster it leads to, else the only pool.
 
         Raises:
             UnknownPool: there is none of that name.
@@ -68,10 +74,13 @@ class Overrides:
         """
         if self.pool is None and cluster is not None:
             try:
-                return routers.get(cluster, self.policy, self.cost)
+                return self._of(routers, cluster)
             except UnknownPool:
                 pass
-        return routers.get(self.pool, self.policy, self.cost)
+        return self._of(routers, self.pool)
+
+    def _of(self, routers: PoolRouters, pool: str | None) -> tuple[PoolRouter, Policy | None]:
+        return routers.get(pool), routers.override(pool, self.policy, self.cost)
 
 
 NO_OVERRIDES = Overrides()

@@ -16,6 +16,7 @@ FORGETTING = 0.99
 PRIOR_VARIANCE = 4.0
 """Of the batch, in requests²: below it a slope is more noise than measurement."""
 MIN_SCRAPES = 5
+"""Before a line is drawn through them: one second of scrapes. Set by judgement."""
 NOTHING = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 """Scrapes, and sums of weights, batches, seconds, batches² and batches times seconds."""
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from lodestar_extproc.endpoint import Endpoint, FloatArray
-from lodestar_extproc.learning.endpoint_table import EndpointTable
 
 SMOOTHING = 0.01
 """A memory of a hundred answers: their lengths differ by far more than engines do."""
@@ -33,9 +32,7 @@ class GenerationTimes:
     """
 
     def __init__(self) -> None:
-        self._table = EndpointTable(np.zeros(1))
         self._means: dict[str | None, tuple[int, float]] = {}
-        self._changed: set[str] = set()
 
     def add(self, accelerator: str, generation_s: float) -> None:
         """An answer from *accelerator* ended so long after its first token."""
@@ -44,14 +41,8 @@ class GenerationTimes:
             # A plain mean at first, so that the first answer weighs no more than the next.
             mean_s += max(SMOOTHING, 1.0 / (n + 1)) * (generation_s - mean_s)
             self._means[key] = (n + 1, mean_s)
-        self._changed.add(accelerator)
 
     def mean_s(self, endpoints: Sequence[Endpoint]) -> FloatArray:
         """Seconds from first token to end, [n]; 0 before any answer has ended."""
-        # Now, not at every answer: most policies never ask.
-        if self._changed:
-            self._table.set_default(self._means[None][1])
-            for accelerator in self._changed:
-                self._table.set_accelerator(accelerator, self._means[accelerator][1])
-            self._changed.clear()
-        return self._table.gather(endpoints)[:, 0]
+        of_all = self._means.get(None, (0, 0.0))
+        return np.array([self._means.get(e.accelerator, of_all)[1] for e in endpoints])

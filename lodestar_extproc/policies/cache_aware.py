@@ -12,14 +12,15 @@ from __future__ import annotations
 import random
 
 from lodestar_extproc.decision import Candidates, Ranking
-from lodestar_extproc.policies.protocol import by_cost
+from lodestar_extproc.policies.protocol import Stateless, by_cost
 
+# As sglang-router's cache_aware has them by default.
 MATCH_RATIO = 0.3
 IMBALANCE_REQUESTS = 64.0
 IMBALANCE_RATIO = 1.5
 
 
-class CacheAware:
+class CacheAware(Stateless):
     name = "cache_aware"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:

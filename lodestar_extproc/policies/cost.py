@@ -1,11 +1,11 @@
 """Cost functions: what choosing an endpoint costs, to the request itself and to those after it.
 
-They know predictions and arrivals; not who predicts, and not whether to believe it.
+They know predictions and demand; not who predicts, and not whether to believe it. To score changes
+nothing: what they read of the past is counted by `fleet/demand.py`.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import numpy as np
@@ -13,32 +13,30 @@ import numpy as np
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
-from lodestar_extproc.learning.endpoint_table import EndpointTable
+from lodestar_extproc.fleet.demand import DemandSnapshot, no_demand
 from lodestar_extproc.learning.predictor import Estimate
-from lodestar_extproc.policies.cache_price import CachePrice
 
-MEMORY_S = 30.0
 MAX_UTILISATION = 0.92
+"""Of what is routed, which is estimated, and more than is served where work piles up: beyond it the
+price of the queue would follow errors. Set by judgement."""
 MAX_MEMORY_USED = 0.98
+"""Beyond it memory costs no more: engines keep about 2 % (`features.KV_USABLE_RATIO`)."""
 OWN_SHARE = 0.5
 """Of an endpoint's utilisation: half its own, half the fleet's, for it moves with the fleet's."""
 
 
 class CostFunction(Protocol):
-    """Scores candidates. Told of every request that arrives and of where it went."""
+    """Scores candidates, as often as it is asked: that changes nothing.
+
+    Attributes:
+        reads_demand: whether it reads `candidates.demand`, which is counted only for those who do.
+    """
 
     name: str
-
-    def arrived(self, candidates: Candidates) -> None:
-        """A request is about to be scored."""
-        ...
+    reads_demand: bool
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
         """Cost of each candidate, seconds, [n]; the lowest is best."""
-        ...
-
-    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
-        """The request went to candidate *chosen*, whoever decided, and adds *service_s* there."""
         ...
 
 
@@ -61,16 +59,11 @@ class GreedyTTFT:
     """The request's own predicted TTFT, whatever it does to others."""
 
     name = "ttft"
-
-    def arrived(self, candidates: Candidates) -> None:
-        """Nothing to count."""
+    reads_demand = False
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:  # noqa: ARG002
         """The predicted TTFT, [n]."""
         return estimate.ttft_s
-
-    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
-        """Nothing to count."""
 
 
 class Externality:
@@ -78,19 +71,19 @@ class Externality:
 
         cost = p + w·λ/(2(1-ρ))·(2·v·x + x²) + (d·n + e·q)·x + m·s·u/(1-u)
 
-    In an M/G/1 queue the relative value of a backlog u is λu²/(2(1-ρ)): the waiting it will cause.
+    In an M/G/1 queue the relative value of a backlog v is λv²/(2(1-ρ)): the waiting it will cause.
     Adding x seconds behind v raises it by the term above, so this is one step of policy
     improvement over a static random split. λ is the fleet's arrival rate times the endpoint's
-    share of its speed; ρ is from the service that was routed, both as exponential means.
+    share of its speed; ρ is from the service that was routed, both as exponential means (`Demand`).
 
     Those who come later and find a long backlog go elsewhere, so v counts up to a limit, where one
-    is set: λu²/(2(1-ρ)) is for a split that looks at nothing.
+    is set: λv²/(2(1-ρ)) is for a split that looks at nothing.
 
     The n requests that generate there share their steps with the prefill, so each of their next
     tokens comes up to x seconds later; a late token is worth less than a late first token.
 
     The prompt's uncached tokens take the place of as many others in the prefix cache. The share q
-    of these that is asked for again (see `CachePrice`) has to be computed again: q·x seconds.
+    of these that is asked for again (see `LostPrefixes`) has to be computed again: q·x seconds.
 
     While it is served the request holds the share s of the KV cache's memory. With the share u in
     use (see `memory_used`), its own included, those who come later wait for memory ever longer as u
@@ -104,38 +97,23 @@ class Externality:
     """
 
     name = "externality"
+    reads_demand = True
 
     def __init__(self, live: LiveSettings, *, prices_slower_tokens: bool = True) -> None:
         self._live = live
         self._prices_slower_tokens = prices_slower_tokens
-        self._cache_price = CachePrice()
-        self._started_at_s: float | None = None
-        self._at_s = 0.0
-        self._arrivals = 0.0
-        self._service = EndpointTable(np.zeros(1))
-
-    def arrived(self, candidates: Candidates) -> None:
-        """Age what was counted, and count one arrival."""
-        at_s = candidates.snapshot.at_s
-        self._cache_price.arrived(candidates)
-        if self._started_at_s is None:
-            self._started_at_s = self._at_s = at_s
-        decay = math.exp(-max(0.0, at_s - self._at_s) / MEMORY_S)
-        self._at_s = at_s
-        self._arrivals = self._arrivals * decay + 1.0 / MEMORY_S
-        self._service.scale(decay)
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
         """Own TTFT plus the weighted delay to others, [n]."""
-        self._service.retain(candidates.snapshot.endpoints)
         x, v, settings = estimate.service_s, estimate.backlog_s, self._live.current
+        demand = demand_of(candidates)
         if settings.backlog_limit_s is not None:
             v = np.minimum(v, settings.backlog_limit_s)
-        congestion = self.arrival_rate(estimate) / (1.0 - self.utilisation(candidates))
+        congestion = arrival_rate(demand, estimate) / (1.0 - utilisation(demand))
         price = 0.5 * settings.externality_weight * congestion * (v + v + x)
         if self._prices_slower_tokens:
             price += settings.decode_weight * candidates.snapshot.decode_requests
-        price += settings.eviction_weight * self._cache_price.shares(candidates)
+        price += settings.eviction_weight * demand.asked_again_ratio
         cost: FloatArray = estimate.ttft_s + price * x + self._memory_s(candidates)
         return cost
 
@@ -147,27 +125,22 @@ class Externality:
         # The greater of NaN and 0 is 0 there.
         return self._live.current.memory_weight_s * np.fmax(own * used / (1.0 - used), 0.0)
 
-    def arrival_rate(self, estimate: Estimate) -> FloatArray:
-        """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""
-        speed = 1.0 / estimate.s_per_ktoken
-        rate: FloatArray = self._arrivals * self._start_up() / float(speed.sum()) * speed
-        return rate
 
-    def utilisation(self, candidates: Candidates) -> FloatArray:
-        """ρ: seconds of service routed to each endpoint a second, bounded, [n]."""
-        own = self._start_up() * self._service.gather(candidates.snapshot.endpoints)[:, 0]
-        fleet = min(MAX_UTILISATION, float(own.sum()) / len(own))
-        mixed: FloatArray = np.minimum(MAX_UTILISATION, (1 - OWN_SHARE) * fleet + OWN_SHARE * own)
-        return mixed
+def demand_of(candidates: Candidates) -> DemandSnapshot:
+    """As it was counted; none where nobody did, as in a journal."""
+    return no_demand(len(candidates)) if candidates.demand is None else candidates.demand
 
-    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
-        """Count its service where it went."""
-        self._cache_price.placed(candidates, chosen)
-        address = candidates.snapshot.endpoints[chosen].address
-        routed = self._service.row(address, "") + service_s / MEMORY_S
-        self._service.set(address, routed)
 
-    def _start_up(self) -> float:
-        """Corrects a mean that has not run for its memory yet."""
-        run_s = self._at_s - (self._at_s if self._started_at_s is None else self._started_at_s)
-        return 1.0 / (1.0 - math.exp(-max(run_s, 1.0) / MEMORY_S))
+def arrival_rate(demand: DemandSnapshot, estimate: Estimate) -> FloatArray:
+    """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""
+    speed = 1.0 / estimate.s_per_ktoken
+    rate: FloatArray = demand.arrivals_per_s / float(speed.sum()) * speed
+    return rate
+
+
+def utilisation(demand: DemandSnapshot) -> FloatArray:
+    """ρ: seconds of service routed to each endpoint a second, bounded, [n]."""
+    own = demand.service_ratio
+    fleet = min(MAX_UTILISATION, float(own.sum()) / len(own))
+    mixed: FloatArray = np.minimum(MAX_UTILISATION, (1 - OWN_SHARE) * fleet + OWN_SHARE * own)
+    return mixed

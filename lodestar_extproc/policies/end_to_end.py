@@ -13,7 +13,7 @@ from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.predictor import Estimate
-from lodestar_extproc.policies.cost import Externality
+from lodestar_extproc.policies.cost import Externality, demand_of, utilisation
 
 GenerationTimes = Callable[[Sequence[Endpoint]], FloatArray]
 """Mean seconds from first token to end on the accelerator of each endpoint, [n]."""
@@ -39,6 +39,7 @@ class EndToEnd:
     """
 
     name = "end_to_end"
+    reads_demand = True
 
     def __init__(
         self, externality: Externality, generation_s: GenerationTimes, live: LiveSettings
@@ -46,10 +47,6 @@ class EndToEnd:
         self._externality = externality
         self._generation_s = generation_s
         self._live = live
-
-    def arrived(self, candidates: Candidates) -> None:
-        """Count one arrival."""
-        self._externality.arrived(candidates)
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
         """Own time to the end, and what the request adds to others', [n]."""
@@ -61,15 +58,11 @@ class EndToEnd:
     def generation_s(self, candidates: Candidates) -> FloatArray:
         """Seconds the request's own answer will take from its first token to its end, [n]."""
         endpoints = candidates.snapshot.endpoints
-        free = 1.0 - self._externality.utilisation(candidates)
+        free = 1.0 - utilisation(demand_of(candidates))
         free_of = {kind: free[same].mean() for kind, same in _by_accelerator(endpoints).items()}
         usual = np.array([free_of[e.accelerator] for e in endpoints])
         taken_s: FloatArray = self._generation_s(endpoints) * usual / free
         return taken_s
-
-    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
-        """Count its service where it went."""
-        self._externality.routed(candidates, chosen, service_s)
 
 
 def _by_accelerator(endpoints: Sequence[Endpoint]) -> dict[str, list[int]]:

@@ -21,6 +21,7 @@ Interval = Callable[[FloatArray, Sequence[Endpoint]], tuple[FloatArray, FloatArr
 """Low and high ends of the interval that holds 80 % of the TTFTs predicted as these, [n] each."""
 
 LATE_WEIGHT = 3.0
+"""Of a late request, in bounds: it costs what three of them waited. Set by judgement."""
 BACKLOG_RATIO = 0.5
 """Of the bound: what comes to a longer backlog, with work of its own, is likely late anyhow."""
 OWN_WEIGHT = 0.1
@@ -28,6 +29,7 @@ OWN_WEIGHT = 0.1
 INTERVAL_DEVIATIONS = 2.563
 """From the 10 % to the 90 % quantile of a normal distribution, in standard deviations."""
 MIN_DEVIATION = 1e-3
+"""Of log TTFT: a prediction that was never wrong is taken to be off by 0.1 %."""
 
 
 class Goodput:
@@ -48,15 +50,12 @@ class Goodput:
     """
 
     name = "goodput"
+    reads_demand = True
 
     def __init__(self, externality: Externality, interval_s: Interval, live: LiveSettings) -> None:
         self._externality = externality
         self._interval_s = interval_s
         self._live = live
-
-    def arrived(self, candidates: Candidates) -> None:
-        """Count one arrival."""
-        self._externality.arrived(candidates)
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
         """What being late costs the request, and the request others, [n]."""
@@ -76,7 +75,3 @@ class Goodput:
         deviation = np.maximum((high - low) / INTERVAL_DEVIATIONS, MIN_DEVIATION)
         late: FloatArray = ndtr((0.5 * (low + high) - np.log(slo_s)) / deviation)
         return late
-
-    def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
-        """Count its service where it went."""
-        self._externality.routed(candidates, chosen, service_s)

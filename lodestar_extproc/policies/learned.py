@@ -10,16 +10,17 @@ import random
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates, Ranking, Reason
-from lodestar_extproc.endpoint import Endpoint, FloatArray
+from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import CostFunction
 from lodestar_extproc.policies.protocol import Policy, by_cost
 
 FEW_SAMPLES = 20.0
-"""An endpoint with fewer is explored."""
+"""An endpoint with fewer is explored. As many as `live_errors` judges an endpoint by."""
 SANE_RATIO, SANE_S = 2.0, 0.1
-"""Exploration costs a request at most this: twice the best predicted TTFT, and a little."""
+"""Exploration costs a request at most this: twice the best predicted TTFT, and a little. Set by
+judgement."""
 
 Choice = tuple[tuple[int, ...], Reason, float]
 """The order, who decided it and why, and the propensity of its first."""
@@ -45,23 +46,23 @@ class Learned:
     def __init__(
         self, learner: Learner, cost: CostFunction, fallback: Policy, live: LiveSettings
     ) -> None:
+        self.reads_demand = cost.reads_demand
         self._learner = learner
         self._cost_function = cost
         self._fallback = fallback
         self._live = live
-        self._well_known: tuple[Endpoint, ...] = ()
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
-        """Rank once a request: the cost function counts it as an arrival, its choice as made."""
         snapshot = candidates.snapshot
-        self._cost_function.arrived(candidates)
         prediction = self._learner.predict(candidates.features, snapshot.endpoints)
         order, reason, propensity = self._choose(candidates, prediction, rng)
-        best = order[0]
-        self._cost_function.routed(candidates, best, float(prediction.service_s[best]))
         if not self._learner.is_trained:
             return Ranking(order, reason, propensity=propensity)
         return Ranking(order, reason, prediction.ttft_s, propensity, prediction.service_s)
+
+    def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
+        if ranking.reason not in (Reason.MODEL, Reason.EXPLORATION):
+            self._fallback.dispatched(candidates, ranking)
 
     def _choose(self, candidates: Candidates, prediction: Estimate, rng: random.Random) -> Choice:
         cost = self._cost(candidates, prediction)
@@ -104,14 +105,10 @@ class Learned:
         return (chosen, *rest), Reason.EXPLORATION, propensity
 
     def _little_known(self, candidates: Candidates, ttft_s: FloatArray) -> list[int]:
-        endpoints = candidates.snapshot.endpoints
-        # What was once well known stays so, until the fleet is another.
-        if self._live.current.exploration_ratio <= 0 or endpoints is self._well_known:
+        if self._live.current.exploration_ratio <= 0:
             return []
-        n_samples = self._learner.n_samples(endpoints)
-        few = [i for i, n in enumerate(n_samples) if n < FEW_SAMPLES]
-        if not few:
-            self._well_known = endpoints
+        n_samples = self._learner.n_samples(candidates.snapshot.endpoints)
+        if min(n_samples) >= FEW_SAMPLES:
             return []
         sane_s = SANE_RATIO * float(ttft_s.min()) + SANE_S
-        return [i for i in few if ttft_s[i] <= sane_s]
+        return [i for i, n in enumerate(n_samples) if n < FEW_SAMPLES and ttft_s[i] <= sane_s]

@@ -14,14 +14,15 @@ import numpy as np
 
 from lodestar_extproc.decision import Candidates, Ranking
 from lodestar_extproc.features import kv_usage_ratio
-from lodestar_extproc.policies.protocol import by_cost
+from lodestar_extproc.policies.protocol import Stateless, by_cost
 
+# As smg's least_load has them by default.
 PREFILL_TOKENS_PER_S = 2000.0
 KV_PRICE_S = 0.15
 MAX_KV_USAGE_RATIO = 0.999
 
 
-class LeastLoad:
+class LeastLoad(Stateless):
     name = "least_load"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 
 from lodestar_extproc.decision import Candidates, Ranking
-from lodestar_extproc.policies.protocol import by_cost
+from lodestar_extproc.policies.protocol import Stateless, by_cost
 
 
-class LeastRequest:
+class LeastRequest(Stateless):
     name = "least_request"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:

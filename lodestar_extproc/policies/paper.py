@@ -43,12 +43,16 @@ class LodestarPaper:
 
     def __init__(self, learner: Learner) -> None:
         self._greedy = Learned(learner, GreedyTTFT(), PrefixCache(), LiveSettings(NO_EXPLORATION))
+        self.reads_demand = self._greedy.reads_demand
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         ranking = self._greedy.rank(candidates, rng)
         if ranking.reason is not Reason.MODEL:
             return ranking
         return ranking._replace(order=filtered(ranking.order, candidates))
+
+    def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
+        self._greedy.dispatched(candidates, ranking)
 
 
 def filtered(order: tuple[int, ...], candidates: Candidates) -> tuple[int, ...]:

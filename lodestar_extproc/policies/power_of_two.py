@@ -11,10 +11,10 @@ from __future__ import annotations
 import random
 
 from lodestar_extproc.decision import Candidates, Ranking
-from lodestar_extproc.policies.protocol import by_cost
+from lodestar_extproc.policies.protocol import Stateless, by_cost
 
 
-class PowerOfTwo:
+class PowerOfTwo(Stateless):
     name = "power_of_two"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:

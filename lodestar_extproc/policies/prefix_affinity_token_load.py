@@ -14,14 +14,15 @@ import random
 
 from lodestar_extproc.decision import Candidates, Ranking
 from lodestar_extproc.endpoint import FloatArray
-from lodestar_extproc.policies.protocol import by_cost
+from lodestar_extproc.policies.protocol import Stateless, by_cost
 
+# As llm-d's router has them by default.
 STICKY_RATIO = 0.8
 PEAK_PREFILL_TOKENS_PER_S = 15_928.0
 MAX_TTFT_PENALTY_S = 18.0
 
 
-class PrefixAffinityTokenLoad:
+class PrefixAffinityTokenLoad(Stateless):
     name = "prefix_affinity_token_load"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:

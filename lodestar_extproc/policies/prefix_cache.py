@@ -16,13 +16,14 @@ import numpy as np
 
 from lodestar_extproc.decision import Candidates, Ranking
 from lodestar_extproc.endpoint import FloatArray
-from lodestar_extproc.policies.protocol import by_cost
+from lodestar_extproc.policies.protocol import Stateless, by_cost
 
+# As aibrix's prefix-cache has them by default.
 MAX_IMBALANCE_REQUESTS = 8.0
 DEVIATION_FACTOR = 1.0
 
 
-class PrefixCache:
+class PrefixCache(Stateless):
     name = "prefix_cache"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:

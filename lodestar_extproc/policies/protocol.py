@@ -14,15 +14,35 @@ from lodestar_extproc.endpoint import FloatArray
 class Policy(Protocol):
     """Ranks the endpoints for one request.
 
-    A policy may keep state of its own (a turn counter, an arrival rate); it never changes what it
-    is given. It must rank every candidate exactly once, with any snapshot the fleet can produce.
+    To rank is a question: it changes neither the policy nor what it is given, so that a policy may
+    be asked as often as one likes, by a shadow or an explanation too. It must rank every candidate
+    exactly once, with any snapshot the fleet can produce.
+
+    A policy that keeps state (a turn, a session's endpoint) changes it in `dispatched` alone.
+
+    Attributes:
+        reads_demand: whether it reads `candidates.demand`, which is counted only for those who do.
     """
 
     name: str
+    reads_demand: bool
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         """The endpoints from best to worst; *candidates* holds at least one."""
         ...
+
+    def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
+        """The request that this policy ranked left, once; to the first of *ranking*."""
+        ...
+
+
+class Stateless:
+    """A policy that keeps nothing of the requests it ranked, and reads no demand."""
+
+    reads_demand = False
+
+    def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
+        """Nothing to keep."""
 
 
 def by_cost(cost: FloatArray, rng: random.Random) -> tuple[int, ...]:

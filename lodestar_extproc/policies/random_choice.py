@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 
 from lodestar_extproc.decision import Candidates, Ranking
+from lodestar_extproc.policies.protocol import Stateless
 
 
-class RandomChoice:
+class RandomChoice(Stateless):
     name = "random"
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:

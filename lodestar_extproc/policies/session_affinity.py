@@ -17,11 +17,14 @@ from lodestar_extproc.decision import Candidates, Ranking
 from lodestar_extproc.policies.protocol import by_cost
 
 BOUND_FOR_S = 300.0
+"""As llm-d's session affinity has it by default."""
 MAX_SESSIONS = 100_000
+"""About 20 MB: more than the sessions that a fleet serves in 300 s."""
 
 
 class SessionAffinity:
     name = "session_affinity"
+    reads_demand = False
 
     def __init__(self) -> None:
         self._bound: OrderedDict[int, tuple[str, float]] = OrderedDict()
@@ -29,20 +32,29 @@ class SessionAffinity:
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         order = by_cost(candidates.snapshot.in_flight, rng)
         session = candidates.request.session_key
-        if session is None:
+        if session is None or session not in self._bound:
             return Ranking(order)
-        endpoints, at_s = candidates.snapshot.endpoints, candidates.snapshot.at_s
-        self._forget_before(at_s - BOUND_FOR_S)
-        address, _ = self._bound.get(session, ("", 0.0))
+        address, used_at_s = self._bound[session]
+        if used_at_s < candidates.snapshot.at_s - BOUND_FOR_S:
+            return Ranking(order)
+        endpoints = candidates.snapshot.endpoints
         first = next((i for i in order if endpoints[i].address == address), order[0])
-        self._bound[session] = (endpoints[first].address, at_s)
-        self._bound.move_to_end(session)
         return Ranking((first, *(i for i in order if i != first)))
+
+    def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
+        session = candidates.request.session_key
+        if session is None:
+            return
+        snapshot = candidates.snapshot
+        # Where it went, be it by a preference: there its prefix is cached from now on.
+        self._bound[session] = (snapshot.endpoints[ranking.order[0]].address, snapshot.at_s)
+        self._bound.move_to_end(session)
+        self._forget_before(snapshot.at_s - BOUND_FOR_S)
 
     def _forget_before(self, at_s: float) -> None:
         """Sessions not heard of since *at_s*, and the oldest of too many."""
         while self._bound:
             _, used_at_s = next(iter(self._bound.values()))
-            if used_at_s >= at_s and len(self._bound) < MAX_SESSIONS:
+            if used_at_s >= at_s and len(self._bound) <= MAX_SESSIONS:
                 return
             self._bound.popitem(last=False)

@@ -26,7 +26,8 @@ from lodestar_extproc.policies.heuristics import HEURISTICS
 from lodestar_extproc.policies.learned import Learned
 from lodestar_extproc.policies.paper import LodestarPaper
 from lodestar_extproc.policies.protocol import Policy
-from lodestar_extproc.routing.router import Router, RouterListener
+from lodestar_extproc.routing.listener import RouterListener
+from lodestar_extproc.routing.router import Router
 
 AUTO_PREDICTORS = ("engine", "bayesian_linear", "residual")
 """Between which `auto` chooses; the first predicts until another is better."""

@@ -1,6 +1,7 @@
 """Router: chooses an endpoint for a request and learns from what follows. Read this file first.
 
-    route()        a request came: snapshot, features, ranking, and it is counted as in flight
+    route()        a request came: snapshot, features, ranking; it is counted as in flight and as
+                   demand
     first_token()  its first token passed: learn its TTFT
     complete()     its answer ended: release what it took; learn, correct or blame
 
@@ -11,51 +12,37 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Outcome
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.decision import Candidates, Decision, Ranking, Reason
+from lodestar_extproc.decision import Candidates, Decision, Ranking
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.demand import Demand
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.policies.preference import preferred
 from lodestar_extproc.policies.protocol import Policy
-from lodestar_extproc.request import InferenceRequest, RequestKind, Subset
+from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.ended_request import (
     EndedRequest,
-    ObservedFirstToken,
     ended_request,
     observed_first_token,
 )
 from lodestar_extproc.routing.feedback import Feedback
+from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.open_decisions import OpenDecisions
+from lodestar_extproc.routing.pool_policies import PoolPolicies
 from lodestar_extproc.routing.unserved import NoEndpoint, shed_if_late
 
 
-class RouterListener(Protocol):
-    """Who is told what happened: metrics, the journal, the dashboard.
-
-    Each is told all that it needs with each word: it need not remember a request by its id.
-    """
-
-    def decided(self, decision: Decision) -> None: ...
-
-    def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
-        """Once at most for a decision, and before its end."""
-
-    def ended(self, request: EndedRequest) -> None:
-        """Once for every decision: the whole of what became of it."""
-
-
 class Router:
-    """One pool: its fleet, its policy, its learner.
+    """One pool: its fleet, its demand, its policy, its learner.
 
     Args:
         live: the pool's settings, which every part of it reads.
         policy: decides; *fallback* decides for bodies that could not be read.
-        shadows: score every request and never decide.
+        shadows: rank every request and never decide; what they draw of chance is their own.
         sees_first_tokens: whether an observing filter reports first tokens. Without one a request
             is taken to leave prefill when its prediction says so.
     """
@@ -77,10 +64,12 @@ class Router:
         self.pool = pool
         self.live = live
         self.fleet = fleet
-        self._policy = policy
-        self._fallback = fallback
-        self._shadows = tuple(shadows)
+        self.demand = Demand(fleet.endpoints)
+        self._demand_is_read = False
         self._rng = rng
+        self._policies = PoolPolicies(
+            policy, fallback, shadows, rng=rng, shadow_rng=random.Random(live.current.seed)
+        )
         self._listeners = tuple(listeners)
         self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
@@ -96,33 +85,17 @@ class Router:
         """What has been learned of the pool, and learns on."""
         return self._feedback.learner
 
-    def deciding_by(self, policy: Policy) -> Router:
-        """The same pool, in-flight counts and learner, deciding by another policy."""
-        other = Router(
-            self.pool,
-            self.live,
-            fleet=self.fleet,
-            policy=policy,
-            fallback=self._fallback,
-            learner=self.learner,
-            rng=self._rng,
-            shadows=self._shadows,
-            listeners=self._listeners,
-            sees_first_tokens=self._sees_first_tokens,
-        )
-        other._open, other._feedback = self._open, self._feedback
-        return other
-
     def adopt(
         self, learner: Learner, policy: Policy, fallback: Policy, shadows: Sequence[Policy]
     ) -> None:
         """Decide and learn by these from now on; load and caches stay."""
-        self._policy, self._fallback, self._shadows = policy, fallback, tuple(shadows)
+        self._policies.adopt(policy, fallback, shadows)
         self._feedback.learner = learner
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Adopt a new membership of the fleet."""
         _, left = self.fleet.set_endpoints(endpoints)
+        self.demand.adopt(self.fleet.endpoints)
         for address in left:
             self.learner.left(address)
 
@@ -147,34 +120,45 @@ class Router:
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
+        policy: Policy | None = None,
     ) -> Decision:
         """Choose an endpoint of *subset* (None: of all) for *request*; count it in flight there.
+
+        Args:
+            policy: decides in place of the pool's own, where a route asks for it.
 
         Raises:
             NoEndpoint: the pool has none there.
             Overloaded: it may be shed, and is predicted to be late everywhere.
         """
+        policies = self._policies
+        policy = policies.policy if policy is None else policy
+        if policies.read_demand or policy.reads_demand:
+            # Counted from the first policy on that reads it: it costs more than a fixed rule does.
+            self._demand_is_read = True
         candidates = self.candidates(request, at_s, subset)
         if len(candidates) == 0:
             raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
         decision_id = f"{self.pool}.{self._rng.getrandbits(64):016x}"
-        ranking = self._rank(candidates)
+        ranking = self._rank(candidates, policy)
         if request.is_sheddable:
             ttft_slo_s = request.ttft_slo_s or self.live.current.ttft_slo_s
             shed_if_late(ranking, candidates, ttft_slo_s)
+        shadowed = policies.shadow_rankings(candidates)
         decision = Decision(
             decision_id=decision_id,
             request_id=request_id,
             at_s=at_s,
             pool=self.pool,
-            policy=self._policy.name,
+            policy=policy.name,
             candidates=candidates,
             ranking=ranking,
-            shadows=self._shadow_choices(candidates) if self._shadows else (),
+            shadows=tuple((s.name, r.order[0]) for s, r in shadowed),
             predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
         )
         self._open.add(decision)
         self._dispatch(decision)
+        policies.dispatched(candidates, ranking, policy, shadowed)
         for listener in self._listeners:
             listener.decided(decision)
         return decision
@@ -183,13 +167,14 @@ class Router:
         self, request: InferenceRequest, at_s: float, subset: Subset | None = None
     ) -> Candidates:
         """*request* beside every routable endpoint it may go to: what a policy sees."""
-        fleet, snapshot = self.fleet, self.fleet.snapshot(at_s, subset)
-        endpoints = snapshot.endpoints
-        tpot_slo_s = request.tpot_slo_s or self.live.current.tpot_slo_s
+        fleet, snapshot, demand = self.fleet, self.fleet.snapshot(at_s, subset), None
+        endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
         matched_tokens, matched_ratio = fleet.match(request, endpoints)
         tpot_s = None
         if tpot_slo_s is not None:
             tpot_s = fleet.decode_speed.tpot_s(endpoints, snapshot.in_flight + 1)
+        if self._demand_is_read and endpoints:
+            demand = self.demand.snapshot(request, snapshot, matched_ratio)
         return Candidates(
             request,
             snapshot,
@@ -199,24 +184,14 @@ class Router:
             adapter_effort=fleet.adapters.effort(request.model, endpoints),
             tpot_s=tpot_s,
             tpot_slo_s=tpot_slo_s,
+            demand=demand,
         )
 
-    def _rank(self, candidates: Candidates) -> Ranking:
-        ranking = self._ranked_by_policy(candidates)
+    def _rank(self, candidates: Candidates, policy: Policy) -> Ranking:
+        ranking = self._policies.rank(candidates, policy)
         if candidates.adapter_effort is None and candidates.tpot_s is None:
             return ranking
         return preferred(ranking, candidates, self.live.current.adapter_load_s)
-
-    def _ranked_by_policy(self, candidates: Candidates) -> Ranking:
-        if len(candidates) == 1:
-            return Ranking((0,), reason=Reason.ONLY_ENDPOINT)
-        if candidates.request.kind is RequestKind.UNKNOWN:
-            order = self._fallback.rank(candidates, self._rng).order
-            return Ranking(order, reason=Reason.UNPARSED)
-        return self._policy.rank(candidates, self._rng)
-
-    def _shadow_choices(self, candidates: Candidates) -> tuple[tuple[str, int], ...]:
-        return tuple((s.name, s.rank(candidates, self._rng).order[0]) for s in self._shadows)
 
     def _dispatch(self, decision: Decision) -> None:
         request, chosen = decision.candidates.request, decision.chosen
@@ -229,6 +204,28 @@ class Router:
             at_s=decision.at_s,
             expected_first_token_at_s=None if seen else decision.at_s + decision.expected_ttft_s,
         )
+        if decision.candidates.demand is not None:
+            self.demand.dispatch(
+                request,
+                decision.candidates.snapshot,
+                decision.candidates.demand,
+                decision.address,
+                uncached_tokens=decision.candidates.uncached_on(chosen),
+                service_s=self._service_s(decision),
+            )
+
+    def _service_s(self, decision: Decision) -> float:
+        """Seconds of service that the request adds where it goes, as the predictor has it.
+
+        A body that could not be read is a prompt of its length of which nothing is cached, as it is
+        in the counts of load: the engine refuses some such bodies at once, but computes most, for
+        what is not read here is as a rule an API of its own.
+        """
+        service_s, candidates = decision.ranking.service_s, decision.candidates
+        if service_s is None:  # a fixed rule decided, or nothing is learned: a guess, but its own
+            endpoints = candidates.snapshot.endpoints
+            service_s = self.learner.predict(candidates.features, endpoints).service_s
+        return float(service_s[decision.chosen])
 
     # -- its first token passed ---
 

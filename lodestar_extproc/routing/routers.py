@@ -1,4 +1,4 @@
-"""Routers: the router of each pool, and those that decide by a route's own policy."""
+"""Routers: the router of each pool, and the policies that routes ask for in place of its own."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class UnknownPool(Exception):  # noqa: N818  (the condition's name)
 class Routers:
     """Finds the router for a request, and for what is heard of it later.
 
+    A pool has one router, whatever its routes ask for: load, demand and what is learned are the
+    pool's.
+
     Args:
         make_policy: builds a policy for a router by name and cost; None takes the pool's own.
-
-    Raises:
-        ValueError: from `make_policy`, for a policy or cost it does not know.
     """
 
     def __init__(
@@ -30,40 +30,45 @@ class Routers:
     ) -> None:
         self._pools = {r.pool: r for r in routers}
         self._make_policy = make_policy
-        self._overridden: dict[tuple[str, str | None, str | None], Router] = {}
+        self._overrides: dict[tuple[str, str | None, str | None], Policy] = {}
 
     def __iter__(self) -> Iterator[Router]:
         return iter(self._pools.values())
 
-    def get(
-        self, pool: str | None = None, policy: str | None = None, cost: str | None = None
-    ) -> Router:
-        """The router of *pool* (None: of the only pool), deciding as the route asks.
+    def get(self, pool: str | None = None) -> Router:
+        """The router of *pool* (None: of the only pool).
 
         Raises:
             UnknownPool: no such pool, or none named where there are several.
         """
-        router = self._pool(pool)
-        if policy is None and cost is None:
-            return router
-        key = (router.pool, policy, cost)
-        if key not in self._overridden:
-            chosen = self._make_policy(router, policy, cost)
-            self._overridden[key] = router.deciding_by(chosen)
-        return self._overridden[key]
-
-    @property
-    def headers(self) -> frozenset[str]:
-        """Names of the headers that settings ask for, in lower case."""
-        return frozenset(router.settings.session_header.lower() for router in self)
-
-    def _pool(self, pool: str | None) -> Router:
         if pool is None and len(self._pools) == 1:
             return next(iter(self._pools.values()))
         if pool in self._pools:
             return self._pools[pool]
         known = ", ".join(sorted(self._pools)) or "none"
         raise UnknownPool(f"no pool {pool!r}; configured: {known}")
+
+    def override(
+        self, pool: str | None = None, policy: str | None = None, cost: str | None = None
+    ) -> Policy | None:
+        """What a route asks for in place of the policy of *pool*, made once; None for nothing.
+
+        Raises:
+            UnknownPool: as of `get`.
+            ValueError: there is no such policy or cost.
+        """
+        if policy is None and cost is None:
+            return None
+        router = self.get(pool)
+        key = (router.pool, policy, cost)
+        if key not in self._overrides:
+            self._overrides[key] = self._make_policy(router, policy, cost)
+        return self._overrides[key]
+
+    @property
+    def headers(self) -> frozenset[str]:
+        """Names of the headers that settings ask for, in lower case."""
+        return frozenset(router.settings.session_header.lower() for router in self)
 
     def first_token(self, event: FirstToken) -> None:
         """Tell the router whose decision it was."""
@@ -94,7 +99,7 @@ class Routers:
 
     def forget_overrides(self) -> None:
         """Settings changed: build the routes' own policies anew when they are next asked for."""
-        self._overridden.clear()
+        self._overrides.clear()
 
     def expire(self, at_s: float) -> None:
         """End what nothing was heard of for too long."""

@@ -23,8 +23,9 @@ from lodestar_extproc.journal.journal import Journal
 from lodestar_extproc.journal.journal_file import JournalFile
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.routing.assembly import new_router, policy_for_route
+from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.pool_view import PoolView
-from lodestar_extproc.routing.router import Router, RouterListener
+from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.upkeep import PoolUpkeep
 

@@ -3,16 +3,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from builders import live_settings
+from builders import live_settings, meet, send
 from learning_worlds import LinearWorld, a_snapshot, see, with_columns, worked_decision
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.demand import Demand, DemandSnapshot
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import (
     MAX_UTILISATION,
     Externality,
     GreedyTTFT,
+    arrival_rate,
     memory_used,
+    utilisation,
 )
 
 ENDPOINTS = tuple(Endpoint(f"10.0.0.{i}:80") for i in range(2))
@@ -37,12 +40,12 @@ def an_estimate(**changes):
     return Estimate(**{name: np.array(v, float) for name, v in values.items()})
 
 
-def steady(function, rate, seconds, service_s=(0.0, 0.0)):
-    """Evenly spaced arrivals, in turn to each endpoint."""
+def steady(rate, seconds, service_s=(0.0, 0.0)):
+    """The demand of evenly spaced arrivals, sent in turn to each endpoint."""
+    demand = Demand(ENDPOINTS)
     for i in range(int(rate * seconds)):
-        seen = candidates(i / rate)
-        function.arrived(seen)
-        function.routed(seen, i % 2, service_s[i % 2])
+        send(demand, candidates(i / rate), i % 2, service_s[i % 2])
+    return demand
 
 
 def test_greedy_is_the_predicted_ttft():
@@ -53,75 +56,62 @@ def test_greedy_is_the_predicted_ttft():
     ("weight", "cost"), [(1.0, [0.237072, 0.310991]), (2.0, [0.296795, 0.404041])]
 )
 def test_cost_of_the_worked_decision(weight, cost):
-    decision = worked_decision()
-    endpoints = decision.snapshot.endpoints
-    estimate = EnginePredictor().predict(decision.features, endpoints)
-    function = queue_alone(weight)
-    # 6 arrivals a second, and .55 and .40 seconds of service a second, long after the start.
-    function._started_at_s, function._at_s, function._arrivals = -1e9, 100.0, 6.0
-    for chosen, busy in enumerate((0.55, 0.40)):
-        function.routed(decision, chosen, busy * 30.0)
+    # 6 arrivals a second, and .55 and .40 seconds of service a second.
+    demand = DemandSnapshot(6.0, np.array([0.55, 0.40]), np.zeros(2), ())
+    decision = replace(worked_decision(), demand=demand)
+    estimate = EnginePredictor().predict(decision.features, decision.snapshot.endpoints)
 
-    assert function.arrival_rate(estimate) == pytest.approx([3.014417, 2.985583], abs=5e-7)
-    assert function.utilisation(decision) == pytest.approx([0.5125, 0.4375], abs=5e-7)
-    assert function.score(estimate, decision) == pytest.approx(cost, abs=1.5e-6)
+    assert arrival_rate(demand, estimate) == pytest.approx([3.014417, 2.985583], abs=5e-7)
+    assert utilisation(demand) == pytest.approx([0.5125, 0.4375], abs=5e-7)
+    assert queue_alone(weight).score(estimate, decision) == pytest.approx(cost, abs=1.5e-6)
 
 
-@pytest.mark.parametrize("seconds", [5, 30, 300])
-def test_arrival_rate_is_right_from_the_first_seconds_on(seconds):
-    function = an_externality()
-    steady(function, 8.0, seconds)
-
-    assert function.arrival_rate(an_estimate()).sum() == pytest.approx(8.0, rel=0.05)
+def demand_of(arrivals_per_s=0.0, service_ratio=(0.0, 0.0), again=(0.0, 0.0)):
+    return DemandSnapshot(arrivals_per_s, np.array(service_ratio), np.array(again), ())
 
 
 def test_a_faster_endpoint_gets_its_share_of_the_arrivals():
-    function = an_externality()
-    steady(function, 8.0, 300)
-    rate = function.arrival_rate(an_estimate(s_per_ktoken=[0.05, 0.15]))
+    rate = arrival_rate(demand_of(8.0), an_estimate(s_per_ktoken=[0.05, 0.15]))
 
-    assert rate[0] == pytest.approx(3 * rate[1])
+    assert rate == pytest.approx([6.0, 2.0])
 
 
 def test_utilisation_is_half_the_endpoints_own_and_half_the_fleets():
-    function = an_externality()
-    steady(function, 4.0, 300, service_s=(0.1, 0.3))  # 0.2 and 0.6 seconds a second
-
-    assert function.utilisation(candidates()) == pytest.approx([0.3, 0.5], rel=0.05)
+    assert utilisation(demand_of(service_ratio=(0.2, 0.6))) == pytest.approx([0.3, 0.5])
 
 
 def test_utilisation_never_reaches_one():
-    function = an_externality()
-    steady(function, 10.0, 100, service_s=(5.0, 5.0))
+    demand = demand_of(10.0, (25.0, 25.0))
 
-    assert function.utilisation(candidates()).tolist() == [MAX_UTILISATION] * 2
-    assert np.isfinite(function.score(an_estimate(), candidates())).all()
+    assert utilisation(demand).tolist() == [MAX_UTILISATION] * 2
+    cost = an_externality().score(an_estimate(), replace(candidates(), demand=demand))
+    assert np.isfinite(cost).all()
 
 
 def test_work_before_a_backlog_costs_more_than_the_same_work_without():
-    function = an_externality()
-    steady(function, 8.0, 60, service_s=(0.1, 0.1))
-    cost = function.score(an_estimate(backlog_s=[0.0, 1.0]), candidates())
+    seen = meet(steady(8.0, 60, service_s=(0.1, 0.1)), candidates(60.0))
+    cost = an_externality().score(an_estimate(backlog_s=[0.0, 1.0]), seen)
 
     assert 0.5 < cost[0] < cost[1]
 
 
 def test_beyond_its_limit_a_backlog_costs_no_more():
-    costs = []
-    for limit_s in (None, 0.5):
-        function = an_externality(backlog_limit_s=limit_s)
-        steady(function, 8.0, 60, service_s=(0.1, 0.1))
-        costs.append(function.score(an_estimate(backlog_s=[0.4, 1.0]), candidates(60.0)))
+    seen = meet(steady(8.0, 60, service_s=(0.1, 0.1)), candidates(60.0))
+    estimate = an_estimate(backlog_s=[0.4, 1.0])
+    costs = [an_externality(backlog_limit_s=limit).score(estimate, seen) for limit in (None, 0.5)]
 
     assert costs[0][0] == costs[1][0]
     assert costs[0][0] < costs[1][1] < costs[0][1]
 
 
 def test_weight_zero_is_greedy():
-    function = queue_alone(0.0)
-    steady(function, 8.0, 60, service_s=(0.1, 0.1))
+    seen = meet(steady(8.0, 60, service_s=(0.1, 0.1)), candidates(60.0))
 
-    assert function.score(an_estimate(), candidates()).tolist() == [0.5, 0.5]
+    assert queue_alone(0.0).score(an_estimate(), seen).tolist() == [0.5, 0.5]
+
+
+def test_where_nobody_counts_demand_the_queue_has_no_price():
+    assert queue_alone().score(an_estimate(), candidates()).tolist() == [0.5, 0.5]
 
 
 def test_slowing_those_that_generate_has_its_price():
@@ -133,41 +123,10 @@ def test_slowing_those_that_generate_has_its_price():
     assert cost - 0.5 == pytest.approx([0.1 * 20 * 0.3, 0.0])
 
 
-def test_a_pause_empties_the_counts():
-    function = an_externality()
-    steady(function, 8.0, 60, service_s=(0.1, 0.1))
-    function.arrived(candidates(60.0 + 3600.0))
-
-    assert function.utilisation(candidates()).max() < 1e-6
-    assert function.arrival_rate(an_estimate()).sum() == pytest.approx(1 / 30)
-
-
-def test_a_clock_that_steps_back_does_no_harm():
-    function = an_externality()
-    function.arrived(candidates(100.0))
-    function.arrived(candidates(50.0))
-
-    assert function.arrival_rate(an_estimate()).sum() > 0
-
-
-def test_endpoints_come_and_go_without_a_trace():
-    function = an_externality()
-    for i in range(100):
-        fleet = tuple(Endpoint(f"10.0.{i}.{k}:80") for k in range(2))
-        seen = candidates(float(i), fleet)
-        function.arrived(seen)
-        function.score(an_estimate(), seen)
-        function.routed(seen, 0, 1.0)
-
-    assert function.utilisation(candidates(100.0, fleet)).max() > 0
-    assert len(function._service._values) < 10
-
-
 def test_an_idle_fleet_prefers_the_lower_ttft():
-    world, function = LinearWorld(("fast", "slow")), an_externality()
-    seen = world.candidates()
-    function.arrived(seen)
-    cost = function.score(an_estimate(ttft_s=[0.1, 0.9]), seen)
+    seen = LinearWorld(("fast", "slow")).candidates()
+    seen = meet(Demand(seen.snapshot.endpoints), seen)
+    cost = an_externality().score(an_estimate(ttft_s=[0.1, 0.9]), seen)
 
     assert cost[0] < cost[1]
 
@@ -218,7 +177,7 @@ def test_memory_that_nobody_knows_of_and_memory_overfull_cost_something_finite()
 
 def test_what_the_cache_loses_has_its_price():
     function = an_externality(0.0, decode_weight=0.0, eviction_weight=2.0, memory_weight_s=0.0)
-    function._cache_price.shares = lambda _: np.array([0.5, 0.0])
-    cost = function.score(an_estimate(), candidates())
+    seen = replace(candidates(), demand=demand_of(again=(0.5, 0.0)))
+    cost = function.score(an_estimate(), seen)
 
     assert cost - 0.5 == pytest.approx([2.0 * 0.5 * 0.1, 0.0])

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from builders import live_settings
+from builders import live_settings, meet
 from learning_worlds import a_snapshot, see
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.demand import Demand, DemandSnapshot
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import Externality
 from lodestar_extproc.policies.end_to_end import EndToEnd
@@ -42,7 +45,7 @@ def an_estimate(n, **changes):
 
 
 def score(function, seen, **changes):
-    function.arrived(seen)
+    seen = meet(Demand(seen.snapshot.endpoints), seen)
     return function.score(an_estimate(len(seen), **changes), seen)
 
 
@@ -67,27 +70,21 @@ def test_the_weight_is_that_of_all_that_comes_after_the_first_token():
 
 
 def test_an_engine_given_more_prefills_than_its_kind_generates_slower():
-    function = a_cost_function()
-    for i in range(3000):  # 0.6 and 0.2 seconds of prefill a second
-        seen = candidates(SLOW, OTHER_SLOW, at_s=i / 10)
-        function.arrived(seen)
-        function.routed(seen, 0, 0.06)
-        function.routed(seen, 1, 0.02)
-    taken_s = function.generation_s(seen)
+    # 0.6 and 0.2 seconds of prefill a second.
+    demand = DemandSnapshot(20.0, np.array([0.6, 0.2]), np.zeros(2), ())
+    seen = replace(candidates(SLOW, OTHER_SLOW), demand=demand)
+    taken_s = a_cost_function().generation_s(seen)
 
     # Half its own share and half the fleet's: 0.5 and 0.7 of the time are free, on average 0.6.
-    assert taken_s == pytest.approx([3.0 * 0.6 / 0.5, 3.0 * 0.6 / 0.7], rel=0.05)
+    assert taken_s == pytest.approx([3.0 * 0.6 / 0.5, 3.0 * 0.6 / 0.7])
 
 
 def test_a_kind_is_compared_with_itself():
-    function = a_cost_function()
-    for i in range(3000):
-        seen = candidates(FAST, SLOW, at_s=i / 10)
-        function.arrived(seen)
-        function.routed(seen, 0, 0.06)
+    demand = DemandSnapshot(10.0, np.array([0.6, 0.0]), np.zeros(2), ())
+    seen = replace(candidates(FAST, SLOW), demand=demand)
 
     # What is learned of a kind already contains how busy it is.
-    assert function.generation_s(seen) == pytest.approx([2.0, 3.0])
+    assert a_cost_function().generation_s(seen) == pytest.approx([2.0, 3.0])
 
 
 def test_own_ttft_and_the_cost_to_others_stay():

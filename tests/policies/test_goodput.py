@@ -4,9 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from builders import live_settings
+from builders import live_settings, meet, send
 from learning_worlds import LinearWorld, a_snapshot, see
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.demand import Demand
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import Externality
 from lodestar_extproc.policies.goodput import LATE_WEIGHT, OWN_WEIGHT, Goodput
@@ -46,7 +47,7 @@ def within(factor):
 
 
 def order(function, estimate, seen):
-    function.arrived(seen)
+    seen = meet(Demand(ENDPOINTS), seen)
     return np.argsort(function.score(estimate, seen)).tolist()
 
 
@@ -94,8 +95,7 @@ def test_one_that_is_late_everywhere_goes_where_it_takes_the_least_from_others()
 
 def test_beyond_half_the_bound_a_backlog_costs_others_no_more():
     function = a_goodput(Externality(USUAL), within(1.2), 0.5)
-    seen = candidates()
-    function.arrived(seen)
+    seen = meet(Demand(ENDPOINTS), candidates())
     short, limit, long = (
         function.score(an_estimate(9.0, 9.0, backlog_s=[v, v]), seen)[0] for v in (0.2, 0.25, 8.0)
     )
@@ -115,12 +115,9 @@ def test_a_requests_own_bound_goes_before_the_pools():
 def test_without_a_bound_it_is_the_externality():
     world = LinearWorld(("fast", "slow"))
     one, other = a_goodput(Externality(USUAL), within(2.0)), Externality(USUAL)
-    rng = random.Random(1)
+    rng, demand = random.Random(1), Demand(world.endpoints)
     for _ in range(20):
-        seen = world.candidates()
+        seen = meet(demand, world.candidates())
         estimate = an_estimate(rng.random() + 0.01, rng.random() + 0.01)
-        for each in (one, other):
-            each.arrived(seen)
         assert one.score(estimate, seen).tolist() == other.score(estimate, seen).tolist()
-        for each in (one, other):
-            each.routed(seen, 0, 0.3)
+        send(demand, seen, 0, 0.3)

@@ -47,6 +47,7 @@ class TestEveryPolicy:
 
             assert sorted(ranking.order) == list(range(n))
             assert 0 < ranking.propensity <= 1
+            policy.dispatched(candidates_of(fleet, at_s=4.0), ranking)
 
     def test_is_repeatable_by_seed(self, name):
         candidates = candidates_of(busy_fleet(3, 6), at_s=4.0)
@@ -57,7 +58,7 @@ class TestEveryPolicy:
     def test_uses_every_idle_equal_endpoint(self, name):
         policy, rng, fleet = HEURISTICS[name](), random.Random(1), a_fleet(4)
         each = [candidates_of(fleet, a_request(a_prompt(20, seed))) for seed in range(200)]
-        chosen = {policy.rank(candidates, rng).order[0] for candidates in each}
+        chosen = {sent(policy, candidates, rng) for candidates in each}
 
         assert chosen == {0, 1, 2, 3}
 
@@ -75,16 +76,32 @@ def test_every_policy_may_be_configured():
     assert set(FIXED_POLICIES) == set(HEURISTICS)
 
 
+def sent(policy, candidates, rng=None):
+    """Where a request that leaves goes."""
+    ranking = policy.rank(candidates, random.Random(0) if rng is None else rng)
+    policy.dispatched(candidates, ranking)
+    return ranking.order[0]
+
+
 def first(name, fleet, request=None, at_s=1.0):
     chosen = HEURISTICS[name]().rank(candidates_of(fleet, request, at_s), random.Random(0)).order[0]
     return fleet.endpoints[chosen].address
 
 
 def test_round_robin_visits_all_before_any_again():
-    policy, rng, fleet = HEURISTICS["round_robin"](), random.Random(0), a_fleet(3)
-    order = [policy.rank(candidates_of(fleet), rng).order[0] for _ in range(6)]
+    policy, fleet = HEURISTICS["round_robin"](), a_fleet(3)
+    order = [sent(policy, candidates_of(fleet)) for _ in range(6)]
 
     assert order == [0, 1, 2, 0, 1, 2]
+
+
+def test_round_robin_takes_a_turn_when_a_request_leaves_and_wherever_it_was_sent():
+    policy, candidates = HEURISTICS["round_robin"](), candidates_of(a_fleet(3))
+    ranking = policy.rank(candidates, random.Random(0))
+    assert policy.rank(candidates, random.Random(0)) == ranking
+
+    policy.dispatched(candidates, ranking._replace(order=(2, 0, 1)))
+    assert policy.rank(candidates, random.Random(0)).order == (1, 2, 0)
 
 
 def test_least_request_takes_the_emptiest():
@@ -149,8 +166,7 @@ def test_least_load_prices_a_full_cache():
 class TestSessionAffinity:
     def first(self, policy, fleet, at_s=1.0, **request):
         candidates = candidates_of(fleet, a_request(**request), at_s)
-        chosen = policy.rank(candidates, random.Random(0)).order[0]
-        return candidates.snapshot.endpoints[chosen].address
+        return candidates.snapshot.endpoints[sent(policy, candidates)].address
 
     @pytest.mark.parametrize(
         "same",
@@ -185,6 +201,14 @@ class TestSessionAffinity:
         assert self.first(policy, fleet, at_s=299.0, session=7) == home
         assert self.first(policy, fleet, at_s=598.0, session=7) == home
         assert self.first(policy, fleet, at_s=899.0, session=7) != home
+
+    def test_a_session_is_bound_to_where_a_preference_sent_it(self):
+        policy, candidates = HEURISTICS["session_affinity"](), candidates_of(a_fleet(3))
+        ranking = policy.rank(candidates, random.Random(0))
+        elsewhere = ranking.order[-1]
+        policy.dispatched(candidates, ranking._replace(order=ranking.order[::-1]))
+
+        assert policy.rank(candidates, random.Random(0)).order[0] == elsewhere
 
     def test_no_more_sessions_are_kept_than_set(self, monkeypatch):
         monkeypatch.setattr(session_affinity, "MAX_SESSIONS", 10)

@@ -26,19 +26,6 @@ class AlwaysLast:
         return Ranking(tuple(reversed(range(len(candidates)))), propensity=0.25)
 
 
-class Ledger(GreedyTTFT):
-    """Remembers what it was told."""
-
-    def __init__(self):
-        self.arrivals, self.routes = [], []
-
-    def arrived(self, candidates):
-        self.arrivals.append(candidates.snapshot.at_s)
-
-    def routed(self, candidates, chosen, service_s):
-        self.routes.append((candidates.snapshot.endpoints[chosen].address, service_s))
-
-
 RNG = random.Random(0)
 
 
@@ -103,19 +90,28 @@ def test_nothing_is_predicted_from_no_samples():
     assert ranking.service_s is None
 
 
-@pytest.mark.parametrize("n_taught", [0, 200])
-def test_every_decision_is_counted_as_it_was_made(n_taught):
-    world, ledger = a_world(), Ledger()
-    policy = a_policy(a_taught_learner(world, n_taught), ledger)
-    chosen, at_s = [], []
-    for _ in range(20):
-        candidates = world.candidates()
-        chosen.append(policy.rank(candidates, RNG).order[0])
-        at_s.append(candidates.snapshot.at_s)
+class Told(AlwaysLast):
+    """Remembers what it was told."""
 
-    assert [address for address, _ in ledger.routes] == [world.endpoints[i].address for i in chosen]
-    assert ledger.arrivals == at_s
-    assert all(service_s > 0 for _, service_s in ledger.routes)
+    def __init__(self):
+        self.rankings = []
+
+    def dispatched(self, candidates, ranking):
+        self.rankings.append(ranking)
+
+
+@pytest.mark.parametrize(("n_taught", "told"), [(0, True), (200, False)])
+def test_the_fallback_is_told_of_the_requests_that_it_decided(n_taught, told):
+    world, fallback = a_world(), Told()
+    live = live_settings()
+    learner = a_taught_learner(world, n_taught)
+    policy = Learned(learner, Externality(live), fallback, live)
+    candidates = world.candidates()
+    ranking = policy.rank(candidates, RNG)
+    assert fallback.rankings == []
+
+    policy.dispatched(candidates, ranking)
+    assert fallback.rankings == ([ranking] if told else [])
 
 
 def test_an_untrusted_predictor_does_not_decide():

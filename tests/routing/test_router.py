@@ -351,12 +351,13 @@ def test_the_pool_is_found_by_name_and_by_decision():
 def test_a_route_decides_by_its_own_policy_on_the_same_fleet():
     router = a_router()
     routers = Routers([router], policy_for_route)
-    decision = route(routers.get("pool", "round_robin"))
+    policy = routers.override("pool", "round_robin")
+    decision = router.route(a_request(), request_id="", at_s=0.0, policy=policy)
 
     assert decision.policy == "round_robin"
     assert router.fleet.n_in_flight == 1
     with pytest.raises(ValueError, match="no policy 'magic'"):
-        routers.get("pool", "magic")
+        routers.override("pool", "magic")
 
 
 def generation_s(router):

@@ -5,6 +5,7 @@ import pytest
 
 from builders import a_fleet, a_request, a_router, candidates_of
 from lodestar_extproc.decision import Ranking, Reason
+from lodestar_extproc.policies.protocol import Stateless
 from lodestar_extproc.routing.unserved import Overloaded, shed_if_late
 
 CANDIDATES = candidates_of(a_fleet(2))
@@ -52,7 +53,7 @@ def test_where_one_is_fast_enough_or_unknown_nobody_is_refused(best_s):
     shed_if_late(ranking(), slow_between_tokens(0.09, best_s, slo_s=0.05), None)
 
 
-class Slow:
+class Slow(Stateless):
     """Predicts ten seconds everywhere."""
 
     name = "slow"
@@ -62,15 +63,15 @@ class Slow:
 
 
 def test_what_is_refused_is_not_counted():
-    router = a_router(2, ttft_slo_s=1.0).deciding_by(Slow())
+    router = a_router(2, ttft_slo_s=1.0)
     with pytest.raises(Overloaded):
-        router.route(a_request(priority=-1), request_id="", at_s=0.0)
+        router.route(a_request(priority=-1), request_id="", at_s=0.0, policy=Slow())
     assert router.n_open == router.fleet.n_in_flight == 0
-    router.route(a_request(), request_id="", at_s=0.0)
+    router.route(a_request(), request_id="", at_s=0.0, policy=Slow())
     assert router.n_open == 1
 
 
 def test_the_requests_own_bound_comes_before_the_pools():
-    router = a_router(2, ttft_slo_s=1.0).deciding_by(Slow())
+    router = a_router(2, ttft_slo_s=1.0)
     patient = a_request(ttft_slo_s=20.0, priority=-1)
-    assert router.route(patient, request_id="", at_s=0.0)
+    assert router.route(patient, request_id="", at_s=0.0, policy=Slow())

@@ -187,10 +187,10 @@ def test_a_setting_that_is_copied_would_be_found_out():
 def test_only_what_is_named_in_the_settings_is_made_anew():
     work = PoolAtWork(PoolSettings(seed=1))
     traffic(work, n=50)
-    policy, learner = work.router._policy, work.router.learner
+    policy, learner = work.router._policies.policy, work.router.learner
     work.tell(PoolSettings(seed=1, scrape_interval_s=1.0, externality_weight=5.0))
-    assert (work.router._policy, work.router.learner) == (policy, learner)
+    assert (work.router._policies.policy, work.router.learner) == (policy, learner)
 
     work.tell(PoolSettings(seed=1, cost="ttft"))
-    assert work.router._policy is not policy
+    assert work.router._policies.policy is not policy
     assert work.router.learner is learner

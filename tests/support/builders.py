@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from lodestar_extproc.config import EdsFile, Pool, PoolSettings, Resolution
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.demand import Demand
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind, hash_blocks
 
@@ -57,6 +59,25 @@ def candidates_of(fleet: Fleet, request: InferenceRequest | None = None, at_s: f
     snapshot = fleet.snapshot(at_s)
     tokens, ratio = fleet.match(request, snapshot.endpoints)
     return Candidates(request, snapshot, tokens, ratio, np.full(len(snapshot), 0.1))
+
+
+def meet(demand: Demand, candidates: Candidates) -> Candidates:
+    """The same, with what *demand* is as the request arrives."""
+    request, snapshot, ratio = candidates.request, candidates.snapshot, candidates.matched_ratio
+    return replace(candidates, demand=demand.snapshot(request, snapshot, ratio))
+
+
+def send(demand: Demand, candidates: Candidates, chosen: int, service_s: float = 0.0) -> None:
+    """The request leaves for candidate *chosen*."""
+    met = meet(demand, candidates)
+    demand.dispatch(
+        met.request,
+        met.snapshot,
+        met.demand,
+        met.snapshot.endpoints[chosen].address,
+        uncached_tokens=met.uncached_on(chosen),
+        service_s=service_s,
+    )
 
 
 def dispatch(fleet: Fleet, decision_id: str, address: str, request=None, at_s: float = 0.0, **kw):

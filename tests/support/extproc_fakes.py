@@ -56,13 +56,15 @@ class FakeRouters:
     reports: list[AnswerReport] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
 
-    def get(self, pool, policy=None, cost=None):
+    def get(self, pool):
         if pool is not None and pool not in self.pools:
             raise UnknownPool(pool)
+        return self
+
+    def override(self, pool, policy, cost):
         if policy is not None and policy not in self.policies:
             raise ValueError(policy)
         self.asked.append((pool, policy, cost))
-        return self
 
     @property
     def headers(self) -> frozenset[str]:
@@ -81,6 +83,7 @@ class FakeRouters:
         request_id: str,
         at_s: float,
         subset: Subset | None = None,
+        policy: None = None,
     ) -> Decision:
         addresses = [a for a in self.addresses if subset is None or a in subset]
         if not addresses:

@@ -7,7 +7,7 @@ from builders import a_request, an_endpoint, live_settings, some_blocks
 from learning_worlds import with_columns
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.fleet.fleet import Fleet
-from lodestar_extproc.policies.cache_price import ABSENT_S, LOOK_INTERVAL_S, CachePrice
+from lodestar_extproc.fleet.lost_prefixes import LOOK_INTERVAL_S, LostPrefixes
 
 CAPACITY_TOKENS = 1600.0
 """A hundred blocks of 16 tokens: what ten prompts of these need."""
@@ -25,7 +25,7 @@ class Caches:
             live_settings(),
             [an_endpoint(i, kv_capacity_tokens=CAPACITY_TOKENS, **changes) for i in range(n)],
         )
-        self.price = CachePrice()
+        self.lost = LostPrefixes()
         self.n_sent = 0
 
     def see(self, request, at_s=0.0) -> Candidates:
@@ -33,10 +33,23 @@ class Caches:
         tokens, ratio = self.fleet.match(request, snapshot.endpoints)
         return Candidates(request, snapshot, tokens, ratio, np.full(len(snapshot), 0.1))
 
+    def asked_again(self, candidates):
+        request, endpoints = candidates.request, candidates.snapshot.endpoints
+        return self.lost.asked_again(request, endpoints, candidates.matched_ratio)
+
+    def place(self, candidates, endpoint=0):
+        _, missed_tokens = self.asked_again(candidates)
+        self.lost.place(
+            candidates.request,
+            candidates.snapshot,
+            candidates.snapshot.endpoints[endpoint].address,
+            uncached_tokens=candidates.uncached_on(endpoint),
+            missed_tokens=missed_tokens,
+        )
+
     def send(self, seed, endpoint=0, at_s=0.0):
         candidates = self.see(a_prompt(seed), at_s)
-        self.price.arrived(candidates)
-        self.price.placed(candidates, endpoint)
+        self.place(candidates, endpoint)
         address = candidates.snapshot.endpoints[endpoint].address
         self.n_sent += 1
         self.fleet.dispatch(
@@ -44,7 +57,7 @@ class Caches:
         )
 
     def shares(self, at_s=0.0):
-        return self.price.shares(self.see(a_prompt(0), at_s))
+        return self.asked_again(self.see(a_request(b"nothing"), at_s))[0]
 
 
 def test_prompts_that_never_return_cost_nothing_to_lose():
@@ -113,7 +126,7 @@ def test_a_capacity_that_becomes_known_later_is_used():
     caches = Caches()
     known = caches.see(a_prompt(0))
     unknown = replace(known, snapshot=with_columns(known.snapshot, kv_capacity_tokens=np.nan))
-    caches.price.arrived(unknown)
+    caches.place(unknown)
     for _ in range(10):
         for seed in range(12):
             caches.send(seed, at_s=LOOK_INTERVAL_S)
@@ -126,20 +139,34 @@ def test_who_is_away_for_a_while_is_remembered_and_who_left_is_not():
     for _ in range(10):
         for seed in range(12):
             caches.send(seed)
-    everyone = caches.fleet.endpoints
+    before, everyone = caches.shares(), caches.fleet.endpoints
     caches.fleet.set_endpoints(everyone[1:])
-    caches.price.arrived(caches.see(a_prompt(0), 60.0))
-    assert len(caches.price._ghosts) == 2
+    caches.place(caches.see(a_prompt(0), 60.0))
+    caches.fleet.set_endpoints(everyone)
+    assert caches.shares(60.0)[0] == before[0]
 
-    caches.price.arrived(caches.see(a_prompt(0), 60.0 + 2 * ABSENT_S))
-    assert len(caches.price._ghosts) == 1
+    caches.lost.adopt(everyone[1:])
+    assert caches.shares(60.0)[0] == 0.0
 
 
 @pytest.mark.parametrize("request_", [a_request(b""), a_request(b"short")])
-def test_a_prompt_without_a_full_block_changes_nothing(request_):
+def test_a_prompt_without_a_full_block_misses_nothing(request_):
     caches = Caches()
-    candidates = caches.see(request_)
-    caches.price.arrived(candidates)
-    caches.price.placed(candidates, 0)
+    caches.place(caches.see(request_))
+    shares, missed_tokens = caches.asked_again(caches.see(request_))
 
-    assert caches.shares().tolist() == [0.0, 0.0]
+    assert shares.tolist() == [0.0, 0.0]
+    assert not any(missed_tokens)
+
+
+def test_what_a_request_asks_for_again_counts_before_it_leaves_and_only_then_for_good():
+    caches = Caches()
+    for seed in range(12):
+        caches.send(seed)
+    seen = caches.see(a_prompt(0))
+    shares = [caches.asked_again(seen)[0][0] for _ in range(3)]
+
+    assert shares[0] == shares[1] == shares[2] > 0.0
+    assert caches.shares()[0] == 0.0
+    caches.place(seen, endpoint=1)
+    assert caches.shares()[0] == shares[0]

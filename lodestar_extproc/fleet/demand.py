@@ -1,0 +1,135 @@
+"""Demand: what a pool is asked for, and where it went: arrivals, service, what caches lost.
+
+One a pool, beside `Fleet`: the router tells it of every request that leaves, whoever decided, once
+it is known where it goes. Asking changes nothing. It neither predicts nor chooses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lodestar_extproc.endpoint import Endpoint, FleetSnapshot, FloatArray
+from lodestar_extproc.fleet.lost_prefixes import LostPrefixes
+from lodestar_extproc.request import InferenceRequest
+
+MEMORY_S = 30.0
+"""Time constant of the means: hundreds of requests where the queue has a price, and short beside
+the minutes in which traffic changes. Set by judgement."""
+MIN_RUN_S = 1.0
+"""A mean is taken to have run for so long at least: the first gap says little of a rate."""
+
+
+class DemandSnapshot(NamedTuple):
+    """A pool's demand as a request arrives, with that request and before it is sent.
+
+    Attributes:
+        arrivals_per_s: requests a second, this one included.
+        service_ratio: [n], seconds of service sent to each endpoint a second.
+        asked_again_ratio: [n], of the tokens each cache loses to new prompts, those that are asked
+            for again, 0 to 1; what this request asks for again is included.
+        missed_tokens: [n], what this request asks for again, by where it was lost; empty where
+            nothing was.
+    """
+
+    arrivals_per_s: float
+    service_ratio: FloatArray
+    asked_again_ratio: FloatArray
+    missed_tokens: Sequence[float]
+
+
+def no_demand(n: int) -> DemandSnapshot:
+    """What is known of *n* endpoints where nobody counted."""
+    return DemandSnapshot(0.0, np.zeros(n), np.zeros(n), ())
+
+
+class Demand:
+    """Counts the requests that leave; all rates are exponential means over `MEMORY_S`.
+
+    Args:
+        endpoints: the fleet at start.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint] = ()) -> None:
+        self._started_at_s: float | None = None
+        self._at_s = 0.0
+        self._arrivals = 0.0
+        self._endpoints: Sequence[Endpoint] = ()
+        self._column: dict[str, int] = {}
+        self._service = np.zeros(0)
+        self._lost = LostPrefixes()
+        self.adopt(endpoints)
+
+    def adopt(self, endpoints: Sequence[Endpoint]) -> None:
+        """Adopt a new membership of the fleet; who stays keeps what was counted."""
+        known = {address: self._service[k] for address, k in self._column.items()}
+        self._service = np.array([known.get(e.address, 0.0) for e in endpoints])
+        self._column = {e.address: k for k, e in enumerate(endpoints)}
+        self._endpoints = endpoints
+        self._lost.adopt(endpoints)
+
+    def snapshot(
+        self, request: InferenceRequest, fleet: FleetSnapshot, matched_ratio: FloatArray
+    ) -> DemandSnapshot:
+        """The demand that *request* meets at the endpoints of *fleet*.
+
+        Args:
+            matched_ratio: [n], of its blocks those that each cache probably holds, 0 to 1.
+        """
+        decay, start_up = self._decay(fleet.at_s), self._start_up(fleet.at_s)
+        arrivals = self._arrivals * decay + 1.0 / MEMORY_S
+        service = start_up * (self._service_of(fleet.endpoints) * decay)
+        again, missed = self._lost.asked_again(request, fleet.endpoints, matched_ratio)
+        return DemandSnapshot(arrivals * start_up, service, again, missed)
+
+    def dispatch(
+        self,
+        request: InferenceRequest,
+        fleet: FleetSnapshot,
+        seen: DemandSnapshot,
+        address: str,
+        *,
+        uncached_tokens: float,
+        service_s: float,
+    ) -> None:
+        """Count *request*, which goes to *address*.
+
+        Args:
+            fleet, seen: what it was decided by.
+            uncached_tokens: of its prompt, those that the endpoint has to compute.
+            service_s: seconds of service that it adds there; what is no number adds nothing.
+        """
+        decay = self._decay(fleet.at_s)
+        if self._started_at_s is None:
+            self._started_at_s = fleet.at_s
+        self._at_s = fleet.at_s
+        self._arrivals = self._arrivals * decay + 1.0 / MEMORY_S
+        self._service *= decay
+        if 0.0 < service_s < math.inf:
+            self._service[self._column[address]] += service_s / MEMORY_S
+        self._lost.place(
+            request,
+            fleet,
+            address,
+            uncached_tokens=uncached_tokens,
+            missed_tokens=seen.missed_tokens,
+        )
+
+    def _service_of(self, endpoints: Sequence[Endpoint]) -> FloatArray:
+        if endpoints is self._endpoints:
+            return self._service
+        columns = [self._column[e.address] for e in endpoints]
+        service: FloatArray = self._service[columns]
+        return service
+
+    def _decay(self, at_s: float) -> float:
+        """What is left at *at_s* of what was counted; a clock that steps back ages nothing."""
+        return math.exp(-max(0.0, at_s - self._at_s) / MEMORY_S)
+
+    def _start_up(self, at_s: float) -> float:
+        """Corrects a mean that has not run for its memory yet."""
+        run_s = 0.0 if self._started_at_s is None else at_s - self._started_at_s
+        return 1.0 / (1.0 - math.exp(-max(run_s, MIN_RUN_S) / MEMORY_S))

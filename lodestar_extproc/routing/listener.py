@@ -1,0 +1,23 @@
+"""RouterListener: who is told what happened to requests."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from lodestar_extproc.decision import Decision
+from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
+
+
+class RouterListener(Protocol):
+    """Who is told what happened: metrics, the journal, the dashboard.
+
+    Each is told all that it needs with each word: it need not remember a request by its id.
+    """
+
+    def decided(self, decision: Decision) -> None: ...
+
+    def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
+        """Once at most for a decision, and before its end."""
+
+    def ended(self, request: EndedRequest) -> None:
+        """Once for every decision: the whole of what became of it."""
