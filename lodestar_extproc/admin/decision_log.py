@@ -17,7 +17,6 @@ from lodestar_extproc.features import FEATURES
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 
 CAPACITY = 256
-"""Some seconds of a busy pool; with 64 endpoints a decision holds about 30 KB."""
 MAX_HELD_BLOCKS = 256
 """Hashes of a longer prompt are let go when its request has ended."""
 

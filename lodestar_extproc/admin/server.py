@@ -20,7 +20,7 @@ from lodestar_extproc.admin.pool_json import pool_json
 from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
 from lodestar_extproc.routing.pool_view import PoolView
 
-DEFAULT_LIMIT = 50  # decisions: what a person looks through
+DEFAULT_LIMIT = 50
 _HEADERS = MappingProxyType(
     {
         "Cache-Control": "no-store",
