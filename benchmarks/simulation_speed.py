@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lodestar_extproc import router
 from lodestar_extproc.evaluation.bench_names import STANDARD_FLEETS, WORKLOADS
 from lodestar_extproc.evaluation.contenders import LEARNED, parse_contender
 from lodestar_extproc.evaluation.saturation import known_saturation
@@ -72,8 +71,7 @@ def _requests_per_s(trial: Trial, n_rounds: int) -> Mapping[str, Sequence[float]
 
 
 def _show(cell: str, found: Mapping[str, Sequence[float]]) -> None:
-    hot_path = "plain" if router.__file__.endswith(".py") else "compiled"
-    python = f"{hot_path}, Python {platform.python_version()}, {platform.machine()}"
+    python = f"Python {platform.python_version()}, {platform.machine()}"
     table = Table(title=f"Requests simulated in a second of one core: {cell}, {python}")
     table.add_column("policy")
     for name in ("median", "best", "worst"):
