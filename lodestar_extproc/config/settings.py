@@ -6,6 +6,7 @@ Validation, error messages and docs/settings.md come from these lines.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from lodestar_extproc.config.mapped import NO_PRIORITIES, NO_REWRITES, ModelRewrites, Priorities
 from lodestar_extproc.config.setting import SettingError, check, setting
@@ -88,7 +89,9 @@ class PoolSettings:
         "end-to-end latency, more for TPOT.",
         at_least=0,
     )
-    model: str = setting("engine", "What predicts TTFT.", choices=MODELS)
+    model: str = setting(
+        "engine", "What predicts TTFT; `mlp` needs the extra `mlp`.", choices=MODELS
+    )
     shadow: bool = setting(
         default=False, text="Decide and learn, but leave the choice of the endpoint to Envoy."
     )
@@ -210,6 +213,12 @@ class PoolSettings:
         check(self)
         if self.policy == PAPER_POLICY and self.model != "mlp":
             raise SettingError("model", f'policy {PAPER_POLICY} is made for model "mlp": set it')
+        if self.model == "mlp" and find_spec("sklearn") is None:
+            raise SettingError(
+                "model",
+                '"mlp" is trained by scikit-learn, which is not installed: '
+                "pip install 'lodestar-extproc[mlp]'",
+            )
         if self.scrape_stale_s < self.scrape_interval_s:
             raise SettingError(
                 "scrape_stale_s",
