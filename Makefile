@@ -56,7 +56,7 @@ test: lint types tools oldest-envoy  ## lint, types, import contract and all tes
 	$(BIN)/python -m pytest $(ARGS)
 
 test-lowest: oldest-envoy $(LOWEST)/installed  ## the tests on the lowest versions that pyproject.toml allows (Python 3.11)
-	$(LOWEST)/bin/python -m pytest $(ARGS)
+	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(ARGS)
 
 $(LOWEST)/installed: $(PACKAGE_INPUTS) requirements/dev.lock requirements/lowest.lock requirements/build.lock
 	$(PYTHON) -m venv $(LOWEST)
