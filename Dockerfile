@@ -54,6 +54,6 @@ FROM base AS serve
 COPY --from=install-serve /opt/lodestar /opt/lodestar
 # 9002: Envoy. 9090: operators. Neither is for the public.
 EXPOSE 9002 9090
-# Where `serve --admin` names another port, the container's own check has to name it too.
+# Alive, not ready: without an engine it is well. Who starts it with another `--admin` says so here.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-  CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9090/ready', timeout=2)"]
+  CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9090/healthz', timeout=2)"]

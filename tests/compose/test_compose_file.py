@@ -114,11 +114,11 @@ def test_our_images_install_what_the_lock_files_say_and_nothing_else():
         assert command.startswith(("--require-hashes", "--no-deps"))
 
 
-def test_the_service_image_says_whether_it_is_ready_and_what_it_is():
+def test_the_service_image_says_whether_it_lives_and_what_it_is():
     (check,) = dockerfile("HEALTHCHECK")
     (labels,) = dockerfile("LABEL")
 
-    assert "/ready" in check
+    assert "/healthz" in check
     for label in ("source", "version", "revision", "licenses"):
         assert f"org.opencontainers.image.{label}=" in labels
 
