@@ -10,6 +10,7 @@ LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
 PACKAGE_INPUTS := pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
 OLDEST_ENVOY := 1.36.2
 UV := 0.13.9
+VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
 .PHONY: help install lock tools oldest-envoy test test-lowest test-slow test-vllm lint types dist release demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
@@ -115,8 +116,8 @@ $(BUILD)/installed: requirements/build.lock
 release:  ## a tag of this version, once everything that a release needs is so (docs/releasing.md)
 	$(PYTHON) scripts/check_release.py
 	$(MAKE) test dist
-	git tag --annotate "v$$($(PYTHON) scripts/check_release.py --version)" --message "Lodestar $$($(PYTHON) scripts/check_release.py --version)"
-	@echo "next: git push origin \"v$$($(PYTHON) scripts/check_release.py --version)\""
+	git tag --annotate v$(VERSION) --message "Lodestar $(VERSION)"
+	@echo "next: git push origin v$(VERSION)"
 
 clean:  ## remove what was made
 	rm -rf $(VENV) $(BUILD) $(LOWEST) dist lodestar_extproc/generated
