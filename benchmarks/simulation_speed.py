@@ -27,7 +27,6 @@ from lodestar_extproc.evaluation.contenders import LEARNED, parse_contender
 from lodestar_extproc.evaluation.saturation import known_saturation
 from lodestar_extproc.evaluation.trial import Cell, Trial, generate, run_contender
 from lodestar_extproc.policies.heuristics import HEURISTICS
-from lodestar_extproc.routing import router
 
 SEED = 1
 LOAD = 0.8
@@ -72,8 +71,7 @@ def _requests_per_s(trial: Trial, n_rounds: int) -> Mapping[str, Sequence[float]
 
 
 def _show(cell: str, found: Mapping[str, Sequence[float]]) -> None:
-    hot_path = "plain" if router.__file__.endswith(".py") else "compiled"
-    python = f"{hot_path}, Python {platform.python_version()}, {platform.machine()}"
+    python = f"Python {platform.python_version()}, {platform.machine()}"
     table = Table(title=f"Requests simulated in a second of one core: {cell}, {python}")
     table.add_column("policy")
     for name in ("median", "best", "worst"):

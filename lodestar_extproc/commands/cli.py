@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 # Two BLAS threads on two busy cores are many times slower than one, and spin for it. This must be
 # said before numpy is first imported.
@@ -11,6 +12,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import typer  # noqa: E402
 
+from lodestar_extproc import __version__  # noqa: E402
 from lodestar_extproc.commands.bench import bench  # noqa: E402
 from lodestar_extproc.commands.check import check  # noqa: E402
 from lodestar_extproc.commands.demo import demo  # noqa: E402
@@ -29,8 +31,20 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:  # noqa: FBT001  (typer calls it so)
+    if asked:
+        typer.echo(f"lodestar-extproc {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
     """A learned router for LLM engines behind Envoy."""
 
 

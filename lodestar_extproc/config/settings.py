@@ -6,6 +6,7 @@ Validation, error messages and docs/settings.md come from these lines.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from lodestar_extproc.config.mapped import NO_PRIORITIES, NO_REWRITES, ModelRewrites, Priorities
 from lodestar_extproc.config.setting import SettingError, check, setting
@@ -91,7 +92,12 @@ class PoolSettings:
         "end-to-end latency, more for TPOT.",
         at_least=0,
     )
-    predictor: str = setting("engine", "What predicts TTFT.", choices=PREDICTORS, was="model")
+    predictor: str = setting(
+        "engine",
+        "What predicts TTFT; `mlp` needs the extra `mlp`.",
+        choices=PREDICTORS,
+        was="model",
+    )
     shadow: bool = setting(
         default=False, text="Decide and learn, but leave the choice of the endpoint to Envoy."
     )
@@ -217,6 +223,12 @@ class PoolSettings:
         if self.policy == PAPER_POLICY and self.predictor != "mlp":
             raise SettingError(
                 "predictor", f'policy {PAPER_POLICY} is made for predictor "mlp": set it'
+            )
+        if self.predictor == "mlp" and find_spec("sklearn") is None:
+            raise SettingError(
+                "predictor",
+                '"mlp" is trained by scikit-learn, which is not installed: '
+                "pip install 'lodestar-extproc[mlp]'",
             )
         if self.scrape_stale_s < self.scrape_interval_s:
             raise SettingError(

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from compose_file import (
-    OUR_IMAGE,
+    OUR_IMAGES,
     ROOT,
     Service,
     dashboard,
@@ -16,6 +16,7 @@ from compose_file import (
     dockerfile,
     entrypoint,
     services,
+    stages,
 )
 from lodestar_extproc.metrics.docs import all_metrics
 
@@ -59,7 +60,7 @@ def test_what_is_mounted_is_there(service: Service):
 
 @pytest.mark.parametrize("service", services().values(), ids=lambda s: s.name)
 def test_images_of_others_are_of_one_version(service: Service):
-    assert service.image == OUR_IMAGE or re.search(r":v?\d+\.\d+\.\d+$", service.image)
+    assert service.image in OUR_IMAGES or re.search(r":v?\d+\.\d+\.\d+$", service.image)
 
 
 def test_names_of_services_are_the_ones_that_files_use():
@@ -86,9 +87,40 @@ def test_the_image_is_built_of_files_that_are_sent_to_the_builder():
         assert any(fnmatch.fnmatch(source, pattern) for pattern in sent)
 
 
-def test_the_image_runs_our_command_as_nobody_in_particular():
+def test_the_images_run_our_command_as_nobody_in_particular():
     assert entrypoint() == ("lodestar-extproc",)
     assert dockerfile("USER") == ["lodestar"]
+    assert stages()["serve"] == stages()["simulator"] == "base"
+
+
+def test_what_is_built_without_a_target_is_the_service_alone():
+    assert list(stages())[-1] == "serve"
+
+
+@pytest.mark.parametrize("service", services().values(), ids=lambda s: s.name)
+def test_only_what_simulates_runs_the_image_that_can(service: Service):
+    if service.image in OUR_IMAGES:
+        serves = service.command[0] == "serve"
+        assert service.target == ("serve" if serves else "simulator")
+        assert service.image.endswith("-simulator") != serves
+
+
+def test_our_images_install_what_the_lock_files_say_and_nothing_else():
+    installs = [line for line in dockerfile("RUN") if "pip" in line and "wheel " not in line]
+    locked = re.findall(r"--requirement (\S+)", " ".join(installs))
+
+    assert set(locked) == {f"requirements/{name}.lock" for name in ("build", "serve", "simulator")}
+    for command in re.findall(r"install (.*?)(?:&&|$)", " ".join(installs)):
+        assert command.startswith(("--require-hashes", "--no-deps"))
+
+
+def test_the_service_image_says_whether_it_lives_and_what_it_is():
+    (check,) = dockerfile("HEALTHCHECK")
+    (labels,) = dockerfile("LABEL")
+
+    assert "/healthz" in check
+    for label in ("source", "version", "revision", "licenses"):
+        assert f"org.opencontainers.image.{label}=" in labels
 
 
 @needs_promtool

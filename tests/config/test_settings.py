@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,11 @@ def test_settings_made_in_code_are_checked_too():
 def test_metrics_that_would_always_be_stale_are_refused():
     with pytest.raises(SettingError, match="scrape_stale_s: 1 is less than scrape_interval_s"):
         PoolSettings(scrape_interval_s=5.0, scrape_stale_s=1.0)
+
+
+def test_the_mlp_without_its_library_is_refused_with_the_cure(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not installed
+
+    with pytest.raises(SettingError, match=r"pip install 'lodestar-extproc\[mlp\]'"):
+        PoolSettings(model="mlp")
+    assert PoolSettings().model == "engine"

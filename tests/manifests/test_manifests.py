@@ -182,8 +182,8 @@ def options(objects):
 def test_the_command_takes_the_containers_arguments(folder):
     given = options(render(folder))
 
-    assert given["listen"] == ["[::]:9002"]
-    assert given["health"] == ["[::]:9003"]
+    assert [*given["listen"]] == ["[::]:9002"]
+    assert [*given["health"]] == ["[::]:9003"]
     assert given["drain"] + given["grace"] < 60 - 10
 
 

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILE = ROOT / "docker-compose.yaml"
 DOCKERFILE = ROOT / "Dockerfile"
-OUR_IMAGE = "lodestar-extproc"
+OUR_IMAGES = ("lodestar-extproc", "lodestar-extproc-simulator")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Service:
     command: tuple[str, ...]
     health: HealthCheck
     environment: dict[str, str] = field(default_factory=dict)
+    target: str = ""
     volumes: tuple[tuple[str, str], ...] = ()
     ports: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ def _service(name: str, entry: dict[str, Any]) -> Service:
             start_period_s=_seconds(check["start_period"]),
         ),
         environment=entry.get("environment", {}),
+        target=entry.get("build", {}).get("target", ""),
         volumes=tuple(tuple(volume.split(":")[:2]) for volume in entry.get("volumes", ())),
         ports=tuple(entry.get("ports", ())),
         depends_on=tuple(entry.get("depends_on", {})),
@@ -82,14 +84,20 @@ def dockerfile(instruction: str) -> list[str]:
     return re.findall(rf"^{instruction}\s+(.*)$", text, flags=re.MULTILINE)
 
 
+def stages() -> dict[str, str]:
+    """What each stage of the Dockerfile begins from, the last one last."""
+    return dict(reversed(line.split(" AS ")) for line in dockerfile("FROM"))
+
+
 def entrypoint() -> tuple[str, ...]:
-    """Of our image."""
+    """Of our images."""
     return tuple(json.loads(dockerfile("ENTRYPOINT")[0]))
 
 
 def image_environment() -> dict[str, str]:
-    """Of our image, less its PATH."""
-    pairs = dict(pair.split("=", 1) for line in dockerfile("ENV") for pair in line.split())
+    """Of our images, less their PATH."""
+    settings = dockerfile("ENV")[-1]  # the one before is the builder's
+    pairs = dict(pair.split("=", 1) for pair in settings.split())
     del pairs["PATH"]
     return pairs
 

@@ -21,7 +21,7 @@ from typing import Any, Self
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from compose_file import OUR_IMAGE, ROOT, Service, entrypoint, image_environment
+from compose_file import OUR_IMAGES, ROOT, Service, entrypoint, image_environment
 
 OWN_ADDRESSES = re.compile(r"\b(?:0\.0\.0\.0|127\.0\.0\.1|localhost)\b")
 POLL_S = 0.2
@@ -100,12 +100,12 @@ class LocalStack:
 
     def _program(self, service: Service) -> tuple[str, ...]:
         """What the image puts before the command."""
-        if service.image == OUR_IMAGE:
+        if service.image in OUR_IMAGES:
             return entrypoint()
         return ("prometheus",) if service.image.startswith("prom/prometheus") else ()
 
     def _environment(self, service: Service) -> dict[str, str]:
-        of_image = image_environment() if service.image == OUR_IMAGE else {}
+        of_image = image_environment() if service.image in OUR_IMAGES else {}
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         return {"PATH": path, "HOME": str(self._folder)} | of_image | service.environment
 
