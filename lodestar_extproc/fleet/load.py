@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Flight:
+class InFlightRequest:
     """What one request took at one endpoint, to be given back exactly.
 
     Attributes:
@@ -80,7 +80,7 @@ class LoadTable:
     def __init__(self, decode_speed: DecodeSpeed) -> None:
         self._decode_speed = decode_speed
         self._columns: dict[str, memoryview[float]] = {}
-        self._prefills: dict[str, OrderedDict[str, Flight]] = {}
+        self._prefills: dict[str, OrderedDict[str, InFlightRequest]] = {}
         self._generation: dict[str, tuple[float, float]] = {}
         self._oldest_scrape_s: float | None = None
         self.adopt(())
@@ -100,31 +100,31 @@ class LoadTable:
         self._generation = {a: g for a, g in self._generation.items() if a in self._columns}
         self._oldest_scrape_s = None
 
-    def start_prefill(self, decision_id: str, flight: Flight) -> None:
-        """Count *flight* as waiting for its first token."""
-        of = self._columns[flight.address]
+    def start_prefill(self, decision_id: str, sent: InFlightRequest) -> None:
+        """Count *sent* as waiting for its first token."""
+        of = self._columns[sent.address]
         of[Row.PREFILL_REQUESTS] += 1
-        of[Row.PREFILL_UNCACHED] += flight.uncached_tokens
-        of[Row.PREFILL_PROMPT] += flight.request.prompt_tokens
-        of[Row.PREFILL_PAIRS] += flight.pairs
-        prefills = self._prefills[flight.address]
-        prefills[decision_id] = flight
+        of[Row.PREFILL_UNCACHED] += sent.uncached_tokens
+        of[Row.PREFILL_PROMPT] += sent.request.prompt_tokens
+        of[Row.PREFILL_PAIRS] += sent.pairs
+        prefills = self._prefills[sent.address]
+        prefills[decision_id] = sent
         if len(prefills) == 1:
-            self._set_head(flight.address)
+            self._set_head(sent.address)
 
-    def end_prefill(self, decision_id: str, flight: Flight) -> None:
+    def end_prefill(self, decision_id: str, sent: InFlightRequest) -> None:
         """Give back what `start_prefill` counted."""
-        of = self._columns[flight.address]
-        prefills = self._prefills[flight.address]
+        of = self._columns[sent.address]
+        prefills = self._prefills[sent.address]
         del prefills[decision_id]
         of[Row.PREFILL_REQUESTS] -= 1
-        of[Row.PREFILL_UNCACHED] -= flight.uncached_tokens
-        of[Row.PREFILL_PROMPT] -= flight.request.prompt_tokens
-        of[Row.PREFILL_PAIRS] -= flight.pairs
+        of[Row.PREFILL_UNCACHED] -= sent.uncached_tokens
+        of[Row.PREFILL_PROMPT] -= sent.request.prompt_tokens
+        of[Row.PREFILL_PAIRS] -= sent.pairs
         if not prefills:  # no rounding error outlives an empty queue
             for row in range(Row.PREFILL_REQUESTS, Row.HEAD_UNCACHED):
                 of[row] = 0.0
-        self._set_head(flight.address)
+        self._set_head(sent.address)
 
     def _set_head(self, address: str) -> None:
         """Note whose prompt waits longest."""
@@ -137,20 +137,20 @@ class LoadTable:
             of[Row.HEAD_UNCACHED] = 0.0
             of[Row.HEAD_AT_S] = -math.inf
 
-    def start_decode(self, flight: Flight, at_s: float) -> None:
-        """Count *flight* as generating since *at_s*."""
-        flight.first_token_at_s = at_s
-        of = self._columns[flight.address]
+    def start_decode(self, sent: InFlightRequest, at_s: float) -> None:
+        """Count *sent* as generating since *at_s*."""
+        sent.first_token_at_s = at_s
+        of = self._columns[sent.address]
         of[Row.DECODE_REQUESTS] += 1
-        of[Row.DECODE_PROMPT] += flight.request.prompt_tokens
+        of[Row.DECODE_PROMPT] += sent.request.prompt_tokens
         of[Row.DECODE_STARTED_S] += at_s
 
-    def end_decode(self, flight: Flight) -> None:
+    def end_decode(self, sent: InFlightRequest) -> None:
         """Give back what `start_decode` counted."""
-        of = self._columns[flight.address]
+        of = self._columns[sent.address]
         of[Row.DECODE_REQUESTS] -= 1
-        of[Row.DECODE_PROMPT] -= flight.request.prompt_tokens
-        of[Row.DECODE_STARTED_S] -= flight.first_token_at_s or 0.0
+        of[Row.DECODE_PROMPT] -= sent.request.prompt_tokens
+        of[Row.DECODE_STARTED_S] -= sent.first_token_at_s or 0.0
         if of[Row.DECODE_REQUESTS] == 0:
             of[Row.DECODE_PROMPT] = of[Row.DECODE_STARTED_S] = 0.0
 
