@@ -12,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from lodestar_extproc.commands.cli import app
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -20,6 +19,7 @@ from packaging.version import Version
 from typer.testing import CliRunner
 
 import lodestar_extproc
+from lodestar_extproc.commands.cli import app
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lodestar_extproc"

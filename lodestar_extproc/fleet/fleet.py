@@ -15,7 +15,7 @@ from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot, 
 from lodestar_extproc.fleet.adapters import AdapterTable
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.fleet.health import Health, HealthState
-from lodestar_extproc.fleet.load import Flight, LoadTable
+from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
 from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, Subset
 
@@ -42,7 +42,7 @@ class Fleet:
         self.adapters = AdapterTable()
         self.decode_speed = DecodeSpeed()
         self._load = LoadTable(self.decode_speed)
-        self._flights: dict[str, Flight] = {}
+        self._in_flight: dict[str, InFlightRequest] = {}
         self._expected: list[tuple[float, str]] = []
         self._judged_at_s = float("-inf")
         self.set_endpoints(endpoints)
@@ -75,7 +75,7 @@ class Fleet:
             del self._indexes[address]
         for endpoint in joined:
             self._health.add(endpoint.address)
-        self._flights = {k: f for k, f in self._flights.items() if f.address in wanted}
+        self._in_flight = {k: f for k, f in self._in_flight.items() if f.address in wanted}
         self._endpoints = tuple(wanted.values())
         self._load.adopt(self._endpoints)
         self._indexes = {a: self._sized_index(endpoint) for a, endpoint in wanted.items()}
@@ -166,7 +166,7 @@ class Fleet:
     @property
     def n_in_flight(self) -> int:
         """Requests dispatched and not yet released."""
-        return len(self._flights)
+        return len(self._in_flight)
 
     def dispatch(
         self,
@@ -184,41 +184,41 @@ class Fleet:
             expected_first_token_at_s: when to take the first token as given, for a request whose
                 first token nobody will see; None where it is seen.
         """
-        if address not in self._indexes or decision_id in self._flights:
+        if address not in self._indexes or decision_id in self._in_flight:
             return
-        flight = Flight(address, request, uncached_tokens, at_s)
-        self._flights[decision_id] = flight
-        self._load.start_prefill(decision_id, flight)
+        sent = InFlightRequest(address, request, uncached_tokens, at_s)
+        self._in_flight[decision_id] = sent
+        self._load.start_prefill(decision_id, sent)
         self._remember_prompt(address, request)
         if expected_first_token_at_s is not None:
             heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
 
     def first_token(self, decision_id: str, at_s: float, served: str | None = None) -> None:
         """The first token came from *served* (None: from where it was sent). Idempotent."""
-        flight = self._flights.get(decision_id)
-        if flight is None:
+        sent = self._in_flight.get(decision_id)
+        if sent is None:
             return
-        if flight.first_token_at_s is None:
-            self._load.end_prefill(decision_id, flight)
-            self._move(flight, served)
-            self._load.start_decode(flight, at_s)
-        self._load.saw_first_token(flight.address, at_s)
-        self._health.succeeded(flight.address, at_s)
+        if sent.first_token_at_s is None:
+            self._load.end_prefill(decision_id, sent)
+            self._move(sent, served)
+            self._load.start_decode(sent, at_s)
+        self._load.saw_first_token(sent.address, at_s)
+        self._health.succeeded(sent.address, at_s)
 
-    def _move(self, flight: Flight, served: str | None) -> None:
+    def _move(self, sent: InFlightRequest, served: str | None) -> None:
         """A retry, or Envoy's own choice, served it elsewhere: count it, and its prompt, there."""
-        if served is not None and served != flight.address and served in self._indexes:
-            self._forget_prompt(flight)
-            flight.address = served
-            self._remember_prompt(served, flight.request)
+        if served is not None and served != sent.address and served in self._indexes:
+            self._forget_prompt(sent)
+            sent.address = served
+            self._remember_prompt(served, sent.request)
 
     def _pass_expected_first_tokens(self, at_s: float) -> None:
         while self._expected and self._expected[0][0] <= at_s:
             expected_at_s, decision_id = heapq.heappop(self._expected)
-            flight = self._flights.get(decision_id)
-            if flight is not None and flight.first_token_at_s is None:
-                self._load.end_prefill(decision_id, flight)
-                self._load.start_decode(flight, expected_at_s)
+            sent = self._in_flight.get(decision_id)
+            if sent is not None and sent.first_token_at_s is None:
+                self._load.end_prefill(decision_id, sent)
+                self._load.start_decode(sent, expected_at_s)
 
     def release(
         self,
@@ -234,29 +234,29 @@ class Fleet:
             served: who answered; None where it was sent, or where its first token came from.
             prompt_computed: False when the prompt never reached an engine's cache.
         """
-        flight = self._flights.pop(decision_id, None)
-        if flight is None:
+        sent = self._in_flight.pop(decision_id, None)
+        if sent is None:
             return
-        if flight.first_token_at_s is None:
-            self._load.end_prefill(decision_id, flight)
+        if sent.first_token_at_s is None:
+            self._load.end_prefill(decision_id, sent)
         else:
-            self._load.end_decode(flight)
-        if not self._load.waits(flight.address):
-            self._health.gave_up(flight.address, at_s)
+            self._load.end_decode(sent)
+        if not self._load.waits(sent.address):
+            self._health.gave_up(sent.address, at_s)
         if prompt_computed:
-            self._move(flight, served)
+            self._move(sent, served)
         else:
-            self._forget_prompt(flight)
+            self._forget_prompt(sent)
 
     def _remember_prompt(self, address: str, request: InferenceRequest) -> None:
         index = self._indexes[address]
         if index is not None:
             index.insert(request.block_hashes)
 
-    def _forget_prompt(self, flight: Flight) -> None:
-        index = self._indexes[flight.address]
+    def _forget_prompt(self, sent: InFlightRequest) -> None:
+        index = self._indexes[sent.address]
         if index is not None:
-            index.remove(flight.request.block_hashes)
+            index.remove(sent.request.block_hashes)
 
     # -- what is observed of endpoints -------------------------------------------------------------
 

@@ -52,7 +52,7 @@ SCRAPED = slice(_SCRAPED[0], _SCRAPED[-1] + 1)
 
 
 @dataclass(slots=True)
-class Flight:
+class InFlightRequest:
     """What one request took at one endpoint, to be given back exactly.
 
     Attributes:
@@ -85,7 +85,7 @@ class LoadTable:
         self._decode_speed = decode_speed
         self._columns: dict[str, memoryview[float]] = {}
         self._declared_capacities: dict[str, float | None] = {}
-        self._prefills: dict[str, OrderedDict[str, Flight]] = {}
+        self._prefills: dict[str, OrderedDict[str, InFlightRequest]] = {}
         self._generation: dict[str, tuple[float, float]] = {}
         self._oldest_scrape_s: float | None = None
         self.adopt(())
@@ -113,31 +113,31 @@ class LoadTable:
         self._generation = {a: g for a, g in self._generation.items() if a in self._columns}
         self._oldest_scrape_s = None
 
-    def start_prefill(self, decision_id: str, flight: Flight) -> None:
-        """Count *flight* as waiting for its first token."""
-        of = self._columns[flight.address]
+    def start_prefill(self, decision_id: str, sent: InFlightRequest) -> None:
+        """Count *sent* as waiting for its first token."""
+        of = self._columns[sent.address]
         of[PREFILL_REQUESTS] += 1
-        of[PREFILL_UNCACHED_TOKENS] += flight.uncached_tokens
-        of[PREFILL_PROMPT_TOKENS] += flight.request.prompt_tokens
-        of[PREFILL_PAIRS] += flight.pairs
-        prefills = self._prefills[flight.address]
-        prefills[decision_id] = flight
+        of[PREFILL_UNCACHED_TOKENS] += sent.uncached_tokens
+        of[PREFILL_PROMPT_TOKENS] += sent.request.prompt_tokens
+        of[PREFILL_PAIRS] += sent.pairs
+        prefills = self._prefills[sent.address]
+        prefills[decision_id] = sent
         if len(prefills) == 1:
-            self._set_head(flight.address)
+            self._set_head(sent.address)
 
-    def end_prefill(self, decision_id: str, flight: Flight) -> None:
+    def end_prefill(self, decision_id: str, sent: InFlightRequest) -> None:
         """Give back what `start_prefill` counted."""
-        of = self._columns[flight.address]
-        prefills = self._prefills[flight.address]
+        of = self._columns[sent.address]
+        prefills = self._prefills[sent.address]
         del prefills[decision_id]
         of[PREFILL_REQUESTS] -= 1
-        of[PREFILL_UNCACHED_TOKENS] -= flight.uncached_tokens
-        of[PREFILL_PROMPT_TOKENS] -= flight.request.prompt_tokens
-        of[PREFILL_PAIRS] -= flight.pairs
+        of[PREFILL_UNCACHED_TOKENS] -= sent.uncached_tokens
+        of[PREFILL_PROMPT_TOKENS] -= sent.request.prompt_tokens
+        of[PREFILL_PAIRS] -= sent.pairs
         if not prefills:  # no rounding error outlives an empty queue
             of[PREFILL_REQUESTS] = of[PREFILL_UNCACHED_TOKENS] = 0.0
             of[PREFILL_PROMPT_TOKENS] = of[PREFILL_PAIRS] = 0.0
-        self._set_head(flight.address)
+        self._set_head(sent.address)
 
     def _set_head(self, address: str) -> None:
         """Note whose prompt waits longest."""
@@ -150,20 +150,20 @@ class LoadTable:
             of[HEAD_UNCACHED_TOKENS] = 0.0
             of[HEAD_DISPATCHED_AT_S] = -math.inf
 
-    def start_decode(self, flight: Flight, at_s: float) -> None:
-        """Count *flight* as generating since *at_s*."""
-        flight.first_token_at_s = at_s
-        of = self._columns[flight.address]
+    def start_decode(self, sent: InFlightRequest, at_s: float) -> None:
+        """Count *sent* as generating since *at_s*."""
+        sent.first_token_at_s = at_s
+        of = self._columns[sent.address]
         of[DECODE_REQUESTS] += 1
-        of[DECODE_PROMPT_TOKENS] += flight.request.prompt_tokens
+        of[DECODE_PROMPT_TOKENS] += sent.request.prompt_tokens
         of[DECODE_STARTED_S] += at_s
 
-    def end_decode(self, flight: Flight) -> None:
+    def end_decode(self, sent: InFlightRequest) -> None:
         """Give back what `start_decode` counted."""
-        of = self._columns[flight.address]
+        of = self._columns[sent.address]
         of[DECODE_REQUESTS] -= 1
-        of[DECODE_PROMPT_TOKENS] -= flight.request.prompt_tokens
-        of[DECODE_STARTED_S] -= flight.first_token_at_s or 0.0
+        of[DECODE_PROMPT_TOKENS] -= sent.request.prompt_tokens
+        of[DECODE_STARTED_S] -= sent.first_token_at_s or 0.0
         if of[DECODE_REQUESTS] == 0:
             of[DECODE_PROMPT_TOKENS] = of[DECODE_STARTED_S] = 0.0
 

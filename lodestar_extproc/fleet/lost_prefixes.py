@@ -95,7 +95,7 @@ class LostPrefixes:
         known = matched_blocks([None if g is None else g.index for g in ghosts], hashes)
         longest = max(known)
         # What any cache still holds is not lost to the fleet.
-        missed_blocks = round(longest - float(matched_ratio.max()) * len(hashes))
+        missed_blocks = round(longest - max(matched_ratio.tolist()) * len(hashes))
         if missed_blocks <= 0:
             return ()
         missed_tokens = missed_blocks * request.tokens_per_block

@@ -1,4 +1,7 @@
-"""The fixed rules by name. The learned policy is composed in `app.py`, for it needs a learner."""
+"""The fixed rules by name.
+
+The learned policy is composed in `routing/assembly.py`, for it needs a learner.
+"""
 
 from __future__ import annotations
 

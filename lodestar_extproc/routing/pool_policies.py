@@ -56,6 +56,8 @@ class PoolPolicies:
 
     def shadow_rankings(self, candidates: Candidates) -> Shadowed:
         """What the shadows would do, in the state that those who decide brought about."""
+        if not self._shadows:
+            return ()
         return [(s, s.rank(candidates, self._shadow_rng)) for s in self._shadows]
 
     def dispatched(

@@ -153,7 +153,7 @@ class Router:
             policy=policy.name,
             candidates=candidates,
             ranking=ranking,
-            shadows=tuple((s.name, r.order[0]) for s, r in shadowed),
+            shadows=tuple([(s.name, r.order[0]) for s, r in shadowed]),
             predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
         )
         self._open.add(decision)
