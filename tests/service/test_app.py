@@ -17,6 +17,7 @@ from learning_worlds import LinearWorld
 from lodestar_extproc.config import read_envoy_config
 from lodestar_extproc.learning.checkpoint import read_checkpoint, write_checkpoint
 from lodestar_extproc.service.app import App, ServeOptions, listen_addresses
+from ports import a_port
 from waiting import until
 
 CONFIG = """
@@ -38,14 +39,9 @@ def written(tmp_path, **settings):
     return path
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as s:
-        return s.getsockname()[1]
-
-
 class Running:
     def __init__(self, path) -> None:
-        self.admin = f"127.0.0.1:{free_port()}"
+        self.admin = f"127.0.0.1:{a_port()}"
         self.app = App(
             read_envoy_config(path),
             ServeOptions(listen=("127.0.0.1:0",), admin=self.admin, drain_s=0.0, grace_s=0.1),
@@ -125,7 +121,7 @@ def serve(*arguments):
 
 
 def test_serve_ends_well_on_a_signal(tmp_path):
-    path, port = written(tmp_path), free_port()
+    path, port = written(tmp_path), a_port()
     process = serve(
         *("--envoy-config", str(path), "--listen", f"127.0.0.1:{port}"),
         *("--admin", "127.0.0.1:0", "--drain", "0", "--grace", "0"),
@@ -143,7 +139,7 @@ def test_serve_ends_well_on_a_signal(tmp_path):
 def test_sighup_reloads_the_configuration_and_does_not_end_the_service(tmp_path):
     path = written(tmp_path, policy="random")
     process = serve(
-        *("--envoy-config", str(path), "--listen", f"127.0.0.1:{free_port()}"),
+        *("--envoy-config", str(path), "--listen", f"127.0.0.1:{a_port()}"),
         *("--admin", "127.0.0.1:0", "--drain", "0", "--grace", "0"),
     )
     said = []

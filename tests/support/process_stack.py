@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,26 +14,13 @@ import aiohttp
 
 from child_process import ChildProcess
 from envoy_process import ENVOY_BINARY, EnvoyProcess, cluster_of, envoy_config
+from ports import a_port
 from waiting import until
 
 ECHO_ENGINE = Path(__file__).with_name("echo_engine.py")
 READY_TIMEOUT_S = 60.0
 """Imports take seconds on a busy machine."""
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=60)
-
-
-def a_port() -> int:
-    """One that stays free until its process listens, and while it is restarted.
-
-    Below those that systems hand out themselves, from 32768 or 49152 on: no neighbour gets it.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
 
 
 async def get(url: str) -> str:
