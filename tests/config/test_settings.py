@@ -82,5 +82,5 @@ def test_the_mlp_without_its_library_is_refused_with_the_cure(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)  # as if it were not installed
 
     with pytest.raises(SettingError, match=r"pip install 'lodestar-extproc\[mlp\]'"):
-        PoolSettings(model="mlp")
-    assert PoolSettings().model == "engine"
+        PoolSettings(predictor="mlp")
+    assert PoolSettings().predictor == "engine"

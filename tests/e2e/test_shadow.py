@@ -30,6 +30,7 @@ async def test_the_choice_stays_here_whatever_the_cluster_would_do_with_it(tmp_p
         by_answer = {engine.stream(): engine.address for engine in stack.engines}
         served = [by_answer[answer] for _, answer in answers]
         await until(lambda: len(stack.routers.completions) == N_REQUESTS)
+        await until(lambda: len(stack.routers.first_tokens) == N_REQUESTS)
         assert [end.served for end in stack.routers.completions] == served
         assert [event.served for event in stack.routers.first_tokens] == served
         ids = [f"pool.{1 + i}" for i in range(N_REQUESTS)]
@@ -40,12 +41,15 @@ async def test_the_choice_stays_here_whatever_the_cluster_would_do_with_it(tmp_p
 async def test_it_learns_every_engine_from_what_envoy_sent_there(tmp_path):
     settings = {"policy": "learned", "shadow": True}
     async with simulated_stack(tmp_path, "shadow.yaml", edit=patient, **settings) as stack:
-        for _ in range(10):
+
+        async def enough_is_learned() -> bool:
             await asyncio.gather(*(stack.ask() for _ in range(8)))
-        await until(lambda: stack.router.n_open == 0)
+            await until(lambda: stack.router.n_open == 0)
+            return stack.router.learner.status().n_samples >= 60
+
+        # Where the observer was late, on a busy machine, nothing is learned: then ask again.
+        await until(enough_is_learned)
         learned = stack.router.learner.status()
-        # Where the observer was late, on a busy machine, nothing is learned.
-        assert 60 <= learned.n_samples <= 80
         assert {e.address for e in learned.endpoints} == {e.address for e in stack.engines}
         assert min(e.n_samples for e in learned.endpoints) >= 10
         assert learned.error_ratio is not None
