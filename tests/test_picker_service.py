@@ -239,7 +239,9 @@ async def test_endpoints_beside_an_envoy_configuration_are_the_services(engine_p
         async with a_process(server, tmp_path, *arguments) as (process, log):
             picker = Picker(process, ports, log)
             await picker.becomes(SERVING)
-            _, page = await picker.get("/endpoints")
 
-    assert f'"127.0.0.1:{engine_port}"' in page
-    assert "NVIDIA-L4" in page
+            async def is_shown() -> bool:
+                _, page = await picker.get("/endpoints")
+                return f'"127.0.0.1:{engine_port}"' in page and "NVIDIA-L4" in page
+
+            await until(is_shown)
