@@ -130,6 +130,6 @@ def _place(member: Member) -> tuple[str, int]:
 def _with_new_settings(old: Pool, new: Pool) -> Pool:
     latest = {_place(member): member for member in new.members}
     members = tuple(latest.get(_place(member), member) for member in old.members)
-    return dataclasses.replace(
-        old, settings=new.settings, members=members, kubernetes=new.kubernetes
-    )
+    # Beside an Envoy file the source is an option of the command line: the file has none.
+    source = new.kubernetes or old.kubernetes
+    return dataclasses.replace(old, settings=new.settings, members=members, kubernetes=source)

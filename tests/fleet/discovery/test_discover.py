@@ -3,11 +3,13 @@ import contextlib
 import logging
 import socket
 from contextlib import aclosing
+from dataclasses import replace as replace_in
 
 import pytest
 
 from builders import a_pool, an_eds_file, an_envoy_file
 from lodestar_extproc.config import (
+    KubernetesSource,
     Member,
     Resolution,
     ServiceRef,
@@ -257,6 +259,17 @@ async def test_a_settings_file_says_what_needs_a_restart_too(tmp_path, caplog):
     assert "pool engines needs a restart: seed" in caplog.text
     assert told == ["needs_restart"]
     await watch.aclose()
+
+
+def test_a_source_that_the_command_line_names_stays_when_the_file_changes(tmp_path):
+    config = read_envoy_config(an_envoy_file(tmp_path))
+    source = KubernetesSource(ServiceRef("vllm", "default"))
+    beside = replace_in(config, pools=tuple(replace_in(p, kubernetes=source) for p in config.pools))
+    fixed, latest = fixed_parts(beside, config)
+
+    assert fixed == []
+    assert [pool.kubernetes for pool in latest.pools] == [source]
+    assert latest == beside
 
 
 async def test_cancelled_watch_ends_at_once(tmp_path):
