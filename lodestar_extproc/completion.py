@@ -57,7 +57,8 @@ class Completion(NamedTuple):
 
     Attributes:
         decision_id: empty where Envoy served without our decision (it came too late).
-        request_id: Envoy's x-request-id, joins such an answer to the decision nobody used.
+        stream_id: our id of the stream on which the decision was to be made; it joins such an
+            answer to the decision that nobody used.
         served: address of the endpoint that answered last; None where unknown.
         attempts: upstream attempts, 1 without a retry; None where unknown.
         ttft_s: of the last attempt, from the upstream request's first byte to the body's first,
@@ -70,7 +71,7 @@ class Completion(NamedTuple):
     at_s: float
     outcome: Outcome
     decision_id: str = ""
-    request_id: str = ""
+    stream_id: str = ""
     served: str | None = None
     attempts: int | None = None
     ttft_s: float | None = None

@@ -50,8 +50,8 @@ def test_everything_declared_is_shown_and_nothing_else():
     world = World(shadow_policies=("random",), burn_in_samples=1)
     world.serve(40)
     world.scraped(running_requests=3.0, waiting_requests=1.0, kv_usage_ratio=0.5)
-    world.end(world.decide(), decision_id="", request_id="")
-    world.end(world.decide(request_id="r"), decision_id="", request_id="r")
+    world.end(world.decide(), decision_id="", stream_id="")
+    world.end(world.decide(stream_id="s"), decision_id="", stream_id="s")
     world.end(world.decide(), attempts=3, prompt_tokens=100, cached_tokens=60)
     world.metrics.stream_opened()
     world.metrics.message("request_headers")
@@ -159,7 +159,7 @@ def test_ends_are_counted_by_outcome(outcome):
 
 def test_a_choice_that_came_too_late_is_counted():
     world = World(policy="random")
-    world.end(world.decide(request_id="r"), decision_id="", request_id="r")
+    world.end(world.decide(stream_id="s"), decision_id="", stream_id="s")
 
     assert value(world, "lodestar_unused_decisions_total", **POOL) == 1
 

@@ -118,6 +118,7 @@ class Router:
         request: InferenceRequest,
         *,
         request_id: str,
+        stream_id: str = "",
         at_s: float,
         subset: Subset | None = None,
         policy: Policy | None = None,
@@ -125,6 +126,7 @@ class Router:
         """Choose an endpoint of *subset* (None: of all) for *request*; count it in flight there.
 
         Args:
+            stream_id: by which its end may be told where Envoy does not wait for the decision.
             policy: decides in place of the pool's own, where a route asks for it.
 
         Raises:
@@ -156,7 +158,7 @@ class Router:
             shadows=tuple((s.name, r.order[0]) for s, r in shadowed),
             predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
         )
-        self._open.add(decision)
+        self._open.add(decision, stream_id)
         self._dispatch(decision)
         policies.dispatched(candidates, ranking, policy, shadowed)
         for listener in self._listeners:
@@ -259,7 +261,7 @@ class Router:
 
         Returns False when no open decision of this pool is meant.
         """
-        entry = self._open.take(event.decision_id, event.request_id)
+        entry = self._open.take(event.decision_id, event.stream_id)
         if entry is None:
             return False
         request = ended_request(
