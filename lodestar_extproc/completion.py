@@ -82,6 +82,13 @@ class Completion(NamedTuple):
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
 
+    @property
+    def cached_ratio(self) -> float | None:
+        """The share of the prompt that the engine found in its cache; None where it did not say."""
+        if self.cached_tokens is None or not self.prompt_tokens:
+            return None
+        return self.cached_tokens / self.prompt_tokens
+
     def with_report(self, report: AnswerReport) -> Completion:
         """The same end, with what the engine said in its answer."""
         # A client that left after an error left because of it.

@@ -13,7 +13,7 @@ ENDPOINT_STATE = gauge(
     ("pool", "endpoint", "state"),
     "1 for the state that the endpoint is in, 0 for the others.",
     "`down`: its health check fails. `ejected`: requests to it failed. `frozen`: it takes "
-    "requests and answers none.",
+    "requests and answers none. `sleeping`: its engine says that it sleeps; wake it up.",
 )
 ENDPOINT_PREFILLS = gauge(
     "lodestar_endpoint_prefill_requests",

@@ -171,17 +171,17 @@ class Router:
         """*request* beside every routable endpoint it may go to: what a policy sees."""
         fleet, snapshot, demand = self.fleet, self.fleet.snapshot(at_s, subset), None
         endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
-        matched_tokens, matched_ratio = fleet.match(request, endpoints)
+        matched = fleet.match(request, endpoints)
         tpot_s = None
         if tpot_slo_s is not None:
             tpot_s = fleet.decode_speed.tpot_s(endpoints, snapshot.in_flight + 1)
         if self._demand_is_read and endpoints:
-            demand = self.demand.snapshot(request, snapshot, matched_ratio)
+            demand = self.demand.snapshot(request, snapshot, matched.sent_ratio)
         return Candidates(
             request,
             snapshot,
-            matched_tokens,
-            matched_ratio,
+            matched.tokens,
+            matched.ratio,
             self.learner.prefill_s_per_ktoken(endpoints),
             adapter_effort=fleet.adapters.effort(request.model, endpoints),
             tpot_s=tpot_s,
@@ -287,6 +287,7 @@ class Router:
             request.completion.at_s,
             served=request.served,
             prompt_computed=request.prompt_computed,
+            cached_ratio=request.completion.cached_ratio,
         )
         if request.used:
             self._feedback.ended(request)
