@@ -204,7 +204,27 @@ def test_an_endpoint_is_in_one_state():
         for (name, labels), number in samples(world).items()
         if name == "lodestar_endpoint_state" and dict(labels)["endpoint"] == address
     }
-    assert shown == {"healthy": 0, "ejected": 0, "probation": 0, "down": 1, "frozen": 0}
+    assert shown == {
+        "healthy": 0,
+        "ejected": 0,
+        "probation": 0,
+        "down": 1,
+        "sleeping": 0,
+        "frozen": 0,
+    }
+
+
+def test_what_is_believed_of_a_cache_is_shown():
+    world = World(policy="random")
+    off = world.scraped(1, prefix_caching=0.0)
+    world.scraped(2, prefix_caching=1.0)
+
+    name = "lodestar_endpoint_cache_belief_ratio"
+    believed = [value(world, name, **POOL, endpoint=off)]
+    believed += [
+        value(world, name, **POOL, endpoint=e.address) for e in world.router.fleet.endpoints[1:]
+    ]
+    assert believed == [0.0, 1.0, 1.0]
 
 
 def test_series_of_an_endpoint_that_left_disappear():

@@ -16,7 +16,6 @@ from typing import NamedTuple
 from lodestar_extproc.endpoint import Adapters, EndpointMetrics
 from lodestar_extproc.fleet.engine_names import ENGINES, Combine, EngineNames, Series, Source
 
-
 MAX_SERIES = 1024
 """Of one name: 64 data-parallel engines with 16 ranks each. More are no engine's, and adding them
 up would hold up the event loop."""

@@ -107,6 +107,10 @@ class Fleet:
         """How much of the prompt each cache probably holds."""
         return self._caches.match(request, endpoints)
 
+    def cache_belief_ratio(self, endpoint: Endpoint) -> float:
+        """The share of what *endpoint*'s cache should hold that is believed to be there."""
+        return self._caches.belief_ratio(endpoint)
+
     def _routable(self, at_s: float, subset: Subset | None) -> list[int] | None:
         """Columns that may be chosen; None for all."""
         allowed = None

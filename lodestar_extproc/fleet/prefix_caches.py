@@ -110,6 +110,10 @@ class PrefixCaches:
         shares = np.divide(believed, tokens, out=np.zeros_like(tokens), where=tokens > 0)
         return PrefixMatch(believed, ratio * shares, ratio)
 
+    def belief_ratio(self, endpoint: Endpoint) -> float:
+        """The share of what was sent to *endpoint* that is believed; 0 where nothing is cached."""
+        return self._belief.ratio(endpoint.address) if endpoint.prefix_caching else 0.0
+
     def _believed(self, address: str, sent_tokens: float, tokens_per_block: float) -> float:
         whole_tokens = self._in_whole_blocks(address, sent_tokens, tokens_per_block)
         return whole_tokens * self._belief.ratio(address)

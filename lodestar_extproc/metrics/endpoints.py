@@ -57,6 +57,14 @@ ENGINE_KV_CAPACITY = gauge(
     "Tokens the KV cache holds; absent where unknown.",
     "It bounds what we believe to be cached: set `kv_capacity_tokens` where it is absent.",
 )
+CACHE_BELIEF = gauge(
+    "lodestar_endpoint_cache_belief_ratio",
+    ENDPOINT,
+    "Share of what the endpoint's prefix cache should hold that is believed to be there, by what "
+    "the engine says it found.",
+    "Below 1 it finds less than half of what was sent there before; 0: it says that it caches no "
+    "prefixes. Look at its cache's size, salts, and `enable_prefix_caching`.",
+)
 SCRAPE_AGE = gauge(
     "lodestar_endpoint_scrape_age_seconds",
     ENDPOINT,

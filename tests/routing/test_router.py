@@ -202,6 +202,21 @@ def test_a_decision_that_came_too_late_is_undone_and_teaches_nothing():
     assert n_samples(router) == 0
 
 
+def test_usage_that_tells_of_no_hits_takes_belief_from_what_is_matched():
+    router, prompt = a_router(1), a_prompt(2000)
+
+    def serve() -> float:
+        decision = route(router, request=a_request(prompt))
+        router.first_token(FirstToken(decision.decision_id, 1.0))
+        router.report(AnswerReport(decision.decision_id, prompt_tokens=2000, cached_tokens=0))
+        router.complete(end(decision))
+        return float(decision.candidates.matched_tokens[0])
+
+    matched = [serve() for _ in range(40)]
+    assert matched[:2] == [0.0, 1999.0]
+    assert matched[-1] < 0.2 * 2000
+
+
 def test_requests_of_one_request_id_end_apart():
     router = a_router()
     first, second = (route(router, stream_id=s, request_id="one action") for s in "ab")
