@@ -87,6 +87,7 @@ class PageReader:
             prefix_query_tokens=read(names.prefix_query_tokens),
             prefix_hit_tokens=read(names.prefix_hit_tokens),
             adapters=page.adapters(),
+            external_hit_tokens=read(names.external_hit_tokens),
             cache_block_tokens=read(names.cache_block_tokens) or None,
             prefix_caching=read(names.prefix_caching),
             awake=read(names.awake),

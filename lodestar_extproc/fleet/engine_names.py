@@ -60,6 +60,7 @@ class EngineNames:
     prefix_query_tokens: tuple[Source, ...] = ()
     prefix_hit_tokens: tuple[Source, ...] = ()
     adapters: tuple[Source, ...] = ()
+    external_hit_tokens: tuple[Source, ...] = ()
     cache_block_tokens: tuple[Source, ...] = ()
     prefix_caching: tuple[Source, ...] = ()
     awake: tuple[Source, ...] = ()
@@ -91,6 +92,7 @@ VLLM = EngineNames(
             ),
         ),
     ),
+    external_hit_tokens=((Series(b"vllm:external_prefix_cache_hits_total"),),),
     # Of hybrid models it is the block of all layers together, 528 tokens for instance.
     cache_block_tokens=((Series(b"vllm:cache_config_info", Combine.MOST, (b"block_size",)),),),
     prefix_caching=(

@@ -178,7 +178,8 @@ class PrefixCaches:
             self._block_tokens[address] = metrics.cache_block_tokens
         queries, hits = metrics.prefix_query_tokens, metrics.prefix_hit_tokens
         if queries is not None and hits is not None:
-            self._belief.counted(address, queries, hits)
+            # What comes from a cache beside the engine is as good as found in its own.
+            self._belief.counted(address, queries, hits + (metrics.external_hit_tokens or 0.0))
         if metrics.prefix_caching is None:
             return False
         was_off, is_off = address in self._caches_nothing, not metrics.prefix_caching

@@ -244,6 +244,39 @@ def test_any_bytes_leave_the_server_serving():
     assert not listener.count("failed", "internal")
 
 
+class GoneEnvoy:
+    """A stream whose other end has gone before the choice can be written."""
+
+    def invocation_metadata(self):
+        return ()
+
+    async def write(self, data: bytes) -> None:
+        if b"decision-id" in data:
+            raise asyncio.CancelledError
+
+
+async def messages(*sent: pb.ProcessingRequest):
+    for message in sent:
+        yield message.SerializeToString()
+
+
+@pytest.mark.parametrize("body_mode", [0, 2, 4])
+async def test_a_choice_that_cannot_be_told_is_given_back_at_once(body_mode):
+    """Without a body Envoy has no id of the stream to write into its log."""
+    config = pb.ProtocolConfiguration(request_body_mode=body_mode)
+    routers, listener = FakeRouters(), RecordingListener()
+    server = ExtProcServer(routers, listener)
+
+    with pytest.raises(asyncio.CancelledError):
+        await server._process(
+            messages(request_headers(protocol_config=config), request_body()), GoneEnvoy()
+        )
+
+    (end,) = routers.completions
+    assert (end.decision_id, end.stream_id) == ("", routers.stream_ids[0])
+    assert listener.count("closed", "chosen") == 1
+
+
 # -- the access log -------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import pytest
 from builders import a_fleet, a_request, dispatch, some_blocks
 from lodestar_extproc.endpoint import EndpointMetrics
 from lodestar_extproc.fleet.cache_belief import CacheBelief
+from lodestar_extproc.fleet.engine_metrics import parse
 from lodestar_extproc.fleet.health import HealthState
 
 A = "10.0.0.1:8000"
@@ -84,6 +85,23 @@ def test_of_a_prompt_that_fills_its_blocks_the_last_one_is_computed():
     dispatch(fleet, "d", A, request)
     fleet.record_metrics(A, EndpointMetrics(cache_block_tokens=528.0), 0.0)
     assert fleet.match(request, fleet.endpoints).tokens.tolist() == [528.0]
+
+
+def test_a_hybrid_models_page_bounds_what_is_matched():
+    page = (
+        'vllm:cache_config_info{block_size="528",enable_prefix_caching="True",engine="0",'
+        'kv_cache_size_tokens="264000",num_gpu_blocks="500"} 1.0\n'
+    )
+    fleet, prefix = a_fleet(1), some_blocks(80)
+    dispatch(fleet, "d", A, a_request(prefix))
+    fleet.record_metrics(A, parse(page.encode(), "vllm"), 0.0)
+
+    def matched(n_tokens: int) -> float:
+        """Of a prompt that begins with so many tokens of the first one."""
+        request = a_request(prefix[: 4 * n_tokens] + some_blocks(60, seed=1))
+        return float(fleet.match(request, fleet.endpoints).tokens[0])
+
+    assert [matched(474), matched(527), matched(1027), matched(1060)] == [0.0, 0.0, 528.0, 1056.0]
 
 
 # -- no cache at all ----------------------------------------------------------------------------------
@@ -168,6 +186,14 @@ def test_other_clients_of_the_engine_take_no_belief():
     for _ in range(100):
         engine.serve(1)
         engine.queries += 50_000.0  # theirs, of which nothing is found
+    assert engine.believed == 1024.0
+
+
+def test_what_a_cache_beside_the_engine_holds_is_found_too():
+    engine = Engine(external_hit_tokens=0.0)
+    for number in range(100):
+        engine.scrape(external_hit_tokens=1024.0 * number)
+        engine.serve(1, hit_ratio=0.0)
     assert engine.believed == 1024.0
 
 

@@ -91,6 +91,7 @@ def test_a_vllm_page_is_read_whole():
         generation_tokens=555.0,
         prefix_query_tokens=2200.0,
         prefix_hit_tokens=220.0,
+        external_hit_tokens=7.0,
         cache_block_tokens=32.0,
     )
 
