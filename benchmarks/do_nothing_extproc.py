@@ -37,7 +37,7 @@ def choose(pick: str) -> bytes:
     reply = ProcessingResponse()
     mutation = reply.request_body.response.header_mutation
     option = mutation.set_headers.add(append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD)
-    option.header.key = names.DESTINATION
+    option.header.key = names.DESTINATION.encode()
     option.header.raw_value = pick.encode()
     choice = reply.dynamic_metadata.fields[names.METADATA_NAMESPACE].struct_value.fields
     choice[names.DESTINATION].string_value = pick

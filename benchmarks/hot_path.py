@@ -239,7 +239,7 @@ def _headers() -> bytes:
         "x-request-id": "0c5f9e0e-6d4b-4f3a-9c0e-1f2d3c4b5a69",
     }
     for name, value in given.items():
-        message.request_headers.headers.headers.add(key=name, raw_value=value.encode())
+        message.request_headers.headers.headers.add(key=name.encode(), raw_value=value.encode())
     return bytes(message.SerializeToString())
 
 

@@ -57,7 +57,8 @@ class Completion(NamedTuple):
 
     Attributes:
         decision_id: empty where Envoy served without our decision (it came too late).
-        request_id: Envoy's x-request-id, joins such an answer to the decision nobody used.
+        stream_id: our id of the stream on which the decision was to be made; it joins such an
+            answer to the decision that nobody used.
         served: address of the endpoint that answered last; None where unknown.
         attempts: upstream attempts, 1 without a retry; None where unknown.
         ttft_s: of the last attempt, from the upstream request's first byte to the body's first,
@@ -70,7 +71,7 @@ class Completion(NamedTuple):
     at_s: float
     outcome: Outcome
     decision_id: str = ""
-    request_id: str = ""
+    stream_id: str = ""
     served: str | None = None
     attempts: int | None = None
     ttft_s: float | None = None
@@ -80,6 +81,13 @@ class Completion(NamedTuple):
     output_tokens: int | None = None
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
+
+    @property
+    def cached_ratio(self) -> float | None:
+        """The share of the prompt that the engine found in its cache; None where it did not say."""
+        if self.cached_tokens is None or not self.prompt_tokens:
+            return None
+        return self.cached_tokens / self.prompt_tokens
 
     def with_report(self, report: AnswerReport) -> Completion:
         """The same end, with what the engine said in its answer."""

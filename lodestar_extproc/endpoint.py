@@ -61,6 +61,10 @@ class EndpointMetrics(NamedTuple):
         kv_usage_ratio: 0 to 1.
         generation_tokens: total since the engine started.
         prefix_query_tokens, prefix_hit_tokens: totals since the engine started.
+        external_hit_tokens: found in a cache beside the engine, which its hits leave out; a total.
+        cache_block_tokens: of a block of its cache; only whole ones are found again.
+        prefix_caching: 0 where it finds nothing again, else 1.
+        awake: 0 while it sleeps, else 1.
     """
 
     running_requests: float | None = None
@@ -71,6 +75,10 @@ class EndpointMetrics(NamedTuple):
     prefix_query_tokens: float | None = None
     prefix_hit_tokens: float | None = None
     adapters: Adapters | None = None
+    external_hit_tokens: float | None = None
+    cache_block_tokens: float | None = None
+    prefix_caching: float | None = None
+    awake: float | None = None
 
 
 class Column:

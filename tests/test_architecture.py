@@ -117,7 +117,7 @@ def test_whatever_goes_wrong_is_caught_at_the_edge_and_nowhere_else():
         name for name, tree in TREES.items() for node in ast.walk(tree) if catches_everything(node)
     ]
 
-    assert found == ["extproc/server.py"]
+    assert found == ["extproc/error_boundary.py"]
 
 
 def test_a_class_name_is_used_once():

@@ -50,8 +50,8 @@ def test_everything_declared_is_shown_and_nothing_else():
     world = World(shadow_policies=("random",), burn_in_samples=1)
     world.serve(40)
     world.scraped(running_requests=3.0, waiting_requests=1.0, kv_usage_ratio=0.5)
-    world.end(world.decide(), decision_id="", request_id="")
-    world.end(world.decide(request_id="r"), decision_id="", request_id="r")
+    world.end(world.decide(), decision_id="", stream_id="")
+    world.end(world.decide(stream_id="s"), decision_id="", stream_id="s")
     world.end(world.decide(), attempts=3, prompt_tokens=100, cached_tokens=60)
     world.metrics.stream_opened()
     world.metrics.message("request_headers")
@@ -159,7 +159,7 @@ def test_ends_are_counted_by_outcome(outcome):
 
 def test_a_choice_that_came_too_late_is_counted():
     world = World(policy="random")
-    world.end(world.decide(request_id="r"), decision_id="", request_id="r")
+    world.end(world.decide(stream_id="s"), decision_id="", stream_id="s")
 
     assert value(world, "lodestar_unused_decisions_total", **POOL) == 1
 
@@ -204,7 +204,27 @@ def test_an_endpoint_is_in_one_state():
         for (name, labels), number in samples(world).items()
         if name == "lodestar_endpoint_state" and dict(labels)["endpoint"] == address
     }
-    assert shown == {"healthy": 0, "ejected": 0, "probation": 0, "down": 1, "frozen": 0}
+    assert shown == {
+        "healthy": 0,
+        "ejected": 0,
+        "probation": 0,
+        "down": 1,
+        "sleeping": 0,
+        "frozen": 0,
+    }
+
+
+def test_what_is_believed_of_a_cache_is_shown():
+    world = World(policy="random")
+    off = world.scraped(1, prefix_caching=0.0)
+    world.scraped(2, prefix_caching=1.0)
+
+    name = "lodestar_endpoint_cache_belief_ratio"
+    believed = [value(world, name, **POOL, endpoint=off)]
+    believed += [
+        value(world, name, **POOL, endpoint=e.address) for e in world.router.fleet.endpoints[1:]
+    ]
+    assert believed == [0.0, 1.0, 1.0]
 
 
 def test_series_of_an_endpoint_that_left_disappear():

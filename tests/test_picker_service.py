@@ -78,14 +78,15 @@ class Picker:
             headers = pb.ProcessingRequest()
             headers.protocol_config.request_body_mode = 2
             for key, value in ((":method", "POST"), (":path", "/v1/chat/completions")):
-                headers.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+                headers.request_headers.headers.headers.add(
+                    key=key.encode(), raw_value=value.encode()
+                )
             body = pb.ProcessingRequest(request_body=pb.HttpBody(body=CHAT, end_of_stream=True))
             for message in (headers, body):
                 await call.write(message.SerializeToString())
             while (reply := await call.read()) is not grpc.aio.EOF:
-                fields = reply.dynamic_metadata.fields
-                if names.METADATA_NAMESPACE in fields:
-                    choice = fields[names.METADATA_NAMESPACE].struct_value.fields
+                told = reply.dynamic_metadata.fields[names.METADATA_NAMESPACE]
+                if names.DESTINATION in (choice := told.struct_value.fields):
                     return choice[names.DESTINATION].string_value.split(",")
         return []
 

@@ -43,7 +43,7 @@ TAGS = MappingProxyType(
         names.TAG_TTFT: "%COMMON_DURATION(US_TX_BEG:US_RX_BODY_BEG:us)%",
         names.TAG_DURATION: "%COMMON_DURATION(US_TX_BEG:US_RX_END:us)%",
         names.TAG_DECISION: f"%DYNAMIC_METADATA({names.METADATA_NAMESPACE}:{names.DECISION_ID})%",
-        names.TAG_REQUEST_ID: "%REQ(X-REQUEST-ID)%",
+        names.TAG_STREAM: f"%DYNAMIC_METADATA({names.METADATA_NAMESPACE}:{names.STREAM_ID})%",
         names.TAG_FLAGS: "%RESPONSE_FLAGS%",
     }
 )

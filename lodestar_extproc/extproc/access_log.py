@@ -12,7 +12,7 @@ from typing import Any
 
 from lodestar_extproc import names
 from lodestar_extproc.completion import Completion, Outcome
-from lodestar_extproc.extproc.context import metadata_value
+from lodestar_extproc.extproc.context import metadata_value, text
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     AccessLogCommon,
     AccessLogType,
@@ -39,6 +39,8 @@ _FLAGS: Mapping[str, str] = MappingProxyType(
 _CLIENT_GONE = frozenset(("DC", "DR"))
 _FAILED = frozenset(_FLAGS.values()) - _CLIENT_GONE
 _ABSENT = ("", "-")
+Tags = Mapping[str, str]
+"""Our custom tags, by name."""
 MAX_TIME_US = 1e12
 """Eleven days: no request takes as long, so a larger number is garbage."""
 
@@ -49,27 +51,25 @@ def completion(entry: HTTPAccessLogEntry, at_s: float) -> Completion | None:
     A time that Envoy could not take is None: older ones lack the moment, and an aborted request
     never reached it.
     """
-    common = entry.common_properties
+    common, tags = entry.common_properties, _tags(entry.common_properties)
     if common.access_log_type not in (AccessLogType.NotSet, AccessLogType.DownstreamEnd):
         return None
-    tags = common.custom_tags
-    decision_id = metadata_value(common.metadata, names.DECISION_ID) or _tag(
-        tags, names.TAG_DECISION
-    )
-    request_id = entry.request.request_id or _tag(tags, names.TAG_REQUEST_ID)
-    if not decision_id and not request_id:
+    metadata = common.metadata
+    decision_id = metadata_value(metadata, names.DECISION_ID) or _tag(tags, names.TAG_DECISION)
+    stream_id = metadata_value(metadata, names.STREAM_ID) or _tag(tags, names.TAG_STREAM)
+    if not decision_id and not stream_id:
         return None
-    flags = _flags(common)
+    flags = _flags(common, tags)
     code = entry.response.response_code.value or None
     return Completion(
         at_s=at_s,
         outcome=_outcome(flags, code),
         decision_id=decision_id,
-        request_id=request_id,
-        served=_served(common),
-        attempts=_attempts(common),
+        stream_id=stream_id,
+        served=_served(common, tags),
+        attempts=_attempts(common, tags),
         ttft_s=_tag_s(tags, names.TAG_TTFT),
-        duration_s=_duration_s(common),
+        duration_s=_duration_s(common, tags),
         response_code=code,
         flags=flags,
     )
@@ -83,8 +83,8 @@ def _outcome(flags: tuple[str, ...], code: int | None) -> Outcome:
     return Outcome.SERVED
 
 
-def _flags(common: AccessLogCommon) -> tuple[str, ...]:
-    tag = _tag(common.custom_tags, names.TAG_FLAGS)
+def _flags(common: AccessLogCommon, tags: Tags) -> tuple[str, ...]:
+    tag = _tag(tags, names.TAG_FLAGS)
     if tag:
         return tuple(tag.split(","))
     if not common.HasField("response_flags"):
@@ -92,25 +92,26 @@ def _flags(common: AccessLogCommon) -> tuple[str, ...]:
     return tuple(flag for field, flag in _FLAGS.items() if getattr(common.response_flags, field))
 
 
-def _served(common: AccessLogCommon) -> str | None:
+def _served(common: AccessLogCommon, tags: Tags) -> str | None:
     if common.HasField("upstream_remote_address"):
         socket = common.upstream_remote_address.socket_address
-        if socket.address and socket.port_value:
-            host = f"[{socket.address}]" if ":" in socket.address else socket.address
+        address = text(socket.address)
+        if address and socket.port_value:
+            host = f"[{address}]" if ":" in address else address
             return f"{host}:{socket.port_value}"
-    return _tag(common.custom_tags, names.TAG_SERVED) or None
+    return _tag(tags, names.TAG_SERVED) or None
 
 
-def _attempts(common: AccessLogCommon) -> int | None:
+def _attempts(common: AccessLogCommon, tags: Tags) -> int | None:
     if common.upstream_request_attempt_count:
         return common.upstream_request_attempt_count
-    tag = _tag(common.custom_tags, names.TAG_ATTEMPTS)
+    tag = _tag(tags, names.TAG_ATTEMPTS)
     return int(tag) if tag.isdecimal() and len(tag) < 6 else None
 
 
-def _duration_s(common: AccessLogCommon) -> float | None:
+def _duration_s(common: AccessLogCommon, tags: Tags) -> float | None:
     """From the upstream request's first byte to the answer's last, or to whatever ended it."""
-    tagged = _tag_s(common.custom_tags, names.TAG_DURATION)
+    tagged = _tag_s(tags, names.TAG_DURATION)
     if tagged is not None or not common.HasField("time_to_first_upstream_tx_byte"):
         return tagged
     end = "time_to_last_upstream_rx_byte"
@@ -124,13 +125,17 @@ def _seconds(duration: Any) -> float:
     return float(duration.seconds + duration.nanos / 1e9)
 
 
-def _tag(tags: Mapping[str, str], name: str) -> str:
+def _tags(common: AccessLogCommon) -> Tags:
+    return {text(each.key): text(each.value) for each in common.custom_tags}
+
+
+def _tag(tags: Tags, name: str) -> str:
     """The tag's text; empty where Envoy had nothing to put there."""
-    value = tags[name] if name in tags else ""  # noqa: SIM401  (a protobuf map grows on get)
+    value = tags.get(name, "")
     return "" if value in _ABSENT else value
 
 
-def _tag_s(tags: Mapping[str, str], name: str) -> float | None:
+def _tag_s(tags: Tags, name: str) -> float | None:
     """A time in microseconds, as seconds."""
     try:
         time_us = float(_tag(tags, name))

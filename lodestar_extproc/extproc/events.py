@@ -176,10 +176,15 @@ class ResponseTrailers(ResponseEvent):
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Go on and set *headers*; nothing else changes."""
+    """Go on and set *headers*; nothing else changes.
+
+    Attributes:
+        stream_id: what Envoy is to write into its access log from now on; empty for nothing.
+    """
 
     phase: Phase
     headers: Headers = ()
+    stream_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from lodestar_extproc.extproc.incoming import IncomingRequest
 from lodestar_extproc.extproc.modes import ANSWER_STRATEGIES, REQUEST_STRATEGIES, Done, Replies
 from lodestar_extproc.extproc.observation import Observation
 from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouter, PoolRouters
-from lodestar_extproc.extproc.stream_outcome import StreamOutcome
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome, summary
 from lodestar_extproc.extproc.transitions import (
     ACTIONS,
     NEXT_STATES,
@@ -48,6 +48,8 @@ class Exchange:
 
     Args:
         opening: of the stream's first message, which `receive` gets too.
+        stream_id: our own id of the stream; by it Envoy's access log tells of a request whose
+            decision came too late.
         access_log: Envoy's access log reports how answers end.
 
     Attributes:
@@ -61,6 +63,7 @@ class Exchange:
         opening: Opening,
         overrides: Overrides = NO_OVERRIDES,
         *,
+        stream_id: str = "",
         access_log: bool = True,
     ) -> None:
         stream_mode, answer_mode = modes_of(opening)
@@ -68,6 +71,7 @@ class Exchange:
         self.outcome = StreamOutcome.CUT
         self.decision: Decision | None = None
         self.n_repeats = 0
+        self.stream_id = stream_id
         self._actions = ACTIONS[stream_mode]
         self._next_states = NEXT_STATES[answer_mode]
         self._requests = REQUEST_STRATEGIES[stream_mode]
@@ -133,22 +137,15 @@ class Exchange:
 
     def summary(self) -> str:
         """What happened, for a log line; without a word of the prompt."""
-        if self.decision is None:
-            answered = self._observation.decision_id if self._observation else ""
-            return f"verdict={self.outcome} decision={answered or '-'}"
-        made = self.decision
-        return (
-            f"verdict={self.outcome} decision={made.decision_id} "
-            f"request={made.request_id or '-'} endpoint={made.addresses[0]} policy={made.policy} "
-            f"reason={made.ranking.reason} priority={made.candidates.request.priority}"
-        )
+        answered = self._observation.decision_id if self._observation else ""
+        return summary(self.outcome, self.decision, answered)
 
     # -- the request --------------------------------------------------------------------------
 
     def _admit(self, event: RequestEvent) -> Done:
         self._request.take(event)
         if self._request.is_inference:
-            return ActionResult.READ_ON, self._requests.acknowledge(event)
+            return ActionResult.READ_ON, self._requests.acknowledge(event, self.stream_id)
         return self._leave_to_envoy(event, StreamOutcome.PASSED)
 
     def _pass(self, event: RequestEvent) -> Done:
@@ -220,6 +217,7 @@ class Exchange:
         self.decision = router.route(
             request,
             request_id=self._request.request_id,
+            stream_id=self.stream_id,
             at_s=event.at_s,
             subset=self._request.subset(router.settings),
             policy=policy,

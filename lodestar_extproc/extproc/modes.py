@@ -38,8 +38,8 @@ class RequestStrategy(Protocol):
     def refuses_without_endpoint(self) -> bool:
         """Whether a request that can go nowhere is answered 503, instead of left to Envoy."""
 
-    def acknowledge(self, event: Event) -> Replies:
-        """Reply to a part of a request that decides nothing."""
+    def acknowledge(self, event: Event, stream_id: str = "") -> Replies:
+        """Reply to a part of a request that decides nothing; tell *stream_id* with it."""
 
     def reply_phase(self, event: Event) -> Phase:
         """The part of the request whose reply tells what was decided when *event* came."""
@@ -65,8 +65,8 @@ class StepByStep:
     may_change_body: bool
     refuses_without_endpoint: ClassVar[bool] = False
 
-    def acknowledge(self, event: Event) -> Replies:
-        return (Continue(event.phase),)
+    def acknowledge(self, event: Event, stream_id: str = "") -> Replies:
+        return (Continue(event.phase, stream_id=stream_id),)
 
     def reply_phase(self, event: Event) -> Phase:
         return event.phase
@@ -90,7 +90,7 @@ class HeldRequests:
     # An endpoint picker says so; in a gateway of its own, Envoy decides.
     refuses_without_endpoint: ClassVar[bool] = True
 
-    def acknowledge(self, _event: Event) -> Replies:
+    def acknowledge(self, _event: Event, stream_id: str = "") -> Replies:  # noqa: ARG002
         return ()
 
     def reply_phase(self, _event: Event) -> Phase:
@@ -110,7 +110,7 @@ class HeldRequests:
 class ObservedRequests(StepByStep):
     """Envoy copies the request to us, and drops replies."""
 
-    def acknowledge(self, _event: Event) -> Replies:
+    def acknowledge(self, _event: Event, stream_id: str = "") -> Replies:  # noqa: ARG002
         return ()
 
 

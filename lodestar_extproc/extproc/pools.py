@@ -31,6 +31,7 @@ class PoolRouter(Protocol):
         request: InferenceRequest,
         *,
         request_id: str,
+        stream_id: str = "",
         at_s: float,
         subset: Subset | None = None,
         policy: Policy | None = None,

@@ -1,35 +1,32 @@
 """ExtProcServer: ext_proc streams, and beside them the access log and health, on one gRPC port.
 
-Only bytes and streams are handled here: `exchange.py` decides what to answer, `access_log.py` what
-an entry means. Nothing that goes wrong on a stream stops the request it belongs to.
+Only bytes and streams are handled here: `exchange.py` decides what to answer. Nothing that goes
+wrong on a stream stops the request it belongs to.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Protocol
 
 import grpc
 
 from lodestar_extproc import names
-from lodestar_extproc.completion import Outcome
+from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.config.overrides import KEYS_BEFORE
-from lodestar_extproc.extproc import access_log, wire
-from lodestar_extproc.extproc.events import Event, Phase, Reply
+from lodestar_extproc.extproc import wire
+from lodestar_extproc.extproc.access_log_service import AccessLogService, LogListener
+from lodestar_extproc.extproc.error_boundary import ErrorBoundary
+from lodestar_extproc.extproc.events import Event, Phase, Reply, RouteTo
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.grpc_health import HealthServicer
 from lodestar_extproc.extproc.pools import Overrides, PoolRouters
 from lodestar_extproc.extproc.stream_outcome import StreamOutcome
-from lodestar_extproc.extproc.transitions import ProtocolError
-from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
-    ProcessingRequest,
-    StreamAccessLogsMessage,
-    StreamAccessLogsResponse,
-)
+from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import ProcessingRequest
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 """gRPC's own 4 MiB turn a larger body into a 500; this holds a million tokens, and images."""
@@ -53,7 +50,7 @@ class ListenError(OSError):
     """An address could not be bound."""
 
 
-class StreamListener(Protocol):
+class StreamListener(LogListener, Protocol):
     """Who is told of streams and log entries: metrics."""
 
     def stream_opened(self) -> None: ...
@@ -64,12 +61,6 @@ class StreamListener(Protocol):
 
     def messages_repeated(self, n_messages: int) -> None:
         """So many messages of a stream came after the request they belong to had ended."""
-
-    def stream_failed(self, reason: str) -> None:
-        """*reason* is `protocol` or `internal`."""
-
-    def log_entry(self, outcome: Outcome | None) -> None:
-        """*outcome* is None for an entry that belongs to no request known here."""
 
 
 class ExtProcServer:
@@ -93,9 +84,10 @@ class ExtProcServer:
         self._access_log = access_log
         self._clock = clock
         self._health = HealthServicer()
-        self._boundary = _ErrorBoundary(listener)
+        self._boundary = ErrorBoundary(listener)
+        self._logs = AccessLogService(routers.complete, listener, self._boundary, clock)
+        self._ids = random.Random()
         self._old_keys: set[str] = set()
-        self._log_streams: set[asyncio.Task[Any] | None] = set()
         self._servers: list[Any] = []
 
     async def start(
@@ -149,24 +141,17 @@ class ExtProcServer:
         To let Envoy go elsewhere before, stop serving and wait for its health checks.
         """
         self._health.end()
-        # Envoy never ends these; `server.stop` would wait for them to the end of the grace period.
-        for stream in filter(None, self._log_streams):
-            stream.cancel()
+        self._logs.end()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         # Bytes in, bytes out: we can count garbage then, and encode constant replies once.
         process = grpc.stream_stream_rpc_method_handler(self._process)
-        stream_logs = grpc.stream_unary_rpc_method_handler(
-            self._stream_access_logs,
-            request_deserializer=StreamAccessLogsMessage.FromString,
-            response_serializer=StreamAccessLogsResponse.SerializeToString,
-        )
         return tuple(
             grpc.method_handlers_generic_handler(service, {name: handler})
             for (service, name), handler in (
                 (_method(names.PROCESS_METHOD), process),
-                (_method(names.ACCESS_LOG_METHOD), stream_logs),
+                (_method(names.ACCESS_LOG_METHOD), self._logs.handler()),
             )
         )
 
@@ -184,11 +169,22 @@ class ExtProcServer:
                     event = wire.decode(message, self._clock(), wanted)
                     self._listener.message(event.phase)
                     for reply in self._replies(exchange, event):
-                        await context.write(wire.encode(reply))
+                        await self._tell(exchange, reply, context)
                     if exchange.done:
                         break
         finally:
             self._close(exchange)
+
+    async def _tell(self, exchange: Exchange, reply: Reply, context: Any) -> None:
+        try:
+            await context.write(wire.encode(reply))
+        except BaseException:  # a cancellation too
+            if isinstance(reply, RouteTo):
+                # Envoy went on before it could be told; where that was the first reply, its access
+                # log has no word of ours to tell the end by.
+                end = Completion(self._clock(), Outcome.CLIENT_GONE, stream_id=exchange.stream_id)
+                self._routers.complete(end)
+            raise
 
     def _replies(self, exchange: Exchange, event: Event) -> tuple[Reply, ...]:
         with self._boundary:
@@ -202,6 +198,7 @@ class ExtProcServer:
             self._routers,
             wire.decode_opening(message),
             Overrides.of(sent),
+            stream_id=f"{self._ids.getrandbits(64):016x}",
             access_log=self._access_log,
         )
 
@@ -221,67 +218,6 @@ class ExtProcServer:
             if _log.isEnabledFor(logging.DEBUG):
                 _log.debug("exchange %s", exchange.summary())
         self._listener.stream_closed(outcome)
-
-    async def _stream_access_logs(
-        self, messages: AsyncIterator[StreamAccessLogsMessage], _context: object
-    ) -> StreamAccessLogsResponse:
-        stream = asyncio.current_task()
-        self._log_streams.add(stream)
-        try:
-            await self._read_log(messages)
-        except asyncio.CancelledError:
-            # `stop` cancelled it: only a reply ends the stream before the grace period does.
-            pass
-        finally:
-            self._log_streams.discard(stream)
-        return StreamAccessLogsResponse()
-
-    async def _read_log(self, messages: AsyncIterator[StreamAccessLogsMessage]) -> None:
-        async for message in messages:
-            at_s = self._clock()
-            for entry in message.http_logs.log_entry:
-                with self._boundary:
-                    self._log_entry(entry, at_s)
-
-    def _log_entry(self, entry: Any, at_s: float) -> None:
-        completion = access_log.completion(entry, at_s)
-        self._listener.log_entry(completion.outcome if completion else None)
-        if completion is not None:
-            self._routers.complete(completion)
-
-
-class _ErrorBoundary:
-    """Around a stream, a message or a log entry: errors there are counted, logged and suppressed.
-
-    It is entered several times for each request; a generator would cost ten times as much.
-    """
-
-    def __init__(self, listener: StreamListener) -> None:
-        self._listener = listener
-        self._warned: set[str] = set()
-
-    def __enter__(self) -> None:
-        """There is nothing to prepare."""
-
-    def __exit__(
-        self, _type: object, error: BaseException | None, _traceback: TracebackType | None
-    ) -> bool:
-        if isinstance(error, ProtocolError):
-            self._listener.stream_failed("protocol")
-            self._warn_once(f"ext_proc stream ended early: {error}")
-            return True
-        # The only catch-all: no bug of ours may stop a request. A cancellation is no Exception.
-        if isinstance(error, Exception):
-            self._listener.stream_failed("internal")
-            _log.error("ext_proc stream ended early", exc_info=error)
-            return True
-        return False
-
-    def _warn_once(self, text: str) -> None:
-        """Warn of each text once: a filter that is configured wrongly errs on every request."""
-        level = logging.DEBUG if text in self._warned else logging.WARNING
-        self._warned.add(text)
-        _log.log(level, text)
 
 
 def _bind(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> int:

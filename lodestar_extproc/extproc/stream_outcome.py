@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from lodestar_extproc.decision import Decision
+
 
 class StreamOutcome(StrEnum):
     """What became of a stream; the values are labels that dashboards read."""
@@ -22,3 +24,19 @@ class StreamOutcome(StrEnum):
     """The route names a pool, policy or cost that does not exist."""
     OBSERVED = "observed"
     """The stream only observed an answer."""
+
+
+def summary(outcome: StreamOutcome, decision: Decision | None, answered: str) -> str:
+    """What happened on a stream, for a log line; without a word of the prompt.
+
+    Args:
+        answered: id of the decision whose answer it observed; empty where it is not known.
+    """
+    if decision is None:
+        return f"verdict={outcome} decision={answered or '-'}"
+    return (
+        f"verdict={outcome} decision={decision.decision_id} "
+        f"request={decision.request_id or '-'} endpoint={decision.addresses[0]} "
+        f"policy={decision.policy} reason={decision.ranking.reason} "
+        f"priority={decision.candidates.request.priority}"
+    )

@@ -18,6 +18,7 @@ from lodestar_extproc.extproc.context import (
     metadata_texts,
     response_code,
     subset_hint,
+    text,
 )
 from lodestar_extproc.extproc.events import (
     BodyMode,
@@ -51,6 +52,7 @@ from lodestar_extproc.names import (
     PATH,
     REQUEST_ID,
     SERVED,
+    STREAM_ID,
     TEST_SELECTION,
     TPOT_SLO_HEADERS,
     TTFT_SLO_HEADERS,
@@ -153,14 +155,17 @@ def _decode_response(message: envoy_pb2.ProcessingRequest, name: str, at_s: floa
 
 def encode(reply: Reply) -> bytes:
     """Translate *reply* into a message to Envoy."""
-    if isinstance(reply, Continue) and not reply.headers:
+    if isinstance(reply, Continue) and not reply.headers and not reply.stream_id:
         return _CONTINUE[reply.phase]
     message = envoy_pb2.ProcessingResponse()
     if isinstance(reply, RouteTo):
         _set_route(message, reply)
     elif isinstance(reply, Continue):
         _go_on(message, reply.phase)
-        _set_headers(getattr(message, reply.phase).response.header_mutation, reply.headers)
+        if reply.headers:
+            _set_headers(getattr(message, reply.phase).response.header_mutation, reply.headers)
+        if reply.stream_id:
+            _told(message)[STREAM_ID].string_value = reply.stream_id
     elif isinstance(reply, BodyPart):
         part: Any = getattr(message, reply.phase)
         streamed = part.response.body_mutation.streamed_response
@@ -182,7 +187,7 @@ def _set_route(message: envoy_pb2.ProcessingResponse, reply: RouteTo) -> None:
         replaced.body_mutation.body = reply.body
         # Envoy answers 500 where the content-length is not the length of the new body.
         _set_headers(replaced.header_mutation, ((CONTENT_LENGTH, str(len(reply.body))),))
-    told = message.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
+    told = _told(message)
     told[DECISION_ID].string_value = reply.decision_id
     if not reply.addresses:
         return
@@ -196,12 +201,17 @@ def _set_route(message: envoy_pb2.ProcessingResponse, reply: RouteTo) -> None:
         response.clear_route_cache = reply.phase is Phase.REQUEST_HEADERS
 
 
+def _told(message: envoy_pb2.ProcessingResponse) -> Any:
+    """Our namespace of the dynamic metadata that Envoy takes up from *message*."""
+    return message.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
+
+
 def _set_headers(mutation: envoy_pb2.HeaderMutation, headers: Headers) -> None:
     for name, value in headers:
         option = mutation.set_headers.add(
             append_action=envoy_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
         )
-        option.header.key = name
+        option.header.key = name.encode()
         option.header.raw_value = value.encode()
 
 
@@ -231,7 +241,7 @@ def _read_headers(given: envoy_pb2.HeaderMap, wanted: frozenset[str]) -> Mapping
     """The *wanted* headers; where a name comes twice, the first value."""
     headers: dict[str, str] = {}
     for header in given.headers:
-        name = header.key.lower()
+        name = text(header.key).lower()
         if name in wanted and name not in headers:
             headers[name] = header_value(header)
     return headers

@@ -11,16 +11,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from lodestar_extproc.config.live_settings import LiveSettings
-from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot, FloatArray
+from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot
 from lodestar_extproc.fleet.adapters import AdapterTable
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.fleet.health import Health, HealthState
 from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
-from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
-from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, Subset
+from lodestar_extproc.fleet.prefix_caches import PrefixCaches, PrefixMatch
+from lodestar_extproc.request import InferenceRequest, Subset
 
-DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
-"""Until an engine reports its own: the index must be bounded before the first scrape."""
 JUDGING_INTERVAL_S = 0.1
 """How often silence is looked at: it lasts for seconds before it means anything."""
 FROZEN_S_PER_TOKEN = 1e-3
@@ -38,7 +36,8 @@ class Fleet:
         self._live = live
         self._health = Health(live)
         self._endpoints: tuple[Endpoint, ...] = ()
-        self._indexes: dict[str, PrefixIndex | None] = {}
+        self._declared: dict[str, Endpoint] = {}
+        self._caches = PrefixCaches(live)
         self.adapters = AdapterTable()
         self.decode_speed = DecodeSpeed()
         self._load = LoadTable(self.decode_speed)
@@ -66,34 +65,24 @@ class Fleet:
         have changed. One that leaves takes its in-flight requests out of the count with it.
         """
         wanted = {e.address: e for e in endpoints}
-        left = [a for a in self._indexes if a not in wanted]
-        joined = [e for a, e in wanted.items() if a not in self._indexes]
+        left = [a for a in self._declared if a not in wanted]
+        joined = [e for a, e in wanted.items() if a not in self._declared]
         for address in left:
             self._health.remove(address)
             self.adapters.forget(address)
             self.decode_speed.forget(address)
-            del self._indexes[address]
         for endpoint in joined:
             self._health.add(endpoint.address)
         self._in_flight = {k: f for k, f in self._in_flight.items() if f.address in wanted}
-        self._endpoints = tuple(wanted.values())
-        self._load.adopt(self._endpoints)
-        self._indexes = {a: self._sized_index(endpoint) for a, endpoint in wanted.items()}
+        self._declared = wanted
+        self._adopt()
         return joined, left
 
-    def _sized_index(self, endpoint: Endpoint) -> PrefixIndex | None:
-        if not endpoint.prefix_caching:
-            return None
-        capacity = self._load.kv_capacity_tokens(endpoint.address)
-        n_blocks = self._blocks(DEFAULT_KV_CAPACITY_TOKENS if capacity is None else capacity)
-        index = self._indexes.get(endpoint.address)
-        if index is None:
-            return PrefixIndex(n_blocks)
-        index.resize(n_blocks)
-        return index
-
-    def _blocks(self, kv_capacity_tokens: float) -> int:
-        return int(kv_capacity_tokens * (self._live.current.bytes_per_token / BLOCK_BYTES)) or 1
+    def _adopt(self) -> None:
+        """Go by what is declared of the endpoints, and by what their engines have said since."""
+        self._endpoints = tuple(map(self._caches.as_told, self._declared.values()))
+        self._load.adopt(self._endpoints)
+        self._caches.adopt(self._endpoints, self._load.kv_capacity_tokens)
 
     # -- what a decision reads ------------------------------------------------------------------
 
@@ -114,24 +103,13 @@ class Fleet:
         """All endpoints, routable or not, for those who watch."""
         return self._load.view(self._endpoints, None, at_s, self._live.current.scrape_stale_s)
 
-    def match(
-        self, request: InferenceRequest, endpoints: Sequence[Endpoint]
-    ) -> tuple[FloatArray, FloatArray]:
-        """Prompt tokens each cache probably holds, and the share of full blocks, both [n]."""
-        if not (hashes := request.block_hashes):
-            return np.zeros(len(endpoints)), np.zeros(len(endpoints))
-        matched = matched_blocks(self._indexes_of(endpoints), hashes)
-        blocks, tokens_per_block = np.array(matched, dtype=np.float64), request.tokens_per_block
-        tokens, n_blocks = blocks * tokens_per_block, float(len(hashes))
-        most = max(request.prompt_tokens - 1.0, 0.0)  # the last one is always computed
-        if n_blocks * tokens_per_block > most:
-            np.minimum(tokens, most, out=tokens)
-        return tokens, np.divide(blocks, n_blocks, out=blocks)
+    def match(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> PrefixMatch:
+        """How much of the prompt each cache probably holds."""
+        return self._caches.match(request, endpoints)
 
-    def _indexes_of(self, endpoints: Sequence[Endpoint]) -> Iterable[PrefixIndex | None]:
-        if endpoints is self._endpoints:
-            return self._indexes.values()
-        return [self._indexes[e.address] for e in endpoints]
+    def cache_belief_ratio(self, endpoint: Endpoint) -> float:
+        """The share of what *endpoint*'s cache should hold that is believed to be there."""
+        return self._caches.belief_ratio(endpoint)
 
     def _routable(self, at_s: float, subset: Subset | None) -> list[int] | None:
         """Columns that may be chosen; None for all."""
@@ -184,12 +162,12 @@ class Fleet:
             expected_first_token_at_s: when to take the first token as given, for a request whose
                 first token nobody will see; None where it is seen.
         """
-        if address not in self._indexes or decision_id in self._in_flight:
+        if address not in self._declared or decision_id in self._in_flight:
             return
         sent = InFlightRequest(address, request, uncached_tokens, at_s)
         self._in_flight[decision_id] = sent
         self._load.start_prefill(decision_id, sent)
-        self._remember_prompt(address, request)
+        sent.expected_tokens = self._caches.remember(address, request)
         if expected_first_token_at_s is not None:
             heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
 
@@ -200,17 +178,21 @@ class Fleet:
             return
         if sent.first_token_at_s is None:
             self._load.end_prefill(decision_id, sent)
-            self._move(sent, served)
+            self._computed(sent, served)
             self._load.start_decode(sent, at_s)
         self._load.saw_first_token(sent.address, at_s)
         self._health.succeeded(sent.address, at_s)
 
-    def _move(self, sent: InFlightRequest, served: str | None) -> None:
-        """A retry, or Envoy's own choice, served it elsewhere: count it, and its prompt, there."""
-        if served is not None and served != sent.address and served in self._indexes:
-            self._forget_prompt(sent)
+    def _computed(self, sent: InFlightRequest, served: str | None) -> None:
+        """Its prompt is in a cache: the one it was sent to, or where a retry, or Envoy, took it."""
+        if served is not None and served != sent.address and served in self._declared:
+            self._caches.forget(sent.address, sent.request)
             sent.address = served
-            self._remember_prompt(served, sent.request)
+            sent.expected_tokens = self._caches.remember(served, sent.request)
+        if not sent.computed:
+            sent.computed = True
+            prompt_tokens = sent.request.prompt_tokens
+            self._caches.computed(sent.address, sent.expected_tokens, prompt_tokens)
 
     def _pass_expected_first_tokens(self, at_s: float) -> None:
         while self._expected and self._expected[0][0] <= at_s:
@@ -227,10 +209,12 @@ class Fleet:
         *,
         served: str | None = None,
         prompt_computed: bool = True,
+        cached_ratio: float | None = None,
     ) -> None:
         """Give back all that `dispatch` took. Idempotent.
 
         Args:
+            cached_ratio: of the prompt, as the engine reported it; None where it did not.
             served: who answered; None where it was sent, or where its first token came from.
             prompt_computed: False when the prompt never reached an engine's cache.
         """
@@ -243,42 +227,32 @@ class Fleet:
             self._load.end_decode(sent)
         if not self._load.waits(sent.address):
             self._health.gave_up(sent.address, at_s)
-        if prompt_computed:
-            self._move(sent, served)
-        else:
-            self._forget_prompt(sent)
-
-    def _remember_prompt(self, address: str, request: InferenceRequest) -> None:
-        index = self._indexes[address]
-        if index is not None:
-            index.insert(request.block_hashes)
-
-    def _forget_prompt(self, sent: InFlightRequest) -> None:
-        index = self._indexes[sent.address]
-        if index is not None:
-            index.remove(sent.request.block_hashes)
+        if not prompt_computed:
+            self._caches.forget(sent.address, sent.request)
+            return
+        self._computed(sent, served)
+        if cached_ratio is not None:
+            found_tokens = cached_ratio * sent.request.prompt_tokens
+            self._caches.reported(sent.address, sent.expected_tokens, found_tokens)
 
     # -- what is observed of endpoints -------------------------------------------------------------
 
     def record_metrics(self, address: str, metrics: EndpointMetrics, at_s: float) -> None:
         """A scrape of *address* succeeded."""
-        if address not in self._indexes:
+        if address not in self._declared:
             return
         self.adapters.report(address, metrics.adapters)
         restarted = self._load.scraped(address, metrics, at_s)
-        index, capacity = self._indexes[address], metrics.kv_capacity_tokens
-        if index is None:
-            return
-        if restarted:
-            index.clear()
-        if capacity is not None:
-            index.resize(self._blocks(capacity))
+        falls_asleep = self._health.slept(address, asleep=metrics.awake == 0)
+        if restarted or falls_asleep:  # neither keeps a KV cache
+            self._caches.clear(address)
+        if self._caches.scraped(address, metrics):
+            self._adopt()
 
     def record_probe(self, address: str, healthy: bool, at_s: float) -> None:  # noqa: FBT001
         """An active probe of *address* ended."""
         was_down = self._health.state(address, at_s) is HealthState.DOWN
         self._health.probed(address, healthy=healthy)
-        index = self._indexes.get(address)
         # Slow to answer is not restarted: known counters tell which, in `record_metrics`.
-        if was_down and healthy and index is not None and not self._load.counted(address):
-            index.clear()
+        if was_down and healthy and not self._load.counted(address):
+            self._caches.clear(address)

@@ -25,6 +25,8 @@ class HealthState(StrEnum):
     """Back after an ejection: one request at a time until one succeeds."""
     DOWN = "down"
     """Active probes fail: nothing until they succeed."""
+    SLEEPING = "sleeping"
+    """Its engine says that it sleeps: nothing until it says that it is awake."""
     FROZEN = "frozen"
     """It holds prompts and gives no first token: nothing until it does."""
 
@@ -34,6 +36,7 @@ class _Record:
     probe_failures: int = 0
     probe_successes: int = 0
     probe_down: bool = False
+    asleep: bool = False
     frozen: bool = False
     ejected_until_s: float = float("-inf")
     ejections: int = 0
@@ -105,6 +108,15 @@ class Health:
                 record.ejections = 0
             self._note(address, record)
 
+    def slept(self, address: str, *, asleep: bool) -> bool:
+        """Its engine said whether it sleeps; True where it has just begun to."""
+        record = self._records.get(address)
+        if record is None or record.asleep is asleep:
+            return False
+        record.asleep = asleep
+        self._note(address, record)
+        return asleep
+
     def froze(self, address: str) -> None:
         """It holds prompts for long without a first token, while others progress."""
         record = self._records.get(address)
@@ -126,6 +138,8 @@ class Health:
         record = self._records.get(address)
         if record is None or record.probe_down:
             return HealthState.DOWN
+        if record.asleep:
+            return HealthState.SLEEPING
         if record.frozen:
             return HealthState.FROZEN
         if at_s < record.ejected_until_s:
@@ -138,7 +152,7 @@ class Health:
         return not self._suspects
 
     def _note(self, address: str, record: _Record) -> None:
-        if record.probe_down or record.frozen or record.ejections:
+        if record.probe_down or record.asleep or record.frozen or record.ejections:
             self._suspects.add(address)
         else:
             self._suspects.discard(address)

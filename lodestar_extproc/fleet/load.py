@@ -57,6 +57,8 @@ class InFlightRequest:
 
     Attributes:
         first_token_at_s: None while in prefill.
+        expected_tokens: of its prompt, those that the cache should hold by what was sent there.
+        computed: its prompt has come into a cache.
     """
 
     address: str
@@ -64,6 +66,8 @@ class InFlightRequest:
     uncached_tokens: float
     dispatched_at_s: float
     first_token_at_s: float | None = None
+    expected_tokens: float = 0.0
+    computed: bool = False
 
     @property
     def pairs(self) -> float:

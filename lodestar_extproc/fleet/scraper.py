@@ -5,6 +5,7 @@ It keeps nothing but counts; whoever is published to decides what a value is wor
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,14 +15,18 @@ import aiohttp
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
-from lodestar_extproc.fleet.engine_metrics import parse
+from lodestar_extproc.fleet.engine_metrics import PageReader
 from lodestar_extproc.fleet.poller import Poller
 
 Publish = Callable[[str, EndpointMetrics, float], None]
 """Called with address, metrics, and the monotonic second in which they were asked for."""
 
-MAX_PAGE_BYTES = 4 * 1024 * 1024
-"""No engine's page is near it (vLLM: 54 KB); a larger one would hold up the event loop."""
+MAX_PAGE_BYTES = 1024 * 1024
+"""vLLM's page has 54 KB, and most of them again for each data-parallel engine. A larger page is not
+read: it would take a core to read it several times a second."""
+SLICE_BYTES = 16 * 1024
+"""Read at once, in 4 ms where every line counts, and 0.03 ms of a usual page: requests come
+between."""
 IDLE_INTERVAL_S = 1.0
 """Pace while the fleet has no traffic: rendering a page costs a vLLM server 5 to 28 ms."""
 
@@ -90,7 +95,7 @@ class Scraper:
             counts.last_failure = str(error) or type(error).__name__
             return
         counts.succeeded += 1
-        self._publish(endpoint.address, parse(page, endpoint.engine), asked_at_s)
+        self._publish(endpoint.address, await _read(page, endpoint.engine), asked_at_s)
 
     async def _page(self, url: str) -> bytes:
         """The page at *url*.
@@ -111,3 +116,18 @@ class Scraper:
                     response.close()
                     raise ValueError(f"{url} answered more than {MAX_PAGE_BYTES} bytes")
             return bytes(page)
+
+
+async def _read(page: bytes, engine: str) -> EndpointMetrics:
+    """What *page* says; the event loop turns between its slices."""
+    reader, start = PageReader(engine), 0
+    while len(page) - start > SLICE_BYTES:
+        # A line longer than a slice is read whole.
+        end = page.find(b"\n", start + SLICE_BYTES)
+        if end < 0:
+            break
+        reader.feed(page[start:end])
+        start = end + 1
+        await asyncio.sleep(0)
+    reader.feed(page[start:])
+    return reader.metrics()

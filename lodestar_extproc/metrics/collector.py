@@ -69,6 +69,9 @@ def _endpoints(pools: Sequence[PoolView]) -> Iterator[Family]:
         values = [value for p in pools for value in column(p.snapshot).tolist()]
         keys = [key for _, _, key in addressed]
         yield _family(metric, zip(keys, values, strict=True))
+    beliefs = [ratio for p in pools for ratio in p.cache_belief_ratios]
+    keys = [key for _, _, key in addressed]
+    yield _family(about_endpoints.CACHE_BELIEF, zip(keys, beliefs, strict=True))
     scraped = [(key, p.scrapes[e.address]) for p, e, key in addressed if e.address in p.scrapes]
     results = [((*key, "succeeded"), c.succeeded) for key, c in scraped]
     results += [((*key, "failed"), c.failed) for key, c in scraped]

@@ -13,7 +13,7 @@ ENDPOINT_STATE = gauge(
     ("pool", "endpoint", "state"),
     "1 for the state that the endpoint is in, 0 for the others.",
     "`down`: its health check fails. `ejected`: requests to it failed. `frozen`: it takes "
-    "requests and answers none.",
+    "requests and answers none. `sleeping`: its engine says that it sleeps; wake it up.",
 )
 ENDPOINT_PREFILLS = gauge(
     "lodestar_endpoint_prefill_requests",
@@ -56,6 +56,14 @@ ENGINE_KV_CAPACITY = gauge(
     ENDPOINT,
     "Tokens the KV cache holds; absent where unknown.",
     "It bounds what we believe to be cached: set `kv_capacity_tokens` where it is absent.",
+)
+CACHE_BELIEF = gauge(
+    "lodestar_endpoint_cache_belief_ratio",
+    ENDPOINT,
+    "Share of what the endpoint's prefix cache should hold that is believed to be there, by what "
+    "the engine says it found.",
+    "Below 1 it finds less than half of what was sent there before; 0: it says that it caches no "
+    "prefixes. Look at its cache's size, salts, and `enable_prefix_caching`.",
 )
 SCRAPE_AGE = gauge(
     "lodestar_endpoint_scrape_age_seconds",

@@ -189,6 +189,10 @@ class Metrics:
         """See `StreamListener`."""
         self._log_entries[(outcome or "useless",)].inc()
 
+    def log_unreadable(self) -> None:
+        """See `StreamListener`."""
+        self._log_entries[("unreadable",)].inc()
+
     # -- what the process reports --------------------------------------------------------------
 
     def loop_lag(self, seconds: float) -> None:

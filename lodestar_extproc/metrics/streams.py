@@ -37,8 +37,10 @@ STREAM_FAILURES = counter(
 LOG_ENTRIES = counter(
     "lodestar_log_entries_total",
     ("outcome",),
-    "Entries of Envoy's access log; `useless` ones belong to no request that we could know.",
-    "None under load: the access log is not configured, so ends are not seen.",
+    "Entries of Envoy's access log; `useless` ones belong to no request that we could know, "
+    "`unreadable` ones are no entry at all.",
+    "None under load: the access log is not configured, so ends are not seen. `unreadable`: "
+    "something else than Envoy writes to this port, or another version than ours reads.",
 )
 
 LOOP_LAG = histogram(

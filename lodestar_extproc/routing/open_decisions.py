@@ -15,39 +15,45 @@ class OpenDecision:
     """One decision and what has been heard of its answer.
 
     Attributes:
+        stream_id: ours, of the stream it was made on; empty where there is none.
         report: what the engine said in its answer, where that was read.
     """
 
     decision: Decision
+    stream_id: str = ""
     first_token: ObservedFirstToken | None = None
     report: AnswerReport | None = None
 
 
 class OpenDecisions:
-    """Decisions by id, oldest first, found also by Envoy's request id."""
+    """Decisions by id, oldest first, found also by the stream they were made on.
+
+    Both ids are our own. Envoy's request id joins nothing: clients choose it, and a mesh gives one
+    to all calls of one action.
+    """
 
     def __init__(self) -> None:
         self._by_id: OrderedDict[str, OpenDecision] = OrderedDict()
-        self._id_of_request: dict[str, str] = {}
+        self._id_of_stream: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def add(self, decision: Decision) -> None:
+    def add(self, decision: Decision, stream_id: str = "") -> None:
         """Remember *decision* until it is taken."""
-        self._by_id[decision.decision_id] = OpenDecision(decision)
-        if decision.request_id:
-            self._id_of_request[decision.request_id] = decision.decision_id
+        self._by_id[decision.decision_id] = OpenDecision(decision, stream_id)
+        if stream_id:
+            self._id_of_stream[stream_id] = decision.decision_id
 
     def get(self, decision_id: str) -> OpenDecision | None:
         """Look without taking."""
         return self._by_id.get(decision_id)
 
-    def take(self, decision_id: str, request_id: str = "") -> OpenDecision | None:
-        """Remove and return a decision; by *request_id* where *decision_id* is empty."""
-        found = self._by_id.pop(decision_id or self._id_of_request.get(request_id, ""), None)
-        if found is not None and found.decision.request_id:
-            self._id_of_request.pop(found.decision.request_id, None)
+    def take(self, decision_id: str, stream_id: str = "") -> OpenDecision | None:
+        """Remove and return a decision; by *stream_id* where *decision_id* is empty."""
+        found = self._by_id.pop(decision_id or self._id_of_stream.get(stream_id, ""), None)
+        if found is not None:
+            self._id_of_stream.pop(found.stream_id, None)
         return found
 
     def older_than(self, at_s: float) -> list[str]:

@@ -22,6 +22,8 @@ class PoolView:
     Attributes:
         snapshot: of all endpoints, routable or not.
         states: of the snapshot's endpoints, in its order.
+        cache_belief_ratios: in that order, the share of what each cache should hold that is
+            believed to be there.
         scrapes: by address; an endpoint that is not scraped has none.
         open_decisions: whose answers have not ended.
     """
@@ -30,6 +32,7 @@ class PoolView:
     policy: str
     snapshot: FleetSnapshot
     states: tuple[HealthState, ...]
+    cache_belief_ratios: tuple[float, ...]
     scrapes: Mapping[str, ScrapeCounts]
     learner: LearnerStatus
     open_decisions: int
@@ -44,6 +47,7 @@ def view_pool(router: Router, scrapes: Mapping[str, ScrapeCounts], at_s: float) 
         policy=router.settings.policy,
         snapshot=snapshot,
         states=tuple(health.state(e.address, at_s) for e in snapshot.endpoints),
+        cache_belief_ratios=tuple(map(router.fleet.cache_belief_ratio, snapshot.endpoints)),
         scrapes=scrapes,
         learner=router.learner.status(),
         open_decisions=router.n_open,

@@ -118,6 +118,7 @@ class Router:
         request: InferenceRequest,
         *,
         request_id: str,
+        stream_id: str = "",
         at_s: float,
         subset: Subset | None = None,
         policy: Policy | None = None,
@@ -125,6 +126,7 @@ class Router:
         """Choose an endpoint of *subset* (None: of all) for *request*; count it in flight there.
 
         Args:
+            stream_id: by which its end may be told where Envoy does not wait for the decision.
             policy: decides in place of the pool's own, where a route asks for it.
 
         Raises:
@@ -156,7 +158,7 @@ class Router:
             shadows=tuple([(s.name, r.order[0]) for s, r in shadowed]),
             predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
         )
-        self._open.add(decision)
+        self._open.add(decision, stream_id)
         self._dispatch(decision)
         policies.dispatched(candidates, ranking, policy, shadowed)
         for listener in self._listeners:
@@ -169,17 +171,17 @@ class Router:
         """*request* beside every routable endpoint it may go to: what a policy sees."""
         fleet, snapshot, demand = self.fleet, self.fleet.snapshot(at_s, subset), None
         endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
-        matched_tokens, matched_ratio = fleet.match(request, endpoints)
+        matched = fleet.match(request, endpoints)
         tpot_s = None
         if tpot_slo_s is not None:
             tpot_s = fleet.decode_speed.tpot_s(endpoints, snapshot.in_flight + 1)
         if self._demand_is_read and endpoints:
-            demand = self.demand.snapshot(request, snapshot, matched_ratio)
+            demand = self.demand.snapshot(request, snapshot, matched.sent_ratio)
         return Candidates(
             request,
             snapshot,
-            matched_tokens,
-            matched_ratio,
+            matched.tokens,
+            matched.ratio,
             self.learner.prefill_s_per_ktoken(endpoints),
             adapter_effort=fleet.adapters.effort(request.model, endpoints),
             tpot_s=tpot_s,
@@ -259,7 +261,7 @@ class Router:
 
         Returns False when no open decision of this pool is meant.
         """
-        entry = self._open.take(event.decision_id, event.request_id)
+        entry = self._open.take(event.decision_id, event.stream_id)
         if entry is None:
             return False
         request = ended_request(
@@ -285,6 +287,7 @@ class Router:
             request.completion.at_s,
             served=request.served,
             prompt_computed=request.prompt_computed,
+            cached_ratio=request.completion.cached_ratio,
         )
         if request.used:
             self._feedback.ended(request)

@@ -239,10 +239,9 @@ class VirtualCluster:
         for machine, gauges in zip(self.machines, self._rack.gauges(), strict=True):
             if machine.refusing:
                 continue
-            endpoint, (running, waiting, kv_usage_ratio, tokens) = machine.endpoint, gauges
-            metrics = EndpointMetrics(
-                running, waiting, kv_usage_ratio, endpoint.kv_capacity_tokens, tokens
-            )
+            endpoint, (running, waiting, usage, generated, queries, hits) = machine.endpoint, gauges
+            capacity = endpoint.kv_capacity_tokens
+            metrics = EndpointMetrics(running, waiting, usage, capacity, generated, queries, hits)
             for router in self.routers:
                 router.fleet.record_metrics(endpoint.address, metrics, self.now_s)
         # As long as anything may happen: a workload may end before all requests have come.

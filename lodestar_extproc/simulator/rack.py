@@ -26,7 +26,7 @@ class Rack:
         # Room for all that can happen to any one of them.
         most = max(engine.spec.max_live_requests for engine in engines)
         self._events = np.zeros(2 * most, EVENT)
-        self._gauges = np.zeros((len(engines), 4))
+        self._gauges = np.zeros((len(engines), 6))
 
     def advance(self, until_s: float) -> list[RackEvent]:
         """Run all to *until_s*, inclusive; returns what happened, by engine and then by time."""
@@ -45,7 +45,7 @@ class Rack:
     def gauges(self) -> list[list[float]]:
         """What a scrape of each would read now: requests running and waiting, KV usage, tokens.
 
-        The usage is 0 to 1; the tokens are all that were generated.
+        The usage is 0 to 1; the tokens are all that were generated, looked up and found.
         """
         sweep.read_gauges(self._addresses, self._gauges)
         gauges: list[list[float]] = self._gauges.tolist()

@@ -48,10 +48,12 @@ def soonest_s(addresses: Any) -> float:
 
 @njit(cache=True)
 def read_gauges(addresses: Any, out: Any) -> None:
-    """Write what each engine's page shows to *out*: running, waiting, KV usage, tokens made."""
+    """Write what each engine's page shows to *out*: requests, KV usage, totals of tokens."""
     for number in range(len(addresses)):
         engine = record_at(addresses[number])
         out[number, 0] = engine.shown_running
         out[number, 1] = engine.shown_waiting
         out[number, 2] = 1.0 - engine.shown_free_blocks / (engine.n_blocks - 1)
         out[number, 3] = engine.generated_tokens
+        out[number, 4] = engine.prefix_query_tokens
+        out[number, 5] = engine.prefix_hit_tokens

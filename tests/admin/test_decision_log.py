@@ -104,8 +104,8 @@ def test_every_reason_is_explained(reason):
 
 def test_a_choice_that_came_too_late_is_said_to_be_unused():
     world, log = a_world(policy="random")
-    decision = world.decide("r")
-    world.end(decision, decision_id="", request_id="r")
+    decision = world.decide(stream_id="s")
+    world.end(decision, decision_id="", stream_id="s")
 
     shown = log.explain(decision.decision_id, world.now_s)
     assert shown["used"] is False

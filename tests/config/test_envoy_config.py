@@ -55,7 +55,7 @@ def test_default_file_has_every_timing_source_at_one_address():
 
     tags = config.sources.access_log_tags
     assert config.sources == TimingSources("BUFFERED", "", observer=True, access_log_tags=tags)
-    assert {"ttft_us", "e2e_us", "decision", "request_id"} <= tags
+    assert {"ttft_us", "e2e_us", "decision", "stream"} <= tags
     assert config.extproc_address == config.access_log_address == "127.0.0.1:9002"
 
 

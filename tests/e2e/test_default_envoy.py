@@ -71,10 +71,11 @@ async def test_a_refused_request_is_retried_on_the_next_candidate(stack):
 async def test_the_access_log_joins_by_the_decision_id(stack, wheel):
     chosen = stack.engines[0]
     chosen.prefill_s, chosen.between_tokens_s = 0.1, 0.02
-    await stack.post(chat(), **{"x-request-id": "ignored by Envoy, which makes its own"})
+    await stack.post(chat())
     end = await stack.completion(stack.routers.last_id)
     assert end.outcome is Outcome.SERVED
-    assert end.request_id == stack.routers.request_ids[-1]
+    assert end.stream_id == stack.routers.stream_ids[-1]
+    assert len(stack.routers.request_ids[-1]) == 36
     assert (end.served, end.attempts, end.response_code) == (chosen.address, 1, 200)
     assert (end.ttft_s is not None) is wheel.tells_ttft
     assert end.ttft_s is None or 0.1 <= end.ttft_s < 0.15

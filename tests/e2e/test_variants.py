@@ -68,11 +68,11 @@ async def test_clients_that_leave_at_any_moment_break_nothing(
 
             def ended() -> set[str]:
                 joined = {c.decision_id for c in stack.routers.completions}
-                by_request = {c.request_id for c in stack.routers.completions if not c.decision_id}
+                by_stream = {c.stream_id for c in stack.routers.completions if not c.decision_id}
                 lost = {
                     f"pool.{i + 1}"
-                    for i, r in enumerate(stack.routers.request_ids)
-                    if r in by_request
+                    for i, s in enumerate(stack.routers.stream_ids)
+                    if s in by_stream
                 }
                 return joined | lost
 

@@ -169,8 +169,8 @@ def test_what_has_no_first_token_has_no_time(tmp_path):
 def test_choices_not_used_and_retries_are_set_apart(tmp_path):
     recording = Recording(tmp_path / "j", policy="round_robin", burn_in_samples=1)
     recording.world.serve(1)
-    unused = recording.world.decide("r")
-    recording.world.end(unused, decision_id="", request_id="r", ttft_s=9.0)
+    unused = recording.world.decide(stream_id="s")
+    recording.world.end(unused, decision_id="", stream_id="s", ttft_s=9.0)
     retried = recording.world.decide()
     recording.world.end(retried, served=retried.addresses[1], ttft_s=9.0)
 

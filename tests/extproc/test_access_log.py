@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+import envoy_types
 from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.extproc.access_log import completion
-from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import HTTPAccessLogEntry, ResponseFlags
+from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
+    HTTPAccessLogEntry,
+    ResponseFlags,
+    StreamAccessLogsMessage,
+)
 
 TAGS = {
     "ttft_us": "203000",
@@ -17,20 +21,31 @@ TAGS = {
     "inst": "10.0.0.1:8000",
     "attempts": "2",
     "decision": "pool.1",
-    "request_id": "abc",
+    "stream": "abc",
     "flags": "-",
 }
-METADATA = {"filterMetadata": {"envoy.lb": {"decision-id": "pool.1"}}}
+METADATA = {"filterMetadata": {"envoy.lb": {"decision-id": "pool.1", "stream-id": "abc"}}}
 ADDRESS = {"socketAddress": {"address": "10.0.0.1", "portValue": 8000}}
 
 
 def entry(tags=None, *, code=200, request_id="", **common) -> HTTPAccessLogEntry:
+    """As Envoy would send it."""
     fields = {
         "commonProperties": {"customTags": tags or {}} | common,
         "request": {"requestId": request_id},
         "response": {"responseCode": code},
     }
-    return ParseDict(fields, HTTPAccessLogEntry())
+    theirs = envoy_types.StreamAccessLogsMessage.from_dict({"httpLogs": {"logEntry": [fields]}})
+    message = StreamAccessLogsMessage.FromString(bytes(theirs))
+    return HTTPAccessLogEntry.FromString(message.http_logs.log_entry[0])
+
+
+def tagged_with(tags: dict[bytes, bytes], code: int = 200) -> HTTPAccessLogEntry:
+    made = HTTPAccessLogEntry()
+    for key, value in tags.items():
+        made.common_properties.custom_tags.add(key=key, value=value)
+    made.response.response_code.value = code
+    return made
 
 
 def tagged(**changes: str | None) -> HTTPAccessLogEntry:
@@ -41,7 +56,7 @@ WHOLE = Completion(
     at_s=5.0,
     outcome=Outcome.SERVED,
     decision_id="pool.1",
-    request_id="abc",
+    stream_id="abc",
     served="10.0.0.1:8000",
     attempts=2,
     ttft_s=0.203,
@@ -57,7 +72,6 @@ def test_tags_alone_tell_everything():
 def test_without_tags_all_but_the_ttft_is_known():
     told = completion(
         entry(
-            request_id="abc",
             metadata=METADATA,
             upstreamRemoteAddress=ADDRESS,
             upstreamRequestAttemptCount=2,
@@ -68,7 +82,7 @@ def test_without_tags_all_but_the_ttft_is_known():
     )
     assert told.duration_s == pytest.approx(0.9)
     assert told.ttft_s is None
-    assert (told.decision_id, told.request_id, told.served, told.attempts) == (
+    assert (told.decision_id, told.stream_id, told.served, told.attempts) == (
         "pool.1",
         "abc",
         "10.0.0.1:8000",
@@ -167,9 +181,13 @@ def test_an_entry_of_nobodys_is_none():
     assert completion(HTTPAccessLogEntry(), 5.0) is None
 
 
-def test_without_a_decision_the_request_joins():
-    told = completion(entry(request_id="abc"), 5.0)
-    assert (told.decision_id, told.request_id) == ("", "abc")
+def test_without_a_decision_our_own_id_of_the_stream_joins():
+    told = completion(tagged(decision=None), 5.0)
+    assert (told.decision_id, told.stream_id) == ("", "abc")
+
+
+def test_a_request_id_joins_nothing():
+    assert completion(entry(request_id="abc"), 5.0) is None
 
 
 def test_reading_leaves_the_entry_as_it_was():
@@ -179,8 +197,15 @@ def test_reading_leaves_the_entry_as_it_was():
     assert given.SerializeToString() == before
 
 
-@given(st.dictionaries(st.sampled_from(list(TAGS)), st.text(max_size=30)), st.integers(0, 999))
+@given(
+    st.dictionaries(st.sampled_from([t.encode() for t in TAGS]), st.binary(max_size=30)),
+    st.integers(0, 999),
+)
 def test_any_tags_are_an_entry(tags, code):
-    told = completion(entry(tags, code=code, request_id="abc"), 5.0)
+    told = completion(tagged_with({b"stream": b"abc"} | tags, code), 5.0)
+    if told is None:
+        # Both ids are among those that Envoy had nothing to put into.
+        assert {tags.get(b"stream"), tags.get(b"decision", b"")} <= {b"", b"-"}
+        return
     assert told.outcome in Outcome
     assert told.ttft_s is None or 0 < told.ttft_s < 1e6

@@ -85,6 +85,20 @@ def test_a_chat_is_sent_to_the_best_endpoints_and_the_stream_ends():
     assert routers.routed[0].kind is RequestKind.CHAT_COMPLETIONS
 
 
+def test_the_streams_id_is_told_before_there_is_a_decision():
+    routers = FakeRouters()
+    exchange = Exchange(routers, Opening(), stream_id="s")
+
+    assert exchange.receive(headers()) == (Continue(Phase.REQUEST_HEADERS, stream_id="s"),)
+    exchange.receive(content())
+    assert routers.stream_ids == ["s"]
+
+
+def test_a_request_that_is_no_inference_is_told_no_id():
+    exchange = Exchange(FakeRouters(), Opening(), stream_id="s")
+    assert exchange.receive(headers("/v1/models")) == (Continue(Phase.REQUEST_HEADERS),)
+
+
 def test_no_more_candidates_go_out_than_the_pool_sets():
     routers = FakeRouters(settings=PoolSettings(retry_candidates=2))
     choice = play(Exchange(routers, Opening()), headers(), content())[-1]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from envoy_json import add_metadata
 from extproc_fakes import FakeRouters, RecordingListener
 from lodestar_extproc import names
 from lodestar_extproc.extproc.server import ExtProcServer, ListenError
@@ -23,7 +24,7 @@ CHAT = json.dumps({"model": "m", "messages": []}).encode()
 def request_headers(**more) -> pb.ProcessingRequest:
     message = pb.ProcessingRequest(**more)
     for key, value in ((":method", "POST"), (":path", "/v1/chat/completions")):
-        message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+        message.request_headers.headers.headers.add(key=key.encode(), raw_value=value.encode())
     return message
 
 
@@ -33,8 +34,7 @@ def request_body(data: bytes = CHAT, **more) -> pb.ProcessingRequest:
 
 def answer(data: bytes) -> pb.ProcessingRequest:
     message = pb.ProcessingRequest(response_body=pb.HttpBody(body=data), observability_mode=True)
-    fields = message.metadata_context.filter_metadata[names.METADATA_NAMESPACE].fields
-    fields[names.DECISION_ID].string_value = "pool.1"
+    add_metadata(message, names.METADATA_NAMESPACE, {names.DECISION_ID: "pool.1"})
     return message
 
 
@@ -244,24 +244,105 @@ def test_any_bytes_leave_the_server_serving():
     assert not listener.count("failed", "internal")
 
 
+class GoneEnvoy:
+    """A stream whose other end has gone before the choice can be written."""
+
+    def invocation_metadata(self):
+        return ()
+
+    async def write(self, data: bytes) -> None:
+        if b"decision-id" in data:
+            raise asyncio.CancelledError
+
+
+async def messages(*sent: pb.ProcessingRequest):
+    for message in sent:
+        yield message.SerializeToString()
+
+
+@pytest.mark.parametrize("body_mode", [0, 2, 4])
+async def test_a_choice_that_cannot_be_told_is_given_back_at_once(body_mode):
+    """Without a body Envoy has no id of the stream to write into its log."""
+    config = pb.ProtocolConfiguration(request_body_mode=body_mode)
+    routers, listener = FakeRouters(), RecordingListener()
+    server = ExtProcServer(routers, listener)
+
+    with pytest.raises(asyncio.CancelledError):
+        await server._process(
+            messages(request_headers(protocol_config=config), request_body()), GoneEnvoy()
+        )
+
+    (end,) = routers.completions
+    assert (end.decision_id, end.stream_id) == ("", routers.stream_ids[0])
+    assert listener.count("closed", "chosen") == 1
+
+
 # -- the access log -------------------------------------------------------------------------------
 
 
-async def test_entries_are_completions_and_garbage_is_counted():
-    good = pb.HTTPAccessLogEntry(request=pb.HTTPRequestProperties(request_id="abc"))
-    entries = pb.StreamAccessLogsMessage.HTTPAccessLogEntries(
-        log_entry=[good, pb.HTTPAccessLogEntry(), good]
-    )
-    message = pb.StreamAccessLogsMessage(http_logs=entries)
+def log_entry(stream_id: bytes = b"", **tags: bytes) -> bytes:
+    made = pb.HTTPAccessLogEntry()
+    for key, value in ({"stream": stream_id} | tags).items():
+        made.common_properties.custom_tags.add(key=key.encode(), value=value)
+    return made.SerializeToString()
+
+
+def log_message(*entries: bytes) -> bytes:
+    made = pb.StreamAccessLogsMessage.HTTPAccessLogEntries(log_entry=entries)
+    return pb.StreamAccessLogsMessage(http_logs=made).SerializeToString()
+
+
+async def logged(*messages: bytes) -> tuple[list[str], list]:
+    """The ids of what was completed, and all that was heard, once the stream ended well."""
     async with running() as (_, channel, routers, listener):
         send = channel.stream_unary(
             names.ACCESS_LOG_METHOD,
-            request_serializer=pb.StreamAccessLogsMessage.SerializeToString,
             response_deserializer=pb.StreamAccessLogsResponse.FromString,
         )
-        await send(iter([pb.StreamAccessLogsMessage(), message]))
-        assert [c.request_id for c in routers.completions] == ["abc", "abc"]
-        assert [what[1] for what in listener.heard] == ["failed", None, "failed"]
+        await send(iter(messages))
+        return [c.stream_id for c in routers.completions], [what[1] for what in listener.heard]
+
+
+async def test_entries_are_completions_and_what_belongs_to_nobody_is_counted():
+    ids, heard = await logged(b"", log_message(log_entry(b"a"), log_entry(), log_entry(b"b")))
+    assert ids == ["a", "b"]
+    assert heard == ["failed", None, "failed"]
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff", b"\x0a\x7f", b"\x0b", b"\x0a\x02\xa2\x01"])
+async def test_an_entry_that_is_none_costs_itself_only(garbage):
+    ids, heard = await logged(
+        log_message(log_entry(b"a"), garbage, log_entry(b"b")), log_message(log_entry(b"c"))
+    )
+    assert ids == ["a", "b", "c"]
+    assert heard.count("unreadable") == 1
+
+
+async def test_a_message_that_is_none_ends_no_stream():
+    ids, heard = await logged(log_message(log_entry(b"a")), b"\xff", log_message(log_entry(b"b")))
+    assert ids == ["a", "b"]
+    assert heard == ["failed", "unreadable", "failed"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"caf\xe9", b"\xed\xa0\x80", b"\x00", b"\xc0\xaf", bytes(range(256))]
+)
+async def test_text_of_any_bytes_is_an_entry_like_others(text):
+    """A request's id, a path, a tag, metadata that another filter took from a header."""
+    made = pb.HTTPAccessLogEntry.FromString(log_entry(b"a", inst=text))
+    metadata = made.common_properties.metadata.filter_metadata.add(key=text)
+    metadata.value.fields.add(key=text).value.string_value = text
+    # Field 3 is the request: 2 its scheme, 4 its path, 9 its x-request-id.
+    request = b"".join(bytes((n << 3 | 2, len(text[:100]))) + text[:100] for n in (2, 4, 9))
+    request = b"\x1a" + _varint(len(request)) + request
+    ids, heard = await logged(log_message(made.SerializeToString() + request, log_entry(b"b")))
+    assert ids == ["a", "b"]
+    assert "unreadable" not in heard
+
+
+def _varint(number: int) -> bytes:
+    low, high = number & 0x7F, number >> 7
+    return bytes((low | 0x80,)) + _varint(high) if high else bytes((low,))
 
 
 # -- health ---------------------------------------------------------------------------------------
@@ -346,12 +427,8 @@ async def test_an_open_access_log_does_not_hold_up_a_stop():
     async with running() as (server, channel, _, listener):
         send = channel.stream_unary(
             names.ACCESS_LOG_METHOD,
-            request_serializer=pb.StreamAccessLogsMessage.SerializeToString,
         )()
-        entries = pb.StreamAccessLogsMessage.HTTPAccessLogEntries(
-            log_entry=[pb.HTTPAccessLogEntry()]
-        )
-        await send.write(pb.StreamAccessLogsMessage(http_logs=entries))
+        await send.write(log_message(log_entry()))
         async with asyncio.timeout(60):
             while not listener.heard:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)

@@ -91,6 +91,8 @@ def test_a_vllm_page_is_read_whole():
         generation_tokens=555.0,
         prefix_query_tokens=2200.0,
         prefix_hit_tokens=220.0,
+        external_hit_tokens=7.0,
+        cache_block_tokens=32.0,
     )
 
 
@@ -159,7 +161,101 @@ sglang:cached_tokens_total{cache_source="host"} 100.0
         kv_capacity_tokens=6400.0,
         prefix_query_tokens=1000.0,
         prefix_hit_tokens=400.0,
+        cache_block_tokens=64.0,
     )
+
+
+RANKS = ("tp_rank", "pp_rank", "cp_rank", "attn_cp_rank", "moe_ep_rank", "moe_dp_rank", "pid")
+
+
+@pytest.mark.parametrize("rank", RANKS)
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [("sglang", "sglang:num_running_reqs"), ("vllm", "vllm:num_requests_running")],
+)
+def test_ranks_that_repeat_each_other_count_once(rank, engine, name):
+    page = "".join(f'{name}{{model_name="m",{rank}="{i}"}} 5.0\n' for i in range(8))
+    assert parse(page.encode(), engine).running_requests == 5.0
+
+
+@pytest.mark.parametrize("label", ["engine", "dp_rank", "model_name"])
+@pytest.mark.parametrize(
+    ("engine", "name"),
+    [("sglang", "sglang:num_running_reqs"), ("vllm", "vllm:num_requests_running")],
+)
+def test_engines_data_parallel_ranks_and_models_add_up(label, engine, name):
+    page = "".join(
+        f'{name}{{{label}="{i}",tp_rank="{rank}"}} {i + 1}.0\n'
+        for i in range(3)
+        for rank in range(2)
+    )
+    assert parse(page.encode(), engine).running_requests == 6.0
+
+
+def test_of_series_that_repeat_each_other_the_largest_counts():
+    page = b"""
+sglang:num_running_reqs{cp_rank="0"} NaN
+sglang:num_running_reqs{cp_rank="1"} 4.0
+sglang:num_running_reqs{cp_rank="2"} 3.0
+sglang:token_usage{dp_rank="0",cp_rank="0"} 0.2
+sglang:token_usage{dp_rank="0",cp_rank="1"} 0.4
+sglang:token_usage{dp_rank="1",cp_rank="0"} 0.6
+"""
+    metrics = parse(page, "sglang")
+    assert metrics.running_requests == 4.0
+    assert metrics.kv_usage_ratio == pytest.approx(0.5)
+
+
+def test_a_data_parallel_engine_that_says_nan_makes_the_sum_unknown():
+    page = b"""
+vllm:num_requests_running{engine="0"} 2.0
+vllm:num_requests_running{engine="1"} NaN
+vllm:num_requests_waiting{engine="0"} 0.0
+vllm:num_requests_waiting{engine="1"} 4.0
+"""
+    metrics = parse(page, "vllm")
+    assert metrics.running_requests is None
+    assert metrics.waiting_requests == 4.0
+
+
+def test_capacities_of_engines_add_up_and_their_blocks_do_not():
+    line = (
+        'vllm:cache_config_info{{block_size="784",enable_prefix_caching="{}",engine="{}",'
+        'kv_cache_size_tokens="78400",num_gpu_blocks="100"}} 1.0\n'
+    )
+    page = line.format("True", 0) + line.format("True", 1)
+    metrics = parse(page.encode(), "vllm")
+    assert metrics.kv_capacity_tokens == 156_800.0
+    assert metrics.cache_block_tokens == 784.0
+    assert metrics.prefix_caching == 1.0
+
+
+@pytest.mark.parametrize(
+    ("told", "caches"),
+    [("True", 1.0), ("False", 0.0), ("true", 1.0), ("0", 0.0), ("None", None), ("", None)],
+)
+def test_whether_prefixes_are_cached_is_told_or_unknown(told, caches):
+    page = f'vllm:cache_config_info{{block_size="16",enable_prefix_caching="{told}"}} 1\n'
+    assert parse(page.encode(), "vllm").prefix_caching == caches
+
+
+SLEEP = 'vllm:engine_sleep_state{{engine="{}",sleep_state="{}"}} {}\n'
+
+
+@pytest.mark.parametrize(
+    ("states", "awake"),
+    [
+        ([(0, "awake", 1.0), (0, "weights_offloaded", 0.0), (0, "discard_all", 0.0)], 1.0),
+        ([(0, "awake", 0.0), (0, "weights_offloaded", 1.0), (0, "discard_all", 0.0)], 0.0),
+        ([(0, "awake", 0.0), (0, "weights_offloaded", 0.0), (0, "discard_all", 1.0)], 0.0),
+        ([(0, "awake", 1.0), (1, "awake", 0.0)], 0.0),  # one of two
+        ([(0, "awake", "NaN")], None),
+        ([], None),
+    ],
+)
+def test_an_engine_that_sleeps_says_so(states, awake):
+    page = "".join(SLEEP.format(*state) for state in states)
+    assert parse(page.encode(), "vllm").awake == awake
 
 
 def test_trtllm_serve_is_read():
@@ -201,6 +297,12 @@ nv_inference_pending_request_count{model="b",version="1"} 4
 """
 
     assert parse(page, "triton") == EndpointMetrics(waiting_requests=7.0)
+
+
+def test_more_series_than_any_engine_has_are_not_added_up():
+    page = "".join(f'vllm:num_requests_running{{engine="{i}"}} 1\n' for i in range(1025))
+    metrics = parse((page + "vllm:num_requests_waiting 2\n").encode(), "vllm")
+    assert (metrics.running_requests, metrics.waiting_requests) == (None, 2.0)
 
 
 def test_an_unknown_engine_says_nothing():

@@ -8,8 +8,9 @@ import pytest
 from builders import live_settings
 from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
+from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.poller import open_session
-from lodestar_extproc.fleet.scraper import MAX_PAGE_BYTES, Scraper
+from lodestar_extproc.fleet.scraper import MAX_PAGE_BYTES, SLICE_BYTES, Scraper
 from waiting import until
 
 INTERVAL_S = 0.04
@@ -54,6 +55,22 @@ async def engines(n: int):
     async with AsyncExitStack() as stack:
         fakes = [FakeEngine() for _ in range(n)]
         yield [(fake, await stack.enter_async_context(fake.serve())) for fake in fakes]
+
+
+async def test_a_large_page_is_read_whole_and_the_loop_turns_meanwhile():
+    lines = [f'vllm:num_requests_running{{engine="{i}",model_name="m"}} 1.0' for i in range(1000)]
+    filler = [f'vllm:e2e_request_latency_seconds_bucket{{le="{i}"}} 1.0' for i in range(12_000)]
+    lines = [*lines[:500], *filler, *lines[500:]]
+    async with engines(1) as [(fake, endpoint)]:
+        fake.page = "\n".join(lines).encode()
+        assert MAX_PAGE_BYTES / 2 < len(fake.page) < MAX_PAGE_BYTES
+        async with scraping(endpoint, timeout_s=10.0) as (_, published):
+            turns = 0
+            while not published.all:
+                await asyncio.sleep(0)
+                turns += 1
+        assert published.all[0][1].running_requests == 1000.0
+        assert turns > len(fake.page) / (2 * SLICE_BYTES)
 
 
 async def test_what_an_engine_says_is_published_with_the_time_it_was_asked():
@@ -137,6 +154,17 @@ async def test_a_page_beyond_all_measure_is_not_read():
             await until(lambda: scraper.counts[endpoint.address].failed >= 1)
 
     assert published.all == []
+
+
+async def test_a_page_beyond_all_measure_leaves_its_endpoint_routable():
+    async with engines(1) as [(fake, endpoint)]:
+        fake.page = b"vllm:num_requests_running 3\n" * (MAX_PAGE_BYTES // 20)
+        fleet = Fleet(live_settings(), [endpoint])
+        async with scraping(endpoint) as (scraper, _):
+            await until(lambda: scraper.counts[endpoint.address].failed >= 1)
+        assert "more than 1048576 bytes" in scraper.counts[endpoint.address].last_failure
+    assert fleet.snapshot(0.0).endpoints == (endpoint,)
+    assert fleet.health.all_healthy
 
 
 async def test_a_page_of_something_else_publishes_that_nothing_is_known():

@@ -16,7 +16,9 @@ class Pool:
     def __init__(self, *, streaming: bool = True, **changes) -> None:
         self.recorder = Recorder()
         self.router = a_router(3, listeners=[self.recorder], **changes)
-        self.decision = self.router.route(a_request(streaming=streaming), request_id="r", at_s=10.0)
+        self.decision = self.router.route(
+            a_request(streaming=streaming), request_id="r", stream_id="s", at_s=10.0
+        )
         self.chosen, self.second, self.third = self.decision.addresses
 
     def first_token(self, at_s: float = 10.5, served: str | None = None, **changes) -> None:
@@ -49,8 +51,8 @@ class Pool:
         (Outcome.FAILED, {}, Ending.BROKEN_OFF),
         (Outcome.CLIENT_GONE, {"flags": ("DC",)}, Ending.CLIENT_GONE),
         (Outcome.EXPIRED, {}, Ending.EXPIRED),
-        (SERVED, {"decision_id": "", "request_id": "r"}, Ending.UNUSED),
-        (Outcome.FAILED, {"decision_id": "", "request_id": "r"}, Ending.UNUSED),
+        (SERVED, {"decision_id": "", "stream_id": "s"}, Ending.UNUSED),
+        (Outcome.FAILED, {"decision_id": "", "stream_id": "s"}, Ending.UNUSED),
     ],
 )
 def test_one_ending_is_told_from_another_in_one_place(outcome, changes, ending):
@@ -73,7 +75,7 @@ def test_an_error_inside_an_answer_is_the_engines():
 def test_a_prompt_is_in_a_cache_if_a_token_came_or_a_whole_answer():
     assert Pool().end().prompt_computed
     assert not Pool().end(Outcome.FAILED).prompt_computed
-    assert not Pool().end(decision_id="", request_id="r").prompt_computed
+    assert not Pool().end(decision_id="", stream_id="s").prompt_computed
     broken = Pool()
     broken.first_token()
     assert broken.end(Outcome.FAILED).prompt_computed
@@ -183,7 +185,7 @@ def test_a_client_that_leaves_first_teaches_a_lower_bound():
 @pytest.mark.parametrize(
     ("pool", "outcome", "changes", "label"),
     [
-        ({}, SERVED, {"decision_id": "", "request_id": "r", "ttft_s": 0.3}, Label.UNUSED),
+        ({}, SERVED, {"decision_id": "", "stream_id": "s", "ttft_s": 0.3}, Label.UNUSED),
         ({"streaming": False}, SERVED, {"ttft_s": 0.3}, Label.UNSTREAMED),
         ({"streaming": False}, Outcome.CLIENT_GONE, {}, Label.UNSTREAMED),
         ({}, SERVED, {"ttft_s": 0.3}, Label.UNSEEN),
@@ -265,7 +267,7 @@ def test_what_nobody_heeds_has_no_retries():
 
     assert pool.recorder.first_tokens[0].failed == ()
     assert pool.end(served=pool.third, attempts=3).failed == ()
-    assert Pool().end(decision_id="", request_id="r", attempts=3).failed == ()
+    assert Pool().end(decision_id="", stream_id="s", attempts=3).failed == ()
 
 
 # -- one record --

@@ -12,8 +12,9 @@ from lodestar_extproc.routing.routers import Routers, UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint
 
 
-def route(router, at_s=0.0, request=None, request_id="r1"):
-    return router.route(request or a_request(), request_id=request_id, at_s=at_s)
+def route(router, at_s=0.0, request=None, stream_id="", request_id="r1"):
+    request = request or a_request()
+    return router.route(request, request_id=request_id, stream_id=stream_id, at_s=at_s)
 
 
 def end(decision, at_s=9.0, outcome=Outcome.SERVED, **changes) -> Completion:
@@ -192,13 +193,48 @@ def test_a_failure_without_a_host_blames_nobody():
 
 def test_a_decision_that_came_too_late_is_undone_and_teaches_nothing():
     router, request = a_router(), a_request()
-    decision = route(router, request=request, request_id="late")
-    done = Completion(5.0, Outcome.SERVED, request_id="late", served=decision.addresses[0])
+    decision = route(router, request=request, stream_id="late")
+    done = Completion(5.0, Outcome.SERVED, stream_id="late", served=decision.addresses[0])
 
     assert router.complete(done)
     assert router.fleet.n_in_flight == router.n_open == 0
     assert router.fleet.match(request, router.fleet.endpoints)[0].sum() == 0
     assert n_samples(router) == 0
+
+
+def test_usage_that_tells_of_no_hits_takes_belief_from_what_is_matched():
+    router, prompt = a_router(1), a_prompt(2000)
+
+    def serve() -> float:
+        decision = route(router, request=a_request(prompt))
+        router.first_token(FirstToken(decision.decision_id, 1.0))
+        router.report(AnswerReport(decision.decision_id, prompt_tokens=2000, cached_tokens=0))
+        router.complete(end(decision))
+        return float(decision.candidates.matched_tokens[0])
+
+    matched = [serve() for _ in range(40)]
+    assert matched[:2] == [0.0, 1999.0]
+    assert matched[-1] < 0.2 * 2000
+
+
+def test_requests_of_one_request_id_end_apart():
+    router = a_router()
+    first, second = (route(router, stream_id=s, request_id="one action") for s in "ab")
+
+    assert router.complete(Completion(1.0, Outcome.SERVED, stream_id="b"))
+    assert router.n_open == 1
+    assert not router.complete(Completion(2.0, Outcome.SERVED, stream_id="b"))
+    assert not router.complete(end(second))
+    assert router.complete(end(first))
+    assert router.n_open == router.fleet.n_in_flight == 0
+
+
+def test_an_end_without_any_id_of_ours_ends_nothing():
+    router = a_router()
+    route(router)
+
+    assert not router.complete(Completion(1.0, Outcome.SERVED))
+    assert router.n_open == router.fleet.n_in_flight == 1
 
 
 def test_a_request_nothing_is_heard_of_expires():
@@ -307,7 +343,7 @@ def test_whatever_order_events_come_in_nothing_stays_open(history):
     for step, (event, number) in enumerate(history):
         at_s = float(step)
         if event == "route" and len(router.fleet.endpoints):
-            made.append(route(router, at_s, a_request(a_prompt(40, number)), f"r{len(made)}"))
+            made.append(route(router, at_s, a_request(a_prompt(40, number)), f"s{len(made)}"))
         elif event == "join":
             router.set_endpoints([*router.fleet.endpoints, an_endpoint(number + 10)])
         elif event == "leave":
@@ -318,7 +354,9 @@ def test_whatever_order_events_come_in_nothing_stays_open(history):
             if event == "first":
                 router.first_token(FirstToken(decision.decision_id, at_s, served))
             elif event == "late":
-                router.complete(Completion(at_s, Outcome.SERVED, request_id=decision.request_id))
+                router.complete(
+                    Completion(at_s, Outcome.SERVED, stream_id=f"s{made.index(decision)}")
+                )
             else:
                 outcome = {
                     "end": Outcome.SERVED,
@@ -343,7 +381,7 @@ def test_the_pool_is_found_by_name_and_by_decision():
 
     assert routers.complete(end(decision))
     assert not routers.complete(end(decision))
-    assert not routers.complete(Completion(1.0, Outcome.SERVED, request_id="not ours"))
+    assert not routers.complete(Completion(1.0, Outcome.SERVED, stream_id="not ours"))
     with pytest.raises(UnknownPool, match="configured: pool"):
         routers.get("other")
 

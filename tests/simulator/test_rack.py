@@ -50,7 +50,11 @@ def test_gauges_are_those_of_each():
     shown = [engine.gauges() for engine in engines]
 
     assert rack.gauges() == [
-        [g.running, g.waiting, g.kv_usage_ratio, g.generated_tokens] for g in shown
+        [
+            *(g.running, g.waiting, g.kv_usage_ratio, g.generated_tokens),
+            *(g.prefix_query_tokens, g.prefix_hit_tokens),
+        ]
+        for g in shown
     ]
 
 

@@ -57,7 +57,7 @@ def candidates_of(fleet: Fleet, request: InferenceRequest | None = None, at_s: f
     """What a policy sees of *fleet*, prefill at 0.1 s a thousand tokens."""
     request = a_request() if request is None else request
     snapshot = fleet.snapshot(at_s)
-    tokens, ratio = fleet.match(request, snapshot.endpoints)
+    tokens, ratio, _ = fleet.match(request, snapshot.endpoints)
     return Candidates(request, snapshot, tokens, ratio, np.full(len(snapshot), 0.1))
 
 

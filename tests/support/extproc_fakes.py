@@ -51,6 +51,7 @@ class FakeRouters:
     n_decisions: int = 0
     routed: list[InferenceRequest] = field(default_factory=list)
     request_ids: list[str] = field(default_factory=list)
+    stream_ids: list[str] = field(default_factory=list)
     asked: list[tuple[str | None, str | None, str | None]] = field(default_factory=list)
     first_tokens: list[FirstToken] = field(default_factory=list)
     reports: list[AnswerReport] = field(default_factory=list)
@@ -81,6 +82,7 @@ class FakeRouters:
         request: InferenceRequest,
         *,
         request_id: str,
+        stream_id: str = "",
         at_s: float,
         subset: Subset | None = None,
         policy: None = None,
@@ -94,6 +96,7 @@ class FakeRouters:
             raise Overloaded(self.excess_s)
         self.routed.append(request)
         self.request_ids.append(request_id)
+        self.stream_ids.append(stream_id)
         self.n_decisions += 1
         return a_decision(*addresses, decision_id=self.last_id, request_id=request_id)
 
@@ -137,6 +140,9 @@ class RecordingListener:
 
     def log_entry(self, outcome) -> None:
         self.heard.append(("log", None if outcome is None else str(outcome)))
+
+    def log_unreadable(self) -> None:
+        self.heard.append(("log", "unreadable"))
 
     def count(self, *what) -> int:
         return self.heard.count(what)

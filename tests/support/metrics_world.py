@@ -25,10 +25,12 @@ class World:
     def view(self) -> PoolView:
         return view_pool(self.router, self.scrapes, self.now_s)
 
-    def decide(self, request_id: str = "", took_s: float = 0.0, **request):
+    def decide(self, request_id: str = "", took_s: float = 0.0, *, stream_id: str = "", **request):
         arrived_at_s = self.now_s
         self.now_s += took_s
-        return self.router.route(a_request(**request), request_id=request_id, at_s=arrived_at_s)
+        return self.router.route(
+            a_request(**request), request_id=request_id, stream_id=stream_id, at_s=arrived_at_s
+        )
 
     def first_token(self, decision, ttft_s: float = 0.5, served: str | None = None) -> None:
         at_s = decision.at_s + ttft_s

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from envoy_json import add_metadata
 from lodestar_extproc import names
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 
@@ -88,15 +89,16 @@ def message(step: Mapping[str, Any]) -> pb.ProcessingRequest:
 def _add_header(headers: pb.HeaderMap, key: str, value: Any) -> None:
     """As Envoy does; with {raw, text} as others may."""
     given = value if isinstance(value, dict) else {"raw": value, "text": ""}
-    headers.headers.add(key=key, raw_value=given["raw"].encode(), value=given["text"])
+    headers.headers.add(
+        key=key.encode(), raw_value=given["raw"].encode(), value=given["text"].encode()
+    )
 
 
 def _add_metadata(sent: pb.ProcessingRequest, step: Mapping[str, Any]) -> None:
-    namespaces = sent.metadata_context.filter_metadata
     if "subset" in step:
-        namespaces[names.SUBSET_NAMESPACE].update({names.SUBSET: step["subset"]})
+        add_metadata(sent, names.SUBSET_NAMESPACE, {names.SUBSET: step["subset"]})
     if step.get("served"):
-        namespaces[names.METADATA_NAMESPACE].update({names.SERVED: step["served"]})
+        add_metadata(sent, names.METADATA_NAMESPACE, {names.SERVED: step["served"]})
 
 
 class Gateway:
@@ -132,7 +134,7 @@ class Gateway:
 def set_headers(mutation: pb.HeaderMutation) -> dict[str, str]:
     """All in raw values, as Envoy wants them."""
     assert all(not option.header.value for option in mutation.set_headers)
-    return {o.header.key: o.header.raw_value.decode() for o in mutation.set_headers}
+    return {o.header.key.decode(): o.header.raw_value.decode() for o in mutation.set_headers}
 
 
 def check_refusal(got: pb.ProcessingResponse, wanted: Mapping[str, Any]) -> None:

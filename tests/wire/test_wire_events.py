@@ -7,6 +7,7 @@ import base64
 import pytest
 
 import envoy_types
+from envoy_json import add_metadata
 from lodestar_extproc import names
 from lodestar_extproc.extproc import wire
 from lodestar_extproc.extproc.events import (
@@ -125,8 +126,46 @@ def test_headers_are_read_raw_first_and_only_by_known_names(given, read):
 
 def test_a_header_that_is_no_utf8_is_still_read():
     message = envoy_pb2.ProcessingRequest()
-    message.request_headers.headers.headers.add(key=":path", raw_value=b"/\xff")
+    message.request_headers.headers.headers.add(key=b":path", raw_value=b"/\xff")
     assert wire.decode(message, 0.0).headers == {":path": "/\ufffd"}
+
+
+@pytest.mark.parametrize("odd", [b"caf\xe9", b"\xff", b"\xed\xa0\x80", b"\x00"])
+def test_any_bytes_in_any_text_are_a_message(odd):
+    """Other filters put what clients send into metadata and attributes."""
+    message = envoy_pb2.ProcessingRequest()
+    header = message.request_headers.headers.headers.add(key=odd, value=odd)
+    message.request_headers.headers.headers.add(key=b"x-request-id", value=odd)
+    message.request_headers.headers.headers.add(key=b":path", raw_value=b"/v1")
+    for namespace in ("envoy.lb", "other"):
+        add_metadata(message, namespace, {names.DECISION_ID: odd})
+    message.metadata_context.filter_metadata.add(key=odd).value.fields.add(key=odd)
+    message.attributes.add(key=odd).value.fields.add(key=odd).value.string_value = odd
+
+    event = wire.decode(wire.parse(message.SerializeToString()), 0.0)
+
+    assert event.headers[":path"] == "/v1"
+    assert event.headers["x-request-id"] == odd.decode("utf-8", "replace")
+    assert header.key == odd
+
+
+def test_metadata_however_deep_is_a_message():
+    deep = b""
+    for _ in range(200):  # a struct in a struct: protobuf itself refuses more than 100
+        value = b"\x2a" + _varint(len(deep)) + deep
+        entry = b"\x0a\x01k\x12" + _varint(len(value)) + value
+        deep = b"\x0a" + _varint(len(entry)) + entry
+    namespace = b"\x0a\x01n\x12" + _varint(len(deep)) + deep
+    context = b"\x0a" + _varint(len(namespace)) + namespace
+    given = envoy_pb2.ProcessingRequest()
+    given.request_headers.SetInParent()
+    data = given.SerializeToString() + b"\x42" + _varint(len(context)) + context
+    assert wire.decode(wire.parse(data), 0.0).headers == {}
+
+
+def _varint(number: int) -> bytes:
+    low, high = number & 0x7F, number >> 7
+    return bytes((low | 0x80,)) + _varint(high) if high else bytes((low,))
 
 
 @pytest.mark.parametrize("value", ["10.0.0.2:80", 5.0, True, None, ["a"]])
@@ -144,9 +183,9 @@ def test_the_gateways_own_word_on_who_served_comes_first():
 
 @pytest.mark.parametrize("code", [float("nan"), float("inf"), 0.0, -0.0])
 def test_an_odd_response_code_is_unknown(code):
-    message = envoy_pb2.ProcessingRequest()
-    message.response_body.SetInParent()
-    message.attributes[names.ATTRIBUTES_NAMESPACE].fields["response.code"].number_value = code
+    attributes = {names.ATTRIBUTES_NAMESPACE: {"response.code": 0.0}}
+    message = message_of(responseBody={}, attributes=attributes)
+    message.attributes[0].value.fields[0].value.number_value = code
     assert wire.decode(message, 0.0).response_code is None
 
 
@@ -217,7 +256,7 @@ def test_a_choice_may_bring_a_body_in_place_of_the_requests():
 def test_the_headers_that_settings_ask_for_are_read_too():
     message = envoy_pb2.ProcessingRequest()
     for name in ("X-Chat", "x-other"):
-        message.request_headers.headers.headers.add(key=name, raw_value=b"a")
+        message.request_headers.headers.headers.add(key=name.encode(), raw_value=b"a")
     assert wire.decode(message, 0.0, frozenset(("x-chat",))).headers == {"x-chat": "a"}
 
 

@@ -1,0 +1,190 @@
+"""PrefixCaches: what the endpoints' prefix caches hold, as far as it can be believed.
+
+An index of each remembers what was sent where; what the engine says of its own cache bounds that:
+whether it caches at all, in blocks of which size, and how much of what was matched it really found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from lodestar_extproc.config.live_settings import LiveSettings
+from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FloatArray
+from lodestar_extproc.fleet.cache_belief import CacheBelief
+from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
+from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
+
+DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
+"""Until an engine reports its own: the index must be bounded before the first scrape."""
+COARSE_BLOCKS = 2.0
+"""An engine's blocks from so many of ours on are heeded: finer ones differ by less than what a
+token's bytes are uncertain by."""
+
+
+class PrefixMatch(NamedTuple):
+    """How much of a prompt each cache holds, all of [n].
+
+    Attributes:
+        tokens: that are believed to be found there.
+        ratio: the share of its full blocks that they are.
+        sent_ratio: the share of its full blocks that were sent there and not displaced since.
+    """
+
+    tokens: FloatArray
+    ratio: FloatArray
+    sent_ratio: FloatArray
+
+
+class PrefixCaches:
+    """The index of every endpoint, and what its engine says of its cache."""
+
+    def __init__(self, live: LiveSettings) -> None:
+        self._live = live
+        self._indexes: dict[str, PrefixIndex | None] = {}
+        self._endpoints: Sequence[Endpoint] = ()
+        self._belief = CacheBelief()
+        self._block_tokens: dict[str, float] = {}
+        self._caches_nothing: set[str] = set()
+
+    def as_told(self, endpoint: Endpoint) -> Endpoint:
+        """*endpoint*, or the same without a prefix cache where its engine says that it has none."""
+        if endpoint.address not in self._caches_nothing:
+            return endpoint
+        return replace(endpoint, prefix_caching=False)
+
+    def adopt(
+        self, endpoints: Sequence[Endpoint], capacity_tokens: Callable[[str], float | None]
+    ) -> None:
+        """Know *endpoints* alone; those that stay keep what is known, in caches of that capacity.
+
+        Args:
+            capacity_tokens: of the endpoint at an address; None where nobody knows.
+        """
+        self._endpoints = endpoints
+        self._indexes = {e.address: self._sized(e, capacity_tokens(e.address)) for e in endpoints}
+        self._block_tokens = {a: n for a, n in self._block_tokens.items() if a in self._indexes}
+        self._caches_nothing &= self._indexes.keys()
+        self._belief.keep(self._indexes)
+
+    def _sized(self, endpoint: Endpoint, capacity_tokens: float | None) -> PrefixIndex | None:
+        if not endpoint.prefix_caching:
+            return None
+        n_blocks = self._n_blocks(
+            DEFAULT_KV_CAPACITY_TOKENS if capacity_tokens is None else capacity_tokens
+        )
+        index = self._indexes.get(endpoint.address)
+        if index is None:
+            return PrefixIndex(n_blocks)
+        index.resize(n_blocks)
+        return index
+
+    def _n_blocks(self, tokens: float) -> int:
+        return int(tokens * (self._live.current.bytes_per_token / BLOCK_BYTES)) or 1
+
+    # -- what a decision reads ------------------------------------------------------------------
+
+    def match(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> PrefixMatch:
+        """How much of *request*'s prompt each of *endpoints* holds."""
+        if not (hashes := request.block_hashes):
+            nothing = np.zeros(len(endpoints))
+            return PrefixMatch(nothing, nothing, nothing)
+        matched = matched_blocks(self._indexes_of(endpoints), hashes)
+        blocks, tokens_per_block = np.array(matched, dtype=np.float64), request.tokens_per_block
+        tokens, n_blocks = blocks * tokens_per_block, float(len(hashes))
+        most = max(request.prompt_tokens - 1.0, 0.0)  # the last one is always computed
+        if n_blocks * tokens_per_block > most:
+            np.minimum(tokens, most, out=tokens)
+        ratio = np.divide(blocks, n_blocks, out=blocks)
+        if not self._block_tokens and self._belief.is_whole:
+            return PrefixMatch(tokens, ratio, ratio)
+        believed = np.array(
+            [
+                self._believed(e.address, sent, tokens_per_block)
+                for e, sent in zip(endpoints, tokens.tolist(), strict=True)
+            ]
+        )
+        shares = np.divide(believed, tokens, out=np.zeros_like(tokens), where=tokens > 0)
+        return PrefixMatch(believed, ratio * shares, ratio)
+
+    def belief_ratio(self, endpoint: Endpoint) -> float:
+        """The share of what was sent to *endpoint* that is believed; 0 where nothing is cached."""
+        return self._belief.ratio(endpoint.address) if endpoint.prefix_caching else 0.0
+
+    def _believed(self, address: str, sent_tokens: float, tokens_per_block: float) -> float:
+        whole_tokens = self._in_whole_blocks(address, sent_tokens, tokens_per_block)
+        return whole_tokens * self._belief.ratio(address)
+
+    def _in_whole_blocks(self, address: str, tokens: float, tokens_per_block: float) -> float:
+        """Of *tokens*, those that fill blocks of the engine's own: it finds nothing else again."""
+        block_tokens = self._block_tokens.get(address, 0.0)
+        if not block_tokens or block_tokens < COARSE_BLOCKS * tokens_per_block:
+            return tokens
+        return tokens // block_tokens * block_tokens
+
+    def _indexes_of(self, endpoints: Sequence[Endpoint]) -> Iterable[PrefixIndex | None]:
+        if endpoints is self._endpoints:
+            return self._indexes.values()
+        return [self._indexes[e.address] for e in endpoints]
+
+    # -- what was sent where --------------------------------------------------------------------
+
+    def remember(self, address: str, request: InferenceRequest) -> float:
+        """*request*'s prompt goes to *address*; returns the tokens that it should find there."""
+        index = self._indexes[address]
+        if index is None:
+            return 0.0
+        n_found = len(request.block_hashes) - index.insert(request.block_hashes)
+        tokens_per_block = request.tokens_per_block
+        tokens = min(n_found * tokens_per_block, max(request.prompt_tokens - 1.0, 0.0))
+        return self._in_whole_blocks(address, tokens, tokens_per_block)
+
+    def forget(self, address: str, request: InferenceRequest) -> None:
+        """*request*'s prompt never reached the cache of *address*."""
+        index = self._indexes[address]
+        if index is not None:
+            index.remove(request.block_hashes)
+
+    def clear(self, address: str) -> None:
+        """The engine has lost everything."""
+        index = self._indexes.get(address)
+        if index is not None:
+            index.clear()
+
+    # -- what engines say -----------------------------------------------------------------------
+
+    def computed(self, address: str, expected_tokens: float, prompt_tokens: float) -> None:
+        """A prompt was computed at *address*, of which `remember` had expected so much there."""
+        if self._indexes.get(address) is not None:
+            self._belief.expected(address, expected_tokens, prompt_tokens)
+
+    def reported(self, address: str, expected_tokens: float, found_tokens: float) -> None:
+        """An answer from *address* told how much of its prompt was found there."""
+        if self._indexes.get(address) is not None:
+            self._belief.found(address, expected_tokens, found_tokens)
+
+    def scraped(self, address: str, metrics: EndpointMetrics) -> bool:
+        """Heed what the engine says of its cache; True where it now says that it has none, or one.
+
+        `adopt` is to follow then.
+        """
+        index, capacity_tokens = self._indexes[address], metrics.kv_capacity_tokens
+        if index is not None and capacity_tokens is not None:
+            index.resize(self._n_blocks(capacity_tokens))
+        if metrics.cache_block_tokens:
+            self._block_tokens[address] = metrics.cache_block_tokens
+        queries, hits = metrics.prefix_query_tokens, metrics.prefix_hit_tokens
+        if queries is not None and hits is not None:
+            # What comes from a cache beside the engine is as good as found in its own.
+            self._belief.counted(address, queries, hits + (metrics.external_hit_tokens or 0.0))
+        if metrics.prefix_caching is None:
+            return False
+        was_off, is_off = address in self._caches_nothing, not metrics.prefix_caching
+        if is_off:
+            self._caches_nothing.add(address)
+        else:
+            self._caches_nothing.discard(address)
+        return was_off is not is_off
