@@ -48,7 +48,19 @@ def test_scaled_sessions_have_the_statistics_of_the_recorded_ones(workload):
         107, rel=0.15
     )
     reuse = [r for t in workload.threads for r in reuse_ratios(t)]
-    assert np.mean(np.array(reuse) >= 0.9) == pytest.approx(0.95, abs=0.015)
+    assert np.mean(np.array(reuse) >= 0.9) == pytest.approx(0.92, abs=0.02)
+
+
+def test_an_endless_cache_would_hold_nearly_all_of_them(workload):
+    seen, n_tokens, n_known = set(), 0, 0
+    for thread in workload.threads[-1000:]:
+        for turn in thread.turns:
+            ids = thread.contexts[turn.context][: turn.prompt_tokens // BLOCK_TOKENS].tolist()
+            n_known += BLOCK_TOKENS * sum(block in seen for block in ids)
+            n_tokens += turn.prompt_tokens
+            seen.update(ids)
+
+    assert n_known / n_tokens == pytest.approx(0.96, abs=0.01)
 
 
 def test_full_size_sessions_have_the_statistics_of_production():
@@ -57,7 +69,7 @@ def test_full_size_sessions_have_the_statistics_of_production():
     prompts = [t.prompt_tokens for t in asked]
 
     assert np.median(prompts) == pytest.approx(195_000, rel=0.15)
-    assert np.percentile(prompts, 99) == pytest.approx(900_000, rel=0.15)
+    assert np.percentile(prompts, 99) == pytest.approx(800_000, rel=0.15)
     assert np.median([t.output_tokens for t in asked]) == pytest.approx(317, rel=0.05)
     think_s = [t.think_s for t in asked]
     assert np.median(think_s) == pytest.approx(2.0, rel=0.05)
