@@ -15,7 +15,7 @@ UV := 0.13.9
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock tools oldest-envoy test test-fast test-lowest test-slow test-vllm lint types dist release demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
+.PHONY: help install lock tools oldest-envoy test test-fast test-lowest test-slow test-vllm lint types dist release demo bench-learning bench-agents bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -92,6 +92,9 @@ demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of
 
 bench-learning: install  ## policies on simulated fleets: the tables and pictures of docs/ (ARGS="--traces DIR --quick")
 	$(BIN)/python benchmarks/learning.py $(ARGS)
+
+bench-agents: install  ## the cells of agent sessions alone (ARGS="--quick --json FILE")
+	$(BIN)/python benchmarks/learning.py --part agents --part agents_bound $(ARGS)
 
 bench-simulation: install  ## requests that `bench` simulates in a second of one core (ARGS="--traces DIR")
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_speed.py $(ARGS)

@@ -16,10 +16,10 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES
-from lodestar_extproc.fleet.demand import DemandSnapshot
+from lodestar_extproc.fleet.demand import DemandSnapshot, memory_used
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
-from lodestar_extproc.policies.cost import Externality, arrival_rate, memory_used, utilisation
+from lodestar_extproc.policies.cost import Externality, arrival_rate, busy_ratio, utilisation
 
 PAGE = Path(__file__).parents[1] / "docs" / "learning.md"
 A, B = Endpoint("a:8000", "h100"), Endpoint("b:8000", "a30")
@@ -30,7 +30,8 @@ THETA = {
 ARRIVALS_PER_S = 4.0
 SERVICE_RATIO = np.array([0.6, 0.3])
 ASKED_AGAIN_RATIO = np.array([0.1, 0.6])
-DEMAND = DemandSnapshot(ARRIVALS_PER_S, SERVICE_RATIO, ASKED_AGAIN_RATIO, ())
+MEMORY_RATIO = np.array([0.2, 0.15])
+DEMAND = DemandSnapshot(ARRIVALS_PER_S, SERVICE_RATIO, ASKED_AGAIN_RATIO, MEMORY_RATIO, ())
 WEIGHT, DECODE_WEIGHT, EVICTION_WEIGHT, MEMORY_WEIGHT_S = 2.0, 0.15, 1.0, 0.3
 
 
@@ -96,15 +97,17 @@ class Worked:
         """Each term of the cost, from its formula, [2]."""
         x, v = self.estimate.service_s, self.estimate.backlog_s
         rate = arrival_rate(DEMAND, self.estimate)
-        busy = utilisation(DEMAND)
+        busy = busy_ratio(DEMAND)
         snapshot = self.candidates.snapshot
         share = self.candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
         used = memory_used(snapshot) + share
+        queue = WEIGHT * rate / (2 * (1 - busy)) * (2 * v * x + x * x)
+        slower_tokens = DECODE_WEIGHT * snapshot.decode_requests * x
         return {
             "p": self.estimate.ttft_s,
-            "queue": WEIGHT * rate / (2 * (1 - busy)) * (2 * v * x + x * x),
-            "slower tokens": DECODE_WEIGHT * snapshot.decode_requests * x,
-            "evictions": EVICTION_WEIGHT * ASKED_AGAIN_RATIO * x,
+            "queue": queue,
+            "slower tokens": slower_tokens,
+            "evictions": EVICTION_WEIGHT * ASKED_AGAIN_RATIO * (x + queue + slower_tokens),
             "memory": MEMORY_WEIGHT_S * share * used / (1 - used),
         }
 
@@ -120,6 +123,8 @@ class Worked:
             "c": self.estimate.s_per_ktoken,
             "λ": arrival_rate(DEMAND, self.estimate),
             "ρ": utilisation(DEMAND),  # noqa: RUF001  (the formula's letter)
+            "r": busy_ratio(DEMAND),
+            "h": (self.terms["queue"] + self.terms["slower tokens"]) / self.estimate.service_s,
             "s": share,
             "u": memory_used(snapshot) + share,
             "cost": self.function.score(self.estimate, self.candidates),

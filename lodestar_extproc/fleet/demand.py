@@ -19,8 +19,12 @@ from lodestar_extproc.request import InferenceRequest
 MEMORY_S = 30.0
 """Time constant of the means: hundreds of requests where the queue has a price, and short beside
 the minutes in which traffic changes. Set by judgement."""
+MEMORY_USED_S = 10.0
+"""Over how long the use of memory is averaged: several answers. 3 s and 10 s did alike."""
 MIN_RUN_S = 1.0
 """A mean is taken to have run for so long at least: the first gap says little of a rate."""
+
+Columns = slice | list[int]
 
 
 class DemandSnapshot(NamedTuple):
@@ -31,6 +35,8 @@ class DemandSnapshot(NamedTuple):
         service_ratio: [n], seconds of service sent to each endpoint a second.
         asked_again_ratio: [n], of the tokens each cache loses to new prompts, those that are asked
             for again, 0 to 1; what this request asks for again is included.
+        memory_ratio: [n], of each KV cache, a mean of what requests held of it lately; unknown
+            counts as nothing.
         missed_tokens: [n], what this request asks for again, by where it was lost; empty where
             nothing was.
     """
@@ -38,12 +44,28 @@ class DemandSnapshot(NamedTuple):
     arrivals_per_s: float
     service_ratio: FloatArray
     asked_again_ratio: FloatArray
+    memory_ratio: FloatArray
     missed_tokens: Sequence[float]
+
+
+def memory_used(snapshot: FleetSnapshot) -> FloatArray:
+    """Share of each KV cache that the requests there hold, [n]; NaN where its size is unknown.
+
+    Counted prompt by prompt, blocks that prompts share count more than once. The engine reports a
+    shared block once, but not yet those of prompts that wait. Neither is far too low, so the lower
+    of the two counts; without a report, what is counted.
+    """
+    counted = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
+    waiting_ratio = snapshot.prefill_uncached_tokens / snapshot.kv_capacity_tokens
+    used: FloatArray = np.fmin(
+        counted / snapshot.kv_capacity_tokens, snapshot.kv_usage_ratio + waiting_ratio
+    )
+    return used
 
 
 def no_demand(n: int) -> DemandSnapshot:
     """What is known of *n* endpoints where nobody counted."""
-    return DemandSnapshot(0.0, np.zeros(n), np.zeros(n), ())
+    return DemandSnapshot(0.0, np.zeros(n), np.zeros(n), np.zeros(n), ())
 
 
 class Demand:
@@ -60,13 +82,17 @@ class Demand:
         self._endpoints: Sequence[Endpoint] = ()
         self._column: dict[str, int] = {}
         self._service = np.zeros(0)
+        self._memory = np.zeros(0)
+        self._memory_seen_at_s = np.zeros(0)
         self._lost = LostPrefixes()
         self.adopt(endpoints)
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
         """Adopt a new membership of the fleet; who stays keeps what was counted."""
-        known = {address: self._service[k] for address, k in self._column.items()}
-        self._service = np.array([known.get(e.address, 0.0) for e in endpoints])
+        before = [self._column.get(e.address) for e in endpoints]
+        self._service = _moved(self._service, before, 0.0)
+        self._memory = _moved(self._memory, before, 0.0)
+        self._memory_seen_at_s = _moved(self._memory_seen_at_s, before, -math.inf)
         self._column = {e.address: k for k, e in enumerate(endpoints)}
         self._endpoints = endpoints
         self._lost.adopt(endpoints)
@@ -81,9 +107,18 @@ class Demand:
         """
         decay, start_up = self._decay(fleet.at_s), self._start_up(fleet.at_s)
         arrivals = self._arrivals * decay + 1.0 / MEMORY_S
-        service = start_up * (self._service_of(fleet.endpoints) * decay)
+        columns = self._columns_of(fleet.endpoints)
+        service = start_up * (self._service[columns] * decay)
         again, missed = self._lost.asked_again(request, fleet.endpoints, matched_ratio)
-        return DemandSnapshot(arrivals * start_up, service, again, missed)
+        memory = self._memory_ratio(fleet, columns)
+        return DemandSnapshot(arrivals * start_up, service, again, memory, missed)
+
+    def _memory_ratio(self, fleet: FleetSnapshot, columns: Columns) -> FloatArray:
+        now = np.nan_to_num(memory_used(fleet), nan=0.0)
+        past_s = np.maximum(fleet.at_s - self._memory_seen_at_s[columns], 0.0)
+        kept = np.exp(past_s / -MEMORY_USED_S)
+        mean: FloatArray = kept * self._memory[columns] + (1.0 - kept) * now
+        return mean
 
     def dispatch(
         self,
@@ -108,6 +143,8 @@ class Demand:
         self._at_s = fleet.at_s
         self._arrivals = self._arrivals * decay + 1.0 / MEMORY_S
         self._service *= decay
+        columns = self._columns_of(fleet.endpoints)
+        self._memory[columns], self._memory_seen_at_s[columns] = seen.memory_ratio, fleet.at_s
         if 0.0 < service_s < math.inf:
             self._service[self._column[address]] += service_s / MEMORY_S
         self._lost.place(
@@ -118,12 +155,10 @@ class Demand:
             missed_tokens=seen.missed_tokens,
         )
 
-    def _service_of(self, endpoints: Sequence[Endpoint]) -> FloatArray:
+    def _columns_of(self, endpoints: Sequence[Endpoint]) -> Columns:
         if endpoints is self._endpoints:
-            return self._service
-        columns = [self._column[e.address] for e in endpoints]
-        service: FloatArray = self._service[columns]
-        return service
+            return slice(None)
+        return [self._column[e.address] for e in endpoints]
 
     def _decay(self, at_s: float) -> float:
         """What is left at *at_s* of what was counted; a clock that steps back ages nothing."""
@@ -133,3 +168,8 @@ class Demand:
         """Corrects a mean that has not run for its memory yet."""
         run_s = 0.0 if self._started_at_s is None else at_s - self._started_at_s
         return 1.0 / (1.0 - math.exp(-max(run_s, MIN_RUN_S) / MEMORY_S))
+
+
+def _moved(row: FloatArray, before: Sequence[int | None], fresh: float) -> FloatArray:
+    """*row* in a new order: of each endpoint the value where it stood *before*, else *fresh*."""
+    return np.array([fresh if k is None else row[k] for k in before])

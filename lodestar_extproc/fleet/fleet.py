@@ -167,7 +167,7 @@ class Fleet:
         sent = InFlightRequest(address, request, uncached_tokens, at_s)
         self._in_flight[decision_id] = sent
         self._load.start_prefill(decision_id, sent)
-        sent.expected_tokens = self._caches.remember(address, request)
+        self._hold_prompt(sent, at_s)
         if expected_first_token_at_s is not None:
             heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
 
@@ -178,21 +178,25 @@ class Fleet:
             return
         if sent.first_token_at_s is None:
             self._load.end_prefill(decision_id, sent)
-            self._computed(sent, served)
+            self._computed(sent, served, at_s)
             self._load.start_decode(sent, at_s)
         self._load.saw_first_token(sent.address, at_s)
         self._health.succeeded(sent.address, at_s)
 
-    def _computed(self, sent: InFlightRequest, served: str | None) -> None:
+    def _hold_prompt(self, sent: InFlightRequest, at_s: float) -> None:
+        generated_tokens = self._load.generated_tokens(sent.address, at_s)
+        sent.held = self._caches.hold(sent.address, sent.request, generated_tokens)
+
+    def _computed(self, sent: InFlightRequest, served: str | None, at_s: float) -> None:
         """Its prompt is in a cache: the one it was sent to, or where a retry, or Envoy, took it."""
         if served is not None and served != sent.address and served in self._declared:
-            self._caches.forget(sent.address, sent.request)
+            self._caches.forget(sent.address, sent.request, sent.held)
             sent.address = served
-            sent.expected_tokens = self._caches.remember(served, sent.request)
+            self._hold_prompt(sent, at_s)
         if not sent.computed:
             sent.computed = True
             prompt_tokens = sent.request.prompt_tokens
-            self._caches.computed(sent.address, sent.expected_tokens, prompt_tokens)
+            self._caches.computed(sent.address, sent.held.expected_tokens, prompt_tokens)
 
     def _pass_expected_first_tokens(self, at_s: float) -> None:
         while self._expected and self._expected[0][0] <= at_s:
@@ -228,12 +232,13 @@ class Fleet:
         if not self._load.waits(sent.address):
             self._health.gave_up(sent.address, at_s)
         if not prompt_computed:
-            self._caches.forget(sent.address, sent.request)
+            self._caches.forget(sent.address, sent.request, sent.held)
             return
-        self._computed(sent, served)
+        self._computed(sent, served, at_s)
+        self._caches.let_go(sent.address, sent.held)
         if cached_ratio is not None:
             found_tokens = cached_ratio * sent.request.prompt_tokens
-            self._caches.reported(sent.address, sent.expected_tokens, found_tokens)
+            self._caches.reported(sent.address, sent.held.expected_tokens, found_tokens)
 
     # -- what is observed of endpoints -------------------------------------------------------------
 

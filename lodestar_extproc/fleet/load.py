@@ -21,6 +21,7 @@ from lodestar_extproc.endpoint import (
     FloatArray,
 )
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
+from lodestar_extproc.fleet.prefix_caches import NOTHING_HELD, HeldPrompt
 from lodestar_extproc.request import InferenceRequest
 
 DECODE_RATE_SMOOTHING = 0.2
@@ -57,7 +58,7 @@ class InFlightRequest:
 
     Attributes:
         first_token_at_s: None while in prefill.
-        expected_tokens: of its prompt, those that the cache should hold by what was sent there.
+        held: what it keeps in the cache there until it ends.
         computed: its prompt has come into a cache.
     """
 
@@ -66,7 +67,7 @@ class InFlightRequest:
     uncached_tokens: float
     dispatched_at_s: float
     first_token_at_s: float | None = None
-    expected_tokens: float = 0.0
+    held: HeldPrompt = NOTHING_HELD
     computed: bool = False
 
     @property
@@ -170,6 +171,12 @@ class LoadTable:
         of[DECODE_STARTED_S] -= sent.first_token_at_s or 0.0
         if of[DECODE_REQUESTS] == 0:
             of[DECODE_PROMPT_TOKENS] = of[DECODE_STARTED_S] = 0.0
+
+    def generated_tokens(self, address: str, at_s: float) -> float:
+        """Estimate what the requests that decode at *address* have generated so far."""
+        of = self._columns[address]
+        decoding_s = of[DECODE_REQUESTS] * at_s - of[DECODE_STARTED_S]
+        return max(0.0, decoding_s) * of[DECODE_TOKENS_PER_S]
 
     def saw_first_token(self, address: str, at_s: float) -> None:
         """A real first token came from *address*."""

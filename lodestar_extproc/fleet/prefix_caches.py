@@ -15,7 +15,7 @@ import numpy as np
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FloatArray
 from lodestar_extproc.fleet.cache_belief import CacheBelief
-from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
+from lodestar_extproc.fleet.prefix_index import PrefixIndex, Run, matched_blocks
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
 
 DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
@@ -37,6 +37,21 @@ class PrefixMatch(NamedTuple):
     tokens: FloatArray
     ratio: FloatArray
     sent_ratio: FloatArray
+
+
+class HeldPrompt(NamedTuple):
+    """What one request in flight holds of a cache.
+
+    Attributes:
+        last: the end of its prompt in the index; None where nothing is cached.
+        expected_tokens: of its prompt, those that the cache should have held before it came.
+    """
+
+    last: Run | None
+    expected_tokens: float
+
+
+NOTHING_HELD = HeldPrompt(None, 0.0)
 
 
 class PrefixCaches:
@@ -83,7 +98,11 @@ class PrefixCaches:
         return index
 
     def _n_blocks(self, tokens: float) -> int:
-        return int(tokens * (self._live.current.bytes_per_token / BLOCK_BYTES)) or 1
+        return int(tokens * self._blocks_per_token) or 1
+
+    @property
+    def _blocks_per_token(self) -> float:
+        return self._live.current.bytes_per_token / BLOCK_BYTES
 
     # -- what a decision reads ------------------------------------------------------------------
 
@@ -132,18 +151,31 @@ class PrefixCaches:
 
     # -- what was sent where --------------------------------------------------------------------
 
-    def remember(self, address: str, request: InferenceRequest) -> float:
-        """*request*'s prompt goes to *address*; returns the tokens that it should find there."""
+    def hold(self, address: str, request: InferenceRequest, generated_tokens: float) -> HeldPrompt:
+        """*request*'s prompt goes to *address*, and stays in its cache while it is in flight.
+
+        Args:
+            generated_tokens: what the requests that decode there hold beside their prompts.
+        """
         index = self._indexes[address]
         if index is None:
-            return 0.0
-        n_found = len(request.block_hashes) - index.insert(request.block_hashes)
+            return NOTHING_HELD
+        index.set_aside(int(generated_tokens * self._blocks_per_token))
+        last, n_new = index.hold(request.block_hashes)
         tokens_per_block = request.tokens_per_block
+        n_found = len(request.block_hashes) - n_new
         tokens = min(n_found * tokens_per_block, max(request.prompt_tokens - 1.0, 0.0))
-        return self._in_whole_blocks(address, tokens, tokens_per_block)
+        return HeldPrompt(last, self._in_whole_blocks(address, tokens, tokens_per_block))
 
-    def forget(self, address: str, request: InferenceRequest) -> None:
+    def let_go(self, address: str, held: HeldPrompt) -> None:
+        """A request at *address* has ended: what it held may make room for others from now on."""
+        index = self._indexes[address]
+        if index is not None and held.last is not None:
+            index.let_go(held.last)
+
+    def forget(self, address: str, request: InferenceRequest, held: HeldPrompt) -> None:
         """*request*'s prompt never reached the cache of *address*."""
+        self.let_go(address, held)
         index = self._indexes[address]
         if index is not None:
             index.remove(request.block_hashes)
@@ -157,7 +189,7 @@ class PrefixCaches:
     # -- what engines say -----------------------------------------------------------------------
 
     def computed(self, address: str, expected_tokens: float, prompt_tokens: float) -> None:
-        """A prompt was computed at *address*, of which `remember` had expected so much there."""
+        """A prompt was computed at *address*, of which `hold` had expected so much there."""
         if self._indexes.get(address) is not None:
             self._belief.expected(address, expected_tokens, prompt_tokens)
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
-from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
-from lodestar_extproc.fleet.demand import DemandSnapshot, no_demand
+from lodestar_extproc.endpoint import FloatArray
+from lodestar_extproc.fleet.demand import DemandSnapshot, memory_used, no_demand
 from lodestar_extproc.learning.predictor import Estimate
 
 MAX_UTILISATION = 0.92
@@ -40,21 +40,6 @@ class CostFunction(Protocol):
         ...
 
 
-def memory_used(snapshot: FleetSnapshot) -> FloatArray:
-    """Share of each KV cache that the requests there hold, [n]; NaN where its size is unknown.
-
-    Counted prompt by prompt, blocks that prompts share count more than once. The engine reports a
-    shared block once, but not yet those of prompts that wait. Neither is far too low, so the lower
-    of the two counts; without a report, what is counted.
-    """
-    counted = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
-    waiting_ratio = snapshot.prefill_uncached_tokens / snapshot.kv_capacity_tokens
-    used: FloatArray = np.fmin(
-        counted / snapshot.kv_capacity_tokens, snapshot.kv_usage_ratio + waiting_ratio
-    )
-    return used
-
-
 class GreedyTTFT:
     """The request's own predicted TTFT, whatever it does to others."""
 
@@ -69,21 +54,27 @@ class GreedyTTFT:
 class Externality:
     """Own TTFT, and the delay that the request causes to those who come after it.
 
-        cost = p + w·λ/(2(1-ρ))·(2·v·x + x²) + (d·n + e·q)·x + m·s·u/(1-u)
+        cost = p + h·x + e·q·(1 + h)·x + m·s·u/(1-u)  with  h = w·λ/(2(1-r))·(2·v + x) + d·n
 
-    In an M/G/1 queue the relative value of a backlog v is λv²/(2(1-ρ)): the waiting it will cause.
-    Adding x seconds behind v raises it by the term above, so this is one step of policy
-    improvement over a static random split. λ is the fleet's arrival rate times the endpoint's
-    share of its speed; ρ is from the service that was routed, both as exponential means (`Demand`).
+    h is what a second of work costs others. In an M/G/1 queue the relative value of a backlog v is
+    λv²/(2(1-r)): the waiting it will cause. Adding x seconds behind v raises it by the first term
+    of h·x, so this is one step of policy improvement over a static random split. λ is the fleet's
+    arrival rate times the endpoint's share of its speed.
+
+    r is how busy the scarcer of an endpoint's two resources is: time to compute in, whose use ρ is
+    what was routed, and memory to hold requests in (see `memory_used`), both as exponential means
+    (`Demand`). Where long prompts are mostly cached there is little to compute, and the engine is
+    full: then a prefill keeps all requests that generate in memory for so much longer.
 
     Those who come later and find a long backlog go elsewhere, so v counts up to a limit, where one
-    is set: λv²/(2(1-ρ)) is for a split that looks at nothing.
+    is set: λv²/(2(1-r)) is for a split that looks at nothing.
 
     The n requests that generate there share their steps with the prefill, so each of their next
     tokens comes up to x seconds later; a late token is worth less than a late first token.
 
     The prompt's uncached tokens take the place of as many others in the prefix cache. The share q
-    of these that is asked for again (see `LostPrefixes`) has to be computed again: q·x seconds.
+    of these that is asked for again (see `LostPrefixes`) has to be computed again, which will take
+    as long, and cost others as much, as computing these now.
 
     While it is served the request holds the share s of the KV cache's memory. With the share u in
     use (see `memory_used`), its own included, those who come later wait for memory ever longer as u
@@ -109,11 +100,12 @@ class Externality:
         demand = demand_of(candidates)
         if settings.backlog_limit_s is not None:
             v = np.minimum(v, settings.backlog_limit_s)
-        congestion = arrival_rate(demand, estimate) / (1.0 - utilisation(demand))
+        congestion = arrival_rate(demand, estimate) / (1.0 - busy_ratio(demand))
         price = 0.5 * settings.externality_weight * congestion * (v + v + x)
         if self._prices_slower_tokens:
             price += settings.decode_weight * candidates.snapshot.decode_requests
-        price += settings.eviction_weight * demand.asked_again_ratio
+        lost = settings.eviction_weight * demand.asked_again_ratio
+        price += lost * (1.0 + price)
         cost: FloatArray = estimate.ttft_s + price * x + self._memory_s(candidates)
         return cost
 
@@ -144,3 +136,11 @@ def utilisation(demand: DemandSnapshot) -> FloatArray:
     fleet = min(MAX_UTILISATION, float(own.sum()) / len(own))
     mixed: FloatArray = np.minimum(MAX_UTILISATION, (1 - OWN_SHARE) * fleet + OWN_SHARE * own)
     return mixed
+
+
+def busy_ratio(demand: DemandSnapshot) -> FloatArray:
+    """r: use of the scarcer of computing time and memory, bounded, [n]."""
+    busy: FloatArray = np.maximum(
+        utilisation(demand), np.minimum(demand.memory_ratio, MAX_UTILISATION)
+    )
+    return busy

@@ -127,7 +127,12 @@ class VirtualCluster:
         decision = router.route(prompt, request_id="", at_s=self.now_s)
         ranking, number = decision.ranking, len(self.records)
         record = RequestRecord(
-            self.now_s, request.prompt_tokens, request.output_tokens, ranking.reason
+            self.now_s,
+            request.prompt_tokens,
+            request.output_tokens,
+            ranking.reason,
+            session=request.session,
+            block_ids=request.block_ids,
         )
         if ranking.predicted_ttft_s is not None:
             record.predicted_ttft_s = float(ranking.predicted_ttft_s[decision.chosen])
@@ -203,8 +208,7 @@ class VirtualCluster:
     def _completed(self, live: _Live, at_s: float) -> None:
         live.record.e2e_s = at_s - live.record.arrived_s
         self._report_end(live, Outcome.SERVED, at_s)
-        follow = self._workload.next_turn(live.request, at_s)
-        if follow is not None:
+        for follow in self._workload.next_turns(live.request, at_s):
             self.plan(follow.at_s, partial(self._arrive, follow))
 
     def _report_end(self, live: _Live, outcome: Outcome, ended_s: float) -> None:

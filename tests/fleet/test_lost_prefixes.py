@@ -52,9 +52,11 @@ class Caches:
         self.place(candidates, endpoint)
         address = candidates.snapshot.endpoints[endpoint].address
         self.n_sent += 1
+        decision_id = f"d{self.n_sent}"
         self.fleet.dispatch(
-            f"d{self.n_sent}", candidates.request, address, uncached_tokens=1.0, at_s=at_s
+            decision_id, candidates.request, address, uncached_tokens=1.0, at_s=at_s
         )
+        self.fleet.release(decision_id, at_s)
 
     def shares(self, at_s=0.0):
         return self.asked_again(self.see(a_request(b"nothing"), at_s))[0]

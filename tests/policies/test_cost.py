@@ -6,7 +6,7 @@ import pytest
 from builders import live_settings, meet, send
 from learning_worlds import LinearWorld, a_snapshot, see, with_columns, worked_decision
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.fleet.demand import Demand, DemandSnapshot
+from lodestar_extproc.fleet.demand import Demand, DemandSnapshot, memory_used
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import (
@@ -14,7 +14,7 @@ from lodestar_extproc.policies.cost import (
     Externality,
     GreedyTTFT,
     arrival_rate,
-    memory_used,
+    busy_ratio,
     utilisation,
 )
 
@@ -57,7 +57,7 @@ def test_greedy_is_the_predicted_ttft():
 )
 def test_cost_of_the_worked_decision(weight, cost):
     # 6 arrivals a second, and .55 and .40 seconds of service a second.
-    demand = DemandSnapshot(6.0, np.array([0.55, 0.40]), np.zeros(2), ())
+    demand = DemandSnapshot(6.0, np.array([0.55, 0.40]), np.zeros(2), np.zeros(2), ())
     decision = replace(worked_decision(), demand=demand)
     estimate = EnginePredictor().predict(decision.features, decision.snapshot.endpoints)
 
@@ -66,8 +66,9 @@ def test_cost_of_the_worked_decision(weight, cost):
     assert queue_alone(weight).score(estimate, decision) == pytest.approx(cost, abs=1.5e-6)
 
 
-def demand_of(arrivals_per_s=0.0, service_ratio=(0.0, 0.0), again=(0.0, 0.0)):
-    return DemandSnapshot(arrivals_per_s, np.array(service_ratio), np.array(again), ())
+def demand_of(arrivals_per_s=0.0, service_ratio=(0.0, 0.0), again=(0.0, 0.0), memory=(0.0, 0.0)):
+    columns = (np.array(each) for each in (service_ratio, again, memory))
+    return DemandSnapshot(arrivals_per_s, *columns, ())
 
 
 def test_a_faster_endpoint_gets_its_share_of_the_arrivals():
@@ -181,3 +182,29 @@ def test_what_the_cache_loses_has_its_price():
     cost = function.score(an_estimate(), seen)
 
     assert cost - 0.5 == pytest.approx([2.0 * 0.5 * 0.1, 0.0])
+
+
+def test_what_is_computed_again_costs_others_as_much_as_what_is_computed_now():
+    seen = candidates(decode_requests=4.0)
+    again = replace(seen, demand=demand_of(again=(0.5, 0.5)))
+    function = an_externality(0.0, decode_weight=0.5, memory_weight_s=0.0)
+    alone, twice = (function.score(an_estimate(), each) - 0.5 for each in (seen, again))
+
+    assert alone == pytest.approx([0.2, 0.2])
+    assert twice == pytest.approx(alone + 0.5 * (0.1 + alone))
+
+
+def test_the_scarcer_of_computing_time_and_memory_says_how_busy_an_endpoint_is():
+    demand = demand_of(service_ratio=(0.2, 0.6), memory=(0.7, 0.1))
+
+    assert busy_ratio(demand) == pytest.approx([0.7, 0.5])
+    assert busy_ratio(demand_of(memory=(5.0, 0.0))).tolist() == [MAX_UTILISATION, 0.0]
+
+
+def test_where_memory_is_full_work_costs_others_more():
+    full, empty = (
+        replace(candidates(), demand=demand_of(8.0, memory=(used, 0.1))) for used in (0.9, 0.1)
+    )
+    costs = [queue_alone().score(an_estimate(), seen) for seen in (full, empty)]
+
+    assert costs[0][0] > costs[0][1] == pytest.approx(costs[1][1])
