@@ -30,8 +30,6 @@ from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.machine import new_machine
 from lodestar_extproc.simulator.record import RequestRecord
 
-WARM_UP_S = 10.0
-"""Of a run, left out of all figures, as in the real ones."""
 POLICIES = ("learned", "prefix_affinity_token_load", "lmetric")
 
 

@@ -110,8 +110,8 @@ async def compare(asked: argparse.Namespace) -> None:
                 continue
             if time.monotonic() + cell.duration_s + CELL_OVERHEAD_S > deadline_s:
                 break
-            arrivals = cell.arrivals(on_cpu=bool(asked.cpu), traces=asked.traces)
-            result = await bench.run(cell, arrivals)
+            load = cell.load(on_cpu=bool(asked.cpu), traces=asked.traces)
+            result = await bench.run(cell, load)
             bench.publish(asked.publish, about(asked, engines))
             say(cell, result)
     finally:
