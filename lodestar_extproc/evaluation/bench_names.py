@@ -1,7 +1,17 @@
 """The names that `bench` knows, for its help; what they stand for is loaded when it runs."""
 
 WORKLOADS = ("conversation", "synthetic", "prefix30", "prefix50", "bursty", "agentic")
+AGENT_WORKLOADS = ("agent_sessions", "agent_crowd", "agent_sessions_16", "agent_sessions_full")
 STANDARD_FLEETS = ("a30x8", "a30x4+v100x4", "h100x3+l20x3+a30x2")
+AGENT_CELLS = (
+    ("agent_sessions", "unequal-192k"),
+    ("agent_sessions", "unequal-48k"),
+    ("agent_crowd", "unequal-48k"),
+    ("agent_sessions", "equal-192k"),
+    ("agent_sessions", "equal-48k"),
+    ("agent_crowd", "equal-48k"),
+)
+"""Workload and fleet: what the live sessions hold is 0.5, 1 and 2 times all caches together."""
 SCENARIO_NAMES = (
     "steady",
     "cold_start",

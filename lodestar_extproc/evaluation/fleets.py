@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from lodestar_extproc.evaluation.small_fleets import SMALL_FLEETS
 from lodestar_extproc.simulator.accelerators import ACCELERATORS, EngineSpec, StepCost
 
 MAX_ENGINES = 256
@@ -30,14 +31,16 @@ class SimulatedFleet:
 
 
 def find_fleet(name: str) -> SimulatedFleet:
-    """The fleet written as `a30x4+v100x4`, or the one in the YAML file at that path.
+    """The fleet written as `a30x4+v100x4`, one of `SMALL_FLEETS`, or the one in a YAML file.
 
     Raises:
-        NoFleet: it is neither, with what is allowed.
+        NoFleet: it is none of these, with what is allowed.
 
     >>> [spec.accelerator for spec in find_fleet("h100x1+a30x2").specs]
     ['h100', 'a30', 'a30']
     """
+    if name in SMALL_FLEETS:
+        return SimulatedFleet(name, SMALL_FLEETS[name])
     if name.endswith((".yaml", ".yml")):
         return SimulatedFleet(Path(name).stem, _read(Path(name)))
     specs: list[EngineSpec] = []

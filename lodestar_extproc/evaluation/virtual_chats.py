@@ -40,6 +40,10 @@ class VirtualChats:
                 output_tokens=call.max_tokens,
             )
 
-    def next_turn(self, request: VirtualRequest, ended_at_s: float) -> None:  # noqa: ARG002
+    def next_turns(
+        self,
+        request: VirtualRequest,  # noqa: ARG002
+        ended_at_s: float,  # noqa: ARG002
+    ) -> tuple[VirtualRequest, ...]:
         """Nothing: turns come at their times, whatever the answers."""
-        return
+        return ()

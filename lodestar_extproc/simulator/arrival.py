@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,9 @@ class Workload(Protocol):
         """Arrivals that wait for nothing, by time."""
         ...
 
-    def next_turn(self, request: VirtualRequest, ended_at_s: float) -> VirtualRequest | None:
-        """What the session of *request* asks next, once it has ended; None for nothing."""
+    def next_turns(self, request: VirtualRequest, ended_at_s: float) -> Sequence[VirtualRequest]:
+        """What is asked because *request* has ended: its session's next turn, or those of several.
+
+        They come at the same time or later, no sooner than after `min_think_s`.
+        """
         ...

@@ -203,8 +203,7 @@ class VirtualCluster:
     def _completed(self, live: _Live, at_s: float) -> None:
         live.record.e2e_s = at_s - live.record.arrived_s
         self._report_end(live, Outcome.SERVED, at_s)
-        follow = self._workload.next_turn(live.request, at_s)
-        if follow is not None:
+        for follow in self._workload.next_turns(live.request, at_s):
             self.plan(follow.at_s, partial(self._arrive, follow))
 
     def _report_end(self, live: _Live, outcome: Outcome, ended_s: float) -> None:

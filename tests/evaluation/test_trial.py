@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from lodestar_extproc.evaluation.bench_names import (
+    AGENT_CELLS,
+    AGENT_WORKLOADS,
     SCENARIO_NAMES,
     STANDARD_FLEETS,
     WORKLOADS,
@@ -184,8 +186,10 @@ def test_processes_give_what_one_gives():
 
 
 def test_the_shipped_saturation_covers_all_standard_cells():
-    for fleet, by_workload in known_saturation().items():
-        assert set(by_workload) == set(WORKLOADS), fleet
+    known = known_saturation()
+
+    assert all(set(known[fleet]) == set(WORKLOADS) for fleet in STANDARD_FLEETS)
+    assert all(workload in known[fleet] for workload, fleet in AGENT_CELLS)
 
 
 def test_bisection_finds_where_stability_ends():
@@ -196,7 +200,7 @@ def test_bisection_finds_where_stability_ends():
 
 def test_the_names_in_the_help_are_those_that_there_are():
     assert set(SCENARIO_NAMES) == set(SCENARIOS)
-    assert set(WORKLOADS) == set(TRACES) | set(GENERATED)
+    assert {*WORKLOADS, *AGENT_WORKLOADS} == {*TRACES, *GENERATED}
     assert all(find_fleet(name).specs for name in STANDARD_FLEETS)
 
 

@@ -177,13 +177,13 @@ def test_agentic_sessions_arrive_as_often_as_their_turns_ask_for():
 def test_a_dialogue_repeats_all_that_came_before_after_a_pause():
     workload = Agentic().generate(2.0, 1, 100)
     first = next(r for r in workload if len(workload.dialogues[r.session].turns) > 1)
-    second = workload.next_turn(first, ended_at_s=50.0)
+    (second,) = workload.next_turns(first, ended_at_s=50.0)
 
     assert shared_blocks(first.block_ids, second.block_ids) == len(first.block_ids)
     assert second.at_s >= 50.0 + workload.min_think_s
     last = first
-    while (follow := workload.next_turn(last, 0.0)) is not None:
-        last = follow
+    while follows := workload.next_turns(last, 0.0):
+        last = follows[0]
     assert last.turn + 1 == len(workload.dialogues[first.session].turns)
 
 
@@ -225,9 +225,9 @@ def test_a_recorded_session_waits_for_its_answers(tmp_path):
     first, alone = list(replay)
 
     assert (first.at_s, alone.session) == (0.0, -1)
-    assert replay.next_turn(alone, 9.0) is None
-    assert replay.next_turn(first, ended_at_s=0.1).at_s == pytest.approx(5.0 / 1.5)
-    assert replay.next_turn(first, ended_at_s=9.0).at_s == 9.0 + MIN_THINK_S
+    assert not replay.next_turns(alone, 9.0)
+    assert replay.next_turns(first, ended_at_s=0.1)[0].at_s == pytest.approx(5.0 / 1.5)
+    assert replay.next_turns(first, ended_at_s=9.0)[0].at_s == 9.0 + MIN_THINK_S
     assert math.isfinite(replay.min_think_s)
 
 

@@ -50,10 +50,10 @@ class Arrivals:
     def __iter__(self):
         return iter(self.requests)
 
-    def next_turn(self, request, ended_at_s):
+    def next_turns(self, request, ended_at_s):
         if request.turn + 1 >= self.n_turns:
-            return None
-        return a_prompt(ended_at_s + self.min_think_s, turn=request.turn + 1)
+            return ()
+        return (a_prompt(ended_at_s + self.min_think_s, turn=request.turn + 1),)
 
 
 def a_prompt(at_s=0.0, tokens=400, output=20, seed=0, **more):

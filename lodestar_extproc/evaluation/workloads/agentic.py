@@ -93,12 +93,12 @@ class Dialogues:
         for session, dialogue in enumerate(self.dialogues):
             yield dialogue.request(session, 0, dialogue.started_at_s)
 
-    def next_turn(self, request: VirtualRequest, ended_at_s: float) -> VirtualRequest | None:
+    def next_turns(self, request: VirtualRequest, ended_at_s: float) -> tuple[VirtualRequest, ...]:
         """What the agent asks next, after it has thought."""
         dialogue, turn = self.dialogues[request.session], request.turn + 1
         if turn == len(dialogue.turns):
-            return None
-        return dialogue.request(request.session, turn, ended_at_s + dialogue.turns[turn].think_s)
+            return ()
+        return (dialogue.request(request.session, turn, ended_at_s + dialogue.turns[turn].think_s),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,13 @@ class OpenLoop:
     def __iter__(self) -> Iterator[VirtualRequest]:
         return iter(self.requests)
 
-    def next_turn(
+    def next_turns(
         self,
         request: VirtualRequest,  # noqa: ARG002
         ended_at_s: float,  # noqa: ARG002
-    ) -> None:
+    ) -> tuple[VirtualRequest, ...]:
         """No request waits for another."""
-        return
+        return ()
 
 
 def poisson(

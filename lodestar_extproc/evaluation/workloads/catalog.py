@@ -8,7 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from lodestar_extproc.evaluation.bench_names import WORKLOADS
+from lodestar_extproc.evaluation.bench_names import AGENT_WORKLOADS, WORKLOADS
+from lodestar_extproc.evaluation.workloads.agent_sessions import PRODUCTION, AgentSessions
 from lodestar_extproc.evaluation.workloads.agentic import Agentic
 from lodestar_extproc.evaluation.workloads.azure import read_azure
 from lodestar_extproc.evaluation.workloads.mooncake import read_mooncake
@@ -53,6 +54,11 @@ GENERATED: Mapping[str, WorkloadSource] = MappingProxyType(
         "prefix30": SharedPrefixes(0.3),
         "prefix50": SharedPrefixes(0.5),
         "agentic": Agentic(),
+        "agent_sessions": AgentSessions(),
+        # Twice as many, for twice the working set on the same caches.
+        "agent_crowd": AgentSessions(live_sessions=80.0),
+        "agent_sessions_16": AgentSessions(scale=16.0, live_sessions=27.0),
+        "agent_sessions_full": AgentSessions(scale=1.0, output_scale=1.0, population=PRODUCTION),
     }
 )
 
@@ -79,7 +85,8 @@ def find_workload(name: str, *, traces: Path, tokens_per_hash: int | None = None
         return _read(_find(trace, traces), tokens_per_hash or trace.tokens_per_hash)
     path = Path(name)
     if not path.is_file():
-        raise NoWorkload(f"no workload {name!r}: name a file, or one of {', '.join(WORKLOADS)}")
+        known = ", ".join((*WORKLOADS, *AGENT_WORKLOADS))
+        raise NoWorkload(f"no workload {name!r}: name a file, or one of {known}")
     return _read(path, tokens_per_hash or 0)
 
 

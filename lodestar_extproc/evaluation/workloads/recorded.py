@@ -42,12 +42,12 @@ class Replay:
     def __iter__(self) -> Iterator[VirtualRequest]:
         return (request for request in self.requests if request.turn == 0)
 
-    def next_turn(self, request: VirtualRequest, ended_at_s: float) -> VirtualRequest | None:
+    def next_turns(self, request: VirtualRequest, ended_at_s: float) -> tuple[VirtualRequest, ...]:
         """The session's next request, not before its own time."""
         if request.session < 0 or request.turn + 1 == len(self._sessions[request.session]):
-            return None
+            return ()
         follow = self._sessions[request.session][request.turn + 1]
-        return replace(follow, at_s=max(follow.at_s, ended_at_s + MIN_THINK_S))
+        return (replace(follow, at_s=max(follow.at_s, ended_at_s + MIN_THINK_S)),)
 
 
 @dataclass(frozen=True, slots=True)

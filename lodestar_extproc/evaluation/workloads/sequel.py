@@ -32,14 +32,14 @@ class Sequel:
                 yield self._outside(request, number, begins_s + request.at_s)
             begins_s += part.lasts_s
 
-    def next_turn(self, request: VirtualRequest, ended_at_s: float) -> VirtualRequest | None:
-        """The next turn of a session, in the part it began in."""
+    def next_turns(self, request: VirtualRequest, ended_at_s: float) -> tuple[VirtualRequest, ...]:
+        """The next turns of a session, in the part it began in."""
         if request.session < 0:
-            return None
+            return ()
         session, number = divmod(request.session, len(self._parts))
         inside = replace(request, session=session)
-        follow = self._parts[number].workload.next_turn(inside, ended_at_s)
-        return None if follow is None else self._outside(follow, number, follow.at_s)
+        follows = self._parts[number].workload.next_turns(inside, ended_at_s)
+        return tuple(self._outside(follow, number, follow.at_s) for follow in follows)
 
     def _outside(self, request: VirtualRequest, number: int, at_s: float) -> VirtualRequest:
         session = request.session
