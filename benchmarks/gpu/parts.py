@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from cells import Cell, interleaved
+from contenders import VLLM_ROUTER
 
 MAIN = ("learned", "prefix_affinity_token_load", "round_robin")
 RIVALS = ("learned", "prefix_affinity_token_load", "lmetric")
 ALL = (*MAIN, "lmetric", "least_request", "prefix_cache")
+AGENT_SESSIONS = "agent_sessions"
+AGENTS = ("learned", "learned_by_hand", "cache_aware", "prefix_affinity_token_load", "lmetric")
+WHOLE_CARDS = ("learned", "prefix_affinity_token_load", "lmetric", "session_affinity")
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,16 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         # These differ from the mixed load, by whose saturation they are measured.
         "chats": Part(RIVALS, (1, 2), 0.97, "chats"),
         "trace": Part((*RIVALS, "prefix_cache"), (1, 2), 0.39, "conversation"),
+        # Agent sessions: two loads below tipping and one near it; another router once at each.
+        "agents_low": Part(AGENTS, (1, 2, 3, 4), 0.25, AGENT_SESSIONS),
+        "agents_middle": Part(AGENTS, (1, 2, 3, 4), 0.3, AGENT_SESSIONS),
+        "agents_near": Part(AGENTS, (1, 2, 3, 4), 0.35, AGENT_SESSIONS),
+        "router_low": Part((VLLM_ROUTER,), (1,), 0.25, AGENT_SESSIONS),
+        "router_middle": Part((VLLM_ROUTER,), (1,), 0.3, AGENT_SESSIONS),
+        "router_near": Part((VLLM_ROUTER,), (1,), 0.35, AGENT_SESSIONS),
+        "mixed_again": Part(AGENTS, (4,)),
+        "whole_agents": Part(WHOLE_CARDS, (1, 2, 3, 4), 1.0, "agent_sessions_120"),
+        "whole_mixed": Part(WHOLE_CARDS, (1, 2, 3, 4), 2.8),
         "all": Part(ALL, (3,), 0.9),
     }
 )

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 from session_text import LETTERS_PER_TOKEN, Spoken, Until
@@ -16,7 +17,8 @@ from trace_text import TRACE_FILES, replayed
 
 from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, MIXES, Arrival, ChatMix, Chats
 from lodestar_extproc.evaluation.load import no_turns
-from lodestar_extproc.evaluation.workloads.catalog import GENERATED
+from lodestar_extproc.evaluation.workloads.agent_sessions import AgentSessions
+from lodestar_extproc.evaluation.workloads.catalog import GENERATED, WorkloadSource
 from lodestar_extproc.simulator.arrival import Workload
 
 TRACES = Path("traces")
@@ -25,6 +27,11 @@ CPU_BLOCK_TOKENS = 32
 CPU_SHARE = 1 / 8
 """Of a prompt's length on CPU: a core is a thousand times slower than a GPU."""
 FIRST_SEED = 100
+SESSIONS: Mapping[str, WorkloadSource] = MappingProxyType(
+    # Three times as many, for caches three times as large.
+    {**GENERATED, "agent_sessions_120": AgentSessions(live_sessions=120.0)}
+)
+"""Workloads in which turns wait for answers."""
 WARM_UP_S = 10.0
 SESSIONS_WARM_UP_S = 15.0
 """Left out of the figures: every cache and every model begins empty, and sessions are long."""
@@ -86,7 +93,7 @@ class Cell:
     @property
     def has_sessions(self) -> bool:
         """Whether turns wait for answers."""
-        return self.workload in GENERATED
+        return self.workload in SESSIONS
 
     @property
     def warm_up_s(self) -> float:
@@ -102,7 +109,7 @@ class Cell:
     def sessions(self) -> Workload:
         """Those of a workload in which turns wait for answers, without text."""
         n = round(SPARE_REQUESTS * self.rate_per_s * self.duration_s)
-        source = GENERATED[self.workload]
+        source = SESSIONS[self.workload]
         return Until(
             source.generate(self.rate_per_s, FIRST_SEED + self.round, n), self.duration_s
         )
