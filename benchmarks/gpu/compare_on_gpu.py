@@ -15,11 +15,9 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "vllm"))
@@ -34,41 +32,14 @@ from engines import (
     remember,
     remembered,
     reset_caches,
-    server_command,
     start,
 )
+from gpu_engines import FLEETS, MPS_VARIABLES, gpu_plans
 from parts import MAIN, PARTS, PLAN
 from rounds import Workbench
 
 from lodestar_extproc.demo.processes import free_ports
 
-
-
-@dataclass(frozen=True)
-class GpuFleet:
-    """Instances on each GPU.
-
-    Attributes:
-        shares: MPS shares in percent, one an instance.
-        kv_blocks: of 16 tokens, in each instance's cache.
-    """
-
-    shares: tuple[int, ...]
-    kv_blocks: int
-
-
-# Small enough that not every prompt fits everywhere.
-SMALL_KV_BLOCKS = 3000
-# As many for each session as the small ones have; beside four of these it still fits a card.
-WHOLE_KV_BLOCKS = 9000
-FLEETS: Mapping[str, GpuFleet] = MappingProxyType(
-    {
-        "unequal": GpuFleet((40, 25, 15, 10), SMALL_KV_BLOCKS),
-        "equal": GpuFleet((25, 25, 25, 25), SMALL_KV_BLOCKS),
-        "whole": GpuFleet((100,), WHOLE_KV_BLOCKS),
-    }
-)
-TOKEN_BUDGET = 2048
 OVERLOAD_PER_S = {"gpu": 80.0, "cpu": 8.0}
 OVERLOAD_S = 15.0
 MAIN_LOAD = {"gpu": 0.75, "cpu": 0.4}
@@ -76,7 +47,6 @@ MAIN_LOAD = {"gpu": 0.75, "cpu": 0.4}
 CELL_OVERHEAD_S = 12.0
 ALONE_TOKENS = {"gpu": (256, 1024, 2048, 4096, 8192), "cpu": (128, 256, 512)}
 """Lengths of the prompts with which an idle instance is measured."""
-MPS_VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
 
 
 def main() -> None:
@@ -177,7 +147,7 @@ def plan(asked: argparse.Namespace, bench: Workbench) -> Iterator[Cell]:
 async def running_engines(asked: argparse.Namespace) -> list[Engine]:
     """Those an earlier call left, or new ones."""
     known = asked.folder / f"engines-{asked.fleet}.json"
-    plans = cpu_plans(asked.cpu) if asked.cpu else gpu_plans(asked)
+    plans = cpu_plans(asked.cpu) if asked.cpu else gpu_plans(FLEETS[asked.fleet], asked)
     engines = remembered(known)
     if len(engines) < len(plans):
         for engine in engines:
@@ -211,64 +181,6 @@ def cpu_plans(folder: Path) -> list[EnginePlan]:
     return [
         cpu_engine(folder, model, ports[i], i, kv_cache_mib=96) for i, model in enumerate(models)
     ]
-
-
-def gpu_plans(asked: argparse.Namespace) -> list[EnginePlan]:
-    mps = start_mps(asked.folder)
-    fleet = FLEETS[asked.fleet]
-    shares = [(gpu, share) for gpu in asked.gpus for share in fleet.shares]
-    plans = []
-    for i, ((gpu, share), port) in enumerate(zip(shares, free_ports(len(shares)), strict=True)):
-        command = server_command(
-            sys.executable,
-            asked.model,
-            port,
-            *("--max-model-len", "16384"),
-            *("--max-num-batched-tokens", str(TOKEN_BUDGET)),
-            # At once, their memory profiling would see each other.
-            *("--num-gpu-blocks-override", str(fleet.kv_blocks)),
-            *("--gpu-memory-utilization", "0.2"),
-        )
-        environment = mps | {
-            "PYTHONPATH": asked.engine_path,
-            "CUDA_VISIBLE_DEVICES": gpu,
-            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(share),
-            # Engines that start side by side would take each other's.
-            "VLLM_PORT": str(inner_port(asked.fleet, gpu, i)),
-            # Its kernels are not installed here.
-            "VLLM_USE_FLASHINFER_SAMPLER": "0",
-            "VLLM_CACHE_ROOT": str(asked.folder / "cache" / str(i)),
-        }
-        kind = f"mps{share}"
-        plans.append(EnginePlan(f"{asked.fleet}{i}-{kind}", kind, port, command, environment))
-    return plans
-
-
-def inner_port(fleet: str, gpu: str, instance: int) -> int:
-    """The first of those that an instance's own processes use: no other's, and no client's."""
-    return 20_000 + 2_000 * int(gpu) + 500 * list(FLEETS).index(fleet) + 20 * instance
-
-
-def start_mps(folder: Path) -> dict[str, str]:
-    """Start NVIDIA's multi-process service, if it does not run; where programs find it.
-
-    Where CUDA_MPS_PIPE_DIRECTORY is set, one runs: several comparisons share it, one a GPU.
-    """
-    known = {name: os.environ[name] for name in MPS_VARIABLES if name in os.environ}
-    if "CUDA_MPS_PIPE_DIRECTORY" in known:
-        return known
-    pipes, logs = folder / "mps", folder / "mps-logs"
-    where = {"CUDA_MPS_PIPE_DIRECTORY": str(pipes), "CUDA_MPS_LOG_DIRECTORY": str(logs)}
-    if not pipes.exists():
-        pipes.mkdir()
-        logs.mkdir()
-        subprocess.run(
-            ["nvidia-cuda-mps-control", "-d"],
-            env=os.environ | where,
-            check=True,
-            start_new_session=True,
-        )
-    return where
 
 
 def stop(engines: Sequence[Engine]) -> None:

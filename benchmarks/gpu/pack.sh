@@ -28,7 +28,7 @@ place() {
 
 pack() {
     rm -f "$folder/$1".[0-9]
-    tar -c -C "$folder/sites" "$1" | xz -T0 -6 | split -b 60000000 -d -a 1 - "$folder/$1."
+    tar -c -C "$folder/sites" "$1" | xz -T0 -6 | split -b 56000000 -d -a 1 - "$folder/$1."
 }
 
 engine() {

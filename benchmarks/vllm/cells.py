@@ -110,9 +110,7 @@ class Cell:
         """Those of a workload in which turns wait for answers, without text."""
         n = round(SPARE_REQUESTS * self.rate_per_s * self.duration_s)
         source = SESSIONS[self.workload]
-        return Until(
-            source.generate(self.rate_per_s, FIRST_SEED + self.round, n), self.duration_s
-        )
+        return Until(source.generate(self.rate_per_s, FIRST_SEED + self.round, n), self.duration_s)
 
     def arrivals(self, *, on_cpu: bool, traces: Path = TRACES) -> list[Arrival]:
         """The same for every policy and repeat of a round.

@@ -27,7 +27,7 @@ from engines import MODEL, Engine, EnginePlan, reset_caches
 from gateway import Gateway, running_gateway, running_vllm_router
 
 from lodestar_extproc.demo.watch import model_share
-from lodestar_extproc.evaluation.load import LoadClient, LoadRecord
+from lodestar_extproc.evaluation.load import LoadClient, LoadRecord, request_id
 from lodestar_extproc.evaluation.summary import summarise
 from lodestar_extproc.fleet.engine_metrics import parse
 
@@ -38,6 +38,8 @@ REQUEST_FIELDS = (
     *("engine", "failure"),
     # Whose turn it was; the tokens are as the engine counts them.
     *("session", "turn", "prompt_tokens", "cached_tokens"),
+    # What the router took for cached where it was sent, and why that was chosen.
+    *("matched_tokens", "reason"),
 )
 DECISION_FIELDS = (
     # The request's id names session and turn.
@@ -97,13 +99,17 @@ class Workbench:
         settings = self._settings | settings_of(cell.policy)
         return running_gateway(plans, settings, self._gateway)
 
-    def _requests(self, records: Sequence[LoadRecord]) -> list[list[Any]]:
-        """A row of REQUEST_FIELDS each."""
+    def _requests(
+        self, records: Sequence[LoadRecord], decisions: Sequence[Mapping[str, Any]]
+    ) -> list[list[Any]]:
+        """A row of REQUEST_FIELDS each; what is not known of a request is left empty."""
         names = {engine.plan.address: engine.plan.name for engine in self._engines}
+        decided = {each["request_id"]: each for each in decisions}
         rows = []
         for record in records:
-            row = asdict(record) | {"engine": names.get(record.served_by, "")}
-            rows.append([_short(row[name]) for name in REQUEST_FIELDS])
+            its = decided.get(request_id(record.session, record.turn), {})
+            row = {**its, **asdict(record), "engine": names.get(record.served_by, "")}
+            rows.append([_short(row.get(name, "")) for name in REQUEST_FIELDS])
         return rows
 
     def _keep(
@@ -113,9 +119,10 @@ class Workbench:
         records: Sequence[LoadRecord],
         decisions: _Decisions,
     ) -> None:
-        requests = self._requests(records)
+        seen = decisions.seen()
+        requests = self._requests(records, seen)
         _write_csv(self._cells / f"{cell.name}.requests.csv", REQUEST_FIELDS, requests)
-        rows = [[_short(each[name]) for name in DECISION_FIELDS] for each in decisions.seen()]
+        rows = [[_short(each[name]) for name in DECISION_FIELDS] for each in seen]
         _write_csv(self._cells / f"{cell.name}.decisions.csv", DECISION_FIELDS, rows)
         # Last: a cell that has this has everything.
         (self._cells / f"{cell.name}.json").write_text(json.dumps(result, indent=1))
