@@ -31,7 +31,7 @@ class GpuFleet:
 
 # Small enough that not every prompt fits everywhere.
 SMALL_KV_BLOCKS = 3000
-# As many for each session as the small ones have; beside four of these it still fits a card.
+# As many as fit a card beside four of the small ones.
 WHOLE_KV_BLOCKS = 9000
 FLEETS: Mapping[str, GpuFleet] = MappingProxyType(
     {

@@ -79,7 +79,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "router_middle": Part((VLLM_ROUTER,), (1,), 0.3, AGENT_SESSIONS),
         "router_near": Part((VLLM_ROUTER,), (1,), 0.35, AGENT_SESSIONS),
         "mixed_again": Part(AGENTS, (4,)),
-        "whole_agents": Part(WHOLE_CARDS, (1, 2, 3, 4), 1.0, "agent_sessions_120"),
+        "whole_agents": Part(WHOLE_CARDS, (1, 2, 3, 4), 1.3, "agent_sessions_140"),
         "whole_mixed": Part(WHOLE_CARDS, (1, 2, 3, 4), 2.8),
         "all": Part(ALL, (3,), 0.9),
     }

@@ -28,8 +28,8 @@ CPU_SHARE = 1 / 8
 """Of a prompt's length on CPU: a core is a thousand times slower than a GPU."""
 FIRST_SEED = 100
 SESSIONS: Mapping[str, WorkloadSource] = MappingProxyType(
-    # Three times as many, for caches three times as large.
-    {**GENERATED, "agent_sessions_120": AgentSessions(live_sessions=120.0)}
+    # As many more as the caches of whole cards hold more, and some.
+    {**GENERATED, "agent_sessions_140": AgentSessions(live_sessions=140.0)}
 )
 """Workloads in which turns wait for answers."""
 WARM_UP_S = 10.0
