@@ -4,10 +4,10 @@ WORKLOADS = ("conversation", "synthetic", "prefix30", "prefix50", "bursty", "age
 AGENT_WORKLOADS = ("agent_sessions", "agent_crowd", "agent_sessions_16", "agent_sessions_full")
 STANDARD_FLEETS = ("a30x8", "a30x4+v100x4", "h100x3+l20x3+a30x2")
 AGENT_CELLS = (
-    ("agent_sessions", "unequal-192k"),
+    ("agent_sessions", "unequal-96k"),
     ("agent_sessions", "unequal-48k"),
     ("agent_crowd", "unequal-48k"),
-    ("agent_sessions", "equal-192k"),
+    ("agent_sessions", "equal-96k"),
     ("agent_sessions", "equal-48k"),
     ("agent_crowd", "equal-48k"),
 )

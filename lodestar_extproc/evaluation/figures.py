@@ -10,6 +10,7 @@ import numpy as np
 
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import FloatArray
+from lodestar_extproc.evaluation.session_figures import recomputed_ratio, session_figures
 from lodestar_extproc.simulator.record import RequestRecord
 
 EARLY_WINDOW_S = 10.0
@@ -26,6 +27,11 @@ class Figures:
             client left before the first token counts in the TTFTs with the time it had waited.
         slo_met_ratio: requests that met their bound on TTFT; None without one.
         hit_ratio: prompt tokens served from the engines' prefix caches.
+        recomputed_ratio: prompt tokens computed again, though some engine had computed them before.
+        moves_per_turn: turns that another endpoint served than the session's turn before; None
+            without sessions.
+        session_turn_s: a session's time from its first turn to its end, over its turns: what it
+            takes to complete.
         model_share: decisions that the model made.
         error_mean_ratio, error_median_ratio: |observed - predicted| / observed TTFT.
         coverage_ratio: TTFTs inside their 80 % interval, over the last of the run.
@@ -46,6 +52,9 @@ class Figures:
     e2e_mean_s: float
     slo_met_ratio: float | None
     hit_ratio: float
+    recomputed_ratio: float
+    moves_per_turn: float | None
+    session_turn_s: float | None
     busiest_ratio: float
     model_share: float | None
     error_mean_ratio: float | None
@@ -82,6 +91,7 @@ def measure(records: Sequence[RequestRecord], measured_from: float, quality: Qua
     served = [r for r in kept if not r.failed]
     errors = _errors(kept)
     early_ttft_s, early_requests = _early(records)
+    sessions = session_figures(kept)
     return Figures(
         requests=len(kept),
         failed=len(kept) - len(served),
@@ -95,6 +105,9 @@ def measure(records: Sequence[RequestRecord], measured_from: float, quality: Qua
         if quality.ttft_slo_s is None
         else float(np.mean([r.ttft_s <= quality.ttft_slo_s for r in kept])),
         hit_ratio=sum(r.cached_tokens for r in served) / sum(r.prompt_tokens for r in served),
+        recomputed_ratio=recomputed_ratio(records, len(records) - len(kept)),
+        moves_per_turn=None if sessions is None else sessions.moves_per_turn,
+        session_turn_s=None if sessions is None else sessions.turn_s,
         busiest_ratio=_busiest(kept),
         model_share=float(np.mean([r.reason in BY_MODEL for r in kept]))
         if quality.learns

@@ -34,6 +34,6 @@ SMALL_FLEETS: Mapping[str, tuple[EngineSpec, ...]] = MappingProxyType(
     {
         f"{name}-{kv_tokens // 1000}k": _holding(specs, kv_tokens)
         for name, specs in (("unequal", UNEQUAL), ("equal", EQUAL))
-        for kv_tokens in (192_000, 48_000)
+        for kv_tokens in (96_000, 48_000)
     }
 )

@@ -204,7 +204,7 @@ class Fleet:
         flight = Flight(address, request, uncached_tokens, at_s)
         self._flights[decision_id] = flight
         self._load.start_prefill(decision_id, flight)
-        self._remember_prompt(address, request)
+        self._remember_prompt(flight, at_s)
         if expected_first_token_at_s is not None:
             heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
 
@@ -215,17 +215,17 @@ class Fleet:
             return
         if flight.first_token_at_s is None:
             self._load.end_prefill(decision_id, flight)
-            self._move(flight, served)
+            self._move(flight, served, at_s)
             self._load.start_decode(flight, at_s)
         self._load.saw_first_token(flight.address, at_s)
         self._health.succeeded(flight.address, at_s)
 
-    def _move(self, flight: Flight, served: str | None) -> None:
+    def _move(self, flight: Flight, served: str | None, at_s: float) -> None:
         """A retry, or Envoy's own choice, served it elsewhere: count it, and its prompt, there."""
         if served is not None and served != flight.address and served in self._indexes:
             self._forget_prompt(flight)
             flight.address = served
-            self._remember_prompt(served, flight.request)
+            self._remember_prompt(flight, at_s)
 
     def _pass_expected_first_tokens(self, at_s: float) -> None:
         while self._expected and self._expected[0][0] <= at_s:
@@ -259,16 +259,27 @@ class Fleet:
         if not self._load.waits(flight.address):
             self._health.gave_up(flight.address, at_s)
         if prompt_computed:
-            self._move(flight, served)
+            self._move(flight, served, at_s)
+            self._let_prompt_go(flight)
         else:
             self._forget_prompt(flight)
 
-    def _remember_prompt(self, address: str, request: InferenceRequest) -> None:
-        index = self._indexes[address]
+    def _remember_prompt(self, flight: Flight, at_s: float) -> None:
+        """It takes its place in the cache, beside what is generated there."""
+        index = self._indexes[flight.address]
         if index is not None:
-            index.insert(request.block_hashes)
+            generated_tokens = self._load.generated_tokens(flight.address, at_s)
+            index.set_aside(int(generated_tokens * self._blocks_per_token))
+            flight.held = index.hold(flight.request.block_hashes)
+
+    def _let_prompt_go(self, flight: Flight) -> None:
+        index = self._indexes[flight.address]
+        if index is not None and flight.held is not None:
+            index.let_go(flight.held)
+            flight.held = None
 
     def _forget_prompt(self, flight: Flight) -> None:
+        self._let_prompt_go(flight)
         index = self._indexes[flight.address]
         if index is not None:
             index.remove(flight.request.block_hashes)

@@ -16,6 +16,7 @@ import numpy as np
 
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot, FloatArray
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
+from lodestar_extproc.fleet.prefix_index import Run
 from lodestar_extproc.request import InferenceRequest
 
 DEFAULT_DECODE_TOKENS_PER_S = 33.0
@@ -53,6 +54,7 @@ class Flight:
 
     Attributes:
         first_token_at_s: None while in prefill.
+        held: the end of its prompt in the endpoint's prefix index; None where that is not kept.
     """
 
     address: str
@@ -60,6 +62,7 @@ class Flight:
     uncached_tokens: float
     dispatched_at_s: float
     first_token_at_s: float | None = None
+    held: Run | None = None
 
     @property
     def pairs(self) -> float:
@@ -153,6 +156,12 @@ class LoadTable:
         of[Row.DECODE_STARTED_S] -= flight.first_token_at_s or 0.0
         if of[Row.DECODE_REQUESTS] == 0:
             of[Row.DECODE_PROMPT] = of[Row.DECODE_STARTED_S] = 0.0
+
+    def generated_tokens(self, address: str, at_s: float) -> float:
+        """Estimate of what the requests that decode at *address* have generated so far."""
+        of = self._columns[address]
+        decoding_s = of[Row.DECODE_REQUESTS] * at_s - of[Row.DECODE_STARTED_S]
+        return max(0.0, decoding_s) * of[Row.DECODE_RATE]
 
     def saw_first_token(self, address: str, at_s: float) -> None:
         """A real first token came from *address*."""

@@ -10,20 +10,22 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 
-class _Run:
+class Run:
     """Consecutive blocks that were always touched together; the runs form a tree.
 
     Attributes:
         children: by their first block.
+        n_holders: requests in flight whose prompt it is part of.
         n_blocks, last: of its blocks, at hand because every walk asks for them; -1 without any.
     """
 
-    __slots__ = ("blocks", "children", "last", "n_blocks", "parent")
+    __slots__ = ("blocks", "children", "last", "n_blocks", "n_holders", "parent")
 
-    def __init__(self, blocks: Sequence[int], parent: _Run | None) -> None:
+    def __init__(self, blocks: Sequence[int], parent: Run | None) -> None:
         self.keep(blocks)
         self.parent = parent
-        self.children: dict[int, _Run] = {}
+        self.children: dict[int, Run] = {}
+        self.n_holders = 0
 
     def keep(self, blocks: Sequence[int]) -> None:
         """Consist of *blocks* from now on."""
@@ -40,6 +42,10 @@ class PrefixIndex:
     hashes mean equal prefixes, whole runs of blocks are compared and touched at once: the cost
     depends on how often the prompt branches off others, hardly on its length.
 
+    Blocks of requests in flight cannot be evicted: these hold them, and their end is what counts as
+    the last touch, as in vLLM, which frees a request's blocks when it ends and reuses first what
+    was freed first.
+
     >>> index = PrefixIndex(capacity_blocks=3)
     >>> index.insert([1, 2, 3]), index.match([1, 2, 9])
     (3, 2)
@@ -48,10 +54,12 @@ class PrefixIndex:
     """
 
     def __init__(self, capacity_blocks: int) -> None:
-        self.root = _Run((), None)
-        # From the least to the most recently touched; the first is always a leaf of the tree.
-        self._runs: OrderedDict[_Run, None] = OrderedDict()
+        self.root = Run((), None)
+        # Those that nobody holds, from the least to the most recently touched; the first is always
+        # a leaf of the tree, for whoever holds a run holds all before it.
+        self._runs: OrderedDict[Run, None] = OrderedDict()
         self._n_blocks = 0
+        self._n_aside = 0
         self._capacity_blocks = capacity_blocks
 
     def __len__(self) -> int:
@@ -63,22 +71,44 @@ class PrefixIndex:
 
     def insert(self, hashes: Sequence[int]) -> int:
         """Touch all of *hashes*, slices of which are kept; returns how many were new."""
-        path, at = self._path(hashes)
-        n_new = len(hashes) - at
-        if n_new:
-            leaf = _Run(hashes[at:], path[-1] if path else self.root)
-            self._attach(leaf)
-            path.append(leaf)
+        path, n_new = self._grown(hashes)
         for run in reversed(path):
-            self._runs.move_to_end(run)
-        if self._n_blocks > self._capacity_blocks:
-            self._evict()
+            if run.n_holders == 0:
+                self._runs.move_to_end(run)
+        self._evict()
         return n_new
+
+    def hold(self, hashes: Sequence[int]) -> Run:
+        """Keep all of *hashes*, however many, until what is returned is let go."""
+        path, _ = self._grown(hashes)
+        for run in path:
+            if run.n_holders == 0:
+                del self._runs[run]
+            run.n_holders += 1
+        self._evict()
+        return path[-1] if path else self.root
+
+    def let_go(self, last: Run) -> None:
+        """Whoever held the prompt that ends with *last* has ended: now it was touched last."""
+        path = [last]
+        while (parent := path[-1].parent) is not None:
+            path.append(parent)
+        if path.pop() is not self.root:
+            return  # all was forgotten meanwhile
+        for run in path:
+            run.n_holders -= 1
+            if run.n_holders == 0:
+                self._runs[run] = None
+        self._evict()
+
+    def set_aside(self, n_blocks: int) -> None:
+        """So much of the capacity is taken by blocks of others' answers, until told anew."""
+        self._n_aside = n_blocks
 
     def remove(self, hashes: Sequence[int]) -> None:
         """Forget what *hashes* do not share with others: their prompt never reached the cache."""
         path, _ = self._path(hashes)
-        if path and not path[-1].children:
+        if path and not path[-1].children and path[-1].n_holders == 0:
             self._detach(path[-1])
 
     def resize(self, capacity_blocks: int) -> None:
@@ -89,16 +119,26 @@ class PrefixIndex:
 
     def clear(self) -> None:
         """Forget everything: the engine restarted."""
-        self.root.children.clear()
+        self.root = Run((), None)
         self._runs.clear()
         self._n_blocks = 0
 
-    def _path(self, hashes: Sequence[int]) -> tuple[list[_Run], int]:
+    def _grown(self, hashes: Sequence[int]) -> tuple[list[Run], int]:
+        """The runs that make up *hashes*, all of them, and how many blocks are new."""
+        path, at = self._path(hashes)
+        n_new = len(hashes) - at
+        if n_new:
+            leaf = Run(hashes[at:], path[-1] if path else self.root)
+            self._attach(leaf)
+            path.append(leaf)
+        return path, n_new
+
+    def _path(self, hashes: Sequence[int]) -> tuple[list[Run], int]:
         """The runs that make up the beginning of *hashes*, and its length.
 
         A run of which only the beginning is part of *hashes* is split.
         """
-        path: list[_Run] = []
+        path: list[Run] = []
         at, n_hashes, children = 0, len(hashes), self.root.children
         while at < n_hashes and (run := children.get(hashes[at])) is not None:
             end = at + run.n_blocks
@@ -108,34 +148,37 @@ class PrefixIndex:
             at, children = at + run.n_blocks, run.children
         return path, at
 
-    def _split(self, run: _Run, n_blocks: int) -> _Run:
+    def _split(self, run: Run, n_blocks: int) -> Run:
         """Part the first *n_blocks* from *run*, which keeps the rest and its place; returns them.
 
         The beginning lies before the rest in time too, until it is touched.
         """
-        beginning = _Run(run.blocks[:n_blocks], run.parent)
+        beginning = Run(run.blocks[:n_blocks], run.parent)
         assert run.parent is not None
         run.parent.children[beginning.blocks[0]] = beginning
         run.keep(run.blocks[n_blocks:])
         run.parent = beginning
         beginning.children[run.blocks[0]] = run
-        self._runs[beginning] = None
+        beginning.n_holders = run.n_holders
+        if beginning.n_holders == 0:
+            self._runs[beginning] = None
         return beginning
 
-    def _attach(self, run: _Run) -> None:
+    def _attach(self, run: Run) -> None:
         assert run.parent is not None
         run.parent.children[run.blocks[0]] = run
         self._runs[run] = None
         self._n_blocks += run.n_blocks
 
-    def _detach(self, run: _Run) -> None:
+    def _detach(self, run: Run) -> None:
         assert run.parent is not None
         del run.parent.children[run.blocks[0]]
         del self._runs[run]
         self._n_blocks -= run.n_blocks
 
     def _evict(self) -> None:
-        while (surplus := self._n_blocks - self._capacity_blocks) > 0:
+        most = self._capacity_blocks - self._n_aside
+        while (surplus := self._n_blocks - most) > 0 and self._runs:
             oldest = next(iter(self._runs))
             if oldest.n_blocks <= surplus:
                 self._detach(oldest)

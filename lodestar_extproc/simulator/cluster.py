@@ -127,7 +127,12 @@ class VirtualCluster:
         decision = router.route(prompt, request_id="", at_s=self.now_s)
         ranking, number = decision.ranking, len(self.records)
         record = RequestRecord(
-            self.now_s, request.prompt_tokens, request.output_tokens, ranking.reason
+            self.now_s,
+            request.prompt_tokens,
+            request.output_tokens,
+            ranking.reason,
+            session=request.session,
+            block_ids=request.block_ids,
         )
         if ranking.predicted_ttft_s is not None:
             record.predicted_ttft_s = float(ranking.predicted_ttft_s[decision.chosen])

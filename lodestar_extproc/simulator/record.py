@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from lodestar_extproc.decision import Reason
+from lodestar_extproc.simulator.arrival import BlockIds
 
 NEVER = float("nan")
+NO_BLOCKS: BlockIds = np.empty(0, dtype=np.uint64)
 
 
 @dataclass(slots=True)
@@ -19,6 +23,8 @@ class RequestRecord:
         ttft_s: from arrival to the first token, at the client.
         e2e_s: from arrival to the end, which may be that the client left.
         failed: refused, broken off, or left by its client.
+        session: its conversation; -1 for none.
+        block_ids: of its full blocks.
     """
 
     arrived_s: float
@@ -31,6 +37,8 @@ class RequestRecord:
     e2e_s: float = NEVER
     cached_tokens: int = 0
     failed: bool = False
+    session: int = -1
+    block_ids: BlockIds = field(default_factory=lambda: NO_BLOCKS, repr=False, compare=False)
 
     @property
     def tpot_s(self) -> float:

@@ -119,9 +119,9 @@ def test_a_parent_goes_on_when_the_sub_agent_it_waits_for_has_ended():
 
 
 def test_small_fleets_have_the_caches_in_their_names():
-    unequal, equal = find_fleet("unequal-48k").specs, find_fleet("equal-192k").specs
+    unequal, equal = find_fleet("unequal-48k").specs, find_fleet("equal-96k").specs
 
     assert [spec.kv_tokens for spec in unequal] == [48_000] * 4
-    assert [spec.kv_tokens for spec in equal] == [192_000] * 4
+    assert [spec.kv_tokens for spec in equal] == [96_000] * 4
     assert len({spec.cost for spec in unequal}) == 4
     assert len(set(equal)) == 1

@@ -208,6 +208,7 @@ def test_an_engine_that_was_away_and_has_no_counters_is_taken_to_have_restarted(
 def test_the_index_takes_the_capacity_the_engine_reports():
     fleet, request = a_fleet(1), a_request(a_prompt(4000))
     dispatch(fleet, "d", A, request)
+    fleet.release("d", 0.0)
     fleet.record_metrics(A, EndpointMetrics(kv_capacity_tokens=1600.0), 0.0)
 
     assert fleet.match(request, fleet.endpoints)[0].tolist() == [1600.0]

@@ -112,3 +112,59 @@ def test_removing_a_prompt_leaves_what_others_share_with_it():
     index.remove(second)
 
     assert (index.match(first), index.match(second)) == (4, 2)
+
+
+def test_what_is_in_flight_is_not_evicted():
+    index, running, idle = PrefixIndex(4), hash_blocks(b"r" * 128), hash_blocks(b"i" * 128)
+    held = index.hold(running)
+    index.insert(idle)
+    index.insert(hash_blocks(b"n" * 64))
+
+    assert (index.match(running), index.match(idle)) == (2, 1)
+    index.let_go(held)
+    index.insert(hash_blocks(b"m" * 256))
+    assert index.match(running) == 0
+
+
+def test_who_ends_last_is_evicted_last():
+    index, long, short = PrefixIndex(4), hash_blocks(b"l" * 128), hash_blocks(b"s" * 128)
+    first, second = index.hold(long), index.hold(short)
+    index.let_go(second)
+    index.let_go(first)
+    index.insert(hash_blocks(b"n" * 128))
+
+    assert (index.match(long), index.match(short)) == (2, 0)
+
+
+def test_answers_take_their_place_too():
+    index, prompt = PrefixIndex(4), hash_blocks(b"p" * 256)
+    index.let_go(index.hold(prompt))
+    index.set_aside(2)
+    index.insert(hash_blocks(b""))
+
+    assert index.match(prompt) == 2
+
+
+def test_whoever_ends_after_a_restart_leaves_nothing():
+    index, prompt = PrefixIndex(4), hash_blocks(b"p" * 128)
+    held = index.hold(prompt)
+    index.clear()
+    index.let_go(held)
+
+    assert index.match(prompt) == len(index) == 0
+
+
+@given(st.lists(st.tuples(prompts, st.booleans()), max_size=30), st.integers(1, 20))
+def test_any_holders_leave_the_index_as_it_would_be_without_them(past, capacity):
+    index, held = PrefixIndex(capacity), []
+    for each, ends in past:
+        held.append((hash_blocks(each), index.hold(hash_blocks(each))))
+        assert all(index.match(hashes) == len(hashes) for hashes, _ in held)
+        if ends:
+            index.let_go(held.pop(0)[1])
+    for _, last in held:
+        index.let_go(last)
+
+    assert len(index) <= capacity
+    assert index.insert(hash_blocks(b"c" * BLOCK_BYTES * capacity)) <= capacity
+    assert len(index) == capacity
