@@ -74,6 +74,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         # Agent sessions: two loads below tipping and one near it; another router once at each.
         "agents_low": Part(AGENTS, (1, 2, 3, 4), 0.25, AGENT_SESSIONS),
         "agents_middle": Part(AGENTS, (1, 2, 3, 4), 0.3, AGENT_SESSIONS),
+        "agents_near_once": Part(AGENTS, (1,), 0.35, AGENT_SESSIONS),
         "agents_near": Part(AGENTS, (1, 2, 3, 4), 0.35, AGENT_SESSIONS),
         "router_low": Part((VLLM_ROUTER,), (1,), 0.25, AGENT_SESSIONS),
         "router_middle": Part((VLLM_ROUTER,), (1,), 0.3, AGENT_SESSIONS),
