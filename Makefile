@@ -7,7 +7,7 @@ OLDEST_ENVOY := 1.36.2
 COMPILED := .venv-compiled
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install compiled tools oldest-envoy test test-compiled test-slow test-vllm lint types demo bench-learning bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
+.PHONY: help install compiled tools oldest-envoy test test-compiled test-slow test-vllm lint types demo bench-learning bench-agents bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -79,6 +79,9 @@ demo: install  ## real Envoy, a simulated mixed fleet, load, and a comparison of
 
 bench-learning: install  ## policies on simulated fleets: the tables and pictures of docs/ (ARGS="--traces DIR --quick")
 	$(BIN)/python benchmarks/learning.py $(ARGS)
+
+bench-agents: install  ## the cells of agent sessions alone (ARGS="--quick --json FILE")
+	$(BIN)/python benchmarks/learning.py --part agents --part agents_bound $(ARGS)
 
 bench-simulation: install compiled  ## requests that `bench` simulates in a second of one core, plain and compiled (ARGS="--traces DIR")
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_speed.py $(ARGS)

@@ -1,7 +1,9 @@
-"""The learning benchmark: every table and picture that docs/benchmarks.md has of simulated fleets.
+"""The learning benchmark: every table and picture that docs/ has of simulated fleets.
 
-    make bench-learning ARGS="--traces DIR"          everything, about 50 minutes on two cores
-    make bench-learning ARGS="--traces DIR --quick"  a taste of it, under five minutes
+    make bench-learning ARGS="--traces DIR"          everything, about 80 minutes on two cores
+    make bench-learning ARGS="--traces DIR --quick"  a taste of it, under ten minutes
+    make bench-agents ARGS="--json FILE"             the agents' cells alone, about 30 minutes
+    make bench-agents ARGS="--quick --json FILE"     a taste of these, under five minutes
 
 Ended trials are kept in --folder, so a second run goes on where the first was stopped.
 """
@@ -11,20 +13,23 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import agent_tables
 import learning_tables as tables
 from rich.console import Console
 
 from lodestar_extproc.evaluation.bench import run_with_progress
-from lodestar_extproc.evaluation.bench_names import SCENARIO_NAMES, STANDARD_FLEETS
+from lodestar_extproc.evaluation.bench_names import AGENT_CELLS, SCENARIO_NAMES, STANDARD_FLEETS
 from lodestar_extproc.evaluation.comparison import Comparison
 from lodestar_extproc.evaluation.plots import draw_all
-from lodestar_extproc.evaluation.results import write_json
+from lodestar_extproc.evaluation.results import write_json, write_parts
 from lodestar_extproc.evaluation.study import Study
+from lodestar_extproc.policies.heuristics import HEURISTICS
 
 DOCS = Path(__file__).parents[1] / "docs"
 FIXED_RULES = (
@@ -61,12 +66,14 @@ class Part:
     Attributes:
         tables: the text of each section of the page.
         draws: whether it has pictures.
+        page: in docs/.
     """
 
     name: str
     studies: tuple[Study, ...]
     tables: dict[str, Callable[[Comparison], str]]
     draws: bool = False
+    page: str = "benchmarks.md"
 
 
 def parts(traces: Path, *, quick: bool) -> list[Part]:
@@ -80,6 +87,18 @@ def parts(traces: Path, *, quick: bool) -> list[Part]:
         Part("steady", steady(traces, quick=quick), of_steady, draws=True),
         Part("variants", variants(traces, quick=quick), {"variants": tables.quality}),
         Part("scenarios", scenarios(traces, quick=quick), {"scenarios": tables.scenarios}),
+        Part(
+            "agents",
+            agents(traces, quick=quick),
+            {"agents": agent_tables.ratios, "agent cells": agent_tables.every_cell},
+            page="results/agents.md",
+        ),
+        Part(
+            "agents_bound",
+            agents_bound(traces, quick=quick),
+            {"agents bound": agent_tables.bound},
+            page="results/agents.md",
+        ),
     ]
 
 
@@ -129,6 +148,37 @@ def scenarios(traces: Path, *, quick: bool) -> tuple[Study, ...]:
     return replace(equal, fleets=STANDARD_FLEETS[:2]), replace(equal, workloads=("conversation",))
 
 
+def agents(traces: Path, *, quick: bool) -> tuple[Study, ...]:
+    """Learned beside every fixed rule there is, where sessions are long and caches small."""
+    return tuple(
+        Study(
+            workloads=(workload,),
+            fleets=tuple(fleet for name, fleet in AGENT_CELLS if name == workload),
+            scenarios=("steady",),
+            contenders=("learned", *HEURISTICS),
+            seeds=(1,) if quick else (1, 2, 3, 4, 5),
+            traces=traces,
+            loads=LOADS,
+            n_requests=3_000 if quick else 8_000,
+        )
+        for workload in dict.fromkeys(name for name, _ in AGENT_CELLS)
+    )
+
+
+def agents_bound(traces: Path, *, quick: bool) -> tuple[Study, ...]:
+    """The same beside those who know what each engine's cache holds."""
+    return tuple(
+        replace(
+            study,
+            contenders=("learned", "clairvoyant", "clairvoyant_ttft"),
+            seeds=study.seeds[:2],
+            loads=(0.8,),
+            n_requests=1_000 if quick else 5_000,
+        )
+        for study in agents(traces, quick=quick)
+    )
+
+
 def run(part: Part, folder: Path, jobs: int, console: Console) -> Comparison:
     """All trials of *part*; its figures go into *folder*, too."""
     began_s = time.perf_counter()
@@ -162,21 +212,36 @@ def main() -> None:
     parser.add_argument("--traces", type=Path, default=Path("traces"), help="public traces")
     parser.add_argument("--folder", type=Path, default=Path("out/learning"), help="what is kept")
     parser.add_argument("--quick", action="store_true", help="few cells, nothing in docs/")
-    parser.add_argument("--part", action="append", help="steady, variants or scenarios; all")
+    parser.add_argument(
+        "--part",
+        action="append",
+        help="steady, variants, scenarios, agents or agents_bound; all",
+    )
+    parser.add_argument("--json", type=Path, help="all figures and ratios, as `bench` writes them")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args()
     console = Console()
     folder = options.folder / "quick" if options.quick else options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    page = DOCS / "benchmarks.md"
-    if options.quick:
-        page = folder / "benchmarks.md"
-        page.write_text((DOCS / "benchmarks.md").read_text())
     console.print(f"Python {platform.python_version()}, {options.jobs} processes")
+    began_s, comparisons = time.perf_counter(), {}
     for part in parts(options.traces, quick=options.quick):
         if not options.part or part.name in options.part:
-            write(part, run(part, folder, options.jobs, console), page, page.parent / "pictures")
-    console.print(f"written: {page}")
+            page = page_of(part, folder if options.quick else DOCS)
+            comparisons[part.name] = run(part, folder, options.jobs, console)
+            write(part, comparisons[part.name], page, page.parent / "pictures")
+            console.print(f"written: {page}")
+    if options.json is not None:
+        write_parts(options.json, comparisons, sys.argv[1:], time.perf_counter() - began_s)
+
+
+def page_of(part: Part, docs: Path) -> Path:
+    """The page in *docs* that *part* writes to; a copy, where that is not the project's own."""
+    page = docs / part.page
+    if not page.is_file():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text((DOCS / part.page).read_text())
+    return page
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,37 @@ def write_json(
     path: Path, comparison: Comparison, command: Sequence[str], elapsed_s: float
 ) -> None:
     """All of *comparison* at *path*."""
-    content = {
+    content = _heading(command, elapsed_s) | _content(comparison)
+    path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def write_parts(
+    path: Path, parts: Mapping[str, Comparison], command: Sequence[str], elapsed_s: float
+) -> None:
+    """Several comparisons at *path*: the first as `write_json` has one, and each under `parts`."""
+    found = {name: _content(comparison) for name, comparison in parts.items()}
+    first = next(iter(found.values()), {})
+    content = _heading(command, elapsed_s) | first | {"parts": found}
+    path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def _heading(command: Sequence[str], elapsed_s: float) -> dict[str, Any]:
+    return {
         "command": list(command),
         "elapsed_s": round(elapsed_s, 1),
         "versions": {
             "lodestar_extproc": importlib.metadata.version("lodestar-extproc"),
             "python": platform.python_version(),
         },
+    }
+
+
+def _content(comparison: Comparison) -> dict[str, Any]:
+    return {
         "subject": comparison.subject,
         "cells": cells(comparison),
         "ratios": ratios(comparison),
     }
-    path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 
 def cells(comparison: Comparison) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from rich.console import Console
 
-from lodestar_extproc.evaluation.bench_names import STANDARD_FLEETS, WORKLOADS
+from lodestar_extproc.evaluation.bench_names import AGENT_CELLS, STANDARD_FLEETS, WORKLOADS
 from lodestar_extproc.evaluation.contenders import parse_contender
 from lodestar_extproc.evaluation.trial import Cell, Trial, generate, simulate
 from lodestar_extproc.simulator.record import RequestRecord
@@ -108,16 +108,16 @@ def _closed_is_stable(records: list[RequestRecord]) -> bool:
 def main(traces: Path) -> None:
     """Measure what the shipped table lacks; delete it to measure all."""
     table = known_saturation()
-    for fleet in STANDARD_FLEETS:
-        for workload in WORKLOADS:
-            if workload in table.get(fleet, {}):
-                continue
-            rate_per_s = round(saturation(workload, fleet, traces), 2)
-            table.setdefault(fleet, {})[workload] = rate_per_s
-            Console(stderr=True).print(f"{fleet} {workload}: {rate_per_s} requests/s")
-            command = "python -m lodestar_extproc.evaluation.saturation TRACES"
-            content = {"command": command, "seed": SEED, "requests_per_s": table}
-            TABLE.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    standard = [(workload, fleet) for fleet in STANDARD_FLEETS for workload in WORKLOADS]
+    for workload, fleet in (*standard, *AGENT_CELLS):
+        if workload in table.get(fleet, {}):
+            continue
+        rate_per_s = round(saturation(workload, fleet, traces), 2)
+        table.setdefault(fleet, {})[workload] = rate_per_s
+        Console(stderr=True).print(f"{fleet} {workload}: {rate_per_s} requests/s")
+        command = "python -m lodestar_extproc.evaluation.saturation TRACES"
+        content = {"command": command, "seed": SEED, "requests_per_s": table}
+        TABLE.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 
 if __name__ == "__main__":

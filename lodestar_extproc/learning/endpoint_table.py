@@ -40,6 +40,15 @@ class EndpointTable:
         """Replace an endpoint's own row."""
         self._put(("address", address), row)
 
+    def update(self, endpoints: Sequence[Endpoint], rows: FloatArray) -> None:
+        """Replace the own rows of all *endpoints*, [n, width]."""
+        for endpoint in endpoints:
+            if ("address", endpoint.address) not in self._rows:
+                self._put(("address", endpoint.address), self._values[0])
+        self.gather(endpoints)
+        assert self._gathered is not None
+        self._values[self._gathered[1]] = rows
+
     def drop(self, address: str) -> None:
         """Forget an endpoint's own row."""
         row = self._rows.pop(("address", address), None)

@@ -19,6 +19,8 @@ from lodestar_extproc.policies.cache_price import CachePrice
 MEMORY_S = 30.0
 MAX_UTILISATION = 0.92
 MAX_MEMORY_USED = 0.98
+MEMORY_USED_S = 10.0
+"""Over how long the use of memory is averaged: several answers, not one. 3 to 10 s are alike."""
 OWN_SHARE = 0.5
 """Of an endpoint's utilisation: half its own, half the fleet's, for it moves with the fleet's."""
 
@@ -75,15 +77,20 @@ class GreedyTTFT:
 class Externality:
     """Own TTFT, and the delay that the request causes to those who come after it.
 
-        cost = p + w·λ/(2(1-ρ))·(2·v·x + x²) + (d·n + e·q)·x + m·s·u/(1-u)
+        cost = p + w·λ/(2(1-r))·(2·v·x + x²) + (d·n + e·q)·x + m·s·u/(1-u)
 
-    In an M/G/1 queue the relative value of a backlog u is λu²/(2(1-ρ)): the waiting it will cause.
+    In an M/G/1 queue the relative value of a backlog u is λu²/(2(1-r)): the waiting it will cause.
     Adding x seconds behind v raises it by the term above, so this is one step of policy
     improvement over a static random split. λ is the fleet's arrival rate times the endpoint's
-    share of its speed; ρ is from the service that was routed, both as exponential means.
+    share of its speed.
+
+    r is how busy the scarcer of an endpoint's two resources is: time to compute in, whose use ρ is
+    what was routed, and memory to hold requests in (see `memory_used`), both as exponential means.
+    Where long prompts are mostly cached there is little to compute, and the engine is full: then a
+    prefill of x seconds keeps all requests that generate in memory for so much longer.
 
     Those who come later and find a long backlog go elsewhere, so v counts up to a limit, where one
-    is set: λu²/(2(1-ρ)) is for a split that looks at nothing.
+    is set: λu²/(2(1-r)) is for a split that looks at nothing.
 
     The n requests that generate there share their steps with the prefill, so each of their next
     tokens comes up to x seconds later; a late token is worth less than a late first token.
@@ -124,6 +131,7 @@ class Externality:
         self._at_s = 0.0
         self._arrivals = 0.0
         self._service = EndpointTable(np.zeros(1))
+        self._memory_used = EndpointTable(np.full(2, np.nan))
 
     def arrived(self, candidates: Candidates) -> None:
         """Age what was counted, and count one arrival."""
@@ -135,6 +143,18 @@ class Externality:
         self._at_s = at_s
         self._arrivals = self._arrivals * decay + 1.0 / MEMORY_S
         self._service.scale(decay)
+        self._watch_memory(candidates.snapshot)
+
+    def _watch_memory(self, snapshot: FleetSnapshot) -> None:
+        """Its mean use, and when that was seen last; unknown counts as none."""
+        self._memory_used.retain(snapshot.endpoints)
+        mean, seen_at_s = self._memory_used.gather(snapshot.endpoints).T
+        now = np.nan_to_num(memory_used(snapshot), nan=0.0)
+        past_s = np.nan_to_num(snapshot.at_s - seen_at_s, nan=math.inf)
+        kept = np.exp(-np.maximum(past_s, 0.0) / MEMORY_USED_S)
+        mean = kept * np.nan_to_num(mean) + (1.0 - kept) * now
+        rows = np.stack([mean, np.full(len(mean), snapshot.at_s)], axis=1)
+        self._memory_used.update(snapshot.endpoints, rows)
 
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:
         """Own TTFT plus the weighted delay to others, [n]."""
@@ -142,7 +162,7 @@ class Externality:
         x, v = estimate.service_s, estimate.backlog_s
         if self._backlog_limit_s is not None:
             v = np.minimum(v, self._backlog_limit_s)
-        congestion = self.arrival_rate(estimate) / (1.0 - self.utilisation(candidates))
+        congestion = self.arrival_rate(estimate) / (1.0 - self.busy_ratio(candidates))
         price = 0.5 * self._weight * congestion * (v + v + x)
         price += self._decode_weight * candidates.snapshot.decode_requests
         price += self._eviction_weight * self._cache_price.shares(candidates)
@@ -169,6 +189,15 @@ class Externality:
         fleet = min(MAX_UTILISATION, float(own.sum()) / len(own))
         mixed: FloatArray = np.minimum(MAX_UTILISATION, (1 - OWN_SHARE) * fleet + OWN_SHARE * own)
         return mixed
+
+    def busy_ratio(self, candidates: Candidates) -> FloatArray:
+        """r: use of the scarcer of computing time and memory, bounded, [n]."""
+        memory = self._memory_used.gather(candidates.snapshot.endpoints)[:, 0]
+        # What was never seen is unknown: then the other counts.
+        busy: FloatArray = np.fmax(
+            self.utilisation(candidates), np.minimum(memory, MAX_UTILISATION)
+        )
+        return busy
 
     def routed(self, candidates: Candidates, chosen: int, service_s: float) -> None:
         """Count its service where it went."""

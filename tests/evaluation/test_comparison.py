@@ -8,7 +8,7 @@ import pytest
 from lodestar_extproc.evaluation.comparison import BEST_HEURISTIC, Comparison, half_width
 from lodestar_extproc.evaluation.figures import EARLY_WINDOWS, Figures
 from lodestar_extproc.evaluation.report import write_report
-from lodestar_extproc.evaluation.results import ratios, write_json
+from lodestar_extproc.evaluation.results import ratios, write_json, write_parts
 from lodestar_extproc.evaluation.trial import Cell, Outcome
 
 ONE, TWO = (Cell("prefix50", "a30x8", "steady", load, (10 * load,)) for load in (0.6, 0.9))
@@ -94,6 +94,17 @@ def test_the_json_holds_every_cell_and_the_ratios_of_the_first_learned_policy(tm
     assert read["ratios"]["best_heuristic"]["worst_cell_ttft_mean"] == pytest.approx(0.5)
     assert read["ratios"]["best_heuristic"]["worst_cell_ttft_p99"] == pytest.approx(1.0)
     assert read["ratios"]["learned:model=mlp"]["ttft_mean_interval"] is None
+
+
+def test_several_comparisons_are_one_json(tmp_path):
+    first = Comparison(outcomes({"lmetric": {ONE: [1.0]}, "learned": {ONE: [0.5]}}))
+    second = Comparison(outcomes({"clairvoyant": {TWO: [1.0]}, "learned": {TWO: [2.0]}}))
+    write_parts(tmp_path / "all.json", {"agents": first, "bound": second}, ["bench"], 1.0)
+    written = orjson.loads((tmp_path / "all.json").read_bytes())
+
+    assert written["ratios"]["best_heuristic"]["ttft_mean"] == 0.5
+    assert written["parts"]["bound"]["ratios"]["clairvoyant"]["ttft_mean"] == 2.0
+    assert len(written["cells"]) == len(written["parts"]["agents"]["cells"]) == 2
 
 
 def test_without_a_learned_policy_there_are_no_ratios():

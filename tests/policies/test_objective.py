@@ -217,3 +217,52 @@ def test_what_the_cache_loses_has_its_price():
     cost = objective.score(an_estimate(), candidates())
 
     assert cost - 0.5 == pytest.approx([2.0 * 0.5 * 0.1, 0.0])
+
+
+def watched(objective, seconds, **columns):
+    """Ten decisions a second, of which each sees the same."""
+    for i in range(10 * seconds):
+        objective.arrived(candidates(i / 10, kv_capacity_tokens=10_000.0, **columns))
+    return candidates(seconds, kv_capacity_tokens=10_000.0, **columns)
+
+
+def test_the_scarcer_of_computing_time_and_memory_says_how_busy_an_endpoint_is():
+    objective = Externality()
+    steady(objective, 4.0, 300, service_s=(0.1, 0.3))
+    in_use = {"kv_usage_ratio": [0.7, 0.1], "decode_context_tokens": [7_000.0, 1_000.0]}
+    for i in range(1200):
+        objective.arrived(candidates(300 + i / 20, kv_capacity_tokens=10_000.0, **in_use))
+        objective.routed(candidates(300 + i / 20), i % 2, 0.01 + 0.02 * (i % 2))
+    busy = objective.busy_ratio(candidates(360.0))
+
+    assert busy[0] == pytest.approx(0.7, rel=0.01)
+    assert busy[1] == objective.utilisation(candidates(360.0))[1] > 0.1
+
+
+def test_the_use_of_memory_is_a_mean_of_the_last_seconds():
+    objective = Externality()
+    watched(objective, 1, kv_usage_ratio=0.2, decode_context_tokens=2_000.0)
+    seen = candidates(
+        11.0, kv_capacity_tokens=10_000.0, kv_usage_ratio=0.8, decode_context_tokens=8_000.0
+    )
+    objective.arrived(seen)
+
+    assert objective.busy_ratio(seen) == pytest.approx([0.8 - 0.6 * np.exp(-1.01)] * 2)
+
+
+def test_where_memory_is_full_work_costs_others_more():
+    costs = []
+    for used in (0.1, 0.9):
+        objective = queue_alone()
+        of_one = {"decode_context_tokens": [1e4 * used, 1e3], "kv_usage_ratio": [used, 0.1]}
+        seen = watched(objective, 60, **of_one)
+        costs.append(objective.score(an_estimate(), seen))
+
+    assert costs[1][0] > costs[1][1] == pytest.approx(costs[0][1])
+
+
+def test_memory_that_nobody_knows_of_makes_no_endpoint_busy():
+    objective = Externality()
+    objective.arrived(candidates())
+
+    assert objective.busy_ratio(candidates()).max() == 0.0
