@@ -14,7 +14,6 @@ RIVALS = ("learned", "prefix_affinity_token_load", "lmetric")
 ALL = (*MAIN, "lmetric", "least_request", "prefix_cache")
 AGENT_SESSIONS = "agent_sessions"
 AGENTS = ("learned", "learned_by_hand", "cache_aware", "prefix_affinity_token_load", "lmetric")
-WHOLE_CARDS = ("learned", "prefix_affinity_token_load", "lmetric", "session_affinity")
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "router_middle": Part((VLLM_ROUTER,), (1,), 0.3, AGENT_SESSIONS),
         "router_near": Part((VLLM_ROUTER,), (1,), 0.35, AGENT_SESSIONS),
         "mixed_again": Part(AGENTS, (4,)),
-        "whole_agents": Part(WHOLE_CARDS, (1, 2, 3, 4), 1.3, "agent_sessions_140"),
-        "whole_mixed": Part(WHOLE_CARDS, (1, 2, 3, 4), 2.8),
+        "whole_agents": Part(RIVALS, (1, 2, 3, 4), 1.3, "agent_sessions_140"),
+        "whole_affinity": Part(("session_affinity",), (1, 2, 3, 4), 1.3, "agent_sessions_140"),
         "all": Part(ALL, (3,), 0.9),
     }
 )
