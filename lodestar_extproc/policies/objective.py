@@ -20,7 +20,7 @@ MEMORY_S = 30.0
 MAX_UTILISATION = 0.92
 MAX_MEMORY_USED = 0.98
 MEMORY_USED_S = 10.0
-"""Over how long the use of memory is averaged: several answers, not one. 3 to 10 s are alike."""
+"""Over how long the use of memory is averaged: several answers. 3 s and 10 s do alike."""
 OWN_SHARE = 0.5
 """Of an endpoint's utilisation: half its own, half the fleet's, for it moves with the fleet's."""
 
@@ -77,7 +77,7 @@ class GreedyTTFT:
 class Externality:
     """Own TTFT, and the delay that the request causes to those who come after it.
 
-        cost = p + w·λ/(2(1-r))·(2·v·x + x²) + (d·n + e·q)·x + m·s·u/(1-u)
+        cost = p + c·x + e·q·(1 + c)·x + m·s·u/(1-u)  with  c = w·λ/(2(1-r))·(2·v + x) + d·n
 
     In an M/G/1 queue the relative value of a backlog u is λu²/(2(1-r)): the waiting it will cause.
     Adding x seconds behind v raises it by the term above, so this is one step of policy
@@ -96,7 +96,8 @@ class Externality:
     tokens comes up to x seconds later; a late token is worth less than a late first token.
 
     The prompt's uncached tokens take the place of as many others in the prefix cache. The share q
-    of these that is asked for again (see `CachePrice`) has to be computed again: q·x seconds.
+    of these that is asked for again (see `CachePrice`) has to be computed again, which will take as
+    long, and cost others as much, as computing these now.
 
     While it is served the request holds the share s of the KV cache's memory. With the share u in
     use (see `memory_used`), its own included, those who come later wait for memory ever longer as u
@@ -165,7 +166,8 @@ class Externality:
         congestion = self.arrival_rate(estimate) / (1.0 - self.busy_ratio(candidates))
         price = 0.5 * self._weight * congestion * (v + v + x)
         price += self._decode_weight * candidates.snapshot.decode_requests
-        price += self._eviction_weight * self._cache_price.shares(candidates)
+        lost = self._eviction_weight * self._cache_price.shares(candidates)
+        price += lost * (1.0 + price)
         cost: FloatArray = estimate.ttft_s + price * x + self._memory_s(candidates)
         return cost
 

@@ -38,9 +38,11 @@ class Caches:
         self.price.placed(candidates, endpoint)
         address = candidates.snapshot.endpoints[endpoint].address
         self.n_sent += 1
+        decision_id = f"d{self.n_sent}"
         self.fleet.dispatch(
-            f"d{self.n_sent}", candidates.request, address, uncached_tokens=1.0, at_s=at_s
+            decision_id, candidates.request, address, uncached_tokens=1.0, at_s=at_s
         )
+        self.fleet.release(decision_id, at_s)
 
     def shares(self, at_s=0.0):
         return self.price.shares(self.see(a_prompt(0), at_s))

@@ -219,6 +219,19 @@ def test_what_the_cache_loses_has_its_price():
     assert cost - 0.5 == pytest.approx([2.0 * 0.5 * 0.1, 0.0])
 
 
+def test_what_is_computed_again_costs_others_as_much_as_what_is_computed_now():
+    now, again = (
+        Externality(0.0, decode_weight=0.5, eviction_weight=e, memory_weight_s=0.0)
+        for e in (0.0, 1.0)
+    )
+    again._cache_price.shares = lambda _: np.array([0.5, 0.5])
+    seen = candidates(decode_requests=4.0)
+    alone, twice = (o.score(an_estimate(), seen) - 0.5 for o in (now, again))
+
+    assert alone == pytest.approx([0.2, 0.2])
+    assert twice == pytest.approx(alone + 0.5 * (0.1 + alone))
+
+
 def watched(objective, seconds, **columns):
     """Ten decisions a second, of which each sees the same."""
     for i in range(10 * seconds):
