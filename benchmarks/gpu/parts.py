@@ -13,7 +13,7 @@ MAIN = ("learned", "prefix_affinity_token_load", "round_robin")
 RIVALS = ("learned", "prefix_affinity_token_load", "lmetric")
 ALL = (*MAIN, "lmetric", "least_request", "prefix_cache")
 AGENT_SESSIONS = "agent_sessions"
-AGENTS = ("learned", "learned_by_hand", "cache_aware", "prefix_affinity_token_load", "lmetric")
+AGENTS = ("learned", "cache_aware", "prefix_affinity_token_load", "lmetric")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "router_low": Part((VLLM_ROUTER,), (1,), 0.25, AGENT_SESSIONS),
         "router_middle": Part((VLLM_ROUTER,), (1,), 0.3, AGENT_SESSIONS),
         "router_near": Part((VLLM_ROUTER,), (1,), 0.35, AGENT_SESSIONS),
-        "mixed_again": Part(AGENTS, (4,)),
+        "by_hand_low": Part(("learned_by_hand",), (1, 2, 3, 4), 0.25, AGENT_SESSIONS),
+        "by_hand_middle": Part(("learned_by_hand",), (1, 2, 3, 4), 0.3, AGENT_SESSIONS),
+        "mixed_again": Part(RIVALS, (4,)),
         "whole_agents": Part(RIVALS, (1, 2, 3, 4), 1.3, "agent_sessions_140"),
         "whole_affinity": Part(("session_affinity",), (1, 2, 3, 4), 1.3, "agent_sessions_140"),
         "all": Part(ALL, (3,), 0.9),
