@@ -201,9 +201,9 @@ def results(tmp_path):
 
 def test_rounds_are_read_back_as_they_were_measured(results):
     rounds = read_rounds(results)
-    first = rounds["any", "agent_sessions", 10.0, 1]["learned"]
+    first = rounds["any", "agent_sessions", 10.0, 60.0, 1]["learned"]
 
-    assert [key[3] for key in rounds] == [1, 2]
+    assert [key[4] for key in rounds] == [1, 2]
     assert (first.mean_s, first.requests, first.hits) == (pytest.approx(0.1), 3, 0.5)
     # The third turn, which nobody else has ended, does not count.
     assert first.completion_s == pytest.approx(2.0 + 1.1)

@@ -27,7 +27,7 @@ compare() {
     for _ in 1 2; do
         if python3 -u "$here/compare_on_gpu.py" --model "$model" --engine-path "$sites/engine" \
             --folder "$own" --publish "$own/results" --fleet "$fleet" --gpus "$card" \
-            --parts "$parts" --saturation 56.7 --duration "${DURATION:-60}" --alone 4096 \
+            --parts "$parts" --saturation "${SATURATION:-56.7}" --duration "${DURATION:-60}" --alone 4096 \
             --seconds $((until - $(date +%s))); then
             return
         fi

@@ -16,7 +16,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
@@ -30,9 +30,9 @@ from contenders import OTHER_ROUTERS
 
 LEARNED = "learned"
 FIGURES = ("mean", "P99", "end to end", "completion")
-Key: TypeAlias = tuple[str, str, float, int]
-"""Of a round: fleet, workload, requests/s, number."""
-Load: TypeAlias = tuple[str, str, float]
+Key: TypeAlias = tuple[str, str, float, float, int]
+"""Of a round: fleet, workload, requests/s, seconds of arrivals, number."""
+Load: TypeAlias = tuple[str, str, float, float]
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def read_rounds(folder: Path) -> dict[Key, Round]:
         for row in csv.DictReader(file):
             if int(row["repeat"]):
                 continue
-            key = (row["fleet"], row["workload"], float(row["rate_per_s"]), int(row["round"]))
-            by_cell[key, row["policy"]].append(row)
+            cell = Cell.of(row | {name: float(row[name]) for name in ("rate_per_s", "duration_s")})
+            by_cell[_key(replace(cell, round=int(cell.round))), cell.policy].append(row)
     found: dict[Key, Round] = {}
     for key, its in groupby(sorted(cells, key=_key), key=_key):
         rows = {cell.policy: (cell, by_cell[key, cell.policy]) for cell in its}
@@ -114,7 +114,7 @@ def read_rounds(folder: Path) -> dict[Key, Round]:
 
 
 def _key(cell: Cell) -> Key:
-    return cell.fleet, cell.workload, cell.rate_per_s, cell.round
+    return cell.fleet, cell.workload, cell.rate_per_s, cell.duration_s, cell.round
 
 
 def _round(rows: Mapping[str, tuple[Cell, Sequence[Mapping[str, str]]]]) -> Round:
@@ -186,7 +186,7 @@ def by_load(rounds: Mapping[Key, Round]) -> dict[Load, list[Round]]:
     """The rounds of each load, by number."""
     loads: dict[Load, list[Round]] = {}
     for key in sorted(rounds):
-        loads.setdefault(key[:3], []).append(rounds[key])
+        loads.setdefault(key[:4], []).append(rounds[key])
     return loads
 
 
@@ -194,7 +194,7 @@ def rounds_table(rounds: Mapping[Key, Round]) -> Iterator[str]:
     """Every contender at every load, a figure a round, in ms and seconds."""
     yield "| load | contender | mean | p90 | P99 | end to end, s | completion, s | hits |"
     yield "|---|---|---|---|---|---|---|---|"
-    for (fleet, workload, rate_per_s), its in by_load(rounds).items():
+    for (fleet, workload, rate_per_s, _), its in by_load(rounds).items():
         names = sorted({name for each in its for name in each}, key=lambda n: (n != LEARNED, n))
         for name in names:
             ran = [each.get(name) for each in its]
@@ -221,14 +221,16 @@ def ratios_table(rounds: Mapping[Key, Round], subject: str) -> Iterator[str]:
         "| over each round's best | rounds won |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
-    for (fleet, workload, rate_per_s), its in by_load(rounds).items():
+    for (fleet, workload, rate_per_s, _), its in by_load(rounds).items():
         held = [each for each in its if subject in each and len(rules(each)) > 0]
         if not held:
             continue
         best = best_rule(held)
         over = {f: [each[subject].of(f) / each[best].of(f) for each in held] for f in FIGURES}
         bests = [each[subject].mean_s / min(each[n].mean_s for n in rules(each)) for each in held]
-        won = sum(all(each[subject].mean_s <= f.mean_s for f in each.values()) for each in held)
+        won = sum(
+            all(each[subject].mean_s <= each[n].mean_s for n in others(each)) for each in held
+        )
         means = " ".join(f"{ratio:.2f}" for ratio in over["mean"])
         columns = " | ".join(f"{geometric_mean(over[figure]):.2f}" for figure in FIGURES)
         yield (
@@ -237,9 +239,14 @@ def ratios_table(rounds: Mapping[Key, Round], subject: str) -> Iterator[str]:
         )
 
 
+def others(its: Round) -> list[str]:
+    """All that ran in a round but what learns: rules and other routers."""
+    return [name for name in its if not name.startswith(LEARNED)]
+
+
 def rules(its: Round) -> list[str]:
     """The fixed rules that ran in a round."""
-    return [name for name in its if not name.startswith(LEARNED) and name not in OTHER_ROUTERS]
+    return [name for name in others(its) if name not in OTHER_ROUTERS]
 
 
 def best_rule(its: Sequence[Round]) -> str:
