@@ -33,8 +33,11 @@ def main() -> None:
 def gather(folders: list[Path], into: Path) -> None:
     """Write what *folders* hold, each cell once, to *into*."""
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
-    about = {
-        folder.parent.name: each["about"] for folder, each in zip(folders, summaries, strict=True)
+    about = summaries[0]["about"] | {
+        "runs": {
+            folder.parent.name: each["about"]
+            for folder, each in zip(folders, summaries, strict=True)
+        }
     }
     cells = [cell for each in summaries for cell in each["cells"]]
     (into / "summary.json").write_text(
