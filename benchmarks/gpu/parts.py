@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from cells import Cell, interleaved
+from contenders import VLLM_ROUTER
 
 MAIN = ("learned", "prefix_affinity_token_load", "round_robin")
 RIVALS = ("learned", "prefix_affinity_token_load", "lmetric")
 ALL = (*MAIN, "lmetric", "least_request", "prefix_cache")
+AGENT_SESSIONS = "agent_sessions"
+AGENTS = ("learned", "cache_aware", "prefix_affinity_token_load", "lmetric")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,19 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         # These differ from the mixed load, by whose saturation they are measured.
         "chats": Part(RIVALS, (1, 2), 0.97, "chats"),
         "trace": Part((*RIVALS, "prefix_cache"), (1, 2), 0.39, "conversation"),
+        # Agent sessions: two loads below tipping and one near it; another router once at each.
+        "agents_low": Part(AGENTS, (1, 2, 3, 4), 0.25, AGENT_SESSIONS),
+        "agents_middle": Part(AGENTS, (1, 2, 3, 4), 0.3, AGENT_SESSIONS),
+        "agents_near_once": Part(AGENTS, (1,), 0.35, AGENT_SESSIONS),
+        "agents_near": Part(AGENTS, (1, 2, 3, 4), 0.35, AGENT_SESSIONS),
+        "router_low": Part((VLLM_ROUTER,), (1,), 0.25, AGENT_SESSIONS),
+        "router_middle": Part((VLLM_ROUTER,), (1,), 0.3, AGENT_SESSIONS),
+        "router_near": Part((VLLM_ROUTER,), (1,), 0.35, AGENT_SESSIONS),
+        "by_hand_low": Part(("learned_by_hand",), (1, 2, 3, 4), 0.25, AGENT_SESSIONS),
+        "by_hand_middle": Part(("learned_by_hand",), (1, 2, 3, 4), 0.3, AGENT_SESSIONS),
+        "mixed_again": Part(RIVALS, (4,)),
+        "whole_agents": Part(RIVALS, (1, 2, 3, 4), 1.3, "agent_sessions_140"),
+        "whole_affinity": Part(("session_affinity",), (1, 2, 3, 4), 1.3, "agent_sessions_140"),
         "all": Part(ALL, (3,), 0.9),
     }
 )

@@ -9,11 +9,17 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, Protocol, Self
 
-from trace_text import LETTERS_PER_TOKEN, TRACE_FILES, replayed
+from session_text import LETTERS_PER_TOKEN, Spoken, Until
+from trace_text import TRACE_FILES, replayed
 
 from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, MIXES, Arrival, ChatMix, Chats
+from lodestar_extproc.evaluation.load import no_turns
+from lodestar_extproc.evaluation.workloads.agent_sessions import AgentSessions
+from lodestar_extproc.evaluation.workloads.catalog import GENERATED, WorkloadSource
+from lodestar_extproc.simulator.arrival import Workload
 
 TRACES = Path("traces")
 CPU_BLOCK_TOKENS = 32
@@ -21,6 +27,38 @@ CPU_BLOCK_TOKENS = 32
 CPU_SHARE = 1 / 8
 """Of a prompt's length on CPU: a core is a thousand times slower than a GPU."""
 FIRST_SEED = 100
+SESSIONS: Mapping[str, WorkloadSource] = MappingProxyType(
+    # As many more as the caches of whole cards hold more, and some.
+    {**GENERATED, "agent_sessions_140": AgentSessions(live_sessions=140.0)}
+)
+"""Workloads in which turns wait for answers."""
+WARM_UP_S = 10.0
+SESSIONS_WARM_UP_S = 15.0
+"""Left out of the figures: every cache and every model begins empty, and sessions are long."""
+SPARE_REQUESTS = 1.5
+"""Times as many as are to come, as who answers quickly is asked more."""
+
+
+class Load(Protocol):
+    """What is sent: arrivals by time, and what follows their answers."""
+
+    def __iter__(self) -> Iterator[Arrival]: ...
+
+    def next_turns(self, arrival: Arrival, ended_at_s: float) -> Sequence[Arrival]:
+        """What is asked because *arrival* has ended."""
+        ...
+
+
+class Listed:
+    """Arrivals that wait for nothing."""
+
+    next_turns = staticmethod(no_turns)
+
+    def __init__(self, arrivals: Sequence[Arrival]) -> None:
+        self._arrivals = arrivals
+
+    def __iter__(self) -> Iterator[Arrival]:
+        return iter(self._arrivals)
 
 
 @dataclass(frozen=True)
@@ -51,6 +89,28 @@ class Cell:
             f"{self.fleet}-{self.workload}-{self.rate_per_s:.2f}-{self.policy}-r{self.round}"
             f"-{self.duration_s:.0f}s" + (f"-again{self.repeat}" if self.repeat else "")
         )
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether turns wait for answers."""
+        return self.workload in SESSIONS
+
+    @property
+    def warm_up_s(self) -> float:
+        """What is left out of the figures called `warm`."""
+        return SESSIONS_WARM_UP_S if self.has_sessions else WARM_UP_S
+
+    def load(self, *, on_cpu: bool, traces: Path = TRACES) -> Load:
+        """The same for every policy and repeat of a round; see `arrivals`."""
+        if self.has_sessions:
+            return Spoken(self.sessions())
+        return Listed(self.arrivals(on_cpu=on_cpu, traces=traces))
+
+    def sessions(self) -> Workload:
+        """Those of a workload in which turns wait for answers, without text."""
+        n = round(SPARE_REQUESTS * self.rate_per_s * self.duration_s)
+        source = SESSIONS[self.workload]
+        return Until(source.generate(self.rate_per_s, FIRST_SEED + self.round, n), self.duration_s)
 
     def arrivals(self, *, on_cpu: bool, traces: Path = TRACES) -> list[Arrival]:
         """The same for every policy and repeat of a round.

@@ -1,4 +1,7 @@
-"""The shipped gateway in front of given engines: Envoy and `serve`, both fresh and cold."""
+"""The shipped gateway in front of given engines: Envoy and `serve`, both fresh and cold.
+
+Or another router in their place.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ class Gateway:
     """What to talk to.
 
     Attributes:
-        url: of Envoy's listener.
-        admin_url: of Lodestar's admin server.
+        url: of Envoy's listener, or of another router's.
+        admin_url: of Lodestar's admin server; empty for another router.
     """
 
     url: str
@@ -68,6 +71,25 @@ async def running_gateway(
         yield Gateway(f"http://127.0.0.1:{listener}", admin_url, processes)
 
 
+@asynccontextmanager
+async def running_vllm_router(
+    engines: Sequence[EnginePlan], folder: Path
+) -> AsyncIterator[Gateway]:
+    """vLLM's own router, by its cache_aware as it comes, in front of *engines*."""
+    port, prometheus = free_ports(2)
+    command = (
+        *(sys.executable, "-m", "vllm_router.launch_router", "--policy", "cache_aware"),
+        *("--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(prometheus)),
+        *("--log-level", "warning", "--worker-urls", *(engine.url for engine in engines)),
+    )
+    with Processes(folder) as processes:
+        processes.start("vllm_router", command)
+        url = f"http://127.0.0.1:{port}"
+        async with aiohttp.ClientSession() as session:
+            await processes.ready(session, f"{url}/health")
+        yield Gateway(url, "", processes)
+
+
 def gateway_config(
     engines: Sequence[EnginePlan],
     settings: Mapping[str, Any],
@@ -81,6 +103,8 @@ def gateway_config(
     resources = config["static_resources"]
     resources["listeners"][0]["address"] = _socket(listener)
     manager = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    # Lodestar's account of a decision then names the request that we sent.
+    manager["preserve_external_request_id"] = True
     manager["route_config"]["response_headers_to_add"] = [
         {"header": {"key": SERVED_BY, "value": "%UPSTREAM_REMOTE_ADDRESS%"}}
     ]

@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
@@ -21,26 +21,30 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-from cells import Cell
+from cells import Cell, Load
+from contenders import VLLM_ROUTER, settings_of
 from engines import MODEL, Engine, EnginePlan, reset_caches
-from gateway import Gateway, running_gateway
+from gateway import Gateway, running_gateway, running_vllm_router
 
 from lodestar_extproc.demo.watch import model_share
-from lodestar_extproc.evaluation.chats import Arrival
-from lodestar_extproc.evaluation.load import LoadClient, LoadRecord
+from lodestar_extproc.evaluation.load import LoadClient, LoadRecord, request_id
 from lodestar_extproc.evaluation.summary import summarise
 from lodestar_extproc.fleet.engine_metrics import parse
 
-WARM_UP_S = 10.0
-"""Left out of the figures called `warm`: every cache and every model begins empty."""
 POLL_S = 2.0
 REQUEST_FIELDS = (
     *("at_s", "kind", "ttft_s", "e2e_s", "output_chunks"),
     # The name of the engine that served it.
     *("engine", "failure"),
+    # Whose turn it was; the tokens are as the engine counts them.
+    *("session", "turn", "prompt_tokens", "cached_tokens"),
+    # What the router took for cached where it was sent, and why that was chosen.
+    *("matched_tokens", "reason"),
 )
 DECISION_FIELDS = (
-    *("age_s", "policy", "reason", "chosen", "served", "prompt_tokens", "matched_tokens"),
+    # The request's id names session and turn.
+    *("request_id", "age_s"),
+    *("policy", "reason", "chosen", "served", "prompt_tokens", "matched_tokens"),
     *("predicted_ttft_s", "ttft_s", "outcome"),
 )
 
@@ -63,38 +67,49 @@ class Workbench:
         path = self._cells / f"{cell.name}.json"
         return dict(json.loads(path.read_text())) if path.exists() else None
 
-    async def run(self, cell: Cell, arrivals: Sequence[Arrival]) -> dict[str, Any]:
+    async def run(self, cell: Cell, load: Load) -> dict[str, Any]:
         """Run *cell* from cold, unless it has run."""
         known = self.done(cell)
         if known is not None:
             return known
         await reset_caches(self._engines)
         plans = [engine.plan for engine in self._engines]
-        settings = self._settings | {"policy": cell.policy}
         before = await _counters(self._engines)
-        async with running_gateway(plans, settings, self._gateway) as gateway:
+        async with self._gateway_of(cell, plans) as gateway:
             decisions = _Decisions(gateway)
             polling = asyncio.create_task(decisions.run())
             client = LoadClient(gateway.url, model=MODEL)
             started_s = time.time()
-            records = await client.run(arrivals)
+            records = await client.run(load, load.next_turns)
             took_s = time.time() - started_s
             polling.cancel()
             await decisions.poll()
-            page = await _page(f"{gateway.admin_url}/metrics")
+            by_model = await decisions.model_share()
         after = await _counters(self._engines)
         result = _result(cell, records, plans, before, after)
-        result |= {"took_s": took_s, "model_share": model_share(page.decode())}
+        result |= {"took_s": took_s, "model_share": by_model}
         self._keep(cell, result, records, decisions)
         return result
 
-    def _requests(self, records: Sequence[LoadRecord]) -> list[list[Any]]:
-        """A row of REQUEST_FIELDS each."""
+    def _gateway_of(
+        self, cell: Cell, plans: Sequence[EnginePlan]
+    ) -> AbstractAsyncContextManager[Gateway]:
+        if cell.policy == VLLM_ROUTER:
+            return running_vllm_router(plans, self._gateway)
+        settings = self._settings | settings_of(cell.policy)
+        return running_gateway(plans, settings, self._gateway)
+
+    def _requests(
+        self, records: Sequence[LoadRecord], decisions: Sequence[Mapping[str, Any]]
+    ) -> list[list[Any]]:
+        """A row of REQUEST_FIELDS each; what is not known of a request is left empty."""
         names = {engine.plan.address: engine.plan.name for engine in self._engines}
+        decided = {each["request_id"]: each for each in decisions}
         rows = []
         for record in records:
-            row = asdict(record) | {"engine": names.get(record.served_by, "")}
-            rows.append([_short(row[name]) for name in REQUEST_FIELDS])
+            its = decided.get(request_id(record.session, record.turn), {})
+            row = {**its, **asdict(record), "engine": names.get(record.served_by, "")}
+            rows.append([_short(row.get(name, "")) for name in REQUEST_FIELDS])
         return rows
 
     def _keep(
@@ -104,9 +119,10 @@ class Workbench:
         records: Sequence[LoadRecord],
         decisions: _Decisions,
     ) -> None:
-        requests = self._requests(records)
+        seen = decisions.seen()
+        requests = self._requests(records, seen)
         _write_csv(self._cells / f"{cell.name}.requests.csv", REQUEST_FIELDS, requests)
-        rows = [[_short(each[name]) for name in DECISION_FIELDS] for each in decisions.seen()]
+        rows = [[_short(each[name]) for name in DECISION_FIELDS] for each in seen]
         _write_csv(self._cells / f"{cell.name}.decisions.csv", DECISION_FIELDS, rows)
         # Last: a cell that has this has everything.
         (self._cells / f"{cell.name}.json").write_text(json.dumps(result, indent=1))
@@ -137,7 +153,10 @@ class Workbench:
 
 
 class _Decisions:
-    """Lodestar's own account of its decisions, asked for while it still has them."""
+    """Lodestar's own account of its decisions, asked for while it still has them.
+
+    Of another router's there is none.
+    """
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -150,12 +169,20 @@ class _Decisions:
                 await self.poll()
 
     async def poll(self) -> None:
+        if not self._gateway.admin_url:
+            return
         for each in (await self._gateway.admin("/decisions?limit=256"))["decisions"]:
             # The age when first seen places it in time; the rest may have come since.
             first = self._by_id.get(each["decision_id"])
             seen_at_s = time.monotonic() - each["age_s"]
             each["age_s"] = first["age_s"] if first else seen_at_s
             self._by_id[each["decision_id"]] = each
+
+    async def model_share(self) -> float | None:
+        """See `watch.model_share`."""
+        if not self._gateway.admin_url:
+            return None
+        return model_share((await _page(f"{self._gateway.admin_url}/metrics")).decode())
 
     def seen(self) -> list[dict[str, Any]]:
         """In order; `age_s` counts from the first."""
@@ -192,10 +219,12 @@ def _result(
 ) -> dict[str, Any]:
     grown = [{k: b[k] - a[k] for k in a} for a, b in zip(before, after, strict=True)]
     asked = sum(each["prefix_query_tokens"] for each in grown)
+    warm = [record for record in records if record.at_s >= cell.warm_up_s]
     failures = [record.failure[:200] for record in records if record.failure]
     return asdict(cell) | {
         "whole": asdict(summarise(records)),
-        "warm": asdict(summarise([r for r in records if r.at_s >= WARM_UP_S])),
+        "warm": asdict(summarise(warm)),
+        "warm_cached_ratio": cached_ratio(warm),
         "throughput_per_s": throughput_per_s(records),
         "hit_ratio": sum(each["prefix_hit_tokens"] for each in grown) / max(asked, 1.0),
         "cpu_s": sum(each["cpu_s"] for each in grown),
@@ -208,6 +237,16 @@ def _result(
         },
         "failures": {reason: len(list(same)) for reason, same in groupby(sorted(failures))},
     }
+
+
+def cached_ratio(records: Sequence[LoadRecord]) -> float | None:
+    """Share of the prompts' tokens that answers say were cached; None where none says so.
+
+    The engines' counters count a waiting request again at each step, answers count it once.
+    """
+    told = [r for r in records if r.prompt_tokens is not None and r.cached_tokens is not None]
+    asked = sum(r.prompt_tokens or 0 for r in told)
+    return sum(r.cached_tokens or 0 for r in told) / asked if asked else None
 
 
 def throughput_per_s(records: Sequence[LoadRecord]) -> float:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from session_text import LETTERS_PER_TOKEN
+
 from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, Arrival, ChatKind, text
 from lodestar_extproc.evaluation.workloads.mooncake import (
     MAX_PROMPT_TOKENS,
@@ -22,8 +24,6 @@ from lodestar_extproc.evaluation.workloads.mooncake import (
     read_mooncake,
 )
 
-LETTERS_PER_TOKEN = 1.82
-"""Of generated words in the made model's tokenizer; measured."""
 TRACE_FILES: Mapping[str, str] = MappingProxyType(
     {"conversation": "mooncake/conversation_trace.jsonl"}
 )

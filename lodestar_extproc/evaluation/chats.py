@@ -24,16 +24,24 @@ class ChatKind(StrEnum):
     CHAT = "chat"
     DOCUMENT = "document"
     QUESTION = "question"
+    AGENT = "agent"
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request to send at *at_s* after the start, whatever became of those before it."""
+    """One request to send at *at_s* after the start, whatever became of those before it.
+
+    Attributes:
+        session: whose turn it is, where a turn waits for the answer before it; -1 for none.
+        turn: which of the session's, from 0.
+    """
 
     at_s: float
     kind: ChatKind
     messages: tuple[tuple[str, str], ...]
     output_tokens: int
+    session: int = -1
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

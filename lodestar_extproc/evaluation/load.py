@@ -1,14 +1,16 @@
-"""Open-loop load: sends each arrival at its time, whatever became of those before, and times it.
+"""Load: sends each arrival at its time, whatever became of those before, and times it.
 
-It knows any OpenAI-compatible endpoint and nothing of routing.
+What follows an answer, as the next turn of a session does, is sent when that has come. It knows any
+OpenAI-compatible endpoint and nothing of routing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import aiohttp
 import orjson
@@ -17,6 +19,15 @@ from lodestar_extproc.evaluation.chats import Arrival, ChatKind
 
 SERVED_BY = "x-served-by"
 """Response header in which a simulated engine names itself."""
+
+REQUEST_ID = "x-request-id"
+NextTurns: TypeAlias = Callable[[Arrival, float], Sequence[Arrival]]
+"""What is asked because an arrival has ended, at a time from the start of the load."""
+
+
+def no_turns(_arrival: Arrival, _ended_at_s: float) -> tuple[Arrival, ...]:
+    """Nothing waits for an answer."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +38,7 @@ class LoadRecord:
         at_s: when it was sent, from the start of the load.
         ttft_s, e2e_s: None where they never came.
         failure: empty for an answer that came whole.
+        prompt_tokens, cached_tokens: as the engine counts them; None where it does not say.
     """
 
     at_s: float
@@ -37,6 +49,10 @@ class LoadRecord:
     output_chunks: int
     served_by: str
     failure: str
+    session: int = -1
+    turn: int = 0
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
 
     @property
     def tpot_s(self) -> float | None:
@@ -73,7 +89,9 @@ class LoadClient:
         self.n_sent = 0
         self.records: list[LoadRecord] = []
 
-    async def run(self, arrivals: Iterable[Arrival]) -> list[LoadRecord]:
+    async def run(
+        self, arrivals: Iterable[Arrival], next_turns: NextTurns = no_turns
+    ) -> list[LoadRecord]:
         """Send all of *arrivals* and wait for their answers; records in order of ending."""
         started_at_s = self._clock()
         # Engines close idle connections after 5 s; one that is about to close is not taken.
@@ -82,10 +100,17 @@ class LoadClient:
             aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session,
             asyncio.TaskGroup() as tasks,
         ):
-            for arrival in arrivals:
+
+            async def ask(arrival: Arrival) -> None:
                 await asyncio.sleep(arrival.at_s - (self._clock() - started_at_s))
                 self.n_sent += 1
-                tasks.create_task(self._send(session, arrival))
+                await self._send(session, arrival)
+                for following in next_turns(arrival, self._clock() - started_at_s):
+                    tasks.create_task(ask(following))
+
+            for arrival in arrivals:
+                await asyncio.sleep(arrival.at_s - (self._clock() - started_at_s))
+                tasks.create_task(ask(arrival))
         return self.records
 
     async def _send(self, session: aiohttp.ClientSession, arrival: Arrival) -> None:
@@ -106,6 +131,10 @@ class LoadClient:
                 answer.chunks,
                 answer.served_by,
                 failure,
+                arrival.session,
+                arrival.turn,
+                answer.prompt_tokens,
+                answer.cached_tokens,
             )
         )
 
@@ -114,6 +143,8 @@ class LoadClient:
         sent_at_s = self._clock()
         body = request_body(arrival, self._model)
         headers = {"content-type": "application/json"}
+        if arrival.session >= 0:
+            headers[REQUEST_ID] = request_id(arrival.session, arrival.turn)
         try:
             async with session.post(self._url, data=body, headers=headers) as response:
                 answer.status = response.status
@@ -135,6 +166,8 @@ class _Answer:
     chunks: int = 0
     ended: bool = False
     error: str = ""
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
 
     def take(self, event: bytes, after_s: float) -> None:
         """Read one event.
@@ -148,12 +181,21 @@ class _Answer:
         chunk = orjson.loads(event)
         if not isinstance(chunk, dict):
             raise ValueError("an event that is no object")  # noqa: TRY004  (the server's mistake)
+        if isinstance(chunk.get("usage"), dict):
+            self._count(chunk["usage"])
         if "error" in chunk:
             self.error = f"error event: {chunk['error']}"
         elif any(choice.get("delta", {}).get("content") for choice in chunk.get("choices", ())):
             self.chunks += 1
             if self.ttft_s is None:
                 self.ttft_s = after_s
+
+    def _count(self, usage: dict[str, Any]) -> None:
+        """Read the tokens; vLLM names no details where nothing was cached."""
+        self.prompt_tokens = usage.get("prompt_tokens")
+        if "prompt_tokens_details" in usage:
+            details = usage["prompt_tokens_details"] or {}
+            self.cached_tokens = details.get("cached_tokens") or 0
 
     def failure(self) -> str:
         if self.status != 200:
@@ -178,6 +220,15 @@ async def first_model(url: str) -> str:
             return str(orjson.loads(await response.read())["data"][0]["id"])
         except (ValueError, LookupError, TypeError):
             raise ValueError(f"{url}/v1/models names no model") from None
+
+
+def request_id(session: int, turn: int) -> str:
+    """The id that a session's request goes out with.
+
+    >>> request_id(3, 12)
+    '3.12'
+    """
+    return f"{session}.{turn}"
 
 
 def request_body(arrival: Arrival, model: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -156,3 +157,47 @@ async def test_a_summary_counts_failures_and_times_the_rest():
     assert summary.ttft_mean_s == pytest.approx(sum(r.ttft_s for r in served) / 4)
     assert summary.ttft_p50_s <= summary.ttft_p90_s <= summary.ttft_p99_s
     assert math.isnan(summarise(failed).ttft_mean_s)
+
+
+USAGE = (
+    b'data: {"choices": [], "usage": {"prompt_tokens": 40,'
+    b' "prompt_tokens_details": {"cached_tokens": 32}}}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        (USAGE, (40, 32)),
+        (USAGE.replace(b'{"cached_tokens": 32}', b"null"), (40, 0)),
+        (b'data: {"choices": [], "usage": {"prompt_tokens": 40}}\n\n', (40, None)),
+        (b"", (None, None)),
+    ],
+)
+async def test_prompt_and_cached_tokens_are_the_engines_own_count(usage, counted):
+    (record,) = await load(streaming(TOKEN, usage, DONE))
+    assert (record.prompt_tokens, record.cached_tokens) == counted
+
+
+async def test_a_turn_is_sent_when_the_answer_before_it_has_come_and_the_pause_is_over():
+    asked: list[str] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers["x-request-id"])
+        return await streaming(TOKEN, 0.1, DONE)(request)
+
+    def next_turns(arrival: Arrival, ended_at_s: float):
+        if arrival.turn == 2:
+            return ()
+        turns = [replace(arrival, at_s=ended_at_s + 0.1, turn=arrival.turn + 1)]
+        # The first turn calls two others, which take no turn of their own.
+        return turns if arrival.turn else [*turns, replace(turns[0], session=8, turn=2)]
+
+    first = replace(arrivals(1)[0], session=7)
+    async with serving(handler) as url:
+        records = await LoadClient(url, model="m").run([first], next_turns)
+
+    assert sorted(asked) == ["7.0", "7.1", "7.2", "8.2"]
+    by_turn = {(r.session, r.turn): r for r in records}
+    assert by_turn[7, 1].at_s >= by_turn[7, 0].e2e_s + 0.1
+    assert by_turn[7, 2].at_s >= by_turn[7, 1].at_s + by_turn[7, 1].e2e_s + 0.1

@@ -1,0 +1,102 @@
+"""Fleets of vLLM instances that share GPUs, each with its part of a card's multiprocessors."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from engines import EnginePlan, server_command
+
+from lodestar_extproc.demo.processes import free_ports
+
+
+@dataclass(frozen=True)
+class GpuFleet:
+    """Instances on each GPU.
+
+    Attributes:
+        shares: MPS shares in percent, one an instance.
+        kv_blocks: of 16 tokens, in each instance's cache.
+    """
+
+    shares: tuple[int, ...]
+    kv_blocks: int
+
+
+# Small enough that not every prompt fits everywhere.
+SMALL_KV_BLOCKS = 3000
+# As many as fit a card beside four of the small ones.
+WHOLE_KV_BLOCKS = 9000
+FLEETS: Mapping[str, GpuFleet] = MappingProxyType(
+    {
+        "unequal": GpuFleet((40, 25, 15, 10), SMALL_KV_BLOCKS),
+        "equal": GpuFleet((25, 25, 25, 25), SMALL_KV_BLOCKS),
+        "whole": GpuFleet((100,), WHOLE_KV_BLOCKS),
+    }
+)
+TOKEN_BUDGET = 2048
+MPS_VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
+
+
+def gpu_plans(fleet: GpuFleet, asked: argparse.Namespace) -> list[EnginePlan]:
+    """Those of *fleet*, by the options of `compare_on_gpu.py`."""
+    mps = start_mps(asked.folder)
+    shares = [(gpu, share) for gpu in asked.gpus for share in fleet.shares]
+    plans = []
+    for i, ((gpu, share), port) in enumerate(zip(shares, free_ports(len(shares)), strict=True)):
+        command = server_command(
+            sys.executable,
+            asked.model,
+            port,
+            *("--max-model-len", "16384"),
+            *("--max-num-batched-tokens", str(TOKEN_BUDGET)),
+            # At once, their memory profiling would see each other.
+            *("--num-gpu-blocks-override", str(fleet.kv_blocks)),
+            *("--gpu-memory-utilization", "0.2"),
+        )
+        environment = mps | {
+            "PYTHONPATH": asked.engine_path,
+            "CUDA_VISIBLE_DEVICES": gpu,
+            "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(share),
+            # Engines that start side by side would take each other's.
+            "VLLM_PORT": str(inner_port(asked.fleet, gpu, i)),
+            # Its kernels are not installed here.
+            "VLLM_USE_FLASHINFER_SAMPLER": "0",
+            "VLLM_CACHE_ROOT": str(asked.folder / "cache" / str(i)),
+        }
+        kind = f"mps{share}"
+        plans.append(EnginePlan(f"{asked.fleet}{i}-{kind}", kind, port, command, environment))
+    return plans
+
+
+def inner_port(fleet: str, gpu: str, instance: int) -> int:
+    """The first of those that an instance's own processes use: no other's, and no client's."""
+    return 20_000 + 2_000 * int(gpu) + 500 * list(FLEETS).index(fleet) + 20 * instance
+
+
+def start_mps(folder: Path) -> dict[str, str]:
+    """Start NVIDIA's multi-process service, if it does not run; where programs find it.
+
+    Where CUDA_MPS_PIPE_DIRECTORY is set, one runs: several comparisons share it, one a GPU.
+    """
+    known = {name: os.environ[name] for name in MPS_VARIABLES if name in os.environ}
+    if "CUDA_MPS_PIPE_DIRECTORY" in known:
+        return known
+    pipes, logs = folder / "mps", folder / "mps-logs"
+    where = {"CUDA_MPS_PIPE_DIRECTORY": str(pipes), "CUDA_MPS_LOG_DIRECTORY": str(logs)}
+    if not pipes.exists():
+        pipes.mkdir()
+        logs.mkdir()
+        subprocess.run(
+            ["nvidia-cuda-mps-control", "-d"],
+            env=os.environ | where,
+            check=True,
+            start_new_session=True,
+        )
+    return where
