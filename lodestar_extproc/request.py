@@ -25,6 +25,13 @@ class RequestKind(StrEnum):
     RESPONSES = "responses"
     EMBEDDINGS = "embeddings"
     MESSAGES = "messages"
+    GENERATE = "generate"
+    GENERATE_STREAM = "generate_stream"
+    INVOCATIONS = "invocations"
+    RERANK = "rerank"
+    SCORE = "score"
+    CLASSIFY = "classify"
+    POOLING = "pooling"
     UNKNOWN = "unknown"
 
 
@@ -35,7 +42,8 @@ class InferenceRequest(NamedTuple):
         model: what the engine is asked for; empty where the body names none.
         block_hashes: hash k identifies the first k+1 full blocks of the prompt (see `hash_blocks`);
             never changed, for caches keep slices of it.
-        prompt_tokens: exact for token lists, else bytes divided by the learned bytes per token.
+        prompt_tokens: exact for token lists, media by their own count, and else bytes divided by the
+            learned bytes per token.
         max_output_tokens: the client's limit; None where it set none.
         streaming: whether the answer comes as server-sent events, so that a first token is seen.
         ttft_slo_s: the client's bound on TTFT, seconds; None where it set none.
@@ -43,6 +51,9 @@ class InferenceRequest(NamedTuple):
         priority: of its objective; below 0 it may be refused rather than served too late.
         session: hash of the client's name for its session; None where it has none.
         named_model: what the body named, where the engine is asked for another model.
+        text_bytes: of the prompt, what is text; None for all of it.
+        n_media: images, sounds and files in it.
+        n_token_ids: tokens that the client sent as such.
     """
 
     model: str
@@ -57,6 +68,14 @@ class InferenceRequest(NamedTuple):
     priority: int = 0
     session: int | None = None
     named_model: str | None = None
+    text_bytes: int | None = None
+    n_media: int = 0
+    n_token_ids: int = 0
+
+    @property
+    def is_text(self) -> bool:
+        """Whether all of the prompt is text that was read: what tokens can be learned from."""
+        return self.n_media == self.n_token_ids == 0 and self.kind is not RequestKind.UNKNOWN
 
     @property
     def is_sheddable(self) -> bool:

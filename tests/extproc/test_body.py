@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar_extproc.extproc.body import InvalidRequest, kind_of, parse, unparsed
-from lodestar_extproc.extproc.prompt import MAX_ITEMS, MEDIA_TOKENS
+from lodestar_extproc.extproc.body import MEDIA_TOKENS, InvalidRequest, OverBudget, parse, unparsed
+from lodestar_extproc.extproc.paths import kind_of
+from lodestar_extproc.extproc.prompt import MAX_SEQUENCES
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
 from lodestar_extproc.request import BLOCK_BYTES, RequestKind
 
@@ -306,8 +307,8 @@ def test_a_rewritten_model_is_hashed_as_what_the_engine_is_asked_for():
         (b'{"model": ["m"]}', "name a model"),
         (b'{"model": "m", "tools": ' + b"[" * 900 + b"]" * 900 + b"}", "nested too deeply"),
         (
-            b'{"model": "m", "messages": [' + b"{}," * MAX_ITEMS + b"{}]}",
-            f"at most {MAX_ITEMS}",
+            b'{"model": "m", "messages": [' + b"{}," * MAX_SEQUENCES + b"{}]}",
+            f"at most {MAX_SEQUENCES}",
         ),
     ],
 )
@@ -381,7 +382,7 @@ def test_token_ids_are_little_endian():
 
 def test_a_hostile_body_is_answered_in_time():
     """16 MB of the most items that are read, and a prompt beyond any context window."""
-    many = orjson.dumps({"model": "m", "messages": [user("")] * MAX_ITEMS})
+    many = orjson.dumps({"model": "m", "messages": [user("")] * MAX_SEQUENCES})
     long = orjson.dumps({"model": "m", "prompt": "x" * 16_000_000})
     started = time.process_time()
     parse(many, CHAT, lambda _: 4.0)
