@@ -42,8 +42,8 @@ class InferenceRequest(NamedTuple):
         model: what the engine is asked for; empty where the body names none.
         block_hashes: hash k identifies the first k+1 full blocks of the prompt (see `hash_blocks`);
             never changed, for caches keep slices of it.
-        prompt_tokens: exact for token lists, media by their own count, and else bytes divided by the
-            learned bytes per token.
+        prompt_tokens: exact for token lists, media by their own count, and else bytes divided by
+            the learned bytes per token.
         max_output_tokens: the client's limit; None where it set none.
         streaming: whether the answer comes as server-sent events, so that a first token is seen.
         ttft_slo_s: the client's bound on TTFT, seconds; None where it set none.
@@ -53,7 +53,8 @@ class InferenceRequest(NamedTuple):
         named_model: what the body named, where the engine is asked for another model.
         text_bytes: of the prompt, what is text; None for all of it.
         n_media: images, sounds and files in it.
-        n_token_ids: tokens that the client sent as such.
+        is_plain: whether the rest is text that every template renders, so that an engine's count of
+            its tokens says what a token stands for.
     """
 
     model: str
@@ -70,12 +71,7 @@ class InferenceRequest(NamedTuple):
     named_model: str | None = None
     text_bytes: int | None = None
     n_media: int = 0
-    n_token_ids: int = 0
-
-    @property
-    def is_text(self) -> bool:
-        """Whether all of the prompt is text that was read: what tokens can be learned from."""
-        return self.n_media == self.n_token_ids == 0 and self.kind is not RequestKind.UNKNOWN
+    is_plain: bool = True
 
     @property
     def is_sheddable(self) -> bool:
@@ -122,7 +118,7 @@ class Subset:
         return not self.named.isdisjoint((address, host, host.strip("[]")))
 
 
-def hash_blocks(prompt: bytes, seed: int = 0) -> tuple[int, ...]:
+def hash_blocks(prompt: bytes | bytearray, seed: int = 0) -> tuple[int, ...]:
     """Chained XXH3-64 hashes of the full blocks of *prompt*, first block first.
 
     Each hash is seeded with its predecessor's, so equal hashes mean equal prefixes; the incomplete

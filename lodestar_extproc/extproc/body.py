@@ -18,13 +18,19 @@ from lodestar_extproc.extproc.json_text import InvalidRequest, as_utf8, load, lo
 from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
 from lodestar_extproc.extproc.prompt import PromptReader
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
+from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind, hash_blocks
 
-__all__ = ["InvalidRequest", "OverBudget", "ParsedBody", "parse", "reading", "request_of", "unparsed"]
+__all__ = [
+    "InvalidRequest",
+    "OverBudget",
+    "ParsedBody",
+    "parse",
+    "reading",
+    "request_of",
+    "unparsed",
+]
 
-MEDIA_TOKENS = 576.0
-"""What an image, sound or file stands for until it is learned: LLaVA-1.5's 24 x 24 patches
-(arXiv:2310.03744)."""
 HASHED_BYTES = 64 * 2**10
 """Hashed in one go: a quarter of a millisecond."""
 
@@ -56,6 +62,7 @@ class ParsedBody:
         seed: hash of what a cache depends on beside model and prompt.
         text_bytes: of all sequences, those that were not read included.
         prompt_bytes: those that block hashes stand for, and those not hashed.
+        is_plain: as of the request.
         session: hash of the first field that names one.
     """
 
@@ -66,6 +73,7 @@ class ParsedBody:
     prompt_bytes: int
     n_token_ids: int
     n_media: int
+    is_plain: bool
     streaming: bool
     max_output_tokens: int | None
     session: int | None
@@ -107,6 +115,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         prompt_bytes=text_bytes + sum(each.other_bytes for each in reader.sequences),
         n_token_ids=sum(each.n_tokens for each in reader.sequences),
         n_media=sum(each.n_media for each in reader.sequences),
+        is_plain=reader.is_plain,
         streaming=kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream")),
         max_output_tokens=_output_limit(fields),
         session=_session(fields, own),
@@ -119,12 +128,12 @@ def request_of(
     bytes_per_token: Callable[[str], float],
     hints: SchedulingHints = NO_HINTS,
     target_of: Callable[[str], str] = str,
-    media_tokens: Callable[[str], float] = lambda _: MEDIA_TOKENS,
+    tokens_per_medium: Callable[[str], float] = lambda _: DEFAULT_TOKENS,
 ) -> InferenceRequest:
     """The request that *parsed* is, for the model that the engine will be asked for.
 
     Args:
-        bytes_per_token, media_tokens: learned, by model; above 0.
+        bytes_per_token, tokens_per_medium: learned, by model; above 0.
         hints: what its headers ask for.
         target_of: the model to ask the engine for in place of the one named.
     """
@@ -133,7 +142,7 @@ def request_of(
     seed = xxhash.xxh3_64_intdigest(model.encode("utf-8", "surrogatepass"), parsed.seed)
     tokens = parsed.text_bytes / bytes_per_token(model) + parsed.n_token_ids
     if parsed.n_media:
-        tokens += parsed.n_media * media_tokens(model)
+        tokens += parsed.n_media * tokens_per_medium(model)
     return InferenceRequest(
         model=model,
         kind=kind,
@@ -149,7 +158,7 @@ def request_of(
         named_model=None if model == parsed.model else parsed.model,
         text_bytes=parsed.text_bytes,
         n_media=parsed.n_media,
-        n_token_ids=parsed.n_token_ids,
+        is_plain=parsed.is_plain,
     )
 
 
@@ -190,6 +199,7 @@ def unparsed(
         tpot_slo_s=hints.tpot_slo_s,
         priority=hints.priority,
         session=_hinted_session(hints),
+        is_plain=False,
     )
 
 
@@ -220,7 +230,8 @@ def _model(fields: Mapping[str, Any], source: Source) -> str:
     named = fields.get("model")
     if named is not None and not isinstance(named, str):
         raise InvalidRequest('the model must be a text: "model": "..."')
-    return source.text(named or "")
+    # What is no Unicode has no place in logs and labels.
+    return source.text(named or "").encode("utf-8", "replace").decode()
 
 
 def _seed(fields: Mapping[str, Any], source: Source) -> int:

@@ -24,8 +24,8 @@ MAX_OBJECT_BYTES = 12 * 2**20
 MAX_ITEMS = 100_000
 """Values that are looked at one by one; ten times those of an agent's chat of 1,000 messages."""
 MAX_STEP_ITEMS = 5000
-"""Of those, in one tool, one message or one part of unknown shape: 5 ms. A judgement: the tools of a
-large agent have 200."""
+"""Of those, in one tool, one message or one part of unknown shape: 5 ms. A judgement: a tool of a
+large agent has 200."""
 MAX_NESTING = 100
 """Levels of a value of unknown shape. A judgement: schemas of tools have 10 to 20."""
 UNCOUNTED_BYTES = 32 * 2**10

@@ -19,7 +19,12 @@ from lodestar_extproc.extproc.long_strings import MAX_KEPT_BYTES, LongStrings
 from lodestar_extproc.extproc.media import LOOK_BYTES, is_cache_marker, is_encoded, media_payload
 
 MESSAGE_END, FIELD, PART_END, MEDIA = b"\xf8", b"\xf9", b"\xfa", b"\xfb"
-_KEY, _VALUE, _LIST_END, _SCALAR = b'\xfc, "', b'\xfd": "', b"\xfe", b"\xff"  # as long as JSON's own
+_KEY, _VALUE, _LIST_END, _SCALAR = (
+    b'\xfc, "',
+    b'\xfd": "',
+    b"\xfe",
+    b"\xff",
+)  # as long as JSON's own
 MEDIA_BYTES = 2304
 """Of a medium in a prompt: 576 tokens at 4 bytes, so that its blocks stand for as many tokens."""
 _DIGEST_REPEATS = MEDIA_BYTES // 16  # bytes of an xxh3_128 digest
@@ -58,6 +63,7 @@ class PromptWriter:
         text_bytes: what a tokenizer makes tokens of.
         other_bytes: what stands for media and token ids.
         n_media, n_tokens: counted by themselves.
+        is_plain: the text is what every template renders, and there are no token ids.
     """
 
     def __init__(self, source: Source) -> None:
@@ -65,6 +71,7 @@ class PromptWriter:
         self.other_bytes = 0
         self.n_media = 0
         self.n_tokens = 0
+        self.is_plain = True
         self._data = bytearray()
         self._source = source
         self._budget = source.budget
@@ -91,8 +98,8 @@ class PromptWriter:
     def starts_with(self, text: str, beginning: str) -> bool:
         """Whether *text*, perhaps a long one, begins so."""
         long = self._strings.find(text)
-        return text.startswith(beginning) if long is None else long.data.startswith(
-            beginning.encode()
+        return (
+            text.startswith(beginning) if long is None else long.data.startswith(beginning.encode())
         )
 
     def whole(self, text: str, max_bytes: int) -> str | None:
@@ -115,6 +122,7 @@ class PromptWriter:
         self.other_bytes += len(packed)
         self._keep(packed)
         self.n_tokens += len(ids)
+        self.is_plain = False
 
     def media(self, payload: object) -> None:
         """An image, sound or file, known by its payload alone."""

@@ -15,7 +15,7 @@ from lodestar_extproc.extproc.budget import Limit, OverBudget
 MAX_PYTHON_BYTES = 2**20
 """What is read by `json.loads` or written in another encoding: ten times slower than orjson, so
 this takes 10 ms."""
-_PASS = "surrogatepass"
+_SURROGATES = "surrogatepass"
 
 
 class InvalidRequest(ValueError):  # noqa: N818  (the condition's name)
@@ -38,7 +38,7 @@ def as_utf8(body: bytes) -> bytes:
     if encoding == "utf-8-sig":
         return body[3:]
     try:
-        return _short(body).decode(encoding, _PASS).encode("utf-8", _PASS)
+        return _short(body).decode(encoding, _SURROGATES).encode("utf-8", _SURROGATES)
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
 
@@ -59,7 +59,7 @@ def load(text: bytes) -> Any:
 def load_as_python(text: bytes) -> Any:
     """The same by Python's json alone, which reads integers of any length and NaN."""
     try:
-        return json.loads(_short(text).decode("utf-8", _PASS))
+        return json.loads(_short(text).decode("utf-8", _SURROGATES))
     except RecursionError:
         raise OverBudget(Limit.NESTING) from None
     except ValueError as error:

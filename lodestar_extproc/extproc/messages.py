@@ -1,7 +1,7 @@
 """MessageWriter: tools and messages, as chat templates render them.
 
-What a template reads by name is written in one order, whatever the client's; what it renders as JSON
-in the client's. Names are those of OpenAI's, Anthropic's and vLLM's APIs.
+What a template reads by name is written in one order, whatever the client's; what it renders as
+JSON in the client's. Names are those of OpenAI's, Anthropic's and vLLM's APIs.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class MessageWriter:
 
     def tools(self, body: Mapping[str, Any]) -> Work:
         """The start of a prompt: templates render tools and documents before the conversation."""
+        self.writer.is_plain = not body.get("documents")  # most templates have no place for them
         for given in (body.get("tools") or body.get("functions"), body.get("documents")):
             for tool in self._steps(given):
                 self._tool(tool)
@@ -153,6 +154,7 @@ class MessageWriter:
             self.writer.text(text)
         if texts:
             self.writer.mark(FIELD + b"reasoning")
+            self.writer.is_plain = False  # many templates drop that of earlier turns
 
     def _field(self, name: str, value: object) -> None:
         if name == "tool_calls":
@@ -190,7 +192,7 @@ class MessageWriter:
         self.writer.mark(PART_END)
 
     def _arguments(self, given: object) -> None:
-        """vLLM makes an object of them; what is none stays as it is."""
+        """VLLM makes an object of them; what is none stays as it is."""
         value, text = given, ""
         if isinstance(given, str):
             text = self.writer.whole(given, MAX_ARGUMENTS_BYTES) or ""
@@ -251,8 +253,9 @@ class MessageWriter:
         self._unknown(part)
 
     def _unknown(self, part: Mapping[str, Any]) -> None:
-        """A part that holds others, a result of a tool or what we do not know: all of it, sorted."""
+        """A part that holds others, like a tool's result, or that we do not know: all of it."""
         self._budget.spend(len(part))
+        self.writer.is_plain = False
         kind = part.get("type")
         if isinstance(kind, str):
             self.writer.text(kind)
@@ -282,9 +285,7 @@ class MessageWriter:
     def _is_billing(self, part: object) -> bool:
         text = part.get("text") if isinstance(part, dict) else part
         return (
-            self._drops_billing
-            and isinstance(text, str)
-            and self.writer.starts_with(text, BILLING)
+            self._drops_billing and isinstance(text, str) and self.writer.starts_with(text, BILLING)
         )
 
     def _steps(self, given: object) -> Iterator[Any]:

@@ -1,14 +1,14 @@
 """The sequences that a body asks an engine to compute, as what its chat template would see.
 
-It knows the shapes of the APIs' JSON: what stands where, what is rendered, and what is not. A chat's
-next turn continues this one, so that equal beginnings mean equal work.
+It knows the shapes of the APIs' JSON: what stands where, what is rendered, and what is not. A
+chat's next turn continues this one, so that equal beginnings mean equal work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from lodestar_extproc.extproc.canonical import PromptWriter, Source
 from lodestar_extproc.extproc.json_text import InvalidRequest
@@ -47,6 +47,11 @@ class PromptReader:
         self.rest_bytes = 0
         self._source = source
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all but media is text that was read and that every template renders."""
+        return self.rest_bytes == 0 and all(each.is_plain for each in self.sequences)
+
     def read(self, kind: RequestKind, body: Mapping[str, Any]) -> Work:
         """Read the sequences of *body*, written for the API *kind*.
 
@@ -57,7 +62,7 @@ class PromptReader:
         if kind in (RequestKind.INVOCATIONS, RequestKind.UNKNOWN):
             shapes = (kind for name, kind in _SHAPES if body.get(name) is not None)
             kind = next(shapes, RequestKind.RESPONSES)
-        yield from _READERS[kind](self, body)
+        yield from self._READERS[kind](self, body)
 
     def _chat(self, body: Mapping[str, Any]) -> Work:
         out = self._messages()
@@ -155,25 +160,24 @@ class PromptReader:
         self.sequences.append(writer)
         return writer
 
+    _READERS: ClassVar[Mapping[RequestKind, Callable[[PromptReader, Mapping[str, Any]], Work]]] = (
+        MappingProxyType(
+            {
+                RequestKind.CHAT_COMPLETIONS: _chat,
+                RequestKind.COMPLETIONS: _completions,
+                RequestKind.RESPONSES: _responses,
+                RequestKind.EMBEDDINGS: _embeddings,
+                RequestKind.MESSAGES: _anthropic,
+                RequestKind.GENERATE: _generate,
+                RequestKind.GENERATE_STREAM: _generate,
+                RequestKind.RERANK: _pairs,
+                RequestKind.SCORE: _pairs,
+                RequestKind.CLASSIFY: _pairs,
+                RequestKind.POOLING: _pairs,
+            }
+        )
+    )
+
 
 def _as_list(given: object) -> list[Any]:
     return given if isinstance(given, list) else [] if given is None else [given]
-
-
-_READERS: Mapping[RequestKind, Callable[[PromptReader, Mapping[str, Any]], Work]] = (
-    MappingProxyType(
-        {
-            RequestKind.CHAT_COMPLETIONS: PromptReader._chat,
-            RequestKind.COMPLETIONS: PromptReader._completions,
-            RequestKind.RESPONSES: PromptReader._responses,
-            RequestKind.EMBEDDINGS: PromptReader._embeddings,
-            RequestKind.MESSAGES: PromptReader._anthropic,
-            RequestKind.GENERATE: PromptReader._generate,
-            RequestKind.GENERATE_STREAM: PromptReader._generate,
-            RequestKind.RERANK: PromptReader._pairs,
-            RequestKind.SCORE: PromptReader._pairs,
-            RequestKind.CLASSIFY: PromptReader._pairs,
-            RequestKind.POOLING: PromptReader._pairs,
-        }
-    )
-)

@@ -19,9 +19,9 @@ Positions = np.ndarray[tuple[int], np.dtype[np.intp]]
 
 
 class StringEdges:
-    """Follows one text from its beginning, slice by slice.
+    r"""Follows one text from its beginning, slice by slice.
 
-    >>> edges = StringEdges(b'{"a": "b,\\\\"c", "d": 1}')
+    >>> edges = StringEdges(b'{"a": "b,\\"c", "d": 1}')
     >>> bytes(edges.outside(0))
     b'{": ", ": 1}'
     >>> edges.inside
@@ -43,15 +43,16 @@ class StringEdges:
                 break
             escaped[at] ^= True
             n_back += 1
-        return quotes[~escaped]
+        own: Positions = quotes[~escaped]
+        return own
 
     def outside(self, start: int) -> Bytes:
-        """The characters of the slice from *start* that stand in no string; slices in their order."""
+        """What stands in no string of the slice from *start*; slices in their order."""
         characters = self._all[start : start + SLICE_BYTES]
         turns = np.zeros(len(characters), np.uint8)
         turns[self.quotes(start) - start] = 1
         turned = np.cumsum(turns, dtype=np.uint8) & 1
-        outside = characters[(turned ^ self.inside) == 0]
+        outside: Bytes = characters[(turned ^ self.inside) == 0]
         if len(turned):
             self.inside ^= bool(turned[-1])
         return outside

@@ -11,20 +11,21 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
 from lodestar_extproc import names
-from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config.overrides import KEYS_BEFORE
 from lodestar_extproc.extproc import access_log, wire
-from lodestar_extproc.extproc.events import Event, Phase, Reply
+from lodestar_extproc.extproc.events import Event, Reply
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.grpc_health import HealthServicer
 from lodestar_extproc.extproc.pools import Overrides, PoolRouters
+from lodestar_extproc.extproc.stream_listener import StreamListener
 from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.extproc.transitions import ProtocolError
+from lodestar_extproc.extproc.work_in_steps import WorkInSteps
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     ProcessingRequest,
     StreamAccessLogsMessage,
@@ -53,25 +54,6 @@ class ListenError(OSError):
     """An address could not be bound."""
 
 
-class StreamListener(Protocol):
-    """Who is told of streams and log entries: metrics."""
-
-    def stream_opened(self) -> None: ...
-
-    def message(self, phase: Phase) -> None: ...
-
-    def stream_closed(self, outcome: StreamOutcome) -> None: ...
-
-    def messages_repeated(self, n_messages: int) -> None:
-        """So many messages of a stream came after the request they belong to had ended."""
-
-    def stream_failed(self, reason: str) -> None:
-        """*reason* is `protocol` or `internal`."""
-
-    def log_entry(self, outcome: Outcome | None) -> None:
-        """*outcome* is None for an entry that belongs to no request known here."""
-
-
 class ExtProcServer:
     """Serves Envoy.
 
@@ -94,6 +76,7 @@ class ExtProcServer:
         self._clock = clock
         self._health = HealthServicer()
         self._boundary = _ErrorBoundary(listener)
+        self._in_steps = WorkInSteps(clock)
         self._old_keys: set[str] = set()
         self._log_streams: set[asyncio.Task[Any] | None] = set()
         self._servers: list[Any] = []
@@ -182,7 +165,11 @@ class ExtProcServer:
                     if exchange is None:
                         exchange = self._exchange(message, context)
                     event = wire.decode(message, self._clock(), wanted)
+                    # Of a large body there is one copy from here on.
+                    del data, message
                     self._listener.message(event.phase)
+                    with self._boundary:
+                        await self._in_steps.work(exchange.steps(event))
                     for reply in self._replies(exchange, event):
                         await context.write(wire.encode(reply))
                     if exchange.done:
@@ -216,6 +203,8 @@ class ExtProcServer:
         if exchange is not None:
             exchange.close(self._clock())
             outcome = exchange.outcome
+            if exchange.request.over_budget:
+                self._listener.body_over_budget(exchange.request.over_budget)
             if exchange.n_repeats:
                 self._listener.messages_repeated(exchange.n_repeats)
             if _log.isEnabledFor(logging.DEBUG):

@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from lodestar_extproc.decision import Decision
+
 
 class StreamOutcome(StrEnum):
     """What became of a stream; the values are labels that dashboards read."""
@@ -22,3 +24,14 @@ class StreamOutcome(StrEnum):
     """The route names a pool, policy or cost that does not exist."""
     OBSERVED = "observed"
     """The stream only observed an answer."""
+
+
+def summary_of(made: Decision | None, answered: str) -> str:
+    """A decision for a log line, else the id of the one whose answer was observed."""
+    if made is None:
+        return f"decision={answered or '-'}"
+    return (
+        f"decision={made.decision_id} "
+        f"request={made.request_id or '-'} endpoint={made.addresses[0]} policy={made.policy} "
+        f"reason={made.ranking.reason} priority={made.candidates.request.priority}"
+    )

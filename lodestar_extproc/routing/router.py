@@ -103,6 +103,10 @@ class Router:
         """Prompt bytes a token of *model* stands for, as learned from usage."""
         return self._feedback.bytes_per_token.of(model)
 
+    def tokens_per_medium(self, model: str) -> float:
+        """Tokens that *model* makes of an image, a sound or a file, as learned from usage."""
+        return self._feedback.tokens_per_medium.of(model)
+
     def draw_target_model(self, named: str) -> str:
         """Draw the model to ask an engine for where a client names *named*; advances the rng."""
         return self.settings.model_rewrites.target(named, self._rng)

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar_extproc.extproc.body import MEDIA_TOKENS, InvalidRequest, OverBudget, parse, unparsed
+from lodestar_extproc.extproc.body import InvalidRequest, parse, unparsed
 from lodestar_extproc.extproc.paths import kind_of
 from lodestar_extproc.extproc.prompt import MAX_SEQUENCES
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
+from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS
 from lodestar_extproc.request import BLOCK_BYTES, RequestKind
 
 CHAT = RequestKind.CHAT_COMPLETIONS
@@ -189,7 +190,7 @@ def image(url: str) -> dict:
 def test_media_count_as_tokens_not_as_text(part):
     bare = read(messages=[user("")])
     request = read(messages=[user([part])])
-    assert request.prompt_tokens - bare.prompt_tokens == MEDIA_TOKENS
+    assert request.prompt_tokens - bare.prompt_tokens == DEFAULT_TOKENS
 
 
 def test_different_images_are_different_prompts():
