@@ -18,8 +18,8 @@ DICT_BYTES, LIST_BYTES, VALUE_BYTES = 256, 96, 60
 
 By sys.getsizeof on CPython 3.11 to 3.14 with the header of its garbage collector, rounded up.
 """
-MAX_OBJECT_BYTES = 12 * 2**20
-"""Objects of one body. 200,000 token ids or 45,000 objects: an agent's chat of 1,000 messages has
+MAX_OBJECT_BYTES = 8 * 2**20
+"""Objects of one body. 140,000 token ids or 30,000 objects: an agent's chat of 1,000 messages has
 10,000. With three copies of a body on their way it keeps below 4 times its size and 20 MiB."""
 MAX_ITEMS = 100_000
 """Values that are looked at one by one; ten times those of an agent's chat of 1,000 messages."""
@@ -93,14 +93,17 @@ def hold_objects(body: bytes) -> Iterator[None]:
     Raises:
         OverBudget: it would make more.
     """
-    if len(body) <= UNCOUNTED_BYTES or _object_bytes(np.frombuffer(body, np.uint8)) <= (
-        MAX_OBJECT_BYTES
-    ):
+    if len(body) <= UNCOUNTED_BYTES:
+        return
+    text, n_bytes = np.frombuffer(body, np.uint8), 0
+    for start in range(0, len(body), SLICE_BYTES):
+        n_bytes += _object_bytes(text[start : start + SLICE_BYTES])
+        yield
+    if n_bytes <= MAX_OBJECT_BYTES:
         return
     edges, n_bytes = StringEdges(body), 0
     for start in range(0, len(body), SLICE_BYTES):
-        outside = edges.outside(start)
-        n_bytes += _object_bytes(outside)
+        n_bytes += _object_bytes(edges.outside(start))
         if n_bytes > MAX_OBJECT_BYTES:
             raise OverBudget(Limit.ITEMS)
         yield

@@ -7,7 +7,7 @@ What parts them are bytes that no UTF-8 text has, so nothing a client writes rea
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,18 @@ class PromptWriter:
     def data(self) -> bytearray:
         """What is hashed: the beginning, where a prompt is longer than any context window."""
         return self._data
+
+    def spend(self, n_items: int) -> None:
+        """Look at *n_items* more; errors as of `Budget.spend`."""
+        self._budget.spend(n_items)
+
+    def steps(self, given: object) -> Iterator[Any]:
+        """Items of a list, each of which may take a step of its own; none of anything else."""
+        if isinstance(given, list):
+            self._budget.list(len(given))
+            for each in given:
+                self._budget.step()
+                yield each
 
     def mark(self, mark: bytes) -> None:
         """Part what follows from what came before, as a template's separators do."""
@@ -203,8 +215,13 @@ class PromptWriter:
             raise OverBudget(Limit.NESTING)
 
     def _add(self, text: bytes) -> None:
-        self.text_bytes += len(text)
-        self._keep(text)
+        n_bytes = len(text)
+        self.text_bytes += n_bytes
+        if n_bytes > self._source.left_bytes:
+            self._keep(text)
+            return
+        self._data += text
+        self._source.left_bytes -= n_bytes
 
     def _keep(self, data: bytes) -> None:
         left = self._source.left_bytes

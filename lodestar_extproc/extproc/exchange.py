@@ -139,9 +139,8 @@ class Exchange:
 
     def steps(self, event: Event) -> Generator[None, None, None] | None:
         """What to do before *event* is received, one step after another; None where nothing is."""
-        if self._actions[self.state].get(event.kind) is not Action.ROUTE:
-            return None
-        return self.request.steps(event, self._own_paths)
+        routes = self._actions[self.state].get(event.kind) is Action.ROUTE
+        return self.request.steps(event, self._own_paths) if routes else None
 
     # -- the request --------------------------------------------------------------------------
 

@@ -182,7 +182,7 @@ class IncomingRequest:
             return None
         try:
             parsed = self._parsed or body.read(content, self._kind)
-            if isinstance(parsed, Exception):
+            if isinstance(parsed, (body.InvalidRequest, body.OverBudget)):
                 raise parsed
         except body.InvalidRequest:
             if strict:

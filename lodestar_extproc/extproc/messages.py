@@ -1,4 +1,4 @@
-"""MessageWriter: tools and messages, as chat templates render them.
+"""MessageWriter: messages, as chat templates render them.
 
 What a template reads by name is written in one order, whatever the client's; what it renders as
 JSON in the client's. Names are those of OpenAI's, Anthropic's and vLLM's APIs.
@@ -6,7 +6,7 @@ JSON in the client's. Names are those of OpenAI's, Anthropic's and vLLM's APIs.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from lodestar_extproc.extproc.canonical import (
@@ -27,30 +27,31 @@ MAX_ARGUMENTS_BYTES = 64 * 2**10
 """Arguments of a call are read as JSON, as vLLM does, up to here; longer ones count as they are."""
 
 _REASONING = ("reasoning", "reasoning_content", "thinking")
-_MESSAGE_FIELDS = (
-    "name",
-    "tool_calls",
-    "function_call",
-    "tool_call_id",
-    "call_id",
-    "arguments",
-    "input",
-    "output",
-    "action",
-    "summary",
-    "refusal",
-    "results",
-    "queries",
-    "code",
-    "outputs",
-    "audio",
-    "result",
-    "prefix",
-    "partial",
-    "tools",
+_SEEN_FIELDS = frozenset(
+    (
+        "name",
+        "tool_calls",
+        "function_call",
+        "tool_call_id",
+        "call_id",
+        "arguments",
+        "input",
+        "output",
+        "action",
+        "summary",
+        "refusal",
+        "results",
+        "queries",
+        "code",
+        "outputs",
+        "audio",
+        "result",
+        "prefix",
+        "partial",
+        "tools",
+    )
 )
 """What templates render of a message beside its content, and of an item of the Responses API."""
-_TOOL_KEYS = ("type", "name", "description", "parameters", "input_schema")
 _TEXTS = ("text", "refusal", "thinking", "reasoning")
 _UNSEEN = frozenset(
     ("id", "type", "index", "status", "signature", "citations", "annotations", "logprobs")
@@ -70,19 +71,7 @@ class MessageWriter:
 
     def __init__(self, source: Source, *, drops_billing: bool = False) -> None:
         self.writer = PromptWriter(source)
-        self._budget = source.budget
         self._drops_billing = drops_billing
-
-    def tools(self, body: Mapping[str, Any]) -> Work:
-        """The start of a prompt: templates render tools and documents before the conversation."""
-        self.writer.is_plain = not body.get("documents")  # most templates have no place for them
-        for given in (body.get("tools") or body.get("functions"), body.get("documents")):
-            for tool in self._steps(given):
-                self._tool(tool)
-                self.writer.mark(PART_END)
-                yield
-            if given:
-                self.writer.mark(MESSAGE_END)
 
     def system(self, content: object) -> None:
         """A system prompt, or instructions, that stand beside the messages."""
@@ -97,7 +86,7 @@ class MessageWriter:
 
     def conversation(self, messages: object) -> Work:
         """All messages, or items of the Responses API."""
-        for message in self._steps(messages):
+        for message in self.writer.steps(messages):
             if isinstance(message, dict):
                 yield from self._message(message)
             else:
@@ -111,7 +100,7 @@ class MessageWriter:
             self.writer.text(parts)
             return
         parted = False
-        for part in self._steps(parts):
+        for part in self.writer.steps(parts):
             if _is_unseen(part):
                 continue
             if parted:
@@ -136,11 +125,10 @@ class MessageWriter:
         out.mark(FIELD)
         self._reasoning(message, content)
         yield from self.parts(content)
-        for name in _MESSAGE_FIELDS:
-            value = message.get(name)
-            if value:
+        for name in sorted(_SEEN_FIELDS.intersection(message)):
+            if message[name]:
                 out.mark(FIELD + name.encode())
-                self._field(name, value)
+                self._field(name, message[name])
         out.mark(MESSAGE_END)
 
     def _reasoning(self, message: Mapping[str, Any], content: object) -> None:
@@ -196,7 +184,7 @@ class MessageWriter:
         value, text = given, ""
         if isinstance(given, str):
             text = self.writer.whole(given, MAX_ARGUMENTS_BYTES) or ""
-        if text.lstrip()[:1] == "{":
+        if "{" in text[:8]:
             try:
                 value = load(text.encode("utf-8", "surrogatepass"))
             except InvalidRequest:
@@ -208,27 +196,6 @@ class MessageWriter:
                 self.writer.value(given)
                 return
             raise
-
-    def _tool(self, tool: object) -> None:
-        """A tool or document: known keys in one order, then the others in theirs."""
-        if not isinstance(tool, dict):
-            self.writer.value(tool)
-            return
-        self._budget.spend(len(tool))
-        rest = sorted(set(tool).difference(_TOOL_KEYS))
-        for key in (*_TOOL_KEYS, *rest):
-            value = tool.get(key)
-            if value is None or is_cache_marker(key, value):
-                continue
-            self.writer.mark(FIELD)
-            self.writer.text(key)
-            self.writer.mark(FIELD)
-            if key == "function":
-                self._tool(value)
-            elif key in ("parameters", "input_schema"):
-                self.writer.value(value)
-            else:
-                self.writer.sorted_value(value)
 
     def _part(self, part: object) -> None:
         out = self.writer
@@ -254,7 +221,7 @@ class MessageWriter:
 
     def _unknown(self, part: Mapping[str, Any]) -> None:
         """A part that holds others, like a tool's result, or that we do not know: all of it."""
-        self._budget.spend(len(part))
+        self.writer.spend(len(part))
         self.writer.is_plain = False
         kind = part.get("type")
         if isinstance(kind, str):
@@ -288,18 +255,10 @@ class MessageWriter:
             self._drops_billing and isinstance(text, str) and self.writer.starts_with(text, BILLING)
         )
 
-    def _steps(self, given: object) -> Iterator[Any]:
-        """Items each of which may take a step of its own."""
-        if isinstance(given, list):
-            self._budget.list(len(given))
-            for each in given:
-                self._budget.step()
-                yield each
-
     def _items(self, given: object) -> list[Any]:
         if not isinstance(given, list):
             return []
-        self._budget.spend(len(given))
+        self.writer.spend(len(given))
         return given
 
 

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 from lodestar_extproc.extproc.canonical import PromptWriter, Source
 from lodestar_extproc.extproc.json_text import InvalidRequest
 from lodestar_extproc.extproc.messages import MessageWriter
+from lodestar_extproc.extproc.tools import write_tools
 from lodestar_extproc.request import RequestKind
 
-MAX_SEQUENCES = 20_000
+MAX_SEQUENCES = 5_000
 """Prompts of a batch that are read; of the others only the length counts. A judgement."""
 _TEXTS = ("text", "text_input", "inputs", "prompt", "input")
 _IDS = ("input_ids", "token_ids", "prompt_token_ids")
@@ -66,20 +67,20 @@ class PromptReader:
 
     def _chat(self, body: Mapping[str, Any]) -> Work:
         out = self._messages()
-        yield from out.tools(body)
+        yield from write_tools(out.writer, body)
         # Anthropic's system prompt stands beside the messages, OpenAI's is the first of them.
         out.system(body.get("system"))
         yield from out.conversation(body.get("messages"))
 
     def _anthropic(self, body: Mapping[str, Any]) -> Work:
         out = self._messages(drops_billing=True)
-        yield from out.tools(body)
+        yield from write_tools(out.writer, body)
         out.system(body.get("system"))
         yield from out.conversation(body.get("messages"))
 
     def _responses(self, body: Mapping[str, Any]) -> Work:
         out = self._messages()
-        yield from out.tools(body)
+        yield from write_tools(out.writer, body)
         out.system(body.get("instructions"))
         given = body.get("input")
         said = [{"role": "user", "content": given}] if isinstance(given, str) else given

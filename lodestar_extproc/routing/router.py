@@ -1,7 +1,6 @@
 """Router: chooses an endpoint for a request and learns from what follows. Read this file first.
 
-    route()        a request came: snapshot, features, ranking; it is counted as in flight and as
-                   demand
+    route()        a request came: snapshot, features, ranking; it is in flight now, and demand
     first_token()  its first token passed: learn its TTFT
     complete()     its answer ended: release what it took; learn, correct or blame
 
@@ -104,7 +103,7 @@ class Router:
         return self._feedback.bytes_per_token.of(model)
 
     def tokens_per_medium(self, model: str) -> float:
-        """Tokens that *model* makes of an image, a sound or a file, as learned from usage."""
+        """Tokens that *model* makes of an image or sound, as learned from usage."""
         return self._feedback.tokens_per_medium.of(model)
 
     def draw_target_model(self, named: str) -> str:

@@ -116,7 +116,7 @@ def test_what_is_no_inference_passes_untouched(event):
     assert not routers.routed
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"model": 3}', b"\xff\xfe"])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"model": 3}', b"\xff\xfe"])
 def test_an_unreadable_body_is_routed_by_its_size(data):
     routers = FakeRouters()
     exchange = Exchange(routers, Opening())
