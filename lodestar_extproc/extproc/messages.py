@@ -237,6 +237,8 @@ class MessageWriter:
                 for each in self._items(value):
                     self._part(each)
                     self.writer.mark(b"\n")
+            elif key == "source" and isinstance(value, dict) and isinstance(value.get("data"), str):
+                self.writer.text(value["data"])  # a text: media are no unknown parts
             elif key in ("content", "title", "name", "description", "output"):
                 self._value(value)
             else:
