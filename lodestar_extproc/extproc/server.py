@@ -34,7 +34,7 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 """gRPC's own 4 MiB turn a larger body into a 500; this holds a million tokens, and images."""
-_OPTIONS = (
+OPTIONS = (
     # Far above any number of requests in flight: a stream that waits here is a request that waits.
     ("grpc.max_concurrent_streams", 100_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -115,7 +115,7 @@ class ExtProcServer:
     ) -> tuple[int, ...]:
         if not addresses:
             return ()
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers(tuple(handlers))
         ports = tuple(_bind(server, address, credentials) for address in addresses)
         await server.start()
