@@ -17,6 +17,7 @@ from lodestar_extproc.extproc.budget import MAX_NESTING, Budget, Limit, OverBudg
 from lodestar_extproc.extproc.json_text import InvalidRequest
 from lodestar_extproc.extproc.long_strings import MAX_KEPT_BYTES, LongStrings
 from lodestar_extproc.extproc.media import LOOK_BYTES, is_cache_marker, is_encoded, media_payload
+from lodestar_extproc.request import BLOCK_BYTES
 
 MESSAGE_END, FIELD, PART_END, MEDIA = b"\xf8", b"\xf9", b"\xfa", b"\xfb"
 _KEY, _VALUE, _LIST_END, _SCALAR = (
@@ -106,6 +107,10 @@ class PromptWriter:
         else:
             self._add(long.data)
             self.text_bytes += long.n_bytes - len(long.data)
+            if long.n_bytes > len(long.data) and self._source.left_bytes > 0:
+                # Of data in a text's place the rest makes a difference, if only one block of it.
+                self.other_bytes += BLOCK_BYTES
+                self._keep(long.digest * (BLOCK_BYTES // len(long.digest)))
 
     def starts_with(self, text: str, beginning: str) -> bool:
         """Whether *text*, perhaps a long one, begins so."""
@@ -214,7 +219,7 @@ class PromptWriter:
         if depth >= MAX_NESTING:
             raise OverBudget(Limit.NESTING)
 
-    def _add(self, text: bytes) -> None:
+    def _add(self, text: bytes | bytearray) -> None:
         n_bytes = len(text)
         self.text_bytes += n_bytes
         if n_bytes > self._source.left_bytes:
@@ -223,7 +228,7 @@ class PromptWriter:
         self._data += text
         self._source.left_bytes -= n_bytes
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, data: bytes | bytearray) -> None:
         left = self._source.left_bytes
         if left > 0:
             self._data += data[:left] if len(data) > left else data

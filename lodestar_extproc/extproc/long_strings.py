@@ -15,6 +15,7 @@ import xxhash
 
 from lodestar_extproc.extproc.budget import Limit, OverBudget
 from lodestar_extproc.extproc.json_text import load
+from lodestar_extproc.extproc.media import LOOK_BYTES, is_encoded
 from lodestar_extproc.extproc.quotes import SLICE_BYTES, StringEdges
 
 LARGE_BYTES = 2 * 2**20
@@ -40,7 +41,7 @@ class LongString:
         digest: xxh3_128 of all of it, in UTF-8.
     """
 
-    data: bytes
+    data: bytes | bytearray
     n_bytes: int
     digest: bytes
 
@@ -84,6 +85,9 @@ class LongStrings:
 
     def _read(self, body: bytes, begin: int, end: int) -> Iterator[None]:
         kept, n_bytes, digest = bytearray(), 0, xxhash.xxh3_128()
+        # Of an image nothing but its digest is wanted, and texts after it have to be kept.
+        encoded = is_encoded(body[begin : min(end, begin + LOOK_BYTES)].decode("latin-1"))
+        most = LOOK_BYTES if encoded else self._left_bytes
         while begin < end:
             cut = _cut(body, begin, end)
             piece = body[begin:cut]
@@ -91,12 +95,13 @@ class LongStrings:
                 piece = load(b'"' + piece + b'"').encode("utf-8", "surrogatepass")
             digest.update(piece)
             n_bytes += len(piece)
-            kept += piece[: self._left_bytes]
-            self._left_bytes -= min(self._left_bytes, len(piece))
+            kept += piece[: max(0, most - len(kept))]
             begin = cut
             if begin < end:
                 yield
-        self._strings.append(LongString(bytes(kept), n_bytes, digest.digest()))
+        if not encoded:
+            self._left_bytes -= len(kept)
+        self._strings.append(LongString(kept, n_bytes, digest.digest()))
 
 
 def _long_spans(body: bytes) -> Iterator[tuple[int, int]]:

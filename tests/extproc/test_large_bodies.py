@@ -161,6 +161,30 @@ def test_an_image_is_the_same_in_a_short_body_and_in_a_long_one():
     assert list(long.block_hashes)[: len(short.block_hashes)] == list(short.block_hashes)
 
 
+@pytest.mark.parametrize("mib", [1, 3, 6])
+def test_texts_after_large_images_are_hashed(mib):
+    def said(text: str):
+        url = "data:image/png;base64," + "A" * (mib * MIB)
+        parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
+        return read(json.dumps({"messages": [{"role": "user", "content": parts}]}).encode(), CHAT)
+
+    one, other = said("word " * 2000), said("word " * 1000 + "work " + "word " * 999)
+    assert one.n_media == 1
+    assert len(one.block_hashes) == (2304 + 10_000 + 7) // 64
+    assert one.block_hashes[:100] == other.block_hashes[:100]
+    assert one.block_hashes[-1] != other.block_hashes[-1]
+
+
+def test_data_that_stands_as_text_counts_and_differs_to_its_end():
+    def said(data: str):
+        return read(json.dumps({"prompt": data}).encode(), COMPLETIONS)
+
+    one, other = said("AbC9" * MIB), said("AbC9" * (MIB - 1) + "AbC8")
+    assert one.n_media == 0
+    assert one.text_bytes == 4 * MIB
+    assert one.block_hashes != other.block_hashes
+
+
 # -- steps --------------------------------------------------------------------------------------
 
 
