@@ -99,6 +99,8 @@ class MessageWriter:
         if isinstance(parts, str):
             self.writer.text(parts)
             return
+        if isinstance(parts, dict):
+            parts = [parts]
         parted = False
         for part in self.writer.steps(parts):
             if _is_unseen(part):

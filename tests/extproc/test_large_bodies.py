@@ -218,6 +218,19 @@ async def test_work_gives_others_a_turn_and_is_ended_in_time():
     assert turns >= MAX_WORK_S / TURN_S / 4
 
 
+async def test_short_work_does_not_wait_for_long_work():
+    ticks = itertools.count()
+    work, done = WorkInSteps(lambda: next(ticks) * TURN_S), []
+
+    def steps(n: int):
+        for _ in range(n):
+            yield
+        done.append(n)
+
+    await asyncio.gather(work.work(steps(40)), work.work(steps(41)), work.work(steps(2)))
+    assert done == [2, 40, 41]
+
+
 HEADERS = {":method": "POST", ":path": "/v1/chat/completions", "content-length": "1"}
 
 
