@@ -50,7 +50,7 @@ class LongStrings:
     """Parts the long strings from one body, and finds them again by what stands in their place."""
 
     def __init__(self) -> None:
-        self._mark = f"{secrets.token_hex(8)}:"
+        self._mark = ""
         self._strings: list[LongString] = []
         self._left_bytes = MAX_KEPT_BYTES
 
@@ -67,6 +67,7 @@ class LongStrings:
             OverBudget: the rest is long too.
             InvalidRequest: a string is none.
         """
+        self._mark = f"{secrets.token_hex(8)}:"
         rest, kept_to = bytearray(), 0
         for begin, end in _long_spans(body):
             if begin == end:
