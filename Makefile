@@ -15,7 +15,7 @@ UV := 0.13.9
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock tools oldest-envoy test test-fast test-lowest test-slow test-vllm lint types dist release demo bench-learning bench-agents bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-vllm bench-calibrate clean
+.PHONY: help install lock tools oldest-envoy test test-fast test-lowest test-slow test-vllm lint types dist release demo bench-learning bench-agents bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -111,6 +111,9 @@ bench-hot-path: install  ## what a decision costs (ARGS="--json FILE", ARGS=--me
 
 bench-extproc-cost: install  ## CPU and latency behind Envoy, beside a service that does nothing
 	$(BIN)/python benchmarks/extproc_cost.py $(ARGS)
+
+bench-bodies: install  ## what large and hostile bodies cost those who come beside them
+	$(BIN)/python benchmarks/bodies.py $(ARGS)
 
 dist: install $(BUILD)/installed  ## sdist and wheel in dist/, looked through
 	rm -rf dist

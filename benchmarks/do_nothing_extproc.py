@@ -18,6 +18,7 @@ import uvloop
 
 from lodestar_extproc import names
 from lodestar_extproc.extproc.grpc_health import HealthServicer
+from lodestar_extproc.extproc.server import OPTIONS
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     HeaderValueOption,
     ProcessingRequest,
@@ -84,7 +85,7 @@ class DoNothing:
 
 
 async def main(address: str, pick: str) -> None:
-    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    server = grpc.aio.server(options=OPTIONS)
     health = HealthServicer()
     server.add_generic_rpc_handlers((*DoNothing(pick).handlers(), health.handler()))
     server.add_insecure_port(address)

@@ -6,6 +6,7 @@ is a chain of block hashes and its length.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,7 @@ import xxhash
 
 BLOCK_BYTES = 64
 """Prompt bytes a block: 16 tokens at 4 bytes a token, vLLM's default block."""
+_BLOCK = struct.Struct(f"{BLOCK_BYTES}s")
 
 
 class RequestKind(StrEnum):
@@ -25,6 +27,13 @@ class RequestKind(StrEnum):
     RESPONSES = "responses"
     EMBEDDINGS = "embeddings"
     MESSAGES = "messages"
+    GENERATE = "generate"
+    GENERATE_STREAM = "generate_stream"
+    INVOCATIONS = "invocations"
+    RERANK = "rerank"
+    SCORE = "score"
+    CLASSIFY = "classify"
+    POOLING = "pooling"
     UNKNOWN = "unknown"
 
 
@@ -35,7 +44,8 @@ class InferenceRequest(NamedTuple):
         model: what the engine is asked for; empty where the body names none.
         block_hashes: hash k identifies the first k+1 full blocks of the prompt (see `hash_blocks`);
             never changed, for caches keep slices of it.
-        prompt_tokens: exact for token lists, else bytes divided by the learned bytes per token.
+        prompt_tokens: exact for token lists, media by their own count, and else bytes divided by
+            the learned bytes per token.
         max_output_tokens: the client's limit; None where it set none.
         streaming: whether the answer comes as server-sent events, so that a first token is seen.
         ttft_slo_s: the client's bound on TTFT, seconds; None where it set none.
@@ -43,6 +53,10 @@ class InferenceRequest(NamedTuple):
         priority: of its objective; below 0 it may be refused rather than served too late.
         session: hash of the client's name for its session; None where it has none.
         named_model: what the body named, where the engine is asked for another model.
+        text_bytes: of the prompt, what is text; None for all of it.
+        n_media: images, sounds and files in it.
+        is_plain: whether the rest is text that every template renders, so that an engine's count of
+            its tokens says what a token stands for.
     """
 
     model: str
@@ -57,6 +71,9 @@ class InferenceRequest(NamedTuple):
     priority: int = 0
     session: int | None = None
     named_model: str | None = None
+    text_bytes: int | None = None
+    n_media: int = 0
+    is_plain: bool = True
 
     @property
     def is_sheddable(self) -> bool:
@@ -103,20 +120,16 @@ class Subset:
         return not self.named.isdisjoint((address, host, host.strip("[]")))
 
 
-def hash_blocks(prompt: bytes, seed: int = 0) -> tuple[int, ...]:
+def hash_blocks(prompt: bytes | bytearray, seed: int = 0) -> tuple[int, ...]:
     """Chained XXH3-64 hashes of the full blocks of *prompt*, first block first.
 
     Each hash is seeded with its predecessor's, so equal hashes mean equal prefixes; the incomplete
-    last block is left out. About 0.25 µs a block.
+    last block is left out. About 0.07 µs a block.
 
     >>> a, b = hash_blocks(b"x" * 128), hash_blocks(b"x" * 64 + b"y" * 70)
     >>> a[0] == b[0], a[1] == b[1], len(b)
     (True, False, 2)
     """
     digest = xxhash.xxh3_64_intdigest
-    view = memoryview(prompt)
-    hashes = []
-    for start in range(0, len(prompt) - BLOCK_BYTES + 1, BLOCK_BYTES):
-        seed = digest(view[start : start + BLOCK_BYTES], seed)
-        hashes.append(seed)
-    return tuple(hashes)
+    whole = memoryview(prompt)[: len(prompt) // BLOCK_BYTES * BLOCK_BYTES]
+    return tuple([seed := digest(block, seed) for (block,) in _BLOCK.iter_unpack(whole)])

@@ -26,7 +26,7 @@ from session_text import LETTERS_PER_TOKEN, prompt_text  # noqa: E402
 from trace_text import TRACE_FILES, replayed  # noqa: E402
 
 from lodestar_extproc.config.settings import PoolSettings  # noqa: E402
-from lodestar_extproc.evaluation.chats import Kind  # noqa: E402
+from lodestar_extproc.evaluation.chats import ChatKind  # noqa: E402
 from lodestar_extproc.evaluation.load import LoadRecord  # noqa: E402
 
 ENGINES = read_engines(BENCHMARKS / "gpu" / "results" / "first" / "fitted.json")
@@ -155,7 +155,7 @@ def test_no_two_instances_of_a_machine_use_the_same_inner_ports():
 
 def test_hits_are_what_answers_say_was_cached():
     def record(prompt, cached):
-        return LoadRecord(0.0, Kind.AGENT, 200, 0.1, 0.2, 2, "", "", 1, 0, prompt, cached)
+        return LoadRecord(0.0, ChatKind.AGENT, 200, 0.1, 0.2, 2, "", "", 1, 0, prompt, cached)
 
     assert cached_ratio([record(100, 80), record(300, 0), record(1000, None)]) == 0.2
     assert cached_ratio([record(None, None)]) is None

@@ -168,6 +168,12 @@ class PoolSettings:
         "x-session-id",
         "Header by which clients name their session; for `session_affinity`.",
     )
+    inference_paths: tuple[str, ...] = setting(
+        (),
+        "Ends of more paths by which clients ask for inference, beside those of OpenAI, Anthropic, "
+        "vLLM, SGLang and Triton; their bodies are read by their shape.",
+        begins_with="/",
+    )
     conformance_headers: bool = setting(
         default=False,
         text="Obey and answer the headers of the Gateway API conformance tests; never for clients.",

@@ -1,49 +1,165 @@
 """From a client's HTTP request to an InferenceRequest.
 
-It knows paths, headers and JSON; nothing of gRPC, and nothing of who will serve the request.
+It knows JSON bodies and what headers ask for; nothing of gRPC, and nothing of who will serve the
+request. A body is read in steps, so that a large one holds up nobody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import xxhash
 
-from lodestar_extproc.extproc.prompt import InvalidRequest, Prompt, prompts
+from lodestar_extproc.extproc.budget import Limit, OverBudget, hold_objects
+from lodestar_extproc.extproc.canonical import Inexact, PromptWriter, Source
+from lodestar_extproc.extproc.json_text import InvalidRequest, as_utf8, load, load_as_python
+from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
+from lodestar_extproc.extproc.prompt import PromptReader
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
-from lodestar_extproc.request import InferenceRequest, RequestKind, hash_blocks
+from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS
+from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind, hash_blocks
 
-__all__ = ["InvalidRequest", "kind_of", "parse", "unparsed"]
+__all__ = [
+    "InvalidRequest",
+    "OverBudget",
+    "ParsedBody",
+    "parse",
+    "reading",
+    "request_of",
+    "unparsed",
+]
 
-MAX_HASHED_BYTES = 4 * 2**20
-"""About a million tokens, beyond any context window: a longer prompt's tail is not hashed."""
+HASHED_BYTES = 64 * 2**10
+"""Hashed in one go: a quarter of a millisecond."""
 
-_PATHS = (
-    ("/v1/chat/completions", RequestKind.CHAT_COMPLETIONS),
-    ("/v1/completions", RequestKind.COMPLETIONS),
-    ("/v1/responses", RequestKind.RESPONSES),
-    ("/v1/embeddings", RequestKind.EMBEDDINGS),
-    ("/v1/messages", RequestKind.MESSAGES),
-)
-_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
+_HOLD_LIMITS = ("sampling_params", "parameters")
 _SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
 """What clients name a session by, the narrowest first."""
+_SEED_FIELDS = (
+    "cache_salt",
+    "extra_key",
+    "lora_path",
+    "chat_template",
+    "chat_template_kwargs",
+    "reasoning_effort",
+    "mm_processor_kwargs",
+)
+"""What engines share no cache across, or what changes a prompt in places that we cannot know."""
+_TRUE = frozenset(("1", "true", "t", "yes", "y", "on"))
+"""Strings that pydantic takes for true, in any case (pydantic's conversion table)."""
 
 
-def kind_of(method: str, path: str) -> RequestKind | None:
-    """The API that *method* and *path* call; None where the request is no inference.
+@dataclass(frozen=True, slots=True)
+class ParsedBody:
+    """What a body says, whoever will be asked for it; without a word of the prompt.
 
-    >>> kind_of("POST", "/v1/chat/completions?trace=1")
-    <RequestKind.CHAT_COMPLETIONS: 'chat_completions'>
-    >>> kind_of("GET", "/v1/models") is None
-    True
+    Attributes:
+        model: as named; empty where it names none.
+        block_hashes: of its sequences, one after another; not yet those of a model.
+        seed: hash of what a cache depends on beside model and prompt.
+        text_bytes: of all sequences, those that were not read included.
+        prompt_bytes: those that block hashes stand for, and those not hashed.
+        is_plain: as of the request.
+        session: hash of the first field that names one.
     """
-    if method != "POST":
-        return None
-    path = path.partition("?")[0].rstrip("/")
-    return next((kind for suffix, kind in _PATHS if path.endswith(suffix)), None)
+
+    model: str
+    block_hashes: Sequence[int]
+    seed: int
+    text_bytes: int
+    prompt_bytes: int
+    n_token_ids: int
+    n_media: int
+    is_plain: bool
+    streaming: bool
+    max_output_tokens: int | None
+    session: int | None
+
+
+def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]:
+    """Read *body*, written for the API *kind*, in steps of at most some milliseconds.
+
+    Raises:
+        InvalidRequest: no engine would read it either.
+        OverBudget: it would take too much to read it.
+    """
+    text, strings = as_utf8(body), LongStrings()
+    yield from hold_objects(text)
+    if len(text) > LARGE_BYTES:
+        text = yield from strings.part(text)
+    fields = _object(load(text))
+    yield
+    reader = PromptReader(Source(strings))
+    try:
+        try:
+            yield from reader.read(kind, fields)
+        except Inexact:
+            fields = _object(load_as_python(text))
+            reader = PromptReader(Source(strings, exact=True))
+            yield from reader.read(kind, fields)
+    except RecursionError:
+        raise OverBudget(Limit.NESTING) from None
+    hashes: list[int] = []
+    for sequence in reader.sequences:
+        yield from _hash(sequence, hashes)
+    own = Source(strings, exact=True)
+    text_bytes = reader.rest_bytes + sum(each.text_bytes for each in reader.sequences)
+    return ParsedBody(
+        model=_model(fields, own),
+        block_hashes=hashes,
+        seed=_seed(fields, own),
+        text_bytes=text_bytes,
+        prompt_bytes=text_bytes + sum(each.other_bytes for each in reader.sequences),
+        n_token_ids=sum(each.n_tokens for each in reader.sequences),
+        n_media=sum(each.n_media for each in reader.sequences),
+        is_plain=reader.is_plain,
+        streaming=kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream")),
+        max_output_tokens=_output_limit(fields),
+        session=_session(fields, own),
+    )
+
+
+def request_of(
+    parsed: ParsedBody,
+    kind: RequestKind,
+    bytes_per_token: Callable[[str], float],
+    hints: SchedulingHints = NO_HINTS,
+    target_of: Callable[[str], str] = str,
+    tokens_per_medium: Callable[[str], float] = lambda _: DEFAULT_TOKENS,
+) -> InferenceRequest:
+    """The request that *parsed* is, for the model that the engine will be asked for.
+
+    Args:
+        bytes_per_token, tokens_per_medium: learned, by model; above 0.
+        hints: what its headers ask for.
+        target_of: the model to ask the engine for in place of the one named.
+    """
+    model = target_of(parsed.model)
+    # Engines share no cache between models; a LoRA is one.
+    seed = xxhash.xxh3_64_intdigest(model.encode("utf-8", "surrogatepass"), parsed.seed)
+    tokens = parsed.text_bytes / bytes_per_token(model) + parsed.n_token_ids
+    if parsed.n_media:
+        tokens += parsed.n_media * tokens_per_medium(model)
+    return InferenceRequest(
+        model=model,
+        kind=kind,
+        block_hashes=tuple([block ^ seed for block in parsed.block_hashes]),
+        prompt_bytes=parsed.prompt_bytes,
+        prompt_tokens=tokens,
+        streaming=parsed.streaming,
+        max_output_tokens=parsed.max_output_tokens,
+        ttft_slo_s=hints.ttft_slo_s,
+        tpot_slo_s=hints.tpot_slo_s,
+        priority=hints.priority,
+        session=_hinted_session(hints) or parsed.session,
+        named_model=None if model == parsed.model else parsed.model,
+        text_bytes=parsed.text_bytes,
+        n_media=parsed.n_media,
+        is_plain=parsed.is_plain,
+    )
 
 
 def parse(
@@ -53,38 +169,19 @@ def parse(
     hints: SchedulingHints = NO_HINTS,
     target_of: Callable[[str], str] = str,
 ) -> InferenceRequest:
-    """Read *body*, written for the API *kind*.
+    """Read *body* in one go; arguments and errors as of `reading` and `request_of`."""
+    return request_of(read(body, kind), kind, bytes_per_token, hints, target_of)
 
-    Args:
-        body: the whole HTTP body.
-        kind: UNKNOWN reads it by its shape.
-        bytes_per_token: learned, by model; above 0.
-        hints: what its headers ask for.
-        target_of: the model to ask the engine for in place of the one named.
 
-    Raises:
-        InvalidRequest: not JSON, not an object, no model, or beyond what can be read.
-    """
-    fields = _load(body)
-    named = fields.get("model")
-    if not isinstance(named, str) or not named:
-        raise InvalidRequest('the body must name a model: "model": "..."')
-    model = target_of(named)
-    sequences = prompts(kind, fields)
-    return InferenceRequest(
-        model=model,
-        kind=kind,
-        block_hashes=_block_hashes(sequences, _seed(model, fields.get("cache_salt"))),
-        prompt_bytes=sum(len(prompt.data) for prompt in sequences),
-        prompt_tokens=_tokens(sequences, bytes_per_token(model)),
-        streaming=fields.get("stream") is True,
-        max_output_tokens=_output_limit(fields),
-        ttft_slo_s=hints.ttft_slo_s,
-        tpot_slo_s=hints.tpot_slo_s,
-        priority=hints.priority,
-        session=_session(hints.session, fields),
-        named_model=None if model == named else named,
-    )
+def read(body: bytes, kind: RequestKind) -> ParsedBody:
+    """Read *body* in one go; errors as of `reading`."""
+    steps = reading(body, kind)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            parsed: ParsedBody = end.value
+            return parsed
 
 
 def unparsed(
@@ -101,58 +198,79 @@ def unparsed(
         ttft_slo_s=hints.ttft_slo_s,
         tpot_slo_s=hints.tpot_slo_s,
         priority=hints.priority,
-        session=_session(hints.session, {}),
+        session=_hinted_session(hints),
+        is_plain=False,
     )
 
 
-def _session(name: str, fields: Mapping[str, Any]) -> int | None:
-    """Hash *name*, or else the first field that names a session; the names are not kept."""
-    if name:
-        return xxhash.xxh3_64_intdigest(name.encode())
+def is_true(value: object) -> bool:
+    """Whether pydantic, by which engines read their bodies, takes *value* for true."""
+    if isinstance(value, str):
+        return value.lower() in _TRUE
+    return isinstance(value, (bool, int, float)) and value == 1
+
+
+def _hash(sequence: PromptWriter, hashes: list[int]) -> Generator[None, None, None]:
+    """Hash a sequence as a chain of its own, in steps."""
+    data, seed = sequence.data, 0
+    for start in range(0, len(data) - BLOCK_BYTES + 1, HASHED_BYTES):
+        blocks = hash_blocks(data[start : start + HASHED_BYTES], seed)
+        seed = blocks[-1]
+        hashes += blocks
+        yield
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return value
+
+
+def _model(fields: Mapping[str, Any], source: Source) -> str:
+    named = fields.get("model")
+    if named is not None and not isinstance(named, str):
+        raise InvalidRequest('the model must be a text: "model": "..."')
+    # What is no Unicode has no place in logs and labels.
+    return source.text(named or "").encode("utf-8", "replace").decode()
+
+
+def _seed(fields: Mapping[str, Any], source: Source) -> int:
+    """Whatever cannot share a cache has another one; defaults and empty values have none."""
+    given = {name: fields[name] for name in _SEED_FIELDS if fields.get(name)}
+    if not given:
+        return 0
+    writer = PromptWriter(source)
+    writer.sorted_value(given)
+    return xxhash.xxh3_64_intdigest(writer.data)
+
+
+def _hinted_session(hints: SchedulingHints) -> int | None:
+    return xxhash.xxh3_64_intdigest(hints.session.encode()) if hints.session else None
+
+
+def _session(fields: Mapping[str, Any], source: Source) -> int | None:
+    """Hash the first field that names a session; the names are not kept."""
     for field in _SESSION_FIELDS:
         given = fields.get(field)
         if field == "conversation" and isinstance(given, dict):
             given = given.get("id")
         if isinstance(given, str) and given:
-            return xxhash.xxh3_64_intdigest(f"{field}\0{given}".encode())
+            name = f"{field}\0{source.text(given)}"
+            return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass"))
     return None
 
 
-def _load(body: bytes) -> Mapping[str, Any]:
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return fields
-
-
-def _seed(model: str, cache_salt: object) -> int:
-    """Engines share no cache between models (a LoRA is one), nor between vLLM's cache salts."""
-    salt = cache_salt if isinstance(cache_salt, str) else ""
-    return xxhash.xxh3_64_intdigest(f"{model}\0{salt}".encode())
-
-
-def _block_hashes(sequences: tuple[Prompt, ...], seed: int) -> tuple[int, ...]:
-    """Hash each prompt of a batch as a chain of its own, and join the chains."""
-    if len(sequences) == 1:
-        return hash_blocks(sequences[0].data[:MAX_HASHED_BYTES], seed)
-    left = MAX_HASHED_BYTES
-    hashes: list[int] = []
-    for prompt in sequences:
-        hashes.extend(hash_blocks(prompt.data[:left], seed))
-        left = max(0, left - len(prompt.data))
-    return tuple(hashes)
-
-
-def _tokens(sequences: tuple[Prompt, ...], bytes_per_token: float) -> float:
-    return sum(
-        len(prompt.data) / bytes_per_token if prompt.tokens is None else float(prompt.tokens)
-        for prompt in sequences
-    )
-
-
 def _output_limit(fields: Mapping[str, Any]) -> int | None:
-    given = (fields.get(name) for name in _OUTPUT_LIMITS)
-    return next((limit for limit in given if type(limit) is int and limit > 0), None)
+    inner = (fields.get(name) for name in _HOLD_LIMITS)
+    holders = [fields, *(holder for holder in inner if isinstance(holder, dict))]
+    given = (_positive(holder.get(name)) for holder in holders for name in _OUTPUT_LIMITS)
+    return next(filter(None, given), None)
+
+
+def _positive(value: object) -> int | None:
+    """A number as pydantic reads one: "5" and 5.0 are 5."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value > 0 else None

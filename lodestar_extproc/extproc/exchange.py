@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -54,6 +55,7 @@ class Exchange:
 
     Attributes:
         decision: made on this stream; None until then, and on observing streams.
+        request: what has come of it.
         n_repeats: messages of a request that had ended; they are ignored.
     """
 
@@ -67,8 +69,7 @@ class Exchange:
         access_log: bool = True,
     ) -> None:
         stream_mode, answer_mode = modes_of(opening)
-        self.state = StreamState.IDLE
-        self.outcome = StreamOutcome.CUT
+        self.state, self.outcome = StreamState.IDLE, StreamOutcome.CUT
         self.decision: Decision | None = None
         self.n_repeats = 0
         self.stream_id = stream_id
@@ -76,16 +77,15 @@ class Exchange:
         self._next_states = NEXT_STATES[answer_mode]
         self._requests = REQUEST_STRATEGIES[stream_mode]
         self._answers = ANSWER_STRATEGIES[answer_mode]
-        self._routers = routers
-        self._cluster = opening.pool
-        self._overrides = overrides
-        self._access_log = access_log
-        self._request = IncomingRequest()
+        self._pool_of = partial(overrides.find, routers, opening.pool)
+        self._own_paths = partial(overrides.paths, routers, opening.pool)
+        self._observe = partial(Observation, routers, access_log=access_log)
+        self.request = IncomingRequest()
         self._tests_conformance = False
         self._observation: Observation | None = None
         self._seen_enough = False
         if stream_mode is StreamMode.OBSERVED:
-            self._observation = Observation(routers, access_log=access_log)
+            self._observation = self._observe()
 
     @property
     def done(self) -> bool:
@@ -117,7 +117,7 @@ class Exchange:
             self._seen_enough = True
             result, replies = self._answers.give_up(event)
         elif self.outcome is StreamOutcome.CUT:
-            result, replies = self._requests.give_up(event, self._request.content())
+            result, replies = self._requests.give_up(event, self.request.content())
             if result is ActionResult.PASSED:
                 self.outcome = StreamOutcome.PASSED
         self._enter(result)
@@ -133,71 +133,77 @@ class Exchange:
         """The only change of state. A body is held while the request is read, and no longer."""
         before, self.state = self.state, self._next_states.get(result, self.state)
         if self.state is not before and self.state is not StreamState.READING:
-            self._request.held.clear()
+            self.request.held.clear()
 
     def summary(self) -> str:
         """What happened, for a log line; without a word of the prompt."""
         answered = self._observation.decision_id if self._observation else ""
         return summary(self.outcome, self.decision, answered)
 
+    def steps(self, event: Event) -> Generator[None, None, None] | None:
+        """What to do before *event* is received, one step after another; None where nothing is."""
+        routes = self._actions[self.state].get(event.kind) is Action.ROUTE
+        return self.request.steps(event, self._own_paths) if routes else None
+
     # -- the request --------------------------------------------------------------------------
 
     def _admit(self, event: RequestEvent) -> Done:
-        self._request.take(event)
-        if self._request.is_inference:
+        self.request.take(event)
+        if self.request.may_be_load(self._own_paths):
             return ActionResult.READ_ON, self._requests.acknowledge(event, self.stream_id)
         return self._leave_to_envoy(event, StreamOutcome.PASSED)
 
     def _pass(self, event: RequestEvent) -> Done:
-        self._request.note(event)
+        self.request.note(event)
         return self._leave_to_envoy(event, StreamOutcome.PASSED)
 
     def _gather(self, event: RequestEvent) -> Done:
-        self._request.take(event)
+        self.request.take(event)
         return ActionResult.READ_ON, self._requests.acknowledge(event)
 
     def _hold(self, event: RequestEvent) -> Done:
         gathered = self._gather(event)
-        if self._request.held.is_full:
+        if self.request.held.is_full:
             return self._reject(refusals.body_too_large(MAX_BODY_BYTES), StreamOutcome.REJECTED)
         return gathered
 
     def _skip(self, event: RequestEvent) -> Done:
-        self.n_repeats += self._request.is_complete
-        self._request.note(event)
+        self.n_repeats += self.request.is_complete
+        self.request.note(event)
         return ActionResult.SKIPPED, self._requests.acknowledge(event)
 
     def _route_by_body(self, event: RequestEvent) -> Done:
-        self._request.take(event)
-        content = self._request.content()
+        self.request.take(event)
+        content = self.request.content()
+        light = self.request.is_light(len(content), self._own_paths)
+        if light and not self._requests.refuses_without_endpoint:
+            return self._leave_to_envoy(event, StreamOutcome.PASSED, content)
         return self._route(event, content, len(content))
 
     def _route_by_length(self, event: RequestEvent) -> Done:
-        self._request.take(event)
-        if self._request.is_inference:
-            return self._route(event, None, self._request.announced_bytes)
+        self.request.take(event)
+        n_bytes = self.request.announced_bytes
+        if not self.request.is_light(n_bytes, self._own_paths):
+            return self._route(event, None, n_bytes)
         return self._leave_to_envoy(event, StreamOutcome.PASSED)
 
     def _route_without_body(self, event: RequestEvent) -> Done:
-        self._request.take(event)
+        self.request.take(event)
         return self._route(event, None, 0)
 
     def _route(self, event: RequestEvent, content: bytes | None, n_bytes: int) -> Done:
         try:
-            router, policy = self._overrides.find(self._routers, self._cluster)
+            router, policy = self._pool_of()
         except (UnknownPool, ValueError):
             return self._leave_to_envoy(event, StreamOutcome.BAD_ROUTE, content)
         settings = router.settings
         self._tests_conformance = settings.conformance_headers
         try:
             return self._route_by(router, policy, event, content, n_bytes)
-        except body.InvalidRequest as error:
-            return self._reject(refusals.invalid_request(str(error)), StreamOutcome.REJECTED)
-        except Overloaded as error:
-            late = refusals.overloaded(str(error), error.retry_after_s)
-            return self._reject(late, StreamOutcome.SHED)
+        except (body.InvalidRequest, Overloaded) as error:
+            return self._reject(*refusals.of(error))
         except NoEndpoint as error:
-            hinted = self._request.subset(settings) is not None
+            hinted = self.request.subset(settings) is not None
             if self._requests.refuses_without_endpoint or hinted or settings.answer_503:
                 return self._reject(refusals.no_endpoint(str(error)), StreamOutcome.NO_ENDPOINT)
             return self._leave_to_envoy(event, StreamOutcome.NO_ENDPOINT, content)
@@ -211,24 +217,21 @@ class Exchange:
         n_bytes: int,
     ) -> Done:
         """The decision, and the body with it where Envoy is to get one from here."""
-        request, wanted = self._request.read(
+        request, wanted = self.request.read(
             content, n_bytes, router, may_rename=self._requests.may_change_body
         )
         self.decision = router.route(
             request,
-            request_id=self._request.request_id,
+            request_id=self.request.request_id,
             stream_id=self.stream_id,
             at_s=event.at_s,
-            subset=self._request.subset(router.settings),
+            subset=self.request.subset(router.settings),
             policy=policy,
         )
         new_body = self._requests.replaced_body(content, wanted)
         reply = self._route_to(event, self.decision, router.settings, new_body)
         if self._answers.shows_answers:
-            decision_id = self.decision.decision_id
-            self._observation = Observation(
-                self._routers, access_log=self._access_log, decision_id=decision_id
-            )
+            self._observation = self._observe(decision_id=self.decision.decision_id)
         self.outcome = StreamOutcome.ROUTED
         return ActionResult.ROUTED, (reply, *self._requests.given_back(event, wanted))
 
@@ -239,8 +242,7 @@ class Exchange:
         settings: PoolSettings,
         new_body: bytes | None,
     ) -> RouteTo:
-        n_named = 0 if settings.shadow else settings.retry_candidates
-        addresses = decision.addresses[:n_named]
+        addresses = decision.addresses[: 0 if settings.shadow else settings.retry_candidates]
         headers = conformance.request_headers(addresses) if self._tests_conformance else ()
         phase = self._requests.reply_phase(event)
         return RouteTo(phase, addresses, decision.decision_id, headers, new_body)

@@ -5,11 +5,14 @@ It knows events and settings; neither who will serve the request, nor how Envoy 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import replace
 
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.extproc import body, conformance
+from lodestar_extproc.extproc import body, conformance, paths
+from lodestar_extproc.extproc.budget import Limit
 from lodestar_extproc.extproc.events import (
+    Event,
     MessageKind,
     RequestBody,
     RequestEvent,
@@ -27,7 +30,14 @@ from lodestar_extproc.names import (
 )
 from lodestar_extproc.request import InferenceRequest, RequestKind, Subset
 
+LARGE_BYTES = 8 * 2**10
+"""A body from here on is read before it is its turn, in steps; a shorter one at once: within 5 ms
+if it is all punctuation, else in a tenth of one."""
 _ENDS = (MessageKind.REQUEST_END, MessageKind.REQUEST_WITHOUT_BODY)
+
+
+OwnPaths = Callable[[], tuple[str, ...]]
+"""Tells the paths that the request's pool names."""
 
 
 class IncomingRequest:
@@ -35,12 +45,16 @@ class IncomingRequest:
 
     Attributes:
         is_complete: its last part has come.
+        over_budget: what its body was beyond, where that was read no further.
     """
 
     def __init__(self) -> None:
         self.is_complete = False
+        self.over_budget: Limit | None = None
         self.held = HeldBody()
         self._kind = RequestKind.UNKNOWN
+        self._parsed: body.ParsedBody | body.InvalidRequest | body.OverBudget | None = None
+        self._knows_path = False
         self._headers: Mapping[str, str] = {}
         self._subset: Subset | None = None
 
@@ -56,14 +70,36 @@ class IncomingRequest:
         if isinstance(event, RequestBody):
             self.held.add(event.body)
         elif isinstance(event, RequestHeaders):
-            headers = event.headers
-            kind = body.kind_of(headers.get(METHOD, ""), headers.get(PATH, ""))
-            self._kind, self._headers = kind or RequestKind.UNKNOWN, headers
+            self._headers = event.headers
+            self._find_kind(())
+
+    def _find_kind(self, more: Iterable[str]) -> None:
+        kind = paths.kind_of(self._headers.get(METHOD, ""), self._path, more)
+        self._knows_path = kind is not None
+        self._kind = kind or RequestKind.UNKNOWN
 
     @property
-    def is_inference(self) -> bool:
-        """Whether its method and path call an inference API."""
-        return self._kind is not RequestKind.UNKNOWN
+    def _path(self) -> str:
+        return self._headers.get(PATH, "")
+
+    def _know(self, own_paths: OwnPaths) -> None:
+        """Take paths that the pool names for inference too."""
+        if self._headers and not self._knows_path and (more := own_paths()):
+            self._find_kind(more)
+
+    def may_be_load(self, own_paths: OwnPaths) -> bool:
+        """Whether it calls an inference API, or may have a long body for what nobody knows."""
+        self._know(own_paths)
+        n_bytes = self.announced_bytes if CONTENT_LENGTH in self._headers else None
+        method = self._headers.get(METHOD, "")
+        return self._knows_path or paths.may_be_heavy(method, self._path, n_bytes)
+
+    def is_light(self, n_bytes: int, own_paths: OwnPaths) -> bool:
+        """Whether it calls nothing known, and a body of *n_bytes* is no load either."""
+        self._know(own_paths)
+        method = self._headers.get(METHOD, "")
+        heavy = self._knows_path or paths.may_be_heavy(method, self._path, n_bytes)
+        return bool(self._headers) and not heavy
 
     @property
     def request_id(self) -> str:
@@ -85,12 +121,37 @@ class IncomingRequest:
         wanted = conformance.selected(self._headers) if settings.conformance_headers else None
         return self._subset if wanted is None else wanted
 
+    def steps(self, event: Event, own_paths: OwnPaths) -> Generator[None, None, None] | None:
+        """Reading a large body, of which *event* is the last part, before it is taken.
+
+        None where it is short, or is not to be read.
+        """
+        self._know(own_paths)
+        if not self._is_to_be_read:
+            return None
+        last = event.body if isinstance(event, RequestBody) else b""
+        if self.held.n_bytes + len(last) < LARGE_BYTES:
+            return None
+        return self._read_ahead(self.held.content() + last if self.held.n_bytes else last)
+
+    def _read_ahead(self, content: bytes) -> Generator[None, None, None]:
+        try:
+            self._parsed = yield from body.reading(content, self._kind)
+        except (body.InvalidRequest, body.OverBudget) as error:
+            self._parsed = error
+
+    @property
+    def _is_to_be_read(self) -> bool:
+        """Its API is known; or no path is, and its body tells by its shape."""
+        return self._kind is not RequestKind.UNKNOWN or not self._path
+
     def read(
         self, content: bytes | None, n_bytes: int, router: PoolRouter, *, may_rename: bool
     ) -> tuple[InferenceRequest, bytes | None]:
         """Read the request for routing; and *content* as the engine is to get it.
 
-        The request is known by its size alone where *content* is None or no inference.
+        The request is known by its size alone where *content* is None, no inference, or takes too
+        much to be read.
 
         Args:
             may_rename: its body can still be changed, to ask for another model.
@@ -106,13 +167,28 @@ class IncomingRequest:
                 return named
             return hints.target_model or router.draw_target_model(named)
 
-        if content is not None:
-            try:
-                request = body.parse(content, self._kind, router.bytes_per_token, hints, target_of)
-            except body.InvalidRequest:
-                if settings.strict:
-                    raise
-            else:
-                changed = request.named_model is not None
-                return request, renamed(content, request.model) if changed else content
-        return body.unparsed(n_bytes, router.bytes_per_token(""), hints), content
+        parsed = None if content is None else self._parse(content, strict=settings.strict)
+        if content is None or parsed is None:
+            return body.unparsed(n_bytes, router.bytes_per_token(""), hints), content
+        request = body.request_of(
+            parsed, self._kind, router.bytes_per_token, hints, target_of, router.tokens_per_medium
+        )
+        changed = request.named_model is not None
+        return request, renamed(content, request.model) if changed else content
+
+    def _parse(self, content: bytes, *, strict: bool) -> body.ParsedBody | None:
+        """What *content* says; None where that is not known."""
+        if not self._is_to_be_read:
+            return None
+        try:
+            parsed = self._parsed or body.read(content, self._kind)
+            if isinstance(parsed, (body.InvalidRequest, body.OverBudget)):
+                raise parsed
+        except body.InvalidRequest:
+            if strict:
+                raise
+            return None
+        except body.OverBudget as error:
+            self.over_budget = error.limit
+            return None
+        return parsed if parsed.model else replace(parsed, model=paths.model_in(self._path))

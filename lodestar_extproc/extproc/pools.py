@@ -24,6 +24,8 @@ class PoolRouter(Protocol):
 
     def bytes_per_token(self, model: str) -> float: ...
 
+    def tokens_per_medium(self, model: str) -> float: ...
+
     def draw_target_model(self, named: str) -> str: ...
 
     def route(
@@ -79,6 +81,13 @@ class Overrides:
             except UnknownPool:
                 pass
         return self._of(routers, self.pool)
+
+    def paths(self, routers: PoolRouters, cluster: str | None) -> tuple[str, ...]:
+        """The paths of its own that the pool names; none where no pool is found."""
+        try:
+            return self.find(routers, cluster)[0].settings.inference_paths
+        except (UnknownPool, ValueError):
+            return ()
 
     def _of(self, routers: PoolRouters, pool: str | None) -> tuple[PoolRouter, Policy | None]:
         return routers.get(pool), routers.override(pool, self.policy, self.cost)

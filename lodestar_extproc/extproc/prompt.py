@@ -1,235 +1,184 @@
-"""The bytes that stand for a prompt: equal bytes from the start mean equal work for an engine.
+"""The sequences that a body asks an engine to compute, as what its chat template would see.
 
-It knows the shapes of the APIs' JSON, not what a tokenizer or a chat template makes of them: roles
-and separators only keep the order of things, so that a chat's next turn continues this one.
+It knows the shapes of the APIs' JSON: what stands where, what is rendered, and what is not. A
+chat's next turn continues this one, so that equal beginnings mean equal work.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
-import orjson
-import xxhash
-
+from lodestar_extproc.extproc.canonical import PromptWriter, Source
+from lodestar_extproc.extproc.json_text import InvalidRequest
+from lodestar_extproc.extproc.messages import MessageWriter
+from lodestar_extproc.extproc.tools import write_tools
 from lodestar_extproc.request import RequestKind
 
-MAX_ITEMS = 20_000
-"""Messages, content parts or prompts in one list; a bound on the time one body can take.
-
-A judgement: twenty times an agent's chat of 1,000 messages.
-"""
-MEDIA_TOKENS = 576
-"""What an image, sound or file stands for: LLaVA-1.5's 24 x 24 patches (arXiv:2310.03744)."""
-_TOKEN_BYTES = 4  # of a token id, as `_token_ids` packs it
-_MEDIA_DIGESTS = MEDIA_TOKENS * _TOKEN_BYTES // 16  # bytes of an xxh3_128 digest
-_ROLE_END = b"\n"
-_ITEM_END = b"\x1e"
-# What templates render of a message beside its content, and of an item of the Responses API.
-_MESSAGE_FIELDS = ("name", "tool_calls", "function_call", "tool_call_id", "arguments", "output")
-# Fields that hold the payload of a media part, from the outside in.
-_MEDIA_FIELDS = (
-    "image_url",
-    "input_audio",
-    "audio_url",
-    "video_url",
-    "source",
-    "file",
-    "url",
-    "data",
-    "file_data",
-    "file_id",
-)
-# A tuple, not a set: a hostile body's type need not be hashable.
-_MEDIA_TYPES = (
-    "image_url",
-    "input_image",
-    "image",
-    "input_audio",
-    "audio_url",
-    "video_url",
-    "file",
-    "input_file",
-    "document",
+MAX_SEQUENCES = 5_000
+"""Prompts of a batch that are read; of the others only the length counts. A judgement."""
+_TEXTS = ("text", "text_input", "inputs", "prompt", "input")
+_IDS = ("input_ids", "token_ids", "prompt_token_ids")
+_MEDIA = ("image_data", "audio_data", "video_data", "prompt_embeds", "multi_modal_data")
+_QUERIES = ("query", "queries", "text_1", "data_1")
+_ITEMS = ("documents", "items", "text_2", "data_2", "texts")
+_SHAPES = (
+    ("messages", RequestKind.CHAT_COMPLETIONS),
+    ("prompt", RequestKind.COMPLETIONS),
+    *((name, RequestKind.RERANK) for name in _QUERIES),
+    *((name, RequestKind.GENERATE) for name in ("text", "text_input", "inputs", *_IDS)),
+    ("input", RequestKind.RESPONSES),
 )
 
+Work = Generator[None, None, None]
+"""Work that may be interrupted where it yields."""
 
-class InvalidRequest(ValueError):  # noqa: N818  (the condition's name)
-    """The body is no inference request; the message says why, in the client's terms."""
 
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One sequence an engine computes.
+class PromptReader:
+    """Reads one body.
 
     Attributes:
-        data: its bytes; token ids as 4 bytes each, little-endian.
-        tokens: exact where the client sent token ids, else None.
+        sequences: those that were read.
+        rest_bytes: of text that was counted and not read.
     """
 
-    data: bytes
-    tokens: int | None = None
+    def __init__(self, source: Source) -> None:
+        self.sequences: list[PromptWriter] = []
+        self.rest_bytes = 0
+        self._source = source
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all but media is text that was read and that every template renders."""
+        return self.rest_bytes == 0 and all(each.is_plain for each in self.sequences)
 
-def prompts(kind: RequestKind, body: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    """The sequences that *body* asks an engine to compute; none where nothing in it is readable.
+    def read(self, kind: RequestKind, body: Mapping[str, Any]) -> Work:
+        """Read the sequences of *body*, written for the API *kind*.
 
-    Raises:
-        InvalidRequest: more than MAX_ITEMS items, nested too deeply, or token ids out of range.
-    """
-    return _READERS[kind](body)
+        Raises:
+            InvalidRequest: token ids out of range.
+            OverBudget: too many items, or nested too deeply.
+        """
+        if kind in (RequestKind.INVOCATIONS, RequestKind.UNKNOWN):
+            shapes = (kind for name, kind in _SHAPES if body.get(name) is not None)
+            kind = next(shapes, RequestKind.RESPONSES)
+        yield from self._READERS[kind](self, body)
 
+    def _chat(self, body: Mapping[str, Any]) -> Work:
+        out = self._messages()
+        yield from write_tools(out.writer, body)
+        # Anthropic's system prompt stands beside the messages, OpenAI's is the first of them.
+        out.system(body.get("system"))
+        yield from out.conversation(body.get("messages"))
 
-def _chat(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    out = _tools(body)
-    # Anthropic's system prompt stands beside the messages, OpenAI's is the first of them.
-    _content(out, body.get("system"))
-    for message in _items(body.get("messages")):
-        _message(out, message)
-    return (Prompt(b"".join(out)),)
+    def _anthropic(self, body: Mapping[str, Any]) -> Work:
+        out = self._messages(drops_billing=True)
+        yield from write_tools(out.writer, body)
+        out.system(body.get("system"))
+        yield from out.conversation(body.get("messages"))
 
+    def _responses(self, body: Mapping[str, Any]) -> Work:
+        out = self._messages()
+        yield from write_tools(out.writer, body)
+        out.system(body.get("instructions"))
+        given = body.get("input")
+        said = [{"role": "user", "content": given}] if isinstance(given, str) else given
+        yield from out.conversation(said)
 
-def _responses(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    out = _tools(body)
-    _content(out, body.get("instructions"))
-    given = body.get("input")
-    if isinstance(given, str):
-        _message(out, {"role": "user", "content": given})
-    else:
-        for item in _items(given):
-            _message(out, item)
-    return (Prompt(b"".join(out)),)
+    def _completions(self, body: Mapping[str, Any]) -> Work:
+        yield from self._batch(body.get("prompt"))
+        self._media(body)
 
+    def _embeddings(self, body: Mapping[str, Any]) -> Work:
+        if "messages" in body:
+            yield from self._chat(body)
+        else:
+            yield from self._batch(body.get("input"), may_be_parts=True)
 
-def _completions(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    return _sequences(body.get("prompt"))
+    def _generate(self, body: Mapping[str, Any]) -> Work:
+        given = next((body[name] for name in (*_TEXTS, *_IDS) if body.get(name)), None)
+        yield from self._batch(given)
+        self._media(body)
 
+    def _pairs(self, body: Mapping[str, Any]) -> Work:
+        """A query is computed with each of its documents."""
+        query = next((body[name] for name in _QUERIES if body.get(name)), None)
+        items = next((body[name] for name in _ITEMS if body.get(name)), None)
+        if query is None and items is None:
+            yield from self._embeddings(body)
+            return
+        queries, items = _as_list(query), _as_list(items)
+        out = self._messages()
+        yield from out.parts(queries)
+        if len(queries) == 1:
+            self.rest_bytes += max(0, len(items) - 1) * out.writer.text_bytes
+        yield from out.parts(items)
 
-def _embeddings(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    if "messages" in body:
-        return _chat(body)
-    return _sequences(body.get("input"))
+    def _batch(self, given: object, *, may_be_parts: bool = False) -> Work:
+        """A string, a list of token ids, or a batch of either."""
+        if isinstance(given, str):
+            self._sequence().text(given)
+        if not isinstance(given, list) or not given:
+            return
+        if isinstance(given[0], (int, float)):
+            self._sequence().token_ids(given)
+            return
+        self._source.budget.list(min(len(given), MAX_SEQUENCES))
+        for each in given[:MAX_SEQUENCES]:
+            if isinstance(each, str):
+                self._sequence().text(each)
+            elif isinstance(each, list):
+                self._sequence().token_ids(each)
+            elif may_be_parts and isinstance(each, dict):
+                yield from self._messages().parts([each])
+            else:
+                raise InvalidRequest(
+                    "a prompt must be a string, a list of token ids, or a list of those"
+                )
+            self._source.budget.step()
+            yield
+        # Beyond the limit a string counts by its letters, and a token id as 4 bytes.
+        self.rest_bytes += sum(
+            len(each) if isinstance(each, str) else 4 * len(each)
+            for each in given[MAX_SEQUENCES:]
+            if isinstance(each, (str, list))
+        )
 
+    def _media(self, body: Mapping[str, Any]) -> None:
+        """What stands beside a prompt: an item, or a list of them."""
+        for name in _MEDIA:
+            for each in filter(None, _as_list(body.get(name))):
+                (self.sequences[-1] if self.sequences else self._sequence()).media(each)
 
-def _any(body: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    """Read a body by its shape, where the path is not known."""
-    if "messages" in body:
-        return _chat(body)
-    return _completions(body) if "prompt" in body else _responses(body)
+    def _messages(self, *, drops_billing: bool = False) -> MessageWriter:
+        messages = MessageWriter(self._source, drops_billing=drops_billing)
+        self.sequences.append(messages.writer)
+        return messages
 
+    def _sequence(self) -> PromptWriter:
+        writer = PromptWriter(self._source)
+        self.sequences.append(writer)
+        return writer
 
-_READERS: Mapping[RequestKind, Callable[[Mapping[str, Any]], tuple[Prompt, ...]]] = (
-    MappingProxyType(
-        {
-            RequestKind.CHAT_COMPLETIONS: _chat,
-            RequestKind.COMPLETIONS: _completions,
-            RequestKind.RESPONSES: _responses,
-            RequestKind.EMBEDDINGS: _embeddings,
-            RequestKind.MESSAGES: _chat,
-            RequestKind.UNKNOWN: _any,
-        }
+    _READERS: ClassVar[Mapping[RequestKind, Callable[[PromptReader, Mapping[str, Any]], Work]]] = (
+        MappingProxyType(
+            {
+                RequestKind.CHAT_COMPLETIONS: _chat,
+                RequestKind.COMPLETIONS: _completions,
+                RequestKind.RESPONSES: _responses,
+                RequestKind.EMBEDDINGS: _embeddings,
+                RequestKind.MESSAGES: _anthropic,
+                RequestKind.GENERATE: _generate,
+                RequestKind.GENERATE_STREAM: _generate,
+                RequestKind.RERANK: _pairs,
+                RequestKind.SCORE: _pairs,
+                RequestKind.CLASSIFY: _pairs,
+                RequestKind.POOLING: _pairs,
+            }
+        )
     )
-)
 
 
-def _sequences(given: object) -> tuple[Prompt, ...]:
-    """Read a string, a list of token ids, or a batch of either."""
-    if isinstance(given, str):
-        return (Prompt(given.encode()),)
-    if not isinstance(given, list) or not given:
-        return ()
-    if isinstance(given[0], int):
-        return (_token_ids(given),)
-    return tuple(
-        Prompt(item.encode()) if isinstance(item, str) else _token_ids(item)
-        for item in _items(given)
-    )
-
-
-def _token_ids(given: object) -> Prompt:
-    if not isinstance(given, list):
-        raise InvalidRequest("a prompt must be a string, a list of token ids, or a list of those")
-    try:
-        data = struct.pack(f"<{len(given)}I", *given)
-    except struct.error:
-        raise InvalidRequest("token ids must be integers from 0 to 4294967295") from None
-    return Prompt(data, tokens=len(given))
-
-
-def _tools(body: Mapping[str, Any]) -> list[bytes]:
-    """The start of a prompt: templates render tools before the conversation."""
-    tools = body.get("tools") or body.get("functions")
-    return [_dump(tools), _ITEM_END] if tools else []
-
-
-def _message(out: list[bytes], message: object) -> None:
-    if not isinstance(message, dict):
-        _content(out, message)
-        return
-    role = message.get("role") or message.get("type")
-    if isinstance(role, str):
-        out.append(role.encode())
-    out.append(_ROLE_END)
-    content = message.get("content")
-    if isinstance(content, str):
-        out.append(content.encode())
-    else:
-        for part in _items(content):
-            _part(out, part)
-    for field in _MESSAGE_FIELDS:
-        value = message.get(field)
-        if value:
-            out.append(_dump(value))
-    out.append(_ITEM_END)
-
-
-def _content(out: list[bytes], content: object) -> None:
-    """Add a text, or a list of parts, that has no role of its own."""
-    if isinstance(content, str):
-        out.append(content.encode())
-    else:
-        for part in _items(content):
-            _part(out, part)
-    if content:
-        out.append(_ITEM_END)
-
-
-def _part(out: list[bytes], part: object) -> None:
-    if not isinstance(part, dict):
-        out.append(_dump(part))
-        return
-    text = part.get("text")
-    if isinstance(text, str):
-        out.append(text.encode())
-    elif part.get("type") in _MEDIA_TYPES:
-        # The payload itself would count as text many times its size in tokens.
-        out.append(_media_digest(part) * _MEDIA_DIGESTS)
-    else:
-        # Cache markers move from turn to turn and are no part of the prompt.
-        out.append(_dump({key: part[key] for key in part if key != "cache_control"}))
-
-
-def _media_digest(part: Mapping[str, Any]) -> bytes:
-    payload: object = part
-    while isinstance(payload, dict):
-        payload = next((payload[field] for field in _MEDIA_FIELDS if payload.get(field)), None)
-    data = payload.encode() if isinstance(payload, str) else _dump(part)
-    return xxhash.xxh3_128_digest(data)
-
-
-def _items(given: object) -> Iterable[object]:
-    if not isinstance(given, list):
-        return ()
-    if len(given) > MAX_ITEMS:
-        raise InvalidRequest(f"a list of {len(given)} items; at most {MAX_ITEMS} are read")
-    return given
-
-
-def _dump(value: object) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:
-        raise InvalidRequest("a part of the body is nested too deeply") from None
+def _as_list(given: object) -> list[Any]:
+    return given if isinstance(given, list) else [] if given is None else [given]

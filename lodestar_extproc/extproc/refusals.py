@@ -5,13 +5,23 @@ from __future__ import annotations
 import orjson
 
 from lodestar_extproc.extproc.events import Reject
+from lodestar_extproc.extproc.json_text import InvalidRequest
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.names import DROPPED_REASON
+from lodestar_extproc.routing.unserved import Overloaded
 
 INVALID_REQUEST = "lodestar_invalid_request"
 TOO_LARGE = "lodestar_body_too_large"
 NO_ENDPOINT = "lodestar_no_endpoint"
 OVERLOADED = "lodestar_overloaded"
 """Envoy's access log shows these as the details of a response that we sent."""
+
+
+def of(error: InvalidRequest | Overloaded) -> tuple[Reject, StreamOutcome]:
+    """What a client is answered for *error*, and what has become of the stream."""
+    if isinstance(error, Overloaded):
+        return overloaded(str(error), error.retry_after_s), StreamOutcome.SHED
+    return invalid_request(str(error)), StreamOutcome.REJECTED
 
 
 def invalid_request(why: str) -> Reject:

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
@@ -19,18 +19,20 @@ from lodestar_extproc import names
 from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.config.overrides import KEYS_BEFORE
 from lodestar_extproc.extproc import wire
-from lodestar_extproc.extproc.access_log_service import AccessLogService, LogListener
+from lodestar_extproc.extproc.access_log_service import AccessLogService
 from lodestar_extproc.extproc.error_boundary import ErrorBoundary
-from lodestar_extproc.extproc.events import Event, Phase, Reply, RouteTo
+from lodestar_extproc.extproc.events import Event, Reply, RouteTo
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.grpc_health import HealthServicer
 from lodestar_extproc.extproc.pools import Overrides, PoolRouters
+from lodestar_extproc.extproc.stream_listener import StreamListener
 from lodestar_extproc.extproc.stream_outcome import StreamOutcome
+from lodestar_extproc.extproc.work_in_steps import WorkInSteps
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import ProcessingRequest
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 """gRPC's own 4 MiB turn a larger body into a 500; this holds a million tokens, and images."""
-_OPTIONS = (
+OPTIONS = (
     # Far above any number of requests in flight: a stream that waits here is a request that waits.
     ("grpc.max_concurrent_streams", 100_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -48,19 +50,6 @@ _log = logging.getLogger(__name__)
 
 class ListenError(OSError):
     """An address could not be bound."""
-
-
-class StreamListener(LogListener, Protocol):
-    """Who is told of streams and log entries: metrics."""
-
-    def stream_opened(self) -> None: ...
-
-    def message(self, phase: Phase) -> None: ...
-
-    def stream_closed(self, outcome: StreamOutcome) -> None: ...
-
-    def messages_repeated(self, n_messages: int) -> None:
-        """So many messages of a stream came after the request they belong to had ended."""
 
 
 class ExtProcServer:
@@ -87,6 +76,7 @@ class ExtProcServer:
         self._boundary = ErrorBoundary(listener)
         self._logs = AccessLogService(routers.complete, listener, self._boundary, clock)
         self._ids = random.Random()
+        self._in_steps = WorkInSteps(clock)
         self._old_keys: set[str] = set()
         self._servers: list[Any] = []
 
@@ -124,7 +114,7 @@ class ExtProcServer:
     ) -> tuple[int, ...]:
         if not addresses:
             return ()
-        server = grpc.aio.server(options=_OPTIONS)
+        server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers(tuple(handlers))
         ports = tuple(_bind(server, address, credentials) for address in addresses)
         await server.start()
@@ -167,7 +157,11 @@ class ExtProcServer:
                     if exchange is None:
                         exchange = self._exchange(message, context)
                     event = wire.decode(message, self._clock(), wanted)
+                    # Of a large body there is one copy from here on.
+                    del data, message
                     self._listener.message(event.phase)
+                    with self._boundary:
+                        await self._in_steps.work(exchange.steps(event))
                     for reply in self._replies(exchange, event):
                         await self._tell(exchange, reply, context)
                     if exchange.done:
@@ -213,6 +207,8 @@ class ExtProcServer:
         if exchange is not None:
             exchange.close(self._clock())
             outcome = exchange.outcome
+            if exchange.request.over_budget:
+                self._listener.body_over_budget(exchange.request.over_budget)
             if exchange.n_repeats:
                 self._listener.messages_repeated(exchange.n_repeats)
             if _log.isEnabledFor(logging.DEBUG):

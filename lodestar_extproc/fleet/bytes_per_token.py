@@ -33,6 +33,10 @@ class BytesPerToken:
         known = self._by_model.get(model)
         return self._live.current.bytes_per_token if known is None else known
 
+    def knows(self, model: str) -> bool:
+        """Whether it was learned."""
+        return model in self._by_model
+
     def learn(self, model: str, *, prompt_bytes: int, prompt_tokens: int) -> None:
         """An engine counted *prompt_tokens* in a prompt of *prompt_bytes*."""
         ratio = prompt_bytes / prompt_tokens if prompt_tokens > 0 else 0.0

@@ -93,6 +93,7 @@ class Metrics:
         self._open_streams = Children(streams.OPEN_STREAMS, registry)[()]
         self._messages = Children(streams.MESSAGES, registry)
         self._repeated_messages = Children(streams.REPEATED_MESSAGES, registry)[()]
+        self._bodies_over_budget = Children(streams.BODIES_OVER_BUDGET, registry)
         self._stream_failures = Children(streams.STREAM_FAILURES, registry)
         self._log_entries = Children(streams.LOG_ENTRIES, registry)
         self._loop_lag = Children(streams.LOOP_LAG, registry)[()]
@@ -176,6 +177,10 @@ class Metrics:
         """See `StreamListener`."""
         self._open_streams.dec()
         self._streams[(verdict,)].inc()
+
+    def body_over_budget(self, limit: str) -> None:
+        """See `StreamListener`."""
+        self._bodies_over_budget[(limit,)].inc()
 
     def messages_repeated(self, n_messages: int) -> None:
         """See `StreamListener`."""

@@ -28,6 +28,13 @@ REPEATED_MESSAGES = counter(
     "Envoy 1.35 to 1.37 repeats the last part of a large body in full duplex (envoy#46237); "
     "no request suffers.",
 )
+BODIES_OVER_BUDGET = counter(
+    "lodestar_bodies_over_budget_total",
+    ("limit",),
+    "Bodies that would take too much to read, by what was too much: `items`, `bytes`, `nesting` or "
+    "`time`. The fallback decides on their requests, by size.",
+    "A few are hostile or odd clients. Many of `time`: the process is short of CPU.",
+)
 STREAM_FAILURES = counter(
     "lodestar_stream_failures_total",
     ("reason",),

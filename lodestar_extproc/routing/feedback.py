@@ -11,6 +11,7 @@ from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
 from lodestar_extproc.fleet.health import Health
+from lodestar_extproc.fleet.tokens_per_medium import TokensPerMedium
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.sample import training_sample
 from lodestar_extproc.routing.ended_request import (
@@ -27,12 +28,13 @@ class Feedback:
 
     Attributes:
         learner: in force; replaced by the owner.
-        bytes_per_token: learned from usage, by model.
+        bytes_per_token, tokens_per_medium: learned from usage, by model.
     """
 
     def __init__(self, live: LiveSettings, health: Health, learner: Learner) -> None:
         self.learner = learner
         self.bytes_per_token = BytesPerToken(live)
+        self.tokens_per_medium = TokensPerMedium()
         self._health = health
 
     def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
@@ -78,10 +80,17 @@ class Feedback:
             self._health.failed(served, at_s)
 
     def _learn_usage(self, request: EndedRequest) -> None:
+        """Bytes a token from text alone; tokens a medium from what is left beside text."""
         prompt, tokens = request.decision.candidates.request, request.completion.prompt_tokens
-        if tokens is not None:
-            n_bytes = prompt.prompt_bytes
-            self.bytes_per_token.learn(prompt.model, prompt_bytes=n_bytes, prompt_tokens=tokens)
+        if tokens is None or not prompt.is_plain:
+            return
+        n_bytes = prompt.prompt_bytes if prompt.text_bytes is None else prompt.text_bytes
+        ratio, model = self.bytes_per_token, prompt.model
+        if not prompt.n_media:
+            ratio.learn(model, prompt_bytes=n_bytes, prompt_tokens=tokens)
+        elif ratio.knows(model):
+            rest = tokens - n_bytes / ratio.of(model)
+            self.tokens_per_medium.learn(model, tokens=rest, n_media=prompt.n_media)
 
     def _learn_generation(self, request: EndedRequest, served: str) -> None:
         candidates, index = request.decision.candidates, request.decision.index_of(served)

@@ -1,7 +1,6 @@
 """Router: chooses an endpoint for a request and learns from what follows. Read this file first.
 
-    route()        a request came: snapshot, features, ranking; it is counted as in flight and as
-                   demand
+    route()        a request came: snapshot, features, ranking; it is in flight now, and demand
     first_token()  its first token passed: learn its TTFT
     complete()     its answer ended: release what it took; learn, correct or blame
 
@@ -33,6 +32,7 @@ from lodestar_extproc.routing.feedback import Feedback
 from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.open_decisions import OpenDecisions
 from lodestar_extproc.routing.pool_policies import PoolPolicies
+from lodestar_extproc.routing.service import service_s
 from lodestar_extproc.routing.unserved import NoEndpoint, shed_if_late
 
 
@@ -102,6 +102,10 @@ class Router:
     def bytes_per_token(self, model: str) -> float:
         """Prompt bytes a token of *model* stands for, as learned from usage."""
         return self._feedback.bytes_per_token.of(model)
+
+    def tokens_per_medium(self, model: str) -> float:
+        """Tokens that *model* makes of an image or sound, as learned from usage."""
+        return self._feedback.tokens_per_medium.of(model)
 
     def draw_target_model(self, named: str) -> str:
         """Draw the model to ask an engine for where a client names *named*; advances the rng."""
@@ -213,21 +217,8 @@ class Router:
                 decision.candidates.demand,
                 decision.address,
                 uncached_tokens=decision.candidates.uncached_on(chosen),
-                service_s=self._service_s(decision),
+                service_s=service_s(decision, self.learner),
             )
-
-    def _service_s(self, decision: Decision) -> float:
-        """Seconds of service that the request adds where it goes, as the predictor has it.
-
-        A body that could not be read is a prompt of its length of which nothing is cached, as it is
-        in the counts of load: the engine refuses some such bodies at once, but computes most, for
-        what is not read here is as a rule an API of its own.
-        """
-        service_s, candidates = decision.ranking.service_s, decision.candidates
-        if service_s is None:  # a fixed rule decided, or nothing is learned: a guess, but its own
-            endpoints = candidates.snapshot.endpoints
-            service_s = self.learner.predict(candidates.features, endpoints).service_s
-        return float(service_s[decision.chosen])
 
     # -- its first token passed ---
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import time
 from contextlib import suppress
 
 import orjson
@@ -12,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar_extproc.extproc.body import InvalidRequest, kind_of, parse, unparsed
-from lodestar_extproc.extproc.prompt import MAX_ITEMS, MEDIA_TOKENS
+from lodestar_extproc.extproc.body import InvalidRequest, OverBudget, parse, unparsed
+from lodestar_extproc.extproc.paths import kind_of
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
+from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS
 from lodestar_extproc.request import BLOCK_BYTES, RequestKind
 
 CHAT = RequestKind.CHAT_COMPLETIONS
@@ -53,7 +53,20 @@ def shared_blocks(first, second) -> int:
         ("/v1/messages", RequestKind.MESSAGES),
         ("/v1/messages/count_tokens", None),
         ("/v1/responses/resp_1/cancel", None),
-        ("/v1/audio/transcriptions", None),
+        ("/chat/completions", CHAT),
+        ("/api/v3/chat/completions", CHAT),
+        ("/openai/deployments/m/chat/completions?api-version=1", CHAT),
+        ("/rerank", RequestKind.RERANK),
+        ("/v2/rerank", RequestKind.RERANK),
+        ("/score", RequestKind.SCORE),
+        ("/pooling", RequestKind.POOLING),
+        ("/classify", RequestKind.CLASSIFY),
+        ("/generate", RequestKind.GENERATE),
+        ("/v2/models/m/generate_stream", RequestKind.GENERATE_STREAM),
+        ("/invocations", RequestKind.INVOCATIONS),
+        ("/v1/audio/transcriptions", RequestKind.UNKNOWN),
+        ("/v1/threads/t/messages", None),
+        ("/v1/completions_of_others", None),
         ("/tokenize", None),
         ("", None),
     ],
@@ -188,7 +201,7 @@ def image(url: str) -> dict:
 def test_media_count_as_tokens_not_as_text(part):
     bare = read(messages=[user("")])
     request = read(messages=[user([part])])
-    assert request.prompt_tokens - bare.prompt_tokens == MEDIA_TOKENS
+    assert request.prompt_tokens - bare.prompt_tokens == DEFAULT_TOKENS
 
 
 def test_different_images_are_different_prompts():
@@ -220,7 +233,10 @@ def test_tool_results_and_unknown_parts_count():
         ({"max_completion_tokens": 7, "max_tokens": 5}, 7),
         ({"max_output_tokens": 9}, 9),
         ({"max_tokens": 0}, None),
-        ({"max_tokens": "5"}, None),
+        ({"max_tokens": "5"}, 5),
+        ({"max_tokens": 5.0}, 5),
+        ({"max_tokens": 5.5}, None),
+        ({"sampling_params": {"max_new_tokens": 6}}, 6),
         ({"max_tokens": True}, None),
         ({}, None),
     ],
@@ -229,8 +245,14 @@ def test_the_output_limit_is_the_clients(fields, limit):
     assert read(**fields).max_output_tokens == limit
 
 
-@pytest.mark.parametrize(("stream", "streaming"), [(True, True), (False, False), (1, False)])
-def test_only_true_streams(stream, streaming):
+@pytest.mark.parametrize(
+    ("stream", "streaming"),
+    [
+        *((value, True) for value in (True, 1, 1.0, "true", "True", "1", "t", "YES", "y", "on")),
+        *((value, False) for value in (False, None, 0, 2, "false", "", "no", "off", [1], {})),
+    ],
+)
+def test_what_pydantic_takes_for_true_streams(stream, streaming):
     assert read(stream=stream).streaming is streaming
 
 
@@ -293,22 +315,13 @@ def test_a_rewritten_model_is_hashed_as_what_the_engine_is_asked_for():
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
-        (b'{"model": NaN}', "not JSON"),
-        (b'{"model": "\\ud800"}', "not JSON"),
-        (b'{"a":' * 5000, "not JSON"),
-        (b"[" * 100_000 + b"]" * 100_000, "not JSON"),
+        (b'{"model": "m", "n": 1' + b"0" * 5000 + b"}", "not JSON"),
+        (b'{"model": "m", "n": nan}', "not JSON"),
         (b"[]", "JSON object"),
         (b'"text"', "JSON object"),
         (b"null", "JSON object"),
-        (b"{}", "name a model"),
-        (b'{"model": null}', "name a model"),
-        (b'{"model": ""}', "name a model"),
-        (b'{"model": ["m"]}', "name a model"),
-        (b'{"model": "m", "tools": ' + b"[" * 900 + b"]" * 900 + b"}", "nested too deeply"),
-        (
-            b'{"model": "m", "messages": [' + b"{}," * MAX_ITEMS + b"{}]}",
-            f"at most {MAX_ITEMS}",
-        ),
+        (b'{"model": ["m"]}', "model must be a text"),
+        (b'{"model": 3}', "model must be a text"),
     ],
 )
 def test_what_is_no_request_is_refused_with_its_reason(data, reason):
@@ -359,7 +372,7 @@ def test_any_json_is_a_request_or_invalid(fields, kind):
     data = json.dumps({"model": "m"} | fields).encode()
     try:
         request = parse(data, kind, lambda _: 3.0)
-    except InvalidRequest:
+    except (InvalidRequest, OverBudget):
         return
     assert request.prompt_tokens >= 0
     assert len(request.block_hashes) <= request.prompt_bytes // BLOCK_BYTES
@@ -369,7 +382,7 @@ def test_any_json_is_a_request_or_invalid(fields, kind):
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_invalid(data):
-    with suppress(InvalidRequest):
+    with suppress(InvalidRequest, OverBudget):
         parse(data, RequestKind.UNKNOWN, lambda _: 4.0)
 
 
@@ -377,13 +390,3 @@ def test_token_ids_are_little_endian():
     request = read(RequestKind.COMPLETIONS, prompt=[1] * 16)
     text = struct.pack("<16I", *[1] * 16).decode()
     assert request.block_hashes == read(RequestKind.COMPLETIONS, prompt=text).block_hashes
-
-
-def test_a_hostile_body_is_answered_in_time():
-    """16 MB of the most items that are read, and a prompt beyond any context window."""
-    many = orjson.dumps({"model": "m", "messages": [user("")] * MAX_ITEMS})
-    long = orjson.dumps({"model": "m", "prompt": "x" * 16_000_000})
-    started = time.process_time()
-    parse(many, CHAT, lambda _: 4.0)
-    parse(long, RequestKind.COMPLETIONS, lambda _: 4.0)
-    assert time.process_time() - started < 0.5

@@ -184,8 +184,8 @@ class ExchangeMachine(RuleBasedStateMachine):
     @invariant()
     def a_body_is_held_only_while_the_request_is_read(self):
         if self.exchange.state is not StreamState.READING:
-            assert self.exchange._request.held.n_bytes == 0
-            assert self.exchange._request.content() == b""
+            assert self.exchange.request.held.n_bytes == 0
+            assert self.exchange.request.content() == b""
 
     @invariant()
     def everything_is_told_at_most_once(self):

@@ -77,3 +77,18 @@ def test_a_hostile_body_is_answered_in_time():
     started = time.process_time()
     renamed(nested, "b")
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'\xef\xbb\xbf{"model": "a", "n": 1}',
+        '{"model": "a", "n": 1}'.encode("utf-16"),
+        b'{"model": null, "n": 1}',
+        b'{"n": 1}',
+        b'{"m\\u006fdel": "a", "n": 1, "x": NaN}',
+    ],
+)
+def test_whatever_pythons_json_reads_can_ask_for_another_model(body):
+    asked = json.loads(renamed(body, "b"))
+    assert (asked["model"], asked["n"]) == ("b", 1)

@@ -58,7 +58,7 @@ def test_in_full_duplex_a_repeated_last_part_is_ignored_and_counted(answer_begun
 
 def test_in_full_duplex_a_repeated_part_is_not_kept():
     exchange = started(FakeRouters(), FULL_DUPLEX, HEADERS, LAST_PART, LAST_PART)
-    assert exchange._request.held.n_bytes == 0
+    assert exchange.request.held.n_bytes == 0
 
 
 @pytest.mark.parametrize("opening", [BUFFERED, STREAMED])

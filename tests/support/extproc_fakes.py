@@ -74,6 +74,9 @@ class FakeRouters:
     def bytes_per_token(self, model: str) -> float:
         return 4.0
 
+    def tokens_per_medium(self, model: str) -> float:
+        return 576.0
+
     def draw_target_model(self, named: str) -> str:
         return self.settings.model_rewrites.target(named, random.Random(0))
 
@@ -134,6 +137,9 @@ class RecordingListener:
 
     def messages_repeated(self, n_messages: int) -> None:
         self.heard.append(("repeated", n_messages))
+
+    def body_over_budget(self, limit) -> None:
+        self.heard.append(("over budget", str(limit)))
 
     def stream_failed(self, reason: str) -> None:
         self.heard.append(("failed", reason))

@@ -149,6 +149,7 @@ def on_the_stream(work: PoolAtWork) -> list[object]:
     headers = {"x-session-id": "s", "x-other": "t", "x-llm-d-inference-objective": "other"}
     answers: list[Reply] = []
     for body, more, members in (
+        (CHAT, {":path": "/ask"}, work.pool.endpoints),
         (CHAT, headers, work.pool.endpoints),
         (b"{", {}, work.pool.endpoints),
         (CHAT, {}, ()),
@@ -158,7 +159,8 @@ def on_the_stream(work: PoolAtWork) -> list[object]:
         exchange = Exchange(work.routers, Opening())
         sent = {":method": "POST", ":path": "/v1/chat/completions"} | more
         exchange.receive(RequestHeaders(at_s=0.0, headers=sent, end_of_stream=False))
-        answers += exchange.receive(RequestBody(at_s=0.1, body=body, end_of_stream=True))
+        if not exchange.done:
+            answers += exchange.receive(RequestBody(at_s=0.1, body=body, end_of_stream=True))
     named = [answer.addresses if isinstance(answer, RouteTo) else None for answer in answers]
     read = [decision.candidates.request for decision in work.heard.decisions]
     return [[type(answer) for answer in answers], named, read, work.routers.headers]

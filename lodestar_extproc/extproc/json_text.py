@@ -1,0 +1,72 @@
+"""Reading JSON as Python's `json.loads` reads bytes, for engines do: by orjson where that agrees.
+
+It knows JSON and its encodings, not what a body means.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+from lodestar_extproc.extproc.budget import Limit, OverBudget
+
+MAX_PYTHON_BYTES = 2**20
+"""What is read by `json.loads` or written in another encoding: ten times slower than orjson, so
+this takes 10 ms."""
+_SURROGATES = "surrogatepass"
+
+
+class InvalidRequest(ValueError):  # noqa: N818  (the condition's name)
+    """The body is no inference request; the message says why, in the client's terms."""
+
+
+def as_utf8(body: bytes) -> bytes:
+    """*body* in UTF-8 without a byte order mark, of whatever encoding `json.loads` detects.
+
+    Raises:
+        InvalidRequest: it is not in that encoding.
+        OverBudget: it is long and in another encoding.
+
+    >>> as_utf8("{}".encode("utf-16")), as_utf8(b"{}")
+    (b'{}', b'{}')
+    """
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8":
+        return body
+    if encoding == "utf-8-sig":
+        return body[3:]
+    try:
+        return _short(body).decode(encoding, _SURROGATES).encode("utf-8", _SURROGATES)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+
+
+def load(text: bytes) -> Any:
+    """The value that *text*, in UTF-8, stands for.
+
+    Raises:
+        InvalidRequest: Python's json would not read it.
+        OverBudget: it is nested too deeply, or long and not what orjson reads.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return load_as_python(text)
+
+
+def load_as_python(text: bytes) -> Any:
+    """The same by Python's json alone, which reads integers of any length and NaN."""
+    try:
+        return json.loads(_short(text).decode("utf-8", _SURROGATES))
+    except RecursionError:
+        raise OverBudget(Limit.NESTING) from None
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+
+
+def _short(data: bytes) -> bytes:
+    if len(data) > MAX_PYTHON_BYTES:
+        raise OverBudget(Limit.BYTES)
+    return data
