@@ -13,6 +13,7 @@ from typing import Any
 from lodestar_extproc import names
 from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.extproc.context import metadata_value
+from lodestar_extproc.extproc.retry_after import retry_after_s
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     AccessLogCommon,
     AccessLogType,
@@ -72,6 +73,9 @@ def completion(entry: HTTPAccessLogEntry, at_s: float) -> Completion | None:
         duration_s=_duration_s(common),
         response_code=code,
         flags=flags,
+        # An Envoy that tells nothing of the answer would tell no status either.
+        body_bytes=entry.response.response_body_bytes if code else None,
+        retry_after_s=retry_after_s(_tag(tags, names.TAG_RETRY_AFTER)),
     )
 
 

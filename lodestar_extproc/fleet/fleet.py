@@ -17,14 +17,12 @@ from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.fleet.health import Health, HealthState
 from lodestar_extproc.fleet.load import Flight, LoadTable
 from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
+from lodestar_extproc.fleet.silence import Silence
+from lodestar_extproc.fleet.stalls import StallDetector
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, Subset
 
 DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
 """Until an engine reports its own: the index must be bounded before the first scrape."""
-JUDGING_INTERVAL_S = 0.1
-"""How often silence is looked at: it lasts for seconds before it means anything."""
-FROZEN_S_PER_TOKEN = 1e-3
-"""Patience for a long prompt, four times slower than the slowest accelerator calibrated."""
 
 
 class Fleet:
@@ -44,7 +42,8 @@ class Fleet:
         self._load = LoadTable(self.decode_speed)
         self._flights: dict[str, Flight] = {}
         self._expected: list[tuple[float, str]] = []
-        self._judged_at_s = float("-inf")
+        self.stalls = StallDetector()
+        self._silence = Silence(live, self._load, self._health, self.stalls)
         self.set_endpoints(endpoints)
 
     # -- membership -----------------------------------------------------------------------------
@@ -72,6 +71,7 @@ class Fleet:
             self._health.remove(address)
             self.adapters.forget(address)
             self.decode_speed.forget(address)
+            self._silence.forget(address)
             del self._indexes[address]
         for endpoint in joined:
             self._health.add(endpoint.address)
@@ -97,15 +97,19 @@ class Fleet:
 
     # -- what a decision reads ------------------------------------------------------------------
 
-    def snapshot(self, at_s: float, subset: Subset | None = None) -> FleetSnapshot:
+    def snapshot(
+        self, at_s: float, subset: Subset | None = None, prompt: int | None = None
+    ) -> FleetSnapshot:
         """The routable endpoints of *subset* (None: of all) now.
 
         All of them if none is routable, none if there are none.
+
+        Args:
+            prompt: endpoints that failed it lately are left out, while others are there.
         """
         self._pass_expected_first_tokens(at_s)
-        if at_s >= self._judged_at_s + JUDGING_INTERVAL_S:
-            self._judge_silence(at_s)
-        columns, endpoints = self._routable(at_s, subset), self._endpoints
+        self._silence.judge(self._endpoints, self._flights.values(), at_s)
+        columns, endpoints = self._routable(at_s, subset, prompt), self._endpoints
         if columns is not None:
             endpoints = tuple(endpoints[i] for i in columns)
         return self._load.view(endpoints, columns, at_s, self._live.current.scrape_stale_s)
@@ -133,33 +137,29 @@ class Fleet:
             return self._indexes.values()
         return [self._indexes[e.address] for e in endpoints]
 
-    def _routable(self, at_s: float, subset: Subset | None) -> list[int] | None:
+    def _routable(self, at_s: float, subset: Subset | None, prompt: int | None) -> list[int] | None:
         """Columns that may be chosen; None for all."""
         allowed = None
         if subset is not None:
             allowed = [i for i, e in enumerate(self._endpoints) if e.address in subset]
-        if self._health.all_healthy:
+        failed = () if prompt is None else self._health.failed_with(prompt, at_s)
+        if self._health.all_healthy and not failed:
             return allowed
-        in_flight = self._load.in_flight()
-        chosen = []
-        for column in range(len(self._endpoints)) if allowed is None else allowed:
-            state = self._health.state(self._endpoints[column].address, at_s)
-            idle = in_flight[column] == 0
-            if state is HealthState.HEALTHY or (state is HealthState.PROBATION and idle):
-                chosen.append(column)
-        return chosen or allowed
+        columns = range(len(self._endpoints)) if allowed is None else allowed
+        chosen = [i for i in columns if self._takes(i, at_s)]
+        return [i for i in chosen if self._endpoints[i].address not in failed] or chosen or allowed
 
-    def _judge_silence(self, at_s: float) -> None:
-        self._judged_at_s = at_s
-        frozen_after_s = self._live.current.frozen_after_s
-        if self._load.longest_silence_s(at_s) <= frozen_after_s:
-            return
-        patience_s = frozen_after_s + FROZEN_S_PER_TOKEN * self._load.head_uncached_tokens()
-        silent = self._load.silent_s(at_s) > patience_s
-        # When every endpoint is silent the cause lies elsewhere: keep them all.
-        if not silent.all():
-            for column in np.flatnonzero(silent):
-                self._health.froze(self._endpoints[column].address)
+    def _takes(self, column: int, at_s: float) -> bool:
+        """Whether the endpoint in *column* may be given a request."""
+        address = self._endpoints[column].address
+        state = self._health.state(address, at_s)
+        if state is not HealthState.PROBATION:
+            return state is HealthState.HEALTHY
+        in_flight = self._load.in_flight()[column]
+        return bool(
+            in_flight == 0
+            or in_flight <= self._silence.n_written_off(address, self._flights.values())
+        )
 
     # -- requests in flight ---------------------------------------------------------------------
 
@@ -193,8 +193,19 @@ class Fleet:
         if expected_first_token_at_s is not None:
             heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
 
-    def first_token(self, decision_id: str, at_s: float, served: str | None = None) -> None:
-        """The first token came from *served* (None: from where it was sent). Idempotent."""
+    def first_token(
+        self,
+        decision_id: str,
+        at_s: float,
+        served: str | None = None,
+        *,
+        watched: bool = False,
+    ) -> None:
+        """The first token came from *served* (None: from where it was sent). Idempotent.
+
+        Args:
+            watched: every further part of the answer will be told to `stalls`.
+        """
         flight = self._flights.get(decision_id)
         if flight is None:
             return
@@ -203,7 +214,10 @@ class Fleet:
             self._move(flight, served)
             self._load.start_decode(flight, at_s)
         self._load.saw_first_token(flight.address, at_s)
-        self._health.succeeded(flight.address, at_s)
+        self._health.first_token(flight.address, at_s)
+        self.stalls.first_token(flight.address, at_s)
+        if watched:
+            self.stalls.watch(decision_id, flight.address, at_s)
 
     def _move(self, flight: Flight, served: str | None) -> None:
         """A retry, or Envoy's own choice, served it elsewhere: count it, and its prompt, there."""
@@ -235,6 +249,7 @@ class Fleet:
             prompt_computed: False when the prompt never reached an engine's cache.
         """
         flight = self._flights.pop(decision_id, None)
+        self.stalls.released(decision_id)
         if flight is None:
             return
         if flight.first_token_at_s is None:
@@ -265,6 +280,7 @@ class Fleet:
         if address not in self._indexes:
             return
         self.adapters.report(address, metrics.adapters)
+        self.stalls.scraped(address, metrics, at_s)
         restarted = self._load.scraped(address, metrics, at_s)
         index, capacity = self._indexes[address], metrics.kv_capacity_tokens
         if index is None:
