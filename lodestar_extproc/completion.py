@@ -56,6 +56,7 @@ class FirstToken(NamedTuple):
         body_began_before: a keep-alive comment, or a role, came first: when the body began, as the
             access log has it, is no TTFT.
         form: but for a stream it ends prefill, and its time is no TTFT.
+        watched: every further part of the answer will be told.
     """
 
     decision_id: str
@@ -63,6 +64,7 @@ class FirstToken(NamedTuple):
     served: str | None = None
     body_began_before: bool = False
     form: AnswerForm = AnswerForm.STREAM
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Completion(NamedTuple):
         duration_s: from the upstream request's first byte to the end; None where unknown.
         flags: Envoy's response flags ("UF", "UC", "DC" ...).
         output_tokens, cached_tokens, prompt_tokens: from the usage, where the answer was watched.
-        body_bytes: length of the answer's body; None where unknown.
+        is_empty: Envoy saw no byte of a body.
         retry_after_s: what a refusal asks to wait; None where it does not say.
         form: what the whole answer was, where it was watched.
     """
@@ -114,7 +116,7 @@ class Completion(NamedTuple):
     output_tokens: int | None = None
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
-    body_bytes: int | None = None
+    is_empty: bool = False
     retry_after_s: float | None = None
     form: AnswerForm | None = None
 

@@ -73,8 +73,7 @@ def completion(entry: HTTPAccessLogEntry, at_s: float) -> Completion | None:
         duration_s=_duration_s(common),
         response_code=code,
         flags=flags,
-        # An Envoy that tells nothing of the answer would tell no status either.
-        body_bytes=entry.response.response_body_bytes if code else None,
+        is_empty=_is_empty(entry, code),
         retry_after_s=retry_after_s(_tag(tags, names.TAG_RETRY_AFTER)),
     )
 
@@ -85,6 +84,13 @@ def _outcome(flags: tuple[str, ...], code: int | None) -> Outcome:
     if code is None or code >= 500 or not _FAILED.isdisjoint(flags):
         return Outcome.FAILED
     return Outcome.SERVED
+
+
+def _is_empty(entry: HTTPAccessLogEntry, code: int | None) -> bool:
+    """Whether an endpoint's whole answer had no body: no byte of it, and no time of a first one."""
+    timed = _tag(entry.common_properties.custom_tags, names.TAG_TTFT)
+    served = entry.common_properties.HasField("upstream_remote_address")
+    return bool(code and served and not timed and entry.response.response_body_bytes == 0)
 
 
 def _flags(common: AccessLogCommon) -> tuple[str, ...]:

@@ -103,6 +103,7 @@ class Observation:
                 self._served,
                 body_began_before=self._body_began,
                 form=self._reader.form,
+                watched=bool(self._to_the_end),
             )
         )
 

@@ -153,7 +153,7 @@ def is_answer(document: object) -> bool:
         return False
     if isinstance(document.get("choices"), list):
         return any(
-            _is_choice_token(choice) or bool(choice.get("message"))
+            _is_choice_token(choice) or "message" in choice
             for choice in document["choices"]
             if isinstance(choice, dict)
         ) or bool(_reasons(document))
