@@ -249,9 +249,9 @@ class Fleet:
             prompt_computed: False when the prompt never reached an engine's cache.
         """
         flight = self._flights.pop(decision_id, None)
-        self.stalls.released(decision_id)
         if flight is None:
             return
+        self.stalls.released(decision_id, flight.address, at_s, whole=prompt_computed)
         if flight.first_token_at_s is None:
             self._load.end_prefill(decision_id, flight)
         else:

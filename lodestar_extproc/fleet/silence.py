@@ -72,8 +72,7 @@ class Silence:
         decodes = self._load.decodes()
         for endpoint, patience_s, n in zip(endpoints, self._patience_s(), decodes, strict=True):
             address = endpoint.address
-            since_s = self._stalls.still_since_s(address) if n > 0 else None
-            if since_s is not None and at_s - since_s > patience_s:
+            if n > 0 and self._stalls.stands_still(address, at_s, float(patience_s)):
                 self._health.stalled(address, at_s)
                 self._stalls.taken_out(address, at_s)
                 self._written_off[address] = {id(f) for f in flights if f.address == address}

@@ -1,7 +1,8 @@
 """StallDetector: which endpoints stand still in the middle of answers. It judges, and changes none.
 
 Evidence is an engine's own counter of generated tokens, where it has one: it stands still while the
-engine runs requests. Else it is an answer that is watched: no byte of it comes.
+engine runs requests. Else it is the answers that are watched: no byte of them comes. One may be
+silent for a while, behind a parser of tool calls for instance; several at once hardly are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import math
 from dataclasses import dataclass
 
 from lodestar_extproc.endpoint import EndpointMetrics
+
+SILENCE_S = 1.0
+"""An answer that gives nothing for so long is silent: forty tokens of a slow engine. Not tuned."""
 
 
 @dataclass(slots=True)
@@ -33,7 +37,9 @@ class StallDetector:
     def __init__(self) -> None:
         self._counters: dict[str, _Counter] = {}
         self._first_tokens: dict[str, int] = {}
+        self._now_s = -math.inf
         self._watched: dict[str, tuple[str, float]] = {}
+        self._went_on_at_s: dict[str, float] = {}
         self._progressed_at_s: dict[str, float] = {}
 
     # -- what happens -------------------------------------------------------------------------
@@ -47,16 +53,21 @@ class StallDetector:
         watched = self._watched.get(decision_id)
         if watched is not None:
             self._watched[decision_id] = watched[0], at_s
-            self._progressed_at_s[watched[0]] = at_s
+            self._went_on(watched[0], at_s)
+
+    def _went_on(self, address: str, at_s: float) -> None:
+        self._went_on_at_s[address] = self._progressed_at_s[address] = at_s
 
     def first_token(self, address: str, at_s: float) -> None:
         """A first token came from *address*."""
         self._first_tokens[address] = self._first_tokens.get(address, 0) + 1
-        self._progressed_at_s[address] = at_s
+        self._progressed_at_s[address] = self._now_s = at_s
 
-    def released(self, decision_id: str) -> None:
-        """The request is over. Idempotent."""
+    def released(self, decision_id: str, address: str, at_s: float, *, whole: bool) -> None:
+        """The request that *address* held is over; *whole* if it was served."""
         self._watched.pop(decision_id, None)
+        if whole:
+            self._went_on(address, at_s)
 
     def scraped(self, address: str, metrics: EndpointMetrics, at_s: float) -> None:
         """The engine told its counters."""
@@ -74,7 +85,7 @@ class StallDetector:
         if moved or metrics.running_requests <= 0:
             self._counters[address] = _Counter(total, first_tokens)
             if moved:
-                self._progressed_at_s[address] = at_s
+                self._went_on(address, at_s)
         elif known.still_since_s is None:
             known.still_since_s = at_s
 
@@ -89,32 +100,46 @@ class StallDetector:
     def forget(self, address: str) -> None:
         """The endpoint has left."""
         self.taken_out(address, 0.0)
-        for table in (self._counters, self._first_tokens, self._progressed_at_s):
+        for table in (
+            self._counters,
+            self._first_tokens,
+            self._went_on_at_s,
+            self._progressed_at_s,
+        ):
             table.pop(address, None)
 
     # -- what is asked ------------------------------------------------------------------------
 
     def wants_a_witness(self, address: str) -> bool:
-        """Whether nothing would show that *address* stands still: no counter, no watched answer."""
+        """Whether another answer is to be watched: nothing else tells, or what does is silent."""
         if address in self._counters:
             return False
-        return all(watched != address for watched, _ in self._watched.values())
+        return all(self._now_s - then_s > SILENCE_S for then_s in self._last_parts(address))
 
-    def still_since_s(self, address: str) -> float | None:
-        """Since when *address* has given nothing of what it began; None where it gives, or did.
+    def stands_still(self, address: str, at_s: float, patience_s: float) -> bool:
+        """Whether *address* has given nothing of what it began for long, while others progress.
 
-        An endpoint is still only where others are not: else the cause lies elsewhere.
+        Where nobody progresses the cause lies elsewhere.
+
+        Args:
+            patience_s: with a counter, or one silent answer; with n of them an n-th of it.
         """
         counter = self._counters.get(address)
         if counter is not None:
             since_s = counter.still_since_s
         else:
-            own = [at_s for watched, at_s in self._watched.values() if watched == address]
-            since_s = max(own, default=None)
-        if since_s is None:
-            return None
+            last = self._last_parts(address)
+            n_silent = sum(at_s - then_s > SILENCE_S for then_s in last)
+            since_s = max(min(last, default=at_s), self._went_on_at_s.get(address, -math.inf))
+            patience_s = max(SILENCE_S, patience_s / max(1, n_silent))
+        if since_s is None or at_s - since_s <= patience_s:
+            return False
         others = (at for a, at in self._progressed_at_s.items() if a != address)
-        return since_s if max(others, default=-math.inf) > since_s else None
+        return max(others, default=-math.inf) > since_s
+
+    def _last_parts(self, address: str) -> list[float]:
+        """When each of its watched answers last gave anything."""
+        return [at_s for watched, at_s in self._watched.values() if watched == address]
 
     @property
     def has_evidence(self) -> bool:

@@ -25,7 +25,7 @@ class AnswerWatch:
         self._ends_soon: set[str] = set()
 
     def draw(self, address: str | None) -> bool:
-        """Whether the answer that begins to come from *address* is watched; advances the rng."""
+        """Whether the answer that begins at *address* is watched; advances the rng."""
         sampled = self._rng.random() < self._live.current.observed_ratio
         return sampled or (address is not None and self._needs_a_witness(address))
 
