@@ -46,8 +46,6 @@ class Fleet:
         self._silence = Silence(live, self._load, self._health, self.stalls)
         self.set_endpoints(endpoints)
 
-    # -- membership -----------------------------------------------------------------------------
-
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """All members, routable or not."""
@@ -155,11 +153,8 @@ class Fleet:
         state = self._health.state(address, at_s)
         if state is not HealthState.PROBATION:
             return state is HealthState.HEALTHY
-        in_flight = self._load.in_flight()[column]
-        return bool(
-            in_flight == 0
-            or in_flight <= self._silence.n_written_off(address, self._flights.values())
-        )
+        left = self._silence.n_written_off(address, self._flights.values())
+        return bool(self._load.in_flight()[column] <= left)
 
     # -- requests in flight ---------------------------------------------------------------------
 
@@ -241,17 +236,20 @@ class Fleet:
         *,
         served: str | None = None,
         prompt_computed: bool = True,
+        whole: bool = True,
     ) -> None:
         """Give back all that `dispatch` took. Idempotent.
 
         Args:
             served: who answered; None where it was sent, or where its first token came from.
             prompt_computed: False when the prompt never reached an engine's cache.
+            whole: an answer came to its end.
         """
         flight = self._flights.pop(decision_id, None)
         if flight is None:
             return
-        self.stalls.released(decision_id, flight.address, at_s, whole=prompt_computed)
+        if self.stalls.released(decision_id, flight.address, at_s, whole=whole):
+            self._health.trial_failed(flight.address, at_s)
         if flight.first_token_at_s is None:
             self._load.end_prefill(decision_id, flight)
         else:

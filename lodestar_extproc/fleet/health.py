@@ -194,6 +194,12 @@ class Health:
         if record is not None:
             self._take_out(address, record, at_s)
 
+    def trial_failed(self, address: str, at_s: float) -> None:
+        """A client left an answer that stood still: no proof, but on probation enough."""
+        record = self._records.get(address)
+        if record is not None and record.answers_wrongly:
+            self._take_out(address, record, at_s)
+
     def froze(self, address: str) -> None:
         """It holds prompts for long without a first token, while others progress."""
         record = self._records.get(address)

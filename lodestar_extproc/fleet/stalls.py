@@ -21,13 +21,10 @@ class _Counter:
     """What an engine's pages showed.
 
     Attributes:
-        first_tokens: how many had come when *generation_tokens* was read: an engine that gives
-            nothing else moves its counter by these alone.
         still_since_s: since when it runs requests and generates nothing; None while it does.
     """
 
     generation_tokens: float
-    first_tokens: int
     still_since_s: float | None = None
 
 
@@ -36,7 +33,6 @@ class StallDetector:
 
     def __init__(self) -> None:
         self._counters: dict[str, _Counter] = {}
-        self._first_tokens: dict[str, int] = {}
         self._now_s = -math.inf
         self._watched: dict[str, tuple[str, float]] = {}
         self._went_on_at_s: dict[str, float] = {}
@@ -60,30 +56,31 @@ class StallDetector:
 
     def first_token(self, address: str, at_s: float) -> None:
         """A first token came from *address*."""
-        self._first_tokens[address] = self._first_tokens.get(address, 0) + 1
         self._progressed_at_s[address] = self._now_s = at_s
 
-    def released(self, decision_id: str, address: str, at_s: float, *, whole: bool) -> None:
-        """The request that *address* held is over; *whole* if it was served."""
-        self._watched.pop(decision_id, None)
+    def released(self, decision_id: str, address: str, at_s: float, *, whole: bool) -> bool:
+        """The request that *address* held is over; *whole* if it was served.
+
+        Returns whether its answer was left in silence.
+        """
+        _, last_part_s = self._watched.pop(decision_id, (address, at_s))
         if whole:
             self._went_on(address, at_s)
+        return not whole and at_s - last_part_s > SILENCE_S
 
     def scraped(self, address: str, metrics: EndpointMetrics, at_s: float) -> None:
         """The engine told its counters."""
-        total, first_tokens = metrics.generation_tokens, self._first_tokens.get(address, 0)
+        total = metrics.generation_tokens
         if total is None or metrics.running_requests is None:
             self._counters.pop(address, None)
             return
         known = self._counters.get(address)
         if known is None:
-            self._counters[address] = _Counter(total, first_tokens)
+            self._counters[address] = _Counter(total)
             return
-        generated = total - known.generation_tokens
-        # Fewer: it restarted.
-        moved = generated < 0 or generated > first_tokens - known.first_tokens
+        moved = total != known.generation_tokens
         if moved or metrics.running_requests <= 0:
-            self._counters[address] = _Counter(total, first_tokens)
+            self._counters[address] = _Counter(total)
             if moved:
                 self._went_on(address, at_s)
         elif known.still_since_s is None:
@@ -100,12 +97,7 @@ class StallDetector:
     def forget(self, address: str) -> None:
         """The endpoint has left."""
         self.taken_out(address, 0.0)
-        for table in (
-            self._counters,
-            self._first_tokens,
-            self._went_on_at_s,
-            self._progressed_at_s,
-        ):
+        for table in (self._counters, self._went_on_at_s, self._progressed_at_s):
             table.pop(address, None)
 
     # -- what is asked ------------------------------------------------------------------------

@@ -278,6 +278,7 @@ class Router:
             event.at_s,
             served=request.served,
             prompt_computed=request.prompt_computed,
+            whole=request.is_served,
         )
         if request.used:
             self._feedback.ended(request)

@@ -93,7 +93,7 @@ class BadEngine:
             self._pass_until(self.now_s)
             i = self._rng.randrange(N_CONVERSATIONS)
             self._turns[i] += 1
-            self._ask(a_prompt(1500 + 50 * min(self._turns[i], 40), seed=i), session=i)
+            self._ask(a_prompt(1050 + 50 * min(self._turns[i], 10), seed=i), session=i)
 
     def share(self, after: int, until: int | None = None) -> float:
         """Of the bad one, among the requests from number *after* on."""
