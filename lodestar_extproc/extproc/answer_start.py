@@ -10,6 +10,7 @@ _MARK = b"\xef\xbb\xbf"  # UTF-8's byte order mark
 _BLANKS = b"\r\n\t "
 _FIELDS = (b"data", b"event", b"id", b"retry")
 _JSON_START = re.compile(rb'\{[\s"}]|\[[\s\[\]{"0-9tfn-]')
+_FIELD_END = re.compile(rb"[:\r\n]")
 _BINARY_TYPES = ("audio/", "video/", "image/", "application/octet-stream")
 _CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 
@@ -43,30 +44,19 @@ def body_format(
     if not start or (not whole and _MARK.startswith(start)):
         return None
     content_type = headers.get("content-type", "").strip().lower()
-    if content_type.startswith("text/event-stream"):
-        return BodyFormat.EVENTS
     if content_type.startswith(_BINARY_TYPES):
         return BodyFormat.UNREADABLE
-    if start[:1] in (b"{", b"["):
-        return _json_or_not(start, whole=whole)
-    if start.startswith(b":") or _begins_a_field(start):
+    if content_type.startswith("text/event-stream") or _begins_a_field(start):
         return BodyFormat.EVENTS
-    if not whole and any(field.startswith(start) for field in _FIELDS):
+    if not whole and any(field.startswith(start) for field in (*_FIELDS, b"{", b"[")):
         return None
-    return _text_or_not(start)
+    return BodyFormat.JSON if _JSON_START.match(start) else _text_or_not(start)
 
 
 def _begins_a_field(start: bytes) -> bool:
-    for field in _FIELDS:
-        if start.startswith(field) and start[len(field) : len(field) + 1] in (b":", b"\r", b"\n"):
-            return len(start) > len(field)
-    return False
-
-
-def _json_or_not(start: bytes, *, whole: bool) -> BodyFormat | None:
-    if len(start) == 1 and not whole:
-        return None
-    return BodyFormat.JSON if _JSON_START.match(start) else _text_or_not(start)
+    """Whether it is a comment, or a field's name and what ends that."""
+    field = _FIELD_END.split(start, maxsplit=1)[0]
+    return field != start and (not field or field in _FIELDS)
 
 
 def _text_or_not(start: bytes) -> BodyFormat:

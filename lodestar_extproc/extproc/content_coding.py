@@ -80,4 +80,6 @@ def _is_deflated(start: bytes) -> bool:
     if start[:2] == _GZIP_MAGIC:
         return True
     # A multiple of 31 by RFC 1950; "x" at the start of a text almost never makes one.
-    return len(start) > 1 and start[0] == _ZLIB_METHOD and int.from_bytes(start[:2], "big") % 31 == 0
+    return (
+        len(start) > 1 and start[0] == _ZLIB_METHOD and int.from_bytes(start[:2], "big") % 31 == 0
+    )

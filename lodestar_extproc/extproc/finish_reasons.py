@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 _OWN_REASONS = frozenset(
-    # OpenAI's chat and completions.
-    ("stop", "length", "tool_calls", "function_call", "content_filter")
-    # Its responses, in `incomplete_details`.
-    + ("max_output_tokens",)
-    # Anthropic's messages.
-    + ("end_turn", "max_tokens", "tool_use", "stop_sequence", "pause_turn", "refusal")
-    + ("model_context_window_exceeded", "compaction")
-    # vLLM's, SGLang's, TGI's, Google's.
-    + ("repetition", "eos", "eos_token", "stop_str", "stop_token", "max_new_tokens", "tool_call")
-    + ("safety", "recitation", "max_length")
+    (
+        # OpenAI's chat and completions.
+        *("stop", "length", "tool_calls", "function_call", "content_filter"),
+        # Its responses, in `incomplete_details`.
+        "max_output_tokens",
+        # Anthropic's messages.
+        *("end_turn", "max_tokens", "tool_use", "stop_sequence", "pause_turn", "refusal"),
+        *("model_context_window_exceeded", "compaction"),
+        # vLLM's, SGLang's, TGI's, Google's.
+        *("repetition", "eos", "eos_token", "stop_str", "stop_token", "max_new_tokens"),
+        *("tool_call", "max_length", "safety", "recitation"),
+    )
 )
 
 

@@ -14,9 +14,12 @@ from lodestar_extproc.extproc.finish_reasons import is_own_reason
 
 _NO_CONTENT = frozenset(
     # What accompanies content, and a user sees nothing of it.
-    ("role", "type", "index", "id", "item_id", "object", "status", "expires_at", "format", "created")
-    + ("logprobs", "usage", "provider_specific_fields", "output_index", "content_index")
-    + ("matched_stop", "stop_reason", "finish_reason", "prompt_token_ids", "token_ids", "signature")
+    (
+        *("role", "type", "index", "id", "item_id", "object", "status", "expires_at", "format"),
+        *("created", "logprobs", "usage", "provider_specific_fields", "output_index"),
+        *("content_index", "matched_stop", "stop_reason", "finish_reason", "prompt_token_ids"),
+        *("token_ids", "signature"),
+    )
 )
 _PLAIN_TEXTS = ("text", "content", "response", "token", "generated_text", "message", "text_output")
 """Where engines with an API of their own put what they generated (TGI, SGLang, Ollama, Triton)."""
@@ -101,7 +104,7 @@ def _reasons(document: Mapping[str, Any]) -> list[object]:
     ]
     # vLLM puts the stop token or string that was met into a choice's `stop_reason`; Anthropic's
     # messages, whole or streamed, put the reason there.
-    if kind == "message" or kind == "message_delta":
+    if kind in ("message", "message_delta"):
         found += [
             holder["stop_reason"]
             for holder in (document, document.get("delta"))

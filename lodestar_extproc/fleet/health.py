@@ -286,4 +286,3 @@ class Health:
             self._suspects.add(address)
         else:
             self._suspects.discard(address)
-

@@ -219,7 +219,8 @@ class LoadTable:
 
     def decodes(self) -> FloatArray:
         """Requests that generate, by column."""
-        return self._rows[DECODE_REQUESTS]
+        decodes: FloatArray = self._rows[DECODE_REQUESTS]
+        return decodes
 
     def longest_silence_s(self, at_s: float) -> float:
         """The longest of `silent_s`, found faster."""

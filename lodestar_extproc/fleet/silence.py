@@ -63,7 +63,7 @@ class Silence:
         silent = self._load.silent_s(at_s) > self._patience_s()
         # When every endpoint is silent the cause lies elsewhere: keep them all.
         if not silent.all():
-            for column in np.flatnonzero(silent):
+            for column in np.flatnonzero(silent).tolist():
                 self._health.froze(endpoints[column].address)
 
     def _judge_answers(

@@ -25,6 +25,7 @@ MIN_TIMED_TOKENS = 1000.0
 
 
 _FINAL = (Label.FIRST_TOKEN, Label.IMPLAUSIBLE)
+_SAID = (*_FINAL, Label.UNSTREAMED, Label.UNREADABLE)
 _TIMED_BY_ENVOY = (Ending.SERVED, Ending.UNFINISHED, Ending.UNUSED)
 _COMPUTED = (AnswerForm.STREAM, AnswerForm.ONE_PIECE)
 _NOTHING_TO_LEARN: Mapping[Ending, Label] = MappingProxyType(
@@ -219,14 +220,12 @@ def _label_at_end(
     *,
     sees_first_tokens: bool,
 ) -> Label:
-    if first_token is not None and first_token.label in _FINAL:
-        return first_token.label
-    if ending in _NOTHING_TO_LEARN:
+    if ending in _NOTHING_TO_LEARN and not (first_token and first_token.label in _FINAL):
         return _NOTHING_TO_LEARN[ending]
+    if first_token is not None and first_token.label in _SAID:
+        return first_token.label
     if not decision.candidates.request.streaming:
         return Label.UNSTREAMED
-    if first_token is not None and first_token.form is not AnswerForm.STREAM:
-        return first_token.label
     if ending is Ending.CLIENT_GONE:
         label = Label.CENSORED if first_token is None else Label.CLIENT_GONE
     else:

@@ -58,6 +58,15 @@ OUTCOMES: Mapping[Ending, Outcome] = MappingProxyType(
 )
 """What each makes of an answer that was whole to the edge."""
 
+_BY_FORM: Mapping[AnswerForm, Ending] = MappingProxyType(
+    {
+        AnswerForm.NOTHING: Ending.EMPTY,
+        AnswerForm.FOREIGN: Ending.EMPTY,
+        AnswerForm.UNFINISHED: Ending.UNFINISHED,
+        AnswerForm.UNREADABLE: Ending.UNREADABLE,
+    }
+)
+
 
 def ending_of(completion: Completion, form: AnswerForm | None = None) -> Ending:
     """How it ended: the only place that tells one ending from another.
@@ -90,15 +99,6 @@ def _whole(completion: Completion, form: AnswerForm | None) -> Ending:
     if code >= FIRST_REDIRECTION_STATUS:
         elsewhere = code < FIRST_ERROR_STATUS or code in TURNED_AWAY_STATUSES
         return Ending.TURNED_AWAY if elsewhere else Ending.REFUSED
-    if code == NO_CONTENT_STATUS:
+    if code == NO_CONTENT_STATUS or (form is None and completion.is_empty):
         return Ending.EMPTY
-    match form:
-        case AnswerForm.NOTHING | AnswerForm.FOREIGN:
-            return Ending.EMPTY
-        case AnswerForm.UNFINISHED:
-            return Ending.UNFINISHED
-        case AnswerForm.UNREADABLE:
-            return Ending.UNREADABLE
-        case None if completion.is_empty:
-            return Ending.EMPTY
-    return Ending.SERVED
+    return Ending.SERVED if form is None else _BY_FORM.get(form, Ending.SERVED)

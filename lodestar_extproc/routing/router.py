@@ -218,8 +218,8 @@ class Router:
     def _service_s(self, decision: Decision) -> float:
         """Seconds of service that the request adds where it goes, as the predictor has it.
 
-        A body that could not be read is a prompt of its length of which nothing is cached, as in the
-        counts of load: what is not read here is as a rule an API of its own, and is computed.
+        A body that could not be read is a prompt of its length of which nothing is cached, as in
+        the counts of load: what is not read here is as a rule an API of its own, and is computed.
         """
         service_s, candidates = decision.ranking.service_s, decision.candidates
         if service_s is None:  # a fixed rule decided, or nothing is learned: a guess, but its own

@@ -81,7 +81,7 @@ async def test_the_table_of_black_holes(tmp_path):
             async with black_hole_stack(
                 folder, script, decides=policy is not None, **settings
             ) as stack:
-                await stack.warm(30)
-                await stack.run(N_FOUND_OUT)
-                shares.append(await stack.run(100))
+                await stack.warm(20)
+                await stack.run(N_FOUND_OUT, interval_s=0.03)
+                shares.append(await stack.run(80, interval_s=0.03))
         print(f"| {fault} | " + " | ".join(f"{100 * s:.0f} %" for s in shares) + " |", flush=True)

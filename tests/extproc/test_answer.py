@@ -149,7 +149,9 @@ def test_what_is_no_answer_has_no_first_token(text):
     assert not read(text * 3).first_token
 
 
-@pytest.mark.parametrize("body", [b'{"choices":[{"message":{"content":"a"}}]}', b'[{"text":"a"}]', b'  {"data": []}'])
+@pytest.mark.parametrize(
+    "body", [b'{"choices":[{"message":{"content":"a"}}]}', b'[{"text":"a"}]', b'  {"data": []}']
+)
 def test_a_whole_answer_has_its_first_token_at_its_end(body):
     assert not read(body, end=False).first_token
     assert read(body).first_token
@@ -311,7 +313,9 @@ def test_a_carriage_return_ends_a_line_without_waiting_for_more():
 
 # -- codings ------------------------------------------------------------------------------------
 
-WHOLE = b"".join((event(**chunk(role="assistant")), event(**chunk(content="Hi")), b"data: [DONE]\n\n"))
+WHOLE = b"".join(
+    (event(**chunk(role="assistant")), event(**chunk(content="Hi")), b"data: [DONE]\n\n")
+)
 
 
 def deflated(text: bytes, wbits: int) -> bytes:
@@ -371,7 +375,9 @@ def test_a_bomb_is_not_inflated():
 # -- ends and forms -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reason", ["abort", "error", "cancelled", "ABORTED", {"type": "abort"}, "x"])
+@pytest.mark.parametrize(
+    "reason", ["abort", "error", "cancelled", "ABORTED", {"type": "abort"}, "x"]
+)
 @pytest.mark.parametrize("before", [b"", event(**chunk(content="Hi"))])
 def test_an_end_that_is_no_models_own_is_a_failure(reason, before):
     ended = event(choices=[{"delta": {"content": ""}, "finish_reason": reason}])

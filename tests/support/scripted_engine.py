@@ -48,7 +48,9 @@ def _refusal(status: int, **headers: str) -> Script:
 
 
 WRONG = {
-    "HTML under 200": Script(((0.002, b"<!DOCTYPE html><h1>It works</h1>"),), content_type="text/html"),
+    "HTML under 200": Script(
+        ((0.002, b"<!DOCTYPE html><h1>It works</h1>"),), content_type="text/html"
+    ),
     "an empty 200": Script(),
     "204": Script(status=204),
     "only [DONE]": Script(((0.002, DONE),)),
@@ -60,7 +62,9 @@ WRONG = {
     "429, Retry-After": _refusal(429, **{"retry-after": "2"}),
     "a redirection": Script(status=302, headers={"location": "/elsewhere"}),
     "abort at first": Script(((0.02, ROLE), (0.005, chunk("abort", content="") + DONE))),
-    "a token, then abort": Script(((0.01, ROLE + chunk(content="a")), (0.01, chunk("abort") + DONE))),
+    "a token, then abort": Script(
+        ((0.01, ROLE + chunk(content="a")), (0.01, chunk("abort") + DONE))
+    ),
     "an error event": Script(((0.01, b'event: error\ndata: {"message": "dead"}\n\n'),)),
     "500": _refusal(500),
     "a token, then silence": Script(((0.01, ROLE + chunk(content="a")),), hangs=True),
