@@ -108,7 +108,7 @@ class Health:
         at_s: float,
         prompt: Prompt | None = None,
         *,
-        speaks_of_endpoint: bool = False,
+        needed: int = ERRORS_IN_A_ROW,
         retry_after_s: float | None = None,
     ) -> bool:
         """It answered oddly: refused, or gave no answer under a good status.
@@ -116,8 +116,8 @@ class Health:
         That is judged against what the others do: where they do alike, nobody is blamed.
 
         Args:
-            speaks_of_endpoint: its status says that the endpoint is busy; one such answer is
-                enough, where others, each to another prompt, have to be three.
+            needed: so many in a row, each to another prompt, before it is blamed; one is enough
+                on probation, or where it says how long to wait.
 
         Returns whether it is taken out for it.
         """
@@ -132,8 +132,9 @@ class Health:
             self._end_cooling()
             return False
         run = len(record.odd_answers)
-        at_once = speaks_of_endpoint or retry_after_s is not None or record.ejections > 0
-        if run < (1 if at_once else ERRORS_IN_A_ROW) or others**run > SURPRISE_RATIO:
+        if retry_after_s is not None or record.ejections > 0:
+            needed = 1
+        if run < needed or others**run > SURPRISE_RATIO:
             return False
         asked_s = min(retry_after_s or 0.0, LONGEST_RETRY_AFTER_S)
         self._take_out(address, record, at_s, cooling=True, at_least_s=asked_s)

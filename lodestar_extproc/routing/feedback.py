@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
-from lodestar_extproc.fleet.health import Health
+from lodestar_extproc.fleet.health import ERRORS_IN_A_ROW, Health
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.sample import training_sample
 from lodestar_extproc.request import RequestKind
@@ -18,6 +18,8 @@ from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstTo
 from lodestar_extproc.routing.ending import BUSY_STATUSES, ODD_ENDINGS, Ending
 from lodestar_extproc.routing.label import TAUGHT_AT_END, Label
 
+ODD_IN_A_ROW = 2
+"""Answers that are none, each to another prompt: one may be a prompt's own. Not tuned."""
 CONNECT_FAILURE = "UF"
 """Envoy's response flag: the upstream could not be connected to."""
 
@@ -90,7 +92,7 @@ class Feedback:
             served,
             at_s,
             prompt,
-            speaks_of_endpoint=completion.response_code in BUSY_STATUSES,
+            needed=_needed(request),
             retry_after_s=completion.retry_after_s,
         )
 
@@ -122,6 +124,14 @@ class Feedback:
         sample = training_sample(decision, address, ttft_s, at_s, censored=censored)
         if sample is not None:
             self.learner.learn(sample)
+
+
+def _needed(request: EndedRequest) -> int:
+    """How many such ends, in a row, speak against an endpoint."""
+    if request.completion.response_code in BUSY_STATUSES:
+        return 1  # it says so itself
+    # A refusal may be the client's doing: a key, a name. That an answer is none is not.
+    return ERRORS_IN_A_ROW if request.ending is Ending.TURNED_AWAY else ODD_IN_A_ROW
 
 
 def _is_odd(request: EndedRequest) -> bool:
