@@ -27,8 +27,7 @@ SURPRISE_RATIO = 0.05
 """So improbable, at the rate of the others, must a run of odd answers be. The usual level."""
 ALIKE_RATIO = 0.5
 """From here on the fleet as a whole answers oddly: clients, or what is behind, are to blame."""
-MAX_EJECTIONS = 10
-"""Beyond it the longest time has been reached."""
+MAX_EJECTIONS = 10  # beyond it the longest time has been reached
 
 
 class HealthState(StrEnum):
@@ -140,11 +139,19 @@ class Health:
         self._take_out(address, record, at_s, cooling=True, at_least_s=asked_s)
         return True
 
-    def failed(self, address: str, at_s: float, prompt: Prompt | None = None) -> bool:
+    def failed(
+        self,
+        address: str,
+        at_s: float,
+        prompt: Prompt | None = None,
+        *,
+        in_mid_answer: bool = False,
+    ) -> bool:
         """It could not be reached, refused the connection, or broke off.
 
         Args:
             prompt: what it broke off at, where it had been reached; None where it had not.
+            in_mid_answer: after a first token, which then proves nothing any more.
 
         Returns whether that speaks against it: not where the same prompt broke another before.
         """
@@ -156,7 +163,12 @@ class Health:
             self._remember(prompt, address, at_s)
             if guilty:
                 return False
-        if at_s >= record.out_until_s:
+        if at_s < record.out_until_s:
+            return True
+        record.breaks += in_mid_answer
+        if record.breaks > 1:
+            self._take_out(address, record, at_s)
+        else:
             ejection_s = FIRST_EJECTION_S * EJECTION_GROWTH**record.ejections
             ejection_s = min(LONGEST_EJECTION_S, ejection_s)
             self._leave_until(address, record, at_s + ejection_s)
@@ -232,8 +244,7 @@ class Health:
 
     def is_suspect(self, address: str) -> bool:
         """Whether anything speaks against it, if not enough to take it out."""
-        record = self._records.get(address)
-        return record is not None and record.is_suspect
+        return address in self._records and self._records[address].is_suspect
 
     def failed_with(self, prompt: Prompt, at_s: float) -> Collection[str]:
         """The endpoints that failed *prompt* lately."""
@@ -241,7 +252,7 @@ class Health:
 
     @property
     def all_healthy(self) -> bool:
-        """True when no endpoint has anything against it; the common case, kept cheap."""
+        """True when nothing bars any endpoint; the common case, kept cheap."""
         return not self._suspects
 
     # -- changes of state ---------------------------------------------------------------------

@@ -20,6 +20,7 @@ class HealthRecord:
         cooling: it is out for what it answered oddly.
         ejections: how often it was taken out in a row; above 0 it is on probation.
         answers_wrongly: it was taken out for its answers: a first token proves nothing.
+        breaks: ejections for answers that broke off in their middle, since its last success.
         errors, odd_answers: the prompts it answered so since its last success.
         rate: odd answers among all.
     """
@@ -32,6 +33,7 @@ class HealthRecord:
     cooling: bool = False
     ejections: int = 0
     answers_wrongly: bool = False
+    breaks: int = 0
     errors: set[object] = field(default_factory=set)
     odd_answers: set[object] = field(default_factory=set)
     rate: AnswerRate = field(default_factory=AnswerRate)
@@ -48,7 +50,8 @@ class HealthRecord:
 
     def clear(self) -> None:
         """It has served: nothing is held against it any more."""
-        self.ejections, self.answers_wrongly, self.cooling = 0, False, False
+        self.ejections, self.breaks = 0, 0
+        self.answers_wrongly = self.cooling = False
         self.errors.clear()
         self.odd_answers.clear()
 

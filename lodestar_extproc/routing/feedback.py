@@ -85,7 +85,12 @@ class Feedback:
         if request.ending is Ending.BROKEN_OFF:
             # What could not even be connected to is not the prompt's doing.
             reached = CONNECT_FAILURE not in completion.flags
-            return self._health.failed(served, at_s, prompt if reached else None)
+            return self._health.failed(
+                served,
+                at_s,
+                prompt if reached else None,
+                in_mid_answer=request.first_token is not None,
+            )
         if not _is_odd(request):
             return False
         return self._health.refused(

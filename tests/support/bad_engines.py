@@ -63,6 +63,9 @@ FAULTS = {
     "a token, then silence": Fault(AnswerForm.STREAM, ends=False),
     "text": Fault(AnswerForm.FOREIGN, report={"form": AnswerForm.FOREIGN}),
     "tokens at once": Fault(AnswerForm.STREAM, 1e-4, report={"form": AnswerForm.STREAM}),
+    "a token, then a reset": Fault(
+        AnswerForm.STREAM, outcome=Outcome.FAILED, end=(("flags", ("UC",)),)
+    ),
     "resets": Fault(outcome=Outcome.FAILED, end=(("flags", ("UC",)),)),
 }
 
