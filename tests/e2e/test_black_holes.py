@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,14 @@ async def test_a_mended_engine_comes_back(tmp_path):
         stack.bad.script = good()
         await stack.run(N_REQUESTS)
         assert stack.state(time.monotonic()) is HealthState.HEALTHY
+
+
+async def test_what_a_refusal_asks_for_is_heard_of_envoy(tmp_path):
+    script = replace(WRONG["429"], headers={"retry-after": "30"})
+    async with black_hole_stack(tmp_path, script, policy="round_robin") as stack:
+        await stack.run(12)
+        await until(lambda: stack.state(time.monotonic()) is HealthState.COOLING)
+        assert stack.state(time.monotonic() + 20.0) is HealthState.COOLING
 
 
 async def test_compressed_answers_are_as_good_as_plain_ones(tmp_path):
