@@ -8,16 +8,43 @@ from typing import NamedTuple
 
 
 class Outcome(StrEnum):
-    """How a request ended."""
+    """How a request ended.
+
+    The edge tells the first four; what an answer's status and content make of `SERVED` is worked
+    out once, in `routing/ended_request.py`.
+    """
 
     SERVED = "served"
     """A whole answer came from an engine, whatever its status below 500."""
     CLIENT_GONE = "client_gone"
     """The client left first: its TTFT is a lower bound."""
     FAILED = "failed"
-    """Connect failure, reset, timeout, 5xx, or an error event in the stream."""
+    """Connect failure, reset, timeout, 5xx, an error event, or an end that is no model's own."""
     EXPIRED = "expired"
     """Nothing was heard of it for longer than the pool's request timeout."""
+    REFUSED = "refused"
+    """A whole answer came, and its status is a refusal."""
+    EMPTY = "empty"
+    """A whole answer came under a good status, and there was no answer in it."""
+    UNREADABLE = "unreadable"
+    """A whole answer came in a form that is not read here."""
+
+
+class AnswerForm(StrEnum):
+    """What an answer was seen to be."""
+
+    STREAM = "stream"
+    """Events, of which one held generated content."""
+    ONE_PIECE = "one_piece"
+    """A JSON document: its first token came with its last."""
+    UNFINISHED = "unfinished"
+    """Events with content, and then an end without any sign of one."""
+    NOTHING = "nothing"
+    """No byte, or events without content."""
+    FOREIGN = "foreign"
+    """A page, a text or a document that answers no inference request."""
+    UNREADABLE = "unreadable"
+    """Bytes that are not read here: compressed otherwise than by gzip or deflate, or binary."""
 
 
 class FirstToken(NamedTuple):
@@ -28,12 +55,16 @@ class FirstToken(NamedTuple):
         served: address of the endpoint that answered; None where the edge was not told.
         body_began_before: a keep-alive comment, or a role, came first: when the body began, as the
             access log has it, is no TTFT.
+        form: but for a stream it ends prefill, and its time is no TTFT.
+        watched: every further part of the answer will be told.
     """
 
     decision_id: str
     at_s: float
     served: str | None = None
     body_began_before: bool = False
+    form: AnswerForm = AnswerForm.STREAM
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +74,7 @@ class AnswerReport:
     Attributes:
         failed: it reported an error, under a status that was sent long before.
         prompt_tokens, cached_tokens, output_tokens: its usage; None where it did not say.
+        form: what the whole of it was; None where it was not watched to its end.
     """
 
     decision_id: str
@@ -50,6 +82,7 @@ class AnswerReport:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
+    form: AnswerForm | None = None
 
 
 class Completion(NamedTuple):
@@ -66,6 +99,9 @@ class Completion(NamedTuple):
         duration_s: from the upstream request's first byte to the end; None where unknown.
         flags: Envoy's response flags ("UF", "UC", "DC" ...).
         output_tokens, cached_tokens, prompt_tokens: from the usage, where the answer was watched.
+        is_empty: Envoy saw no byte of a body.
+        retry_after_s: what a refusal asks to wait; None where it does not say.
+        form: what the whole answer was, where it was watched.
     """
 
     at_s: float
@@ -81,6 +117,9 @@ class Completion(NamedTuple):
     output_tokens: int | None = None
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
+    is_empty: bool = False
+    retry_after_s: float | None = None
+    form: AnswerForm | None = None
 
     @property
     def cached_ratio(self) -> float | None:
@@ -99,4 +138,5 @@ class Completion(NamedTuple):
             output_tokens=report.output_tokens,
             cached_tokens=report.cached_tokens,
             prompt_tokens=report.prompt_tokens,
+            form=report.form,
         )

@@ -88,6 +88,12 @@ class InferenceRequest(NamedTuple):
         return self.block_hashes[0]
 
     @property
+    def prompt_key(self) -> int:
+        """Tells this prompt from others, of this process; those below a block by their length."""
+        last = self.block_hashes[-1] if self.block_hashes else 0
+        return hash((self.model, last, self.prompt_bytes))
+
+    @property
     def tokens_per_block(self) -> float:
         """Tokens a full block stands for."""
         if self.prompt_bytes == 0:

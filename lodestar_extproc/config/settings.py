@@ -180,7 +180,8 @@ class PoolSettings:
     )
     observed_ratio: float = setting(
         0.02,
-        "Share of answers watched to their end, for their usage.",
+        "Share of answers watched to their end, for their usage. Those of an endpoint in doubt are "
+        "watched besides.",
         at_least=0,
         at_most=1,
     )
@@ -208,7 +209,8 @@ class PoolSettings:
     )
     frozen_after_s: float = setting(
         10.0,
-        "An endpoint that owes first tokens for this long, while others deliver, is taken out.",
+        "An endpoint that owes first tokens, or the rest of answers, for this long, while others "
+        "deliver, is taken out.",
         above=0,
     )
     checkpoint_path: str | None = setting(

@@ -24,9 +24,11 @@ class EveryTokenFleet(Fleet):
         super().__init__(live, endpoints)
         self._oracle = oracle
 
-    def snapshot(self, at_s: float, subset: Subset | None = None) -> FleetSnapshot:
+    def snapshot(
+        self, at_s: float, subset: Subset | None = None, prompt: int | None = None
+    ) -> FleetSnapshot:
         """The routable endpoints now."""
-        estimated = super().snapshot(at_s, subset)
+        estimated = super().snapshot(at_s, subset, prompt)
         exact = [self._oracle.decode_context_tokens(e.address) for e in estimated.endpoints]
         columns = {name: getattr(estimated, name) for name in SNAPSHOT_COLUMNS}
         columns["decode_context_tokens"] = np.array(exact)

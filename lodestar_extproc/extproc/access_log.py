@@ -13,6 +13,7 @@ from typing import Any
 from lodestar_extproc import names
 from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.extproc.context import metadata_value, text
+from lodestar_extproc.extproc.retry_after import retry_after_s
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     AccessLogCommon,
     AccessLogType,
@@ -72,6 +73,8 @@ def completion(entry: HTTPAccessLogEntry, at_s: float) -> Completion | None:
         duration_s=_duration_s(common, tags),
         response_code=code,
         flags=flags,
+        is_empty=_is_empty(entry, tags, code),
+        retry_after_s=retry_after_s(_tag(tags, names.TAG_RETRY_AFTER)),
     )
 
 
@@ -81,6 +84,13 @@ def _outcome(flags: tuple[str, ...], code: int | None) -> Outcome:
     if code is None or code >= 500 or not _FAILED.isdisjoint(flags):
         return Outcome.FAILED
     return Outcome.SERVED
+
+
+def _is_empty(entry: HTTPAccessLogEntry, tags: Tags, code: int | None) -> bool:
+    """Whether an endpoint's whole answer had no body: no byte of it, and no time of a first one."""
+    timed = _tag(tags, names.TAG_TTFT)
+    served = entry.common_properties.HasField("upstream_remote_address")
+    return bool(code and served and not timed and entry.response.response_body_bytes == 0)
 
 
 def _flags(common: AccessLogCommon, tags: Tags) -> tuple[str, ...]:

@@ -149,10 +149,16 @@ class ResponseEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseHeaders(ResponseEvent):
-    """*metadata* holds the texts of our namespace; None where the gateway forwards none of it."""
+    """The answer's headers.
+
+    Attributes:
+        headers: those that are read here, by names in lower case.
+        metadata: the texts of our namespace; None where the gateway forwards none of it.
+    """
 
     phase: ClassVar[Phase] = Phase.RESPONSE_HEADERS
     metadata: Mapping[str, str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> MessageKind:

@@ -1,7 +1,7 @@
-"""What one JSON document of an answer says: a token, an error, usage.
+"""What one JSON document of an answer says: a token, an end, an error, usage.
 
-It knows the answers of OpenAI's chat, completions and responses and of Anthropic's messages; not
-how documents travel (`answer.py` does).
+It knows the answers of OpenAI's chat, completions and responses and of Anthropic's messages, and
+the plain forms of other engines; not how documents travel (`answer.py` does).
 """
 
 from __future__ import annotations
@@ -10,10 +10,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_DELTA_TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
-_DELTA_ITEMS = ("tool_calls", "function_call", "audio")
-# A generation that ends without any text has still had a first token: its end.
-_ENDS = frozenset(("response.completed", "response.incomplete"))
+from lodestar_extproc.extproc.finish_reasons import is_own_reason
+
+_NO_CONTENT = frozenset(
+    # What accompanies content, and a user sees nothing of it.
+    (
+        *("role", "type", "index", "id", "item_id", "object", "status", "expires_at", "format"),
+        *("created", "logprobs", "usage", "provider_specific_fields", "output_index"),
+        *("content_index", "matched_stop", "stop_reason", "finish_reason", "prompt_token_ids"),
+        *("token_ids", "signature"),
+    )
+)
+_PLAIN_TEXTS = ("text", "content", "response", "token", "generated_text", "message", "text_output")
+"""Where engines with an API of their own put what they generated (TGI, SGLang, Ollama, Triton)."""
+_ANSWERS = (
+    *(*_PLAIN_TEXTS, "choices", "output", "outputs", "data", "embedding", "embeddings"),
+    *("results", "predictions", "scores", "score", "tokens", "candidates", "completion"),
+    # A response that goes on in the background has an id and a state, and no output yet.
+    *("output_text", "input_tokens", "count", "labels", "segments"),
+)
+"""What a document that answers some inference request holds at its top."""
+_FAILED_STATES = frozenset(("failed", "error", "cancelled", "canceled", "aborted", "timeout"))
+_DEEPEST = 8
+"""Levels at which content is looked for: three more than any API has. What is deeper is content."""
+_SILENT_BLOCKS = ("text", "thinking", "message", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +56,72 @@ class Usage:
 NO_USAGE = Usage()
 
 
+# -- errors and ends ------------------------------------------------------------------------------
+
+
 def is_error(document: Mapping[str, Any]) -> bool:
-    """Whether the engine reports a failure, under whatever status."""
+    """Whether the engine reports a failure, under whatever status.
+
+    An end for a reason that is no model's own is one: the engine aborted, or was told to.
+
+    >>> is_error({"choices": [{"delta": {}, "finish_reason": "abort"}]})
+    True
+    >>> is_error({"choices": [{"delta": {}, "finish_reason": "length"}]})
+    False
+    """
+    if document.get("error") or document.get("errors") or document.get("object") == "error":
+        return True
+    response = document.get("response")
+    states = [document.get("type"), document.get("status")]
+    if isinstance(response, dict):
+        states.append("error" if response.get("error") else response.get("status"))
+    if any(isinstance(s, str) and s.rpartition(".")[2].lower() in _FAILED_STATES for s in states):
+        return True
+    return any(
+        choice.get("error") for choice in _choices(document) if isinstance(choice, dict)
+    ) or any(not is_own_reason(reason) for reason in _reasons(document))
+
+
+def is_end(document: Mapping[str, Any]) -> bool:
+    """Whether the generation, or its stream, ends with this event, well or badly."""
     kind = document.get("type")
-    return (
-        bool(document.get("error"))
-        or document.get("object") == "error"
-        or kind in ("error", "response.failed")
-    )
+    if isinstance(kind, str) and kind in ("message_stop", "response.completed"):
+        return True
+    return bool(_reasons(document)) or document.get("done") is True or document.get("stop") is True
+
+
+def _reasons(document: Mapping[str, Any]) -> list[object]:
+    """Why it ended, as often as it says so."""
+    response, kind = document.get("response"), document.get("type")
+    holders = [document, *_choices(document), document.get("delta"), document.get("meta_info")]
+    holders.append(document.get("details"))
+    found = [
+        holder[name]
+        for holder in holders
+        if isinstance(holder, dict)
+        for name in ("finish_reason", "finishReason", "done_reason")
+        if holder.get(name)
+    ]
+    # vLLM puts the stop token or string that was met into a choice's `stop_reason`; Anthropic's
+    # messages, whole or streamed, put the reason there.
+    if kind in ("message", "message_delta"):
+        found += [
+            holder["stop_reason"]
+            for holder in (document, document.get("delta"))
+            if isinstance(holder, dict) and holder.get("stop_reason")
+        ]
+    for holder in (document, response):
+        if isinstance(holder, dict) and isinstance(holder.get("incomplete_details"), dict):
+            found.append(holder["incomplete_details"].get("reason") or "incomplete")
+    return found
+
+
+def _choices(document: Mapping[str, Any]) -> list[Any]:
+    choices = document.get("choices") or document.get("candidates")
+    return choices if isinstance(choices, list) else []
+
+
+# -- content ------------------------------------------------------------------------------------
 
 
 def is_token(event: Mapping[str, Any]) -> bool:
@@ -54,34 +132,76 @@ def is_token(event: Mapping[str, Any]) -> bool:
     >>> is_token({"choices": [{"delta": {"content": "Hi"}}]})
     True
     """
-    choices = event.get("choices")
-    if isinstance(choices, list):
+    if any(is_own_reason(reason) for reason in _reasons(event)):
+        # A generation that ends without any text has still had a first token: its end.
+        return True
+    choices = _choices(event)
+    if choices:
         return any(_is_choice_token(choice) for choice in choices if isinstance(choice, dict))
     kind = event.get("type")
-    return isinstance(kind, str) and _is_typed_token(kind, event)
+    if isinstance(kind, str):
+        return _is_typed_token(kind, event)
+    return any(_has_content(event.get(name)) for name in _PLAIN_TEXTS)
+
+
+def is_answer(document: object) -> bool:
+    """Whether a whole document answers an inference request, of whatever API.
+
+    >>> is_answer({"status": "ok"}), is_answer({"data": [{"embedding": [0.5]}]})
+    (False, True)
+    """
+    if isinstance(document, list):
+        return bool(document)
+    if not isinstance(document, dict):
+        return False
+    if isinstance(document.get("choices"), list):
+        return any(
+            _is_choice_token(choice) or "message" in choice
+            for choice in document["choices"]
+            if isinstance(choice, dict)
+        ) or bool(_reasons(document))
+    if document.get("object") == "response" and document.get("id"):
+        return True
+    return any(document.get(name) is not None for name in _ANSWERS)
 
 
 def _is_choice_token(choice: Mapping[str, Any]) -> bool:
-    if choice.get("text") or choice.get("finish_reason"):
-        return True
-    delta = choice.get("delta")
-    if not isinstance(delta, dict):
-        return False
-    return any(delta.get(name) for name in (*_DELTA_TEXTS, *_DELTA_ITEMS))
+    return any(_has_content(choice.get(name)) for name in ("text", "delta", "message", "content"))
 
 
 def _is_typed_token(kind: str, event: Mapping[str, Any]) -> bool:
-    delta = event.get("delta")
     if kind.endswith(".delta"):
-        return bool(delta)
-    if kind == "content_block_start":
-        block = event.get("content_block")
-        return isinstance(block, dict) and block.get("type") == "tool_use"
-    if kind == "content_block_delta" and isinstance(delta, dict):
-        return any(value for name, value in delta.items() if name != "type")
-    if kind == "message_delta" and isinstance(delta, dict):
-        return bool(delta.get("stop_reason"))
-    return kind in _ENDS
+        return _has_content(event.get("delta"))
+    if kind.endswith((".done", ".partial_image")):
+        return any(
+            bool(event.get(name))
+            for name in ("text", "refusal", "arguments", "transcript", "partial_image_b64", "input")
+        )
+    if kind in ("content_block_start", "response.output_item.added"):
+        block = event.get("content_block") or event.get("item")
+        # A call, of whatever tool, is seen when it begins.
+        return isinstance(block, dict) and (
+            block.get("type") not in _SILENT_BLOCKS or _has_content(block)
+        )
+    if kind == "content_block_delta":
+        return _has_content(event.get("delta"))
+    return kind == "response.completed"
+
+
+def _has_content(value: object, depth: int = 0) -> bool:
+    """Whether a text stands anywhere in it that a user would see."""
+    if isinstance(value, str):
+        return bool(value)
+    if depth > _DEEPEST or not isinstance(value, list | dict):
+        return depth > _DEEPEST
+    if isinstance(value, list):
+        return any(_has_content(item, depth + 1) for item in value)
+    return any(
+        _has_content(item, depth + 1) for name, item in value.items() if name not in _NO_CONTENT
+    )
+
+
+# -- usage ----------------------------------------------------------------------------------------
 
 
 def usage_of(document: Mapping[str, Any]) -> Usage:

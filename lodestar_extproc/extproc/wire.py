@@ -42,7 +42,9 @@ from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 from lodestar_extproc.names import (
     CLUSTER_NAME,
+    CONTENT_ENCODING,
     CONTENT_LENGTH,
+    CONTENT_TYPE,
     DECISION_ID,
     DESTINATION,
     METADATA_NAMESPACE,
@@ -51,6 +53,7 @@ from lodestar_extproc.names import (
     OBJECTIVE_HEADERS,
     PATH,
     REQUEST_ID,
+    RETRY_AFTER,
     SERVED,
     STREAM_ID,
     TEST_SELECTION,
@@ -68,6 +71,7 @@ _READ_HEADERS = frozenset(
         *TPOT_SLO_HEADERS,
     )
 )
+_READ_ANSWER_HEADERS = frozenset((CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER))
 _RESPONSE_EVENTS: Mapping[str, type[ResponseEvent]] = MappingProxyType(
     {
         "response_headers": ResponseHeaders,
@@ -147,6 +151,7 @@ def _decode_response(message: envoy_pb2.ProcessingRequest, name: str, at_s: floa
         fields["end_of_stream"] = name == "response_trailers" or part.end_of_stream
     if name == "response_headers":
         fields["metadata"] = metadata_texts(message)
+        fields["headers"] = _read_headers(message.response_headers.headers, _READ_ANSWER_HEADERS)
     fields["decision_id"] = message_metadata(message, DECISION_ID) or ""
     fields["served"] = message_metadata(message, SERVED) or attribute(message, UPSTREAM_ADDRESS)
     fields["response_code"] = response_code(message)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot
 from lodestar_extproc.fleet.adapters import AdapterTable
@@ -17,12 +15,9 @@ from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.fleet.health import Health, HealthState
 from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
 from lodestar_extproc.fleet.prefix_caches import PrefixCaches, PrefixMatch
+from lodestar_extproc.fleet.silence import Silence
+from lodestar_extproc.fleet.stalls import StallDetector
 from lodestar_extproc.request import InferenceRequest, Subset
-
-JUDGING_INTERVAL_S = 0.1
-"""How often silence is looked at: it lasts for seconds before it means anything."""
-FROZEN_S_PER_TOKEN = 1e-3
-"""Patience for a long prompt, four times slower than the slowest accelerator calibrated."""
 
 
 class Fleet:
@@ -43,10 +38,9 @@ class Fleet:
         self._load = LoadTable(self.decode_speed)
         self._in_flight: dict[str, InFlightRequest] = {}
         self._expected: list[tuple[float, str]] = []
-        self._judged_at_s = float("-inf")
+        self.stalls = StallDetector()
+        self._silence = Silence(live, self._load, self._health, self.stalls)
         self.set_endpoints(endpoints)
-
-    # -- membership -----------------------------------------------------------------------------
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -71,6 +65,7 @@ class Fleet:
             self._health.remove(address)
             self.adapters.forget(address)
             self.decode_speed.forget(address)
+            self._silence.forget(address)
         for endpoint in joined:
             self._health.add(endpoint.address)
         self._in_flight = {k: f for k, f in self._in_flight.items() if f.address in wanted}
@@ -86,15 +81,19 @@ class Fleet:
 
     # -- what a decision reads ------------------------------------------------------------------
 
-    def snapshot(self, at_s: float, subset: Subset | None = None) -> FleetSnapshot:
+    def snapshot(
+        self, at_s: float, subset: Subset | None = None, prompt: int | None = None
+    ) -> FleetSnapshot:
         """The routable endpoints of *subset* (None: of all) now.
 
         All of them if none is routable, none if there are none.
+
+        Args:
+            prompt: endpoints that failed it lately are left out, while others are there.
         """
         self._pass_expected_first_tokens(at_s)
-        if at_s >= self._judged_at_s + JUDGING_INTERVAL_S:
-            self._judge_silence(at_s)
-        columns, endpoints = self._routable(at_s, subset), self._endpoints
+        self._silence.judge(self._endpoints, self._in_flight.values(), at_s)
+        columns, endpoints = self._routable(at_s, subset, prompt), self._endpoints
         if columns is not None:
             endpoints = tuple(endpoints[i] for i in columns)
         return self._load.view(endpoints, columns, at_s, self._live.current.scrape_stale_s)
@@ -111,33 +110,26 @@ class Fleet:
         """The share of what *endpoint*'s cache should hold that is believed to be there."""
         return self._caches.belief_ratio(endpoint)
 
-    def _routable(self, at_s: float, subset: Subset | None) -> list[int] | None:
+    def _routable(self, at_s: float, subset: Subset | None, prompt: int | None) -> list[int] | None:
         """Columns that may be chosen; None for all."""
         allowed = None
         if subset is not None:
             allowed = [i for i, e in enumerate(self._endpoints) if e.address in subset]
-        if self._health.all_healthy:
+        failed = () if prompt is None else self._health.failed_with(prompt, at_s)
+        if self._health.all_healthy and not failed:
             return allowed
-        in_flight = self._load.in_flight()
-        chosen = []
-        for column in range(len(self._endpoints)) if allowed is None else allowed:
-            state = self._health.state(self._endpoints[column].address, at_s)
-            idle = in_flight[column] == 0
-            if state is HealthState.HEALTHY or (state is HealthState.PROBATION and idle):
-                chosen.append(column)
-        return chosen or allowed
+        columns = range(len(self._endpoints)) if allowed is None else allowed
+        chosen = [i for i in columns if self._takes(i, at_s)]
+        return [i for i in chosen if self._endpoints[i].address not in failed] or chosen or allowed
 
-    def _judge_silence(self, at_s: float) -> None:
-        self._judged_at_s = at_s
-        frozen_after_s = self._live.current.frozen_after_s
-        if self._load.longest_silence_s(at_s) <= frozen_after_s:
-            return
-        patience_s = frozen_after_s + FROZEN_S_PER_TOKEN * self._load.head_uncached_tokens()
-        silent = self._load.silent_s(at_s) > patience_s
-        # When every endpoint is silent the cause lies elsewhere: keep them all.
-        if not silent.all():
-            for column in np.flatnonzero(silent):
-                self._health.froze(self._endpoints[column].address)
+    def _takes(self, column: int, at_s: float) -> bool:
+        """Whether the endpoint in *column* may be given a request."""
+        address = self._endpoints[column].address
+        state = self._health.state(address, at_s)
+        if state is not HealthState.PROBATION:
+            return state is HealthState.HEALTHY
+        left = self._silence.n_written_off(address, self._in_flight.values())
+        return bool(self._load.in_flight()[column] <= left)
 
     # -- requests in flight ---------------------------------------------------------------------
 
@@ -171,8 +163,19 @@ class Fleet:
         if expected_first_token_at_s is not None:
             heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
 
-    def first_token(self, decision_id: str, at_s: float, served: str | None = None) -> None:
-        """The first token came from *served* (None: from where it was sent). Idempotent."""
+    def first_token(
+        self,
+        decision_id: str,
+        at_s: float,
+        served: str | None = None,
+        *,
+        watched: bool = False,
+    ) -> None:
+        """The first token came from *served* (None: from where it was sent). Idempotent.
+
+        Args:
+            watched: every further part of the answer will be told to `stalls`.
+        """
         sent = self._in_flight.get(decision_id)
         if sent is None:
             return
@@ -181,7 +184,10 @@ class Fleet:
             self._computed(sent, served, at_s)
             self._load.start_decode(sent, at_s)
         self._load.saw_first_token(sent.address, at_s)
-        self._health.succeeded(sent.address, at_s)
+        self._health.first_token(sent.address, at_s)
+        self.stalls.first_token(sent.address, at_s)
+        if watched:
+            self.stalls.watch(decision_id, sent.address, at_s)
 
     def _hold_prompt(self, sent: InFlightRequest, at_s: float) -> None:
         generated_tokens = self._load.generated_tokens(sent.address, at_s)
@@ -214,6 +220,7 @@ class Fleet:
         served: str | None = None,
         prompt_computed: bool = True,
         cached_ratio: float | None = None,
+        whole: bool = True,
     ) -> None:
         """Give back all that `dispatch` took. Idempotent.
 
@@ -221,10 +228,13 @@ class Fleet:
             cached_ratio: of the prompt, as the engine reported it; None where it did not.
             served: who answered; None where it was sent, or where its first token came from.
             prompt_computed: False when the prompt never reached an engine's cache.
+            whole: an answer came to its end.
         """
         sent = self._in_flight.pop(decision_id, None)
         if sent is None:
             return
+        if self.stalls.released(decision_id, sent.address, at_s, whole=whole):
+            self._health.trial_failed(sent.address, at_s)
         if sent.first_token_at_s is None:
             self._load.end_prefill(decision_id, sent)
         else:
@@ -247,6 +257,7 @@ class Fleet:
         if address not in self._declared:
             return
         self.adapters.report(address, metrics.adapters)
+        self.stalls.scraped(address, metrics, at_s)
         restarted = self._load.scraped(address, metrics, at_s)
         falls_asleep = self._health.slept(address, asleep=metrics.awake == 0)
         if restarted or falls_asleep:  # neither keeps a KV cache

@@ -228,6 +228,11 @@ class LoadTable:
         total: FloatArray = self._rows[PREFILL_REQUESTS] + self._rows[DECODE_REQUESTS]
         return total
 
+    def decodes(self) -> FloatArray:
+        """Requests that generate, by column."""
+        decodes: FloatArray = self._rows[DECODE_REQUESTS]
+        return decodes
+
     def longest_silence_s(self, at_s: float) -> float:
         """The longest of `silent_s`, found faster."""
         longest_s = 0.0

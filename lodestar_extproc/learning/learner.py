@@ -264,7 +264,8 @@ class Learner:
         return predicted_s if 0 < predicted_s < math.inf else NO_PREDICTION_S
 
     def _score(self, address: str, predicted_s: float, observed_s: float) -> None:
-        self._errors.record(address, predicted_s, observed_s)
+        alone = self._trust.is_alone(address, self._errors)
+        self._errors.record(address, predicted_s, observed_s, alone=alone)
         self._trust.update(address, self._errors)
         if self._drift.update(address, predicted_s, observed_s):
             self._predictor.discount(address)

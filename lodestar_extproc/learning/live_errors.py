@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from lodestar_extproc.learning.endpoint_table import EndpointTable
 
 FLEET_ERROR_SAMPLES, ENDPOINT_ERROR_SAMPLES = 50, 20
 """Behind the median error, by which trust is lost: few, so that it is lost within seconds."""
+TOO_FAST_RATIO = 0.5
+"""Of the time predicted; as wrong as costs an endpoint its trust by default."""
 INTERVAL_WINDOW = 200
 """Each tail beyond the interval rests on 20 of them."""
 MIN_INTERVAL_SAMPLES = 30
@@ -71,6 +74,12 @@ class ErrorWindow:
         return float(self._error.get()) if self._pairs else None
 
     @property
+    def is_too_fast(self) -> bool:
+        """Whether the last first tokens came in less than half the time predicted, as a rule."""
+        last = list(self._pairs)[-ENDPOINT_ERROR_SAMPLES:]
+        return bool(last) and median(o / p for p, o in last) < TOO_FAST_RATIO
+
+    @property
     def factors(self) -> tuple[float, float]:
         """Observed over predicted: its 10 % and 90 % quantiles; needs a pair."""
         return math.exp(self._low.get()), math.exp(self._high.get())
@@ -95,19 +104,29 @@ class LiveErrors:
         self._factors = EndpointTable(np.array(UNKNOWN_FACTORS))
         self._covered = utils.Rolling(stats.Mean, window_size=COVERAGE_WINDOW)
 
-    def record(self, address: str, predicted_s: float, observed_s: float) -> None:
-        """What was predicted and what came, both above 0 and finite."""
+    def record(
+        self, address: str, predicted_s: float, observed_s: float, *, alone: bool = False
+    ) -> None:
+        """What was predicted and what came, both above 0 and finite.
+
+        Args:
+            alone: it counts for the endpoint at *address*, and not for the fleet.
+        """
+        if address not in self._endpoints:
+            self._endpoints[address] = ErrorWindow(ENDPOINT_ERROR_SAMPLES)
+        own = self._endpoints[address]
+        if not alone:
+            self._record_of_fleet(address, predicted_s, observed_s)
+        own.add(predicted_s, observed_s)
+        self._set_factors(address, own)
+
+    def _record_of_fleet(self, address: str, predicted_s: float, observed_s: float) -> None:
         low, high = predicted_s * self._factors.row(address, "")
         self._covered.update(float(low <= observed_s <= high))
         if len(self.fleet):
             self.trivial.add(float(self._median_s.get()), observed_s)
         self._median_s.update(observed_s)
-        if address not in self._endpoints:
-            self._endpoints[address] = ErrorWindow(ENDPOINT_ERROR_SAMPLES)
-        own = self._endpoints[address]
-        for window in (self.fleet, own):
-            window.add(predicted_s, observed_s)
-        self._set_factors(address, own)
+        self.fleet.add(predicted_s, observed_s)
 
     def interval(self, endpoints: Sequence[Endpoint]) -> FloatArray:
         """Factors on each endpoint's prediction, low and high, [n, 2]."""
@@ -116,6 +135,11 @@ class LiveErrors:
     def of(self, address: str) -> ErrorWindow:
         """One endpoint's window; empty for one never heard of."""
         return self._endpoints.get(address) or ErrorWindow(ENDPOINT_ERROR_SAMPLES)
+
+    @property
+    def n_endpoints(self) -> int:
+        """Endpoints of which anything is known."""
+        return len(self._endpoints)
 
     @property
     def coverage_ratio(self) -> float | None:

@@ -98,6 +98,15 @@ class Trust:
         """Whether the endpoint's predictions were wrong lately."""
         return address in self._doubtful
 
+    def is_alone(self, address: str, errors: LiveErrors) -> bool:
+        """Whether the endpoint answers sooner than it can, and most others as predicted.
+
+        Then its errors are no sign of a bad predictor: one liar must not take trust from a fleet.
+        """
+        if address not in self._doubtful or 2 * len(self._doubtful) > errors.n_endpoints:
+            return False
+        return errors.of(address).is_too_fast
+
     def forget(self, address: str) -> None:
         """The endpoint has left."""
         self._doubtful.discard(address)

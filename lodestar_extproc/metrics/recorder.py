@@ -131,7 +131,8 @@ class Metrics:
 
     def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """See `RouterListener`."""
-        self._observe_ttft(decision, first_token.served, first_token.ttft_s)
+        if first_token.is_timed:
+            self._observe_ttft(decision, first_token.served, first_token.ttft_s)
 
     def ended(self, request: EndedRequest) -> None:
         """See `RouterListener`."""

@@ -72,8 +72,10 @@ REPORTED_HIT_TOKENS = counter(
 REQUESTS = counter(
     "lodestar_requests_total",
     ("pool", "outcome"),
-    "Requests that ended: `served`, `failed`, `client_gone`, or `expired` without any word.",
-    "`failed`: look at the engines. `expired`: the access log does not reach us.",
+    "Requests that ended: `served`, `failed`, `refused` (a status of 300 to 499), `empty` (a good "
+    "status and no answer), `unreadable`, `client_gone`, or `expired` without any word.",
+    "`failed`, `empty`: look at the engines. `refused`: at clients, or at an engine that is "
+    "`cooling`. `expired`: the access log does not reach us.",
 )
 UNUSED_DECISIONS = counter(
     "lodestar_unused_decisions_total",

@@ -7,79 +7,33 @@ mean; it changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum, auto
 from types import MappingProxyType
 from typing import NamedTuple
 
-from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.completion import AnswerForm, Completion, FirstToken, Outcome
 from lodestar_extproc.decision import Decision
+from lodestar_extproc.routing.ending import OUTCOMES, Ending, ending_of
+from lodestar_extproc.routing.label import TAUGHT_AT_END, Label
 
-FIRST_ERROR_STATUS = 400
-"""RFC 9110, section 15.5: from here on an answer is an error."""
+MAX_PREFILL_TOKENS_PER_S = 1e6
+"""Ten times what eight of the fastest accelerators reach together: what is faster computed nothing.
 
-
-class Ending(StrEnum):
-    """How a request ended, and of whom that speaks."""
-
-    SERVED = auto()
-    """A whole answer came: it speaks for the endpoint."""
-    REFUSED = auto()
-    """A whole answer came, and its status blames the request: no token was computed."""
-    ERRORED = auto()
-    """The engine answered an error: it speaks against the endpoint, or against this prompt."""
-    BROKEN_OFF = auto()
-    """No connection, a reset or a timeout: it speaks against the endpoint."""
-    CLIENT_GONE = auto()
-    """The client left first: it speaks of nobody."""
-    EXPIRED = auto()
-    """Nothing was heard of it: it speaks of nobody."""
-    UNUSED = auto()
-    """Envoy had gone on without the decision: it speaks of nobody that was chosen."""
+A B200 computes some 60,000 tokens of an 8B model a second.
+"""
+MIN_TIMED_TOKENS = 1000.0
+"""Of a shorter prompt the time is the network's: no speed follows from it."""
 
 
-class Label(StrEnum):
-    """What a request's time to first token teaches, or why it teaches nothing.
-
-    It is said of every request, also where the pool's policy has no use for it.
-    """
-
-    FIRST_TOKEN = auto()
-    """It was learned when the first token passed."""
-    END = auto()
-    """It was learned at the end: the last attempt's time, as Envoy measured it."""
-    CENSORED = auto()
-    """The client left before a first token: a lower bound was learned at the end."""
-    UNSTREAMED = auto()
-    """An answer in one piece has no first token to time."""
-    NO_CANDIDATE = auto()
-    """Who served was no candidate: there is no row of features for it."""
-    SERVED_ELSEWHERE = auto()
-    """A retry served it: the time of failed attempts is in it, and Envoy told no other."""
-    BODY_BEGAN_BEFORE = auto()
-    """A keep-alive or a role began the body, and Envoy timed that."""
-    UNSEEN = auto()
-    """The observing filter should have seen a first token and did not."""
-    UNTIMED = auto()
-    """Envoy told no time."""
-    REFUSED = auto()
-    """A refusal comes at once: no token was computed."""
-    CLIENT_GONE = auto()
-    """The client left after a first token that could not be learned."""
-    FAILED = auto()
-    """No whole answer came."""
-    EXPIRED = auto()
-    """Nothing was heard of it."""
-    UNUSED = auto()
-    """Envoy had gone on without the decision."""
-
-
-# Tuples made once: Python 3.11 takes 0.1 µs to find a member of an enum.
-_WHOLE = (Ending.SERVED, Ending.REFUSED)
-TAUGHT_AT_END = (Label.END, Label.CENSORED)
-"""What is learned when the answer has ended, not before."""
+_FINAL = (Label.FIRST_TOKEN, Label.IMPLAUSIBLE)
+_SAID = (*_FINAL, Label.UNSTREAMED, Label.UNREADABLE)
+_TIMED_BY_ENVOY = (Ending.SERVED, Ending.UNFINISHED, Ending.UNUSED)
+_COMPUTED = (AnswerForm.STREAM, AnswerForm.ONE_PIECE)
 _NOTHING_TO_LEARN: Mapping[Ending, Label] = MappingProxyType(
     {
         Ending.REFUSED: Label.REFUSED,
+        Ending.TURNED_AWAY: Label.REFUSED,
+        Ending.EMPTY: Label.EMPTY,
+        Ending.UNREADABLE: Label.UNREADABLE,
         Ending.ERRORED: Label.FAILED,
         Ending.BROKEN_OFF: Label.FAILED,
         Ending.EXPIRED: Label.EXPIRED,
@@ -98,6 +52,7 @@ class ObservedFirstToken(NamedTuple):
         body_began_before: something that was no token came before it.
         label: whether it is learned now; what an end may still teach is not said.
         failed: endpoints that a retry went past to get it.
+        form: what the answer was until then.
     """
 
     at_s: float
@@ -106,6 +61,17 @@ class ObservedFirstToken(NamedTuple):
     body_began_before: bool
     label: Label
     failed: tuple[str, ...] = ()
+    form: AnswerForm = AnswerForm.STREAM
+
+    @property
+    def is_token(self) -> bool:
+        """Whether an engine computed it; else prefill is over, and that is all that is known."""
+        return self.form in _COMPUTED and self.label is not Label.IMPLAUSIBLE
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its time is a TTFT."""
+        return self.form is AnswerForm.STREAM and self.label is not Label.IMPLAUSIBLE
 
 
 class EndedRequest(NamedTuple):
@@ -113,7 +79,8 @@ class EndedRequest(NamedTuple):
 
     Attributes:
         first_token: None where none was seen.
-        completion: as the edge told it, with what the engine itself said.
+        completion: as the edge told it, with what the engine itself said; its outcome is refined
+            by what the answer was.
         used: whether Envoy waited for the decision.
         served: who answered last; None where nobody knows.
         ttft_s: from the decision to the first token that was seen, else as Envoy measured it for
@@ -133,14 +100,15 @@ class EndedRequest(NamedTuple):
     failed: tuple[str, ...] = ()
 
     @property
-    def served_whole(self) -> bool:
-        """Whether a whole answer came, a refusal included, from where the decision led."""
-        return self.ending in _WHOLE
+    def is_served(self) -> bool:
+        """Whether a whole answer with tokens came from where the decision led."""
+        return self.ending is Ending.SERVED and self.label is not Label.IMPLAUSIBLE
 
     @property
     def prompt_computed(self) -> bool:
         """Whether the prompt has come into a cache."""
-        return self.used and (self.first_token is not None or self.served_whole)
+        first_token = self.first_token
+        return self.used and (self.is_served or (first_token is not None and first_token.is_token))
 
     @property
     def waited_s(self) -> float:
@@ -179,9 +147,10 @@ def observed_first_token(
         event.at_s - decision.at_s,
         event.served,
         event.body_began_before,
-        _label_at_first_token(decision, served, elsewhere=elsewhere),
+        _label_at_first_token(decision, event, served, elsewhere=elsewhere),
         # The access log would tell it too, when the answer ends: minutes later.
         tried if len(tried) < retry_candidates else (),
+        event.form,
     )
 
 
@@ -199,14 +168,17 @@ def ended_request(
         shadow: as above.
         sees_first_tokens: whether first tokens are seen here; else the access log times them.
     """
-    ending = ending_of(completion)
+    ending = ending_of(completion, None if first_token is None else first_token.form)
+    if completion.outcome is Outcome.SERVED and ending in OUTCOMES:
+        completion = completion._replace(outcome=OUTCOMES[ending])
     used = ending is not Ending.UNUSED
     served, ttft_s = completion.served, completion.ttft_s
-    if not decision.candidates.request.streaming:
+    if not decision.candidates.request.streaming or ending not in _TIMED_BY_ENVOY:
         ttft_s = None
     n_failed = (completion.attempts or 1) - 1 if used and not shadow else 0
     if first_token is not None:
-        served, ttft_s = served or first_token.served, first_token.ttft_s
+        served = served or first_token.served
+        ttft_s = first_token.ttft_s if first_token.is_timed else None
         n_failed = 0 if first_token.failed else n_failed
     tried = decision.addresses[:n_failed] if n_failed > 0 else ()
     return EndedRequest(
@@ -224,28 +196,15 @@ def ended_request(
     )
 
 
-def ending_of(completion: Completion) -> Ending:
-    """How it ended: the only place that tells one ending from another."""
-    # Without our id in it, Envoy had gone on without us.
-    if not completion.decision_id:
-        return Ending.UNUSED
-    code = completion.response_code
-    match completion.outcome:
-        case Outcome.SERVED:
-            refused = code is not None and code >= FIRST_ERROR_STATUS
-            return Ending.REFUSED if refused else Ending.SERVED
-        case Outcome.FAILED:
-            answered = code is not None and not completion.flags
-            return Ending.ERRORED if answered else Ending.BROKEN_OFF
-        case Outcome.CLIENT_GONE:
-            return Ending.CLIENT_GONE
-        case Outcome.EXPIRED:
-            return Ending.EXPIRED
-
-
-def _label_at_first_token(decision: Decision, served: str, *, elsewhere: bool) -> Label:
-    if not decision.candidates.request.streaming:
+def _label_at_first_token(
+    decision: Decision, event: FirstToken, served: str, *, elsewhere: bool
+) -> Label:
+    if not decision.candidates.request.streaming or event.form is AnswerForm.ONE_PIECE:
         return Label.UNSTREAMED
+    if event.form is not AnswerForm.STREAM:
+        return Label.UNREADABLE
+    if _is_implausible(decision, served, event.at_s - decision.at_s):
+        return Label.IMPLAUSIBLE
     if elsewhere:
         # The time of the failed attempts is in this one; the access log has the last one's own.
         return Label.SERVED_ELSEWHERE
@@ -261,10 +220,10 @@ def _label_at_end(
     *,
     sees_first_tokens: bool,
 ) -> Label:
-    if first_token is not None and first_token.label is Label.FIRST_TOKEN:
-        return first_token.label
-    if ending in _NOTHING_TO_LEARN:
+    if ending in _NOTHING_TO_LEARN and not (first_token and first_token.label in _FINAL):
         return _NOTHING_TO_LEARN[ending]
+    if first_token is not None and first_token.label in _SAID:
+        return first_token.label
     if not decision.candidates.request.streaming:
         return Label.UNSTREAMED
     if ending is Ending.CLIENT_GONE:
@@ -273,7 +232,18 @@ def _label_at_end(
         label = _label_by_envoy(first_token, completion.ttft_s, sees_first_tokens=sees_first_tokens)
     if label in TAUGHT_AT_END and decision.index_of(served or decision.address) is None:
         return Label.NO_CANDIDATE
+    if label is Label.END and _is_implausible(decision, served, completion.ttft_s):
+        return Label.IMPLAUSIBLE
     return label
+
+
+def _is_implausible(decision: Decision, served: str | None, ttft_s: float | None) -> bool:
+    """Whether no engine could have computed the prompt in that time."""
+    index = decision.index_of(served or decision.address)
+    if index is None or ttft_s is None:
+        return False
+    tokens = decision.candidates.uncached_on(index)
+    return tokens >= MIN_TIMED_TOKENS and tokens > MAX_PREFILL_TOKENS_PER_S * max(ttft_s, 0.0)
 
 
 def _label_by_envoy(

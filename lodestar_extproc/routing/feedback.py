@@ -10,17 +10,19 @@ from collections.abc import Iterable
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
-from lodestar_extproc.fleet.health import Health
+from lodestar_extproc.fleet.health import ERRORS_IN_A_ROW, Health
 from lodestar_extproc.fleet.tokens_per_medium import TokensPerMedium
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.sample import training_sample
-from lodestar_extproc.routing.ended_request import (
-    TAUGHT_AT_END,
-    EndedRequest,
-    Ending,
-    Label,
-    ObservedFirstToken,
-)
+from lodestar_extproc.request import RequestKind
+from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
+from lodestar_extproc.routing.ending import BUSY_STATUSES, ODD_ENDINGS, Ending
+from lodestar_extproc.routing.label import TAUGHT_AT_END, Label
+
+ODD_IN_A_ROW = 2
+"""Answers that are none, each to another prompt: one may be a prompt's own. Not tuned."""
+CONNECT_FAILURE = "UF"
+"""Envoy's response flag: the upstream could not be connected to."""
 
 
 class Feedback:
@@ -50,7 +52,7 @@ class Feedback:
         self._judge(request)
         self._learn_usage(request)
         served = request.served or request.decision.address
-        if request.served_whole:
+        if request.is_served:
             self._learn_generation(request, served)
         if request.label in TAUGHT_AT_END:
             censored = request.label is Label.CENSORED
@@ -70,14 +72,36 @@ class Feedback:
         served, at_s = request.served, request.completion.at_s
         if served is None:
             return
-        if request.served_whole:
-            self._health.succeeded(served, at_s)
-        elif request.ending is Ending.ERRORED:
+        prompt = request.decision.candidates.request.prompt_key
+        if request.is_served:
+            self._health.succeeded(served, at_s, prompt)
+        elif self._is_blamed(request, served, prompt):
             self.learner.penalise(served, at_s)
-            self._health.errored(served, at_s)
-        elif request.ending is Ending.BROKEN_OFF:
-            self.learner.penalise(served, at_s)
-            self._health.failed(served, at_s)
+
+    def _is_blamed(self, request: EndedRequest, served: str, prompt: int) -> bool:
+        """Tell health of an end that speaks against *served*; whether it agrees."""
+        completion = request.completion
+        at_s = completion.at_s
+        if request.ending is Ending.ERRORED:
+            return self._health.errored(served, at_s, prompt)
+        if request.ending is Ending.BROKEN_OFF:
+            # What could not even be connected to is not the prompt's doing.
+            reached = CONNECT_FAILURE not in completion.flags
+            return self._health.failed(
+                served,
+                at_s,
+                prompt if reached else None,
+                in_mid_answer=request.first_token is not None,
+            )
+        if not _is_odd(request):
+            return False
+        return self._health.refused(
+            served,
+            at_s,
+            prompt,
+            needed=_needed(request),
+            retry_after_s=completion.retry_after_s,
+        )
 
     def _learn_usage(self, request: EndedRequest) -> None:
         """Bytes a token from text alone; tokens a medium from what is left beside text."""
@@ -114,3 +138,20 @@ class Feedback:
         sample = training_sample(decision, address, ttft_s, at_s, censored=censored)
         if sample is not None:
             self.learner.learn(sample)
+
+
+def _needed(request: EndedRequest) -> int:
+    """How many such ends, in a row, speak against an endpoint."""
+    if request.completion.response_code in BUSY_STATUSES:
+        return 1  # it says so itself
+    # A refusal may be the client's doing: a key, a name. That an answer is none is not.
+    return ERRORS_IN_A_ROW if request.ending is Ending.TURNED_AWAY else ODD_IN_A_ROW
+
+
+def _is_odd(request: EndedRequest) -> bool:
+    """Whether it ended as no request should, if others do better."""
+    if request.ending is Ending.TURNED_AWAY or request.label is Label.IMPLAUSIBLE:
+        return True
+    # Of an API that is not known here, nor is what its answers look like.
+    known = request.decision.candidates.request.kind is not RequestKind.UNKNOWN
+    return known and request.ending in ODD_ENDINGS

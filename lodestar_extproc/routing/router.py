@@ -23,11 +23,8 @@ from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.policies.preference import preferred
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
-from lodestar_extproc.routing.ended_request import (
-    EndedRequest,
-    ended_request,
-    observed_first_token,
-)
+from lodestar_extproc.routing.answer_watch import AnswerWatch
+from lodestar_extproc.routing.ended_request import ended_request, observed_first_token
 from lodestar_extproc.routing.feedback import Feedback
 from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.open_decisions import OpenDecisions
@@ -74,6 +71,7 @@ class Router:
         self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
         self._feedback = Feedback(live, fleet.health, learner)
+        self._watch = AnswerWatch(live, fleet, rng)
 
     @property
     def settings(self) -> PoolSettings:
@@ -98,6 +96,7 @@ class Router:
         self.demand.adopt(self.fleet.endpoints)
         for address in left:
             self.learner.left(address)
+            self._watch.left(address)
 
     def bytes_per_token(self, model: str) -> float:
         """Prompt bytes a token of *model* stands for, as learned from usage."""
@@ -111,9 +110,10 @@ class Router:
         """Draw the model to ask an engine for where a client names *named*; advances the rng."""
         return self.settings.model_rewrites.target(named, self._rng)
 
-    def draw_full_observation(self) -> bool:
-        """Draw whether an answer is watched to its end for its usage; advances the rng."""
-        return self._rng.random() < self.settings.observed_ratio
+    def draw_full_observation(self, decision_id: str = "") -> bool:
+        """Draw whether an answer is watched to its end; advances the rng."""
+        entry = self._open.get(decision_id)
+        return self._watch.draw(None if entry is None else entry.decision.address)
 
     # -- a request came ---
 
@@ -173,7 +173,8 @@ class Router:
         self, request: InferenceRequest, at_s: float, subset: Subset | None = None
     ) -> Candidates:
         """*request* beside every routable endpoint it may go to: what a policy sees."""
-        fleet, snapshot, demand = self.fleet, self.fleet.snapshot(at_s, subset), None
+        fleet, demand = self.fleet, None
+        snapshot = fleet.snapshot(at_s, subset, request.prompt_key)
         endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
         matched = fleet.match(request, endpoints)
         tpot_s = None
@@ -234,10 +235,14 @@ class Router:
             shadow=settings.shadow,
             retry_candidates=settings.retry_candidates,
         )
-        self.fleet.first_token(event.decision_id, event.at_s, event.served)
+        self.fleet.first_token(event.decision_id, event.at_s, event.served, watched=event.watched)
         self._feedback.first_token(entry.decision, first_token)
         for listener in self._listeners:
             listener.first_token(entry.decision, first_token)
+
+    def progressed(self, decision_id: str, at_s: float) -> None:
+        """A part of an answer that is watched came. Unknown ids are ignored."""
+        self.fleet.stalls.progressed(decision_id, at_s)
 
     # -- its answer ended ---
 
@@ -262,7 +267,17 @@ class Router:
             shadow=self.settings.shadow,
             sees_first_tokens=self._sees_first_tokens,
         )
-        self._settle(request)
+        self.fleet.release(
+            request.decision.decision_id,
+            event.at_s,
+            served=request.served,
+            prompt_computed=request.prompt_computed,
+            cached_ratio=request.completion.cached_ratio,
+            whole=request.is_served,
+        )
+        if request.used:
+            self._feedback.ended(request)
+            self._watch.ended(request)
         for listener in self._listeners:
             listener.ended(request)
         return True
@@ -271,17 +286,6 @@ class Router:
         """End the requests of which nothing was heard for the pool's request timeout."""
         for decision_id in self._open.older_than(at_s - self.live.current.request_timeout_s):
             self.complete(Completion(at_s, Outcome.EXPIRED, decision_id=decision_id))
-
-    def _settle(self, request: EndedRequest) -> None:
-        self.fleet.release(
-            request.decision.decision_id,
-            request.completion.at_s,
-            served=request.served,
-            prompt_computed=request.prompt_computed,
-            cached_ratio=request.completion.cached_ratio,
-        )
-        if request.used:
-            self._feedback.ended(request)
 
     # -- for those who watch ---
 

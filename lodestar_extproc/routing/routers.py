@@ -76,6 +76,12 @@ class Routers:
         if router is not None:
             router.first_token(event)
 
+    def progressed(self, decision_id: str, at_s: float) -> None:
+        """Tell the router whose decision it was."""
+        router = self._pools.get(_pool_of(decision_id))
+        if router is not None:
+            router.progressed(decision_id, at_s)
+
     def report(self, event: AnswerReport) -> None:
         """Tell the router whose decision it was."""
         router = self._pools.get(_pool_of(event.decision_id))
@@ -93,9 +99,9 @@ class Routers:
         return not event.decision_id and any(r.complete(event) for r in self._pools.values())
 
     def draw_full_observation(self, decision_id: str) -> bool:
-        """Draw whether this answer is watched to its end for its usage; once for each answer."""
+        """Draw whether this answer is watched to its end; once for each answer."""
         router = self._pools.get(_pool_of(decision_id))
-        return router is not None and router.draw_full_observation()
+        return router is not None and router.draw_full_observation(decision_id)
 
     def forget_overrides(self) -> None:
         """Settings changed: build the routes' own policies anew when they are next asked for."""

@@ -170,7 +170,8 @@ def test_penalties_keep_requests_from_an_instance_that_fails_now_and_then():
         sum(r.failed for r in world.run(a_learner(kind))) for kind in (Learner, Forgiving)
     )
 
-    assert careful < 0.5 * forgiving
+    # Health alone finds out what breaks off twice: penalties save the rest.
+    assert careful < 0.75 * forgiving
 
 
 @pytest.mark.parametrize(("ratio", "is_tried"), [(0.0, False), (0.02, True)])

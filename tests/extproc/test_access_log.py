@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 import envoy_types
 from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.extproc.access_log import completion
+from lodestar_extproc.extproc.retry_after import retry_after_s
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     HTTPAccessLogEntry,
     ResponseFlags,
@@ -209,3 +212,23 @@ def test_any_tags_are_an_entry(tags, code):
         return
     assert told.outcome in Outcome
     assert told.ttft_s is None or 0 < told.ttft_s < 1e6
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("2", 2.0), ("0.5", 0.5), ("-", None), ("soon", None), ("-3", None), ("9" * 40, None)],
+)
+def test_what_a_refusal_asks_for_is_told(value, expected):
+    assert completion(tagged(retry_after=value), 5.0).retry_after_s == expected
+
+
+def test_a_date_is_a_time_too():
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert retry_after_s("Thu, 01 Jan 2026 00:00:07 GMT", now) == 7.0
+    assert retry_after_s("Wed, 31 Dec 2025 00:00:00 GMT", now) == 0.0
+
+
+def test_an_answer_without_a_byte_is_told_from_one_of_which_nothing_is_known():
+    served = {"metadata": METADATA, "upstreamRemoteAddress": ADDRESS}
+    assert completion(entry(**served), 5.0).is_empty
+    assert not completion(tagged(), 5.0).is_empty

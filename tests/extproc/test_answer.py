@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lodestar_extproc.completion import AnswerForm
 from lodestar_extproc.extproc.answer import MAX_DOCUMENT_BYTES, AnswerReader
 from lodestar_extproc.extproc.payload import NO_USAGE, Usage
 
@@ -132,8 +134,11 @@ def test_a_last_event_needs_no_blank_line():
     assert read(b'data: {"choices":[{"text":"a"}]}').first_token
 
 
-def test_events_in_an_unknown_format_are_content():
-    assert read(b"data: Hello\n\n").first_token
+def test_events_that_are_no_documents_end_prefill_and_are_no_first_token():
+    reader = read(b"data: Hello\n\n")
+    assert reader.prefill_is_over
+    assert not reader.first_token
+    assert reader.form is AnswerForm.FOREIGN
     assert not read(b"data: 5\n\n").first_token
 
 
@@ -144,7 +149,9 @@ def test_what_is_no_answer_has_no_first_token(text):
     assert not read(text * 3).first_token
 
 
-@pytest.mark.parametrize("body", [b'{"choices":[]}', b'[{"text":"a"}]', b'  {"data": []}'])
+@pytest.mark.parametrize(
+    "body", [b'{"choices":[{"message":{"content":"a"}}]}', b'[{"text":"a"}]', b'  {"data": []}']
+)
 def test_a_whole_answer_has_its_first_token_at_its_end(body):
     assert not read(body, end=False).first_token
     assert read(body).first_token
@@ -259,8 +266,7 @@ def test_memory_is_bounded(piece):
     reader = AnswerReader()
     for _ in range(3 * MAX_DOCUMENT_BYTES // len(piece)):
         reader.feed(piece)
-        held = len(reader._buffer) + sum(map(len, reader._data)) + len(reader._data)
-        assert held <= 2 * MAX_DOCUMENT_BYTES
+        assert reader.held_bytes <= 2 * MAX_DOCUMENT_BYTES
     reader.finish()
 
 
@@ -280,4 +286,184 @@ def test_an_overlong_event_is_content_and_the_next_is_read():
 def test_any_bytes_are_an_answer(chunks):
     reader = read(*chunks)
     assert reader.first_token in (True, False)
-    assert not reader._buffer
+    assert reader.held_bytes == 0
+    assert reader.form in AnswerForm
+
+
+# -- framing ------------------------------------------------------------------------------------
+
+FRAMED = b'{"choices":[{"delta":{"content":"a"}}]}'
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("colon", [b":", b": "])
+def test_every_framing_of_the_standard_is_read_wherever_it_is_cut(end, mark, colon):
+    lines = (b": hello", b"event: message", b"id: 7", b"retry: 10", b"data" + colon + FRAMED, b"")
+    text = mark + end.join(lines) + end
+    for size in (1, 2, 3, 7, len(text)):
+        reader = read(*(text[i : i + size] for i in range(0, len(text), size)), end=False)
+        assert reader.first_token, size
+        assert reader.form is AnswerForm.STREAM
+
+
+def test_a_carriage_return_ends_a_line_without_waiting_for_more():
+    assert read(b"data: " + FRAMED + b"\r\r", end=False).first_token
+
+
+# -- codings ------------------------------------------------------------------------------------
+
+WHOLE = b"".join(
+    (event(**chunk(role="assistant")), event(**chunk(content="Hi")), b"data: [DONE]\n\n")
+)
+
+
+def deflated(text: bytes, wbits: int) -> bytes:
+    packer = zlib.compressobj(wbits=wbits)
+    return packer.compress(text) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+
+@pytest.mark.parametrize(
+    ("wbits", "headers"),
+    [
+        (31, {}),
+        (31, {"content-encoding": "gzip"}),
+        (31, {"content-encoding": "X-GZIP"}),
+        (15, {}),
+        (15, {"content-encoding": "deflate"}),
+        (-15, {"content-encoding": "deflate"}),
+    ],
+)
+def test_deflated_answers_are_read_as_they_come(wbits, headers):
+    packed = deflated(WHOLE, wbits)
+    for size in (1, 5, len(packed)):
+        reader = AnswerReader(headers)
+        for i in range(0, len(packed), size):
+            reader.feed(packed[i : i + size])
+        assert reader.first_token
+        assert reader.form_at_end is AnswerForm.STREAM
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"\x28\xb5\x2f\xfd\x04\x00", {}),  # zstd
+        (b"\x1b\x2f\x00\xe0\x8d", {}),  # brotli
+        (b"{\x8f\x01\x80", {}),
+        (b"data: ", {"content-encoding": "br"}),
+        (b"data: ", {"content-encoding": "gzip, br"}),
+        (b"no gzip at all", {"content-encoding": "gzip"}),
+        (b"ID3\x03", {"content-type": "audio/mpeg"}),
+    ],
+)
+def test_any_byte_that_cannot_be_read_ends_prefill_and_is_no_first_token(body, headers):
+    reader = AnswerReader(headers)
+    reader.feed(body)
+    assert reader.prefill_is_over
+    assert not reader.first_token
+    assert reader.form is AnswerForm.UNREADABLE
+
+
+def test_a_bomb_is_not_inflated():
+    packer = zlib.compressobj(wbits=31)
+    bomb = packer.compress(bytes(64 * 2**20)) + packer.flush()
+    reader = read(bomb, end=False)
+    assert reader.form is AnswerForm.UNREADABLE
+    assert reader.held_bytes <= MAX_DOCUMENT_BYTES
+
+
+# -- ends and forms -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reason", ["abort", "error", "cancelled", "ABORTED", {"type": "abort"}, "x"]
+)
+@pytest.mark.parametrize("before", [b"", event(**chunk(content="Hi"))])
+def test_an_end_that_is_no_models_own_is_a_failure(reason, before):
+    ended = event(choices=[{"delta": {"content": ""}, "finish_reason": reason}])
+    reader = read(before, ended, b"data: [DONE]\n\n")
+    assert reader.failed
+    assert reader.first_token == bool(before)
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter", "repetition"])
+def test_a_models_own_end_is_a_token(reason):
+    reader = read(event(choices=[{"delta": {}, "finish_reason": reason, "stop_reason": 151643}]))
+    assert reader.first_token
+    assert not reader.failed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"event: error\ndata: {}\n\n",
+        b"event:error\r\rdata: x",
+        b"event: error\n\n",
+        b"data: Error: out of memory\n\n",
+        b'data: {"choices":[{"error":{"code":502},"delta":{"content":""}}]}\n\n',
+        b'data: {"type":"response.incomplete","response":{"incomplete_details":{"reason":"dead"}}}\n\n',
+        b'data: {"type":"message_delta","delta":{"stop_reason":"aborted"}}\n\n',
+        b'{"type":"response","object":"response","id":"r","status":"failed","output":[]}',
+        b'{"choices":[{"message":{"content":""},"finish_reason":"abort"}]}',
+    ],
+)
+def test_a_failure_in_whatever_form_is_no_token(text):
+    reader = read(text)
+    assert reader.failed
+    assert not reader.first_token
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (b"", AnswerForm.NOTHING),
+        (b"data: [DONE]\n\n", AnswerForm.NOTHING),
+        (b": ping\n\n", AnswerForm.NOTHING),
+        (event(**NO_TOKENS["role"]) + b"data: [DONE]\n\n", AnswerForm.NOTHING),
+        (b"<!doctype html><title>Welcome</title>", AnswerForm.FOREIGN),
+        (b"OK", AnswerForm.FOREIGN),
+        (b"i", AnswerForm.FOREIGN),
+        (b"null", AnswerForm.FOREIGN),
+        (b"{}", AnswerForm.FOREIGN),
+        (b'{"detail":"Not Found"}', AnswerForm.FOREIGN),
+        (b'{"choices":[]}', AnswerForm.FOREIGN),
+        (b'{"choices":[{"message":{"content":"a"}}]}', AnswerForm.ONE_PIECE),
+        (b'{"object":"list","data":[{"embedding":[1]}]}', AnswerForm.ONE_PIECE),
+        (WHOLE, AnswerForm.STREAM),
+        (event(**chunk(content="Hi")), AnswerForm.UNFINISHED),
+        (b'{"response":"a","done":false}\n{"response":"","done":true}\n', AnswerForm.STREAM),
+    ],
+)
+def test_what_a_whole_answer_was_is_told(text, form):
+    assert read(text).form_at_end is form
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        chunk(content=[{"type": "text", "text": "a"}]),
+        chunk(images=[{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]),
+        chunk(audio={"id": "audio_1", "transcript": "a"}),
+        chunk(thinking_blocks=[{"type": "thinking", "thinking": "a"}]),
+        {"type": "response.output_item.added", "item": {"type": "function_call", "name": "f"}},
+        {"type": "response.image_generation_call.partial_image", "partial_image_b64": "AA"},
+        {"type": "response.refusal.delta", "delta": "No"},
+        {"type": "response.output_text.done", "text": "all of it"},
+        {"type": "content_block_start", "content_block": {"type": "redacted_thinking"}},
+    ],
+)
+def test_whatever_a_user_would_see_is_a_token(seen):
+    assert read(event(**seen), end=False).first_token
+
+
+@pytest.mark.parametrize(
+    "unseen",
+    [
+        chunk(audio={"id": "audio_1", "expires_at": 5}),
+        chunk(content=[{"type": "text", "text": ""}]),
+        {"type": "response.output_item.added", "item": {"type": "message", "content": []}},
+        {"type": "response.in_progress", "response": {"status": "in_progress"}},
+    ],
+)
+def test_what_a_user_would_not_see_is_none(unseen):
+    assert not read(event(**unseen), end=False).first_token

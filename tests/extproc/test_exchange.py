@@ -8,7 +8,7 @@ import json
 import pytest
 
 from extproc_fakes import FakeRouters
-from lodestar_extproc.completion import AnswerReport, Outcome
+from lodestar_extproc.completion import AnswerForm, AnswerReport, Outcome
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc.events import (
     BodyMode,
@@ -309,7 +309,7 @@ def test_a_sampled_answer_is_watched_to_its_end_for_its_usage_and_the_log_ends_i
     )
     assert exchange.done
     assert len(routers.first_tokens) == 1
-    assert routers.reports == [AnswerReport("pool.1", False, 7, 5, 3)]
+    assert routers.reports == [AnswerReport("pool.1", False, 7, 5, 3, AnswerForm.STREAM)]
     assert not routers.completions
 
 

@@ -1,4 +1,5 @@
 from builders import live_settings
+from lodestar_extproc.fleet.failed_prompts import MAX_PROMPTS
 from lodestar_extproc.fleet.health import Health, HealthState
 
 
@@ -99,3 +100,69 @@ def test_an_unknown_endpoint_is_down_and_events_of_it_are_ignored():
     health.probed("x", healthy=True)
 
     assert health.state("x", 0.0) is HealthState.DOWN
+
+
+def test_one_prompt_counts_once_however_often_it_ends_in_an_error():
+    health = a_health()
+    for _ in range(9):
+        health.errored("a", 0.0, 7)
+    assert health.state("a", 0.0) is HealthState.HEALTHY
+
+    health.errored("a", 0.0, 8)
+    health.errored("a", 0.0, 9)
+    assert health.state("a", 0.0) is HealthState.EJECTED
+
+
+def test_a_prompt_that_broke_one_blames_no_second():
+    health = a_health()
+    health.add("b")
+    assert health.failed("a", 0.0, 7)
+    assert not health.failed("b", 1.0, 7)
+
+    assert health.state("b", 1.0) is HealthState.HEALTHY
+
+
+def test_a_first_token_does_not_excuse_wrong_answers_a_whole_one_does():
+    health = a_health()
+    for prompt in range(3):
+        health.errored("a", 0.0, prompt)
+    health.first_token("a", 3.0)
+    assert health.state("a", 3.0) is HealthState.PROBATION
+
+    health.succeeded("a", 4.0)
+    assert health.state("a", 4.0) is HealthState.HEALTHY
+
+
+def test_wrong_answers_keep_it_out_for_longer_each_time_up_to_a_bound():
+    health, at_s, out_s = a_health(), 0.0, []
+    for prompt in range(3):
+        health.errored("a", at_s, prompt)
+    for prompt in range(10, 16):
+        began_s = at_s
+        while health.state("a", at_s) is not HealthState.PROBATION:
+            at_s += 0.5
+        out_s.append(at_s - began_s)
+        health.errored("a", at_s, prompt)
+
+    assert out_s == [2.0, 8.0, 32.0, 60.0, 60.0, 60.0]
+
+
+def test_one_that_asks_for_time_gets_it_within_bounds():
+    health = a_health()
+    health.add("b")
+    for _ in range(20):
+        health.succeeded("b", 0.0)
+    health.refused("a", 0.0, 1, retry_after_s=1e9)
+
+    assert health.state("a", 299.0) is HealthState.COOLING
+    assert health.state("a", 301.0) is HealthState.PROBATION
+
+
+def test_what_is_remembered_of_prompts_is_bounded_and_fades():
+    health = a_health()
+    for prompt in range(10_000):
+        health.errored("a", prompt / 100, prompt)
+
+    assert len(health._failed_prompts) <= MAX_PROMPTS
+    assert list(health.failed_with(9_999, 100.0)) == ["a"]
+    assert not list(health.failed_with(9_999, 200.0))

@@ -129,3 +129,32 @@ def test_the_learned_range_survives_a_restart():
     assert again.state() == trust.state()
     assert verdicts(again) == [Reason.MODEL] * 3
     assert Trust.range_from(Trust(live_settings()).state()) is None
+
+
+def test_a_liar_faster_than_it_can_be_is_doubtful_alone():
+    trust, errors = a_trust_that_saw_the_world(), LiveErrors()
+    others = [endpoint.address for endpoint in WORLD.endpoints[1:]]
+    for _ in range(100):
+        for address in others:
+            told_alone(trust, errors, address, 1.0)
+        for _ in range(4):
+            told_alone(trust, errors, FIRST, 0.02)
+
+    assert trust.is_doubtful(FIRST)
+    assert trust.reason(1000) is Reason.MODEL
+    assert verdicts(trust) == [Reason.UNTRUSTED, Reason.MODEL, Reason.MODEL]
+
+
+def test_where_most_are_faster_than_predicted_the_predictor_is_wrong():
+    trust, errors = a_trust_that_saw_the_world(), LiveErrors()
+    for _ in range(60):
+        for endpoint in WORLD.endpoints:
+            told_alone(trust, errors, endpoint.address, 0.1)
+
+    assert trust.reason(1000) is Reason.UNTRUSTED
+
+
+def told_alone(trust, errors, address, observed_s):
+    """As a learner tells it, the prediction being 1 s."""
+    errors.record(address, 1.0, observed_s, alone=trust.is_alone(address, errors))
+    trust.update(address, errors)

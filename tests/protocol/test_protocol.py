@@ -123,7 +123,8 @@ async def test_case(case, tmp_path):
         if "ended" in case:
             (end,) = recorder.completions
             served = case["ended"]["served"]
-            assert end.outcome is Outcome.SERVED
+            # Most of the peer's texts answer no inference request.
+            assert end.outcome == case["ended"].get("as", Outcome.SERVED)
             assert end.served == (served and pods.named(served))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from builders import Recorder, a_request, a_router, an_ended_request
-from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Outcome
+from lodestar_extproc.completion import AnswerForm, AnswerReport, Completion, FirstToken, Outcome
 from lodestar_extproc.fleet.health import HealthState
 from lodestar_extproc.routing.ended_request import EndedRequest, Ending, Label
 
@@ -45,7 +45,24 @@ class Pool:
         (SERVED, {"response_code": 200}, Ending.SERVED),
         (SERVED, {}, Ending.SERVED),
         (SERVED, {"response_code": 400}, Ending.REFUSED),
-        (SERVED, {"response_code": 429}, Ending.REFUSED),
+        (SERVED, {"response_code": 413}, Ending.REFUSED),
+        (SERVED, {"response_code": 422}, Ending.REFUSED),
+        (SERVED, {"response_code": 451}, Ending.REFUSED),
+        (SERVED, {"response_code": 302}, Ending.TURNED_AWAY),
+        (SERVED, {"response_code": 401}, Ending.TURNED_AWAY),
+        (SERVED, {"response_code": 403}, Ending.TURNED_AWAY),
+        (SERVED, {"response_code": 404}, Ending.TURNED_AWAY),
+        (SERVED, {"response_code": 408}, Ending.TURNED_AWAY),
+        (SERVED, {"response_code": 429}, Ending.TURNED_AWAY),
+        (Outcome.FAILED, {"response_code": 503}, Ending.TURNED_AWAY),
+        (Outcome.FAILED, {"response_code": 529}, Ending.TURNED_AWAY),
+        (SERVED, {"response_code": 204}, Ending.EMPTY),
+        (SERVED, {"response_code": 200, "is_empty": True}, Ending.EMPTY),
+        (SERVED, {"response_code": 200, "form": AnswerForm.NOTHING}, Ending.EMPTY),
+        (SERVED, {"response_code": 200, "form": AnswerForm.FOREIGN}, Ending.EMPTY),
+        (SERVED, {"response_code": 200, "form": AnswerForm.UNFINISHED}, Ending.UNFINISHED),
+        (SERVED, {"response_code": 200, "form": AnswerForm.UNREADABLE}, Ending.UNREADABLE),
+        (SERVED, {"response_code": 200, "form": AnswerForm.ONE_PIECE}, Ending.SERVED),
         (Outcome.FAILED, {"response_code": 500}, Ending.ERRORED),
         (Outcome.FAILED, {"response_code": 503, "flags": ("UF",)}, Ending.BROKEN_OFF),
         (Outcome.FAILED, {}, Ending.BROKEN_OFF),
@@ -79,6 +96,62 @@ def test_a_prompt_is_in_a_cache_if_a_token_came_or_a_whole_answer():
     broken = Pool()
     broken.first_token()
     assert broken.end(Outcome.FAILED).prompt_computed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"response_code": 429},
+        {"response_code": 400},
+        {"response_code": 204},
+        {"form": AnswerForm.FOREIGN},
+        {"form": AnswerForm.UNREADABLE},
+    ],
+)
+def test_only_what_was_served_is_computed_timed_and_learned(changes):
+    pool = Pool(sees_first_tokens=False)
+    request = pool.end(ttft_s=0.2, **changes)
+
+    assert not request.prompt_computed
+    assert request.ttft_s is None
+    assert pool.n_learned == 0
+
+
+@pytest.mark.parametrize("form", [AnswerForm.UNREADABLE, AnswerForm.FOREIGN, AnswerForm.ONE_PIECE])
+def test_a_first_token_that_is_no_streams_ends_prefill_and_teaches_nothing(form):
+    pool = Pool()
+    pool.first_token(form=form)
+    assert pool.router.fleet.everything(11.0).prefill_requests.sum() == 0
+
+    request = pool.end(ttft_s=0.4)
+    assert pool.n_learned == 0
+    assert request.ttft_s is None
+    assert request.prompt_computed == (form is AnswerForm.ONE_PIECE)
+
+
+def test_a_first_token_sooner_than_any_engine_computes_is_none():
+    pool = Pool()
+    pool.first_token(at_s=10.0001)
+    request = pool.end()
+
+    assert request.label is Label.IMPLAUSIBLE
+    assert not request.prompt_computed
+    assert pool.n_learned == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({}, "served"),
+        ({"response_code": 429}, "refused"),
+        ({"response_code": 422}, "refused"),
+        ({"response_code": 204}, "empty"),
+        ({"form": AnswerForm.UNREADABLE}, "unreadable"),
+        ({"form": AnswerForm.UNFINISHED}, "failed"),
+    ],
+)
+def test_everyone_is_told_what_the_answer_was(changes, outcome):
+    assert Pool().end(**changes).completion.outcome == outcome
 
 
 # -- who served, and when its first token came --

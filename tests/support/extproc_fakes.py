@@ -110,6 +110,9 @@ class FakeRouters:
     def first_token(self, event: FirstToken) -> None:
         self.first_tokens.append(event)
 
+    def progressed(self, decision_id: str, at_s: float) -> None:
+        """Of no interest here."""
+
     def report(self, event: AnswerReport) -> None:
         self.reports.append(event)
 
