@@ -114,7 +114,7 @@ class Demand:
         return DemandSnapshot(arrivals * start_up, service, again, memory, missed)
 
     def _memory_ratio(self, fleet: FleetSnapshot, columns: Columns) -> FloatArray:
-        now = np.nan_to_num(memory_used(fleet), nan=0.0)
+        now = np.fmax(memory_used(fleet), 0.0)  # the greater of NaN and 0 is 0
         past_s = np.maximum(fleet.at_s - self._memory_seen_at_s[columns], 0.0)
         kept = np.exp(past_s / -MEMORY_USED_S)
         mean: FloatArray = kept * self._memory[columns] + (1.0 - kept) * now
