@@ -23,8 +23,8 @@ MAX_OBJECT_BYTES = 8 * 2**20
 10,000. With three copies of a body on their way it keeps below 4 times its size and 20 MiB."""
 MAX_ITEMS = 100_000
 """Values that are looked at one by one; ten times those of an agent's chat of 1,000 messages."""
-MAX_STEP_ITEMS = 5000
-"""Of those, in one tool, one message or one part of unknown shape: 5 ms. A judgement: a tool of a
+MAX_STEP_ITEMS = 3000
+"""Of those, in one tool, one message or one part of unknown shape: 4 ms. A judgement: a tool of a
 large agent has 200."""
 MAX_NESTING = 100
 """Levels of a value of unknown shape. A judgement: schemas of tools have 10 to 20."""

@@ -7,6 +7,7 @@ chat's next turn continues this one, so that equal beginnings mean equal work.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -138,12 +139,13 @@ class PromptReader:
                 )
             self._source.budget.step()
             yield
-        # Beyond the limit a string counts by its letters, and a token id as 4 bytes.
-        self.rest_bytes += sum(
-            len(each) if isinstance(each, str) else 4 * len(each)
-            for each in given[MAX_SEQUENCES:]
-            if isinstance(each, (str, list))
-        )
+        self._count_rest(given[MAX_SEQUENCES:])
+
+    def _count_rest(self, given: list[Any]) -> None:
+        """Beyond the limit a string counts by its letters, and a token id as 4 bytes."""
+        with suppress(TypeError):  # neither strings nor lists
+            each_bytes = 4 if given and isinstance(given[0], list) else 1
+            self.rest_bytes += each_bytes * sum(map(len, given))
 
     def _media(self, body: Mapping[str, Any]) -> None:
         """What stands beside a prompt: an item, or a list of them."""
