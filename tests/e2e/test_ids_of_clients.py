@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from envoy_process import connection_manager, patient
 from lodestar_extproc.completion import Outcome
 from stack import CHAT, chat, running_stack
 from waiting import until
@@ -103,3 +104,33 @@ async def test_a_decision_that_came_too_late_is_given_back_by_our_own_id(tmp_pat
         (end,) = await until(lambda: stack.routers.completions)
         assert (end.decision_id, end.stream_id) == ("", stack.routers.stream_ids[0])
         assert stack.routers.n_decisions == 1
+
+
+def takes_headers_into_metadata(config) -> None:
+    """A filter before ours that writes what a client sent beside our own choice, as gateways do."""
+    patient(config)
+    rule = {"metadata_namespace": "envoy.lb", "key": "tenant", "type": "STRING"}
+    connection_manager(config)["http_filters"].insert(
+        0,
+        {
+            "name": "tenant",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config",
+                "request_rules": [{"header": "x-tenant", "on_header_present": rule}],
+            },
+        },
+    )
+
+
+@pytest.mark.parametrize("wheel", WHEELS)
+async def test_metadata_of_any_bytes_ends_no_stream(tmp_path, wheel):
+    edit = takes_headers_into_metadata
+    async with running_stack(tmp_path, wheel.file, binary=wheel.binary, edit=edit) as stack:
+        for odd in ODD_IDS:
+            answer = await raw(
+                stack, "POST", CHAT, chat(), x_tenant=odd, content_type=b"application/json"
+            )
+            assert answer.startswith(b"HTTP/1.1 200")
+        await until(lambda: len(ended(stack)) == len(ODD_IDS))
+        assert {event.decision_id for event in stack.routers.first_tokens} == ended(stack)
+        assert not failures(stack)
