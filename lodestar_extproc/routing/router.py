@@ -110,7 +110,7 @@ class Router:
         """Draw the model to ask an engine for where a client names *named*; advances the rng."""
         return self.settings.model_rewrites.target(named, self._rng)
 
-    def draw_full_observation(self, decision_id: str = "") -> bool:
+    def draw_full_observation(self, decision_id: str) -> bool:
         """Draw whether an answer is watched to its end; advances the rng."""
         entry = self._open.get(decision_id)
         return self._watch.draw(None if entry is None else entry.decision.address)
@@ -201,13 +201,14 @@ class Router:
         return preferred(ranking, candidates, self.live.current.adapter_load_s)
 
     def _dispatch(self, decision: Decision) -> None:
-        request, chosen = decision.candidates.request, decision.chosen
+        request = decision.candidates.request
+        uncached_tokens = decision.candidates.uncached_on(decision.chosen)
         seen = self._sees_first_tokens and request.streaming
         self.fleet.dispatch(
             decision.decision_id,
             request,
             decision.address,
-            uncached_tokens=decision.candidates.uncached_on(chosen),
+            uncached_tokens=uncached_tokens,
             at_s=decision.at_s,
             expected_first_token_at_s=None if seen else decision.at_s + decision.expected_ttft_s,
         )
@@ -217,7 +218,7 @@ class Router:
                 decision.candidates.snapshot,
                 decision.candidates.demand,
                 decision.address,
-                uncached_tokens=decision.candidates.uncached_on(chosen),
+                uncached_tokens=uncached_tokens,
                 service_s=service_s(decision, self.learner),
             )
 

@@ -169,7 +169,7 @@ def on_the_stream(work: PoolAtWork) -> list[object]:
 def asked_of_the_router(work: PoolAtWork) -> list[object]:
     """What an exchange asks beside a decision."""
     router = work.router
-    watched = sum(router.draw_full_observation() for _ in range(500))
+    watched = sum(router.draw_full_observation("") for _ in range(500))
     return [router.bytes_per_token("m"), router.draw_target_model("m"), watched]
 
 
