@@ -147,10 +147,16 @@ def test_no_two_instances_of_a_machine_use_the_same_inner_ports():
         inner_port(name, gpu, n)
         for name, fleet in FLEETS.items()
         for gpu in "0123"
-        for n in range(len(fleet.shares))
+        for n in range(len(fleet.instances("0123")))
     ]
     assert len(set(first)) == len(first)
     assert all(b - a >= 20 for a, b in zip(sorted(first), sorted(first)[1:], strict=False))
+
+
+def test_a_fleet_of_unlike_cards_begins_again_with_the_first():
+    assert FLEETS["equal"].instances("01") == [("0", 25)] * 4 + [("1", 25)] * 4
+    assert FLEETS["whole_mixed"].instances("012") == [("0", 100), ("1", 100), ("2", 50)]
+    assert FLEETS["whole_mixed"].instances("01234")[-1] == ("4", 100)
 
 
 def test_hits_are_what_answers_say_was_cached():

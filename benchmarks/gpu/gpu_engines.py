@@ -6,8 +6,9 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,15 +19,20 @@ from lodestar_extproc.demo.processes import free_ports
 
 @dataclass(frozen=True)
 class GpuFleet:
-    """Instances on each GPU.
+    """Instances on GPUs.
 
     Attributes:
-        shares: MPS shares in percent, one an instance.
+        cards: of each GPU the MPS shares of its instances in percent; GPUs beyond these begin with
+            the first again.
         kv_blocks: of 16 tokens, in each instance's cache.
     """
 
-    shares: tuple[int, ...]
+    cards: tuple[tuple[int, ...], ...]
     kv_blocks: int
+
+    def instances(self, gpus: Sequence[str]) -> list[tuple[str, int]]:
+        """The GPU and the share of each instance on *gpus*."""
+        return [(gpu, share) for gpu, shares in zip(gpus, cycle(self.cards)) for share in shares]
 
 
 # Small enough that not every prompt fits everywhere.
@@ -35,9 +41,11 @@ SMALL_KV_BLOCKS = 3000
 WHOLE_KV_BLOCKS = 9000
 FLEETS: Mapping[str, GpuFleet] = MappingProxyType(
     {
-        "unequal": GpuFleet((40, 25, 15, 10), SMALL_KV_BLOCKS),
-        "equal": GpuFleet((25, 25, 25, 25), SMALL_KV_BLOCKS),
-        "whole": GpuFleet((100,), WHOLE_KV_BLOCKS),
+        "unequal": GpuFleet(((40, 25, 15, 10),), SMALL_KV_BLOCKS),
+        "equal": GpuFleet(((25, 25, 25, 25),), SMALL_KV_BLOCKS),
+        "whole": GpuFleet(((100,),), WHOLE_KV_BLOCKS),
+        # Two whole cards beside parts of two others, which nobody else uses.
+        "whole_mixed": GpuFleet(((100,), (100,), (50,), (25,)), WHOLE_KV_BLOCKS),
     }
 )
 TOKEN_BUDGET = 2048
@@ -47,9 +55,10 @@ MPS_VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
 def gpu_plans(fleet: GpuFleet, asked: argparse.Namespace) -> list[EnginePlan]:
     """Those of *fleet*, by the options of `compare_on_gpu.py`."""
     mps = start_mps(asked.folder)
-    shares = [(gpu, share) for gpu in asked.gpus for share in fleet.shares]
+    instances = fleet.instances(asked.gpus)
+    ports = free_ports(len(instances))
     plans = []
-    for i, ((gpu, share), port) in enumerate(zip(shares, free_ports(len(shares)), strict=True)):
+    for i, ((gpu, share), port) in enumerate(zip(instances, ports, strict=True)):
         command = server_command(
             sys.executable,
             asked.model,

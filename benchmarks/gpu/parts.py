@@ -13,6 +13,8 @@ MAIN = ("learned", "prefix_affinity_token_load", "round_robin")
 RIVALS = ("learned", "prefix_affinity_token_load", "lmetric")
 ALL = (*MAIN, "lmetric", "least_request", "prefix_cache")
 AGENT_SESSIONS = "agent_sessions"
+WHOLE = (*RIVALS, "session_affinity")
+WHOLE_SESSIONS = "agent_sessions_140"
 AGENTS = ("learned", "cache_aware", "prefix_affinity_token_load", "lmetric")
 
 
@@ -81,8 +83,13 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "by_hand_low": Part(("learned_by_hand",), (1, 2, 3, 4), 0.25, AGENT_SESSIONS),
         "by_hand_middle": Part(("learned_by_hand",), (1, 2, 3, 4), 0.3, AGENT_SESSIONS),
         "mixed_again": Part(RIVALS, (4,)),
-        "whole_agents": Part(RIVALS, (1, 2, 3, 4), 1.3, "agent_sessions_140"),
-        "whole_affinity": Part(("session_affinity",), (1, 2, 3, 4), 1.3, "agent_sessions_140"),
+        # Whole cards: near tipping by virtual time, and four fifths of
+        # what was taken for the saturation of the others.
+        "whole_near": Part(WHOLE, (1, 2), 0.92, WHOLE_SESSIONS),
+        "whole_near_more": Part(WHOLE, (3, 4), 0.92, WHOLE_SESSIONS),
+        "whole_low": Part(WHOLE, (1, 2), 0.8, WHOLE_SESSIONS),
+        "whole_low_more": Part(WHOLE, (3, 4), 0.8, WHOLE_SESSIONS),
+        "whole_chats": Part(RIVALS, (1, 2), 1.5),
         "all": Part(ALL, (3,), 0.9),
     }
 )
