@@ -51,6 +51,12 @@ def simulate(
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the noise in step times.", min=0)] = 0,
     kv_capacity: KvCapacity = None,
+    max_model_len: Annotated[
+        int | None,
+        typer.Option(
+            help="Longest prompt and answer together, in tokens.", min=16, show_default="30000"
+        ),
+    ] = None,
     cache_answers: Annotated[
         bool, typer.Option(help="Whether a chat's next turn hits the answer in the prefix cache.")
     ] = True,
@@ -84,7 +90,7 @@ def simulate(
             parse_instances,
         )
 
-        specs = parse_instances(instances or accelerator, kv_capacity)
+        specs = parse_instances(instances or accelerator, kv_capacity, max_model_len)
     except ModuleNotFoundError as error:
         typer.secho(f"error: {error}; install lodestar-extproc[simulator]", fg="red", err=True)
         raise typer.Exit(NOT_INSTALLED) from None

@@ -16,7 +16,9 @@ from lodestar_extproc.simulator.state import BLOCK_TOKENS
 MAX_INSTANCES = 256  # one process serves them all, each on a port of its own
 
 
-def parse_instances(text: str, kv_capacity_tokens: int | None = None) -> tuple[EngineSpec, ...]:
+def parse_instances(
+    text: str, kv_capacity_tokens: int | None = None, max_model_tokens: int | None = None
+) -> tuple[EngineSpec, ...]:
     """The specs that a list like `a30:3,v100:1` names; `a30` alone is one.
 
     Raises:
@@ -32,7 +34,10 @@ def parse_instances(text: str, kv_capacity_tokens: int | None = None) -> tuple[E
             raise ValueError(f"unknown accelerator {name!r}; known: {', '.join(ACCELERATORS)}")
         if not (count or "1").isdecimal() or not 1 <= int(count or 1) <= MAX_INSTANCES:
             raise ValueError(f"{part.strip()!r}: the number must be from 1 to {MAX_INSTANCES}")
-        specs += [_with_capacity(ACCELERATORS[name], kv_capacity_tokens)] * int(count or 1)
+        spec = _with_capacity(ACCELERATORS[name], kv_capacity_tokens)
+        if max_model_tokens is not None:
+            spec = replace(spec, max_model_tokens=max_model_tokens)
+        specs += [spec] * int(count or 1)
     if len(specs) > MAX_INSTANCES:
         raise ValueError(f"{len(specs)} instances; at most {MAX_INSTANCES} fit one process")
     return tuple(specs)

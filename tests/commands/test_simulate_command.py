@@ -90,6 +90,13 @@ def test_a_capacity_in_tokens_replaces_the_accelerators():
     assert {spec.kv_tokens for spec in parse_instances("a30,h100", 8_000)} == {8_000}
 
 
+def test_a_longer_context_can_be_asked_for():
+    short, long = parse_instances("a30")[0], parse_instances("h200", None, 250_000)[0]
+
+    assert short.longest_request_tokens == 30_000
+    assert long.longest_request_tokens == 250_000
+
+
 @pytest.mark.parametrize(
     "text", ["", "b200", "a30:0", "a30:-1", "a30:x", "a30:999", "a30:200,a30:200"]
 )
