@@ -17,6 +17,7 @@ from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
 from lodestar_extproc.config.overrides import RouteOverride, old_keys, read_overrides
 from lodestar_extproc.config.pool import DNS_REFRESH_S, EdsFile, Pool, Resolution
 from lodestar_extproc.config.reader import read_settings, unknown
+from lodestar_extproc.config.schema import BOOTSTRAP
 from lodestar_extproc.config.settings import PoolSettings
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def read_root(path: Path) -> Node:
         NotEnvoyConfig: it is something else.
         ConfigError: it cannot be read.
     """
-    root = read_node(path)
+    root = read_node(path, BOOTSTRAP)
     if not root.get("static_resources"):
         problem = "is not an Envoy bootstrap: it has no static_resources"
         raise NotEnvoyConfig(problem, file=str(path))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.pool import EdsFile, Member
 from lodestar_extproc.config.reader import read_settings
+from lodestar_extproc.config.schema import RESOURCES
 from lodestar_extproc.config.settings import EndpointSettings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def read_eds_members(eds: EdsFile) -> tuple[Member, ...]:
     Raises:
         ConfigError: the file cannot be read, does not name the cluster, or is wrong inside.
     """
-    root = read_node(eds.path)
+    root = read_node(eds.path, RESOURCES)
     names = []
     for assignment in _assignments(root):
         name = assignment.get("cluster_name")

@@ -17,6 +17,7 @@ from lodestar_extproc.check.rules import RULES
 from lodestar_extproc.commands.check import check as command
 from lodestar_extproc.config import NotEnvoyConfig
 from lodestar_extproc.config.node import Node
+from lodestar_extproc.config.schema import BOOTSTRAP
 
 HERE = Path(__file__).parent
 CLEAN = HERE / "clean.yaml"
@@ -230,6 +231,6 @@ def test_any_value_anywhere_gets_a_defined_answer(place, junk):
         parent = parent[key]
     parent[last] = junk
 
-    findings = examine(Node(document, "envoy.yaml"), DEFAULT_ENVOY_FILE)
+    findings = examine(Node(document, "envoy.yaml", kind=BOOTSTRAP), DEFAULT_ENVOY_FILE)
 
     json.dumps(Report(DEFAULT_ENVOY_FILE, tuple(findings)).as_json())
