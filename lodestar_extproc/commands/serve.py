@@ -6,14 +6,14 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from lodestar_extproc.config import Config, Watched
+    from lodestar_extproc.config import Config, EnvoyConfig, Watched
     from lodestar_extproc.extproc.tls import Tls
     from lodestar_extproc.service.app import App, ServeOptions
 
@@ -108,7 +108,10 @@ def serve(  # noqa: PLR0913  (the command's options)
             drain_s=drain,
             grace_s=grace,
         )
-        return config_of(envoy_config, watched, settings, access_log=access_log), options
+        config = config_of(
+            envoy_config, watched, settings, access_log=access_log, listen=options.listen
+        )
+        return config, options
 
     run(configure, log_level)
 
@@ -154,9 +157,17 @@ def watched_by(inference_pool: str | None, service: str | None, namespace: str) 
 
 
 def config_of(
-    envoy_config: Path | None, watched: Watched | None, settings: Path | None, *, access_log: bool
+    envoy_config: Path | None,
+    watched: Watched | None,
+    settings: Path | None,
+    *,
+    access_log: bool,
+    listen: Sequence[str] = (),
 ) -> Config:
     """What to run by.
+
+    Args:
+        listen: where we were told to listen, which helps to tell who we are.
 
     Raises:
         ConfigError: a file cannot be read, or is wrong.
@@ -174,14 +185,30 @@ def config_of(
         return read_picker_config(watched, settings, access_log=access_log)
     if settings is not None:
         raise ValueError("the settings stand in --envoy-config: leave out --settings")
-    config = read_envoy_config(envoy_config)
+    config = read_envoy_config(envoy_config, listen)
     if watched is None:
-        return config
+        return with_endpoints(config)
     if len(config.pools) > 1:
         names = ", ".join(pool.name for pool in config.pools)
         raise ValueError(f"{envoy_config} has the pools {names}: {watched} can be only one's")
     pool = dataclasses.replace(config.pools[0], kubernetes=KubernetesSource(watched))
     return dataclasses.replace(config, pools=(pool,))
+
+
+def with_endpoints(config: EnvoyConfig) -> EnvoyConfig:
+    """*config*, if it says where every pool's endpoints are.
+
+    Raises:
+        ValueError: a control plane tells Envoy alone.
+    """
+    for pool in config.pools:
+        if pool.endpoints_by_xds:
+            raise ValueError(
+                f"{config.path}:{pool.line}: the endpoints of pool {pool.name} come by xDS, to "
+                "Envoy alone: name them with --service or --inference-pool, or write "
+                "path_config_source.path: a file"
+            )
+    return config
 
 
 def tls_of(option: str) -> Tls | None:

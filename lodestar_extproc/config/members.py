@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from lodestar_extproc.config.config_source import resources_in
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.pool import EdsFile, Member
 from lodestar_extproc.config.reader import read_settings
@@ -12,12 +13,13 @@ from lodestar_extproc.config.schema import RESOURCES
 from lodestar_extproc.config.settings import EndpointSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lodestar_extproc.config.node import Node
 
 NAMESPACE = "lodestar"
 """Our key in a cluster's and an endpoint's `metadata.filter_metadata`."""
+
+MARK = "service"
+"""In our block of a cluster: the cluster is Lodestar itself, not a pool."""
 
 LEAVING = ("UNHEALTHY", "DRAINING", "TIMEOUT")
 """Health an assignment may give an endpoint that is to get no more requests."""
@@ -26,6 +28,11 @@ LEAVING = ("UNHEALTHY", "DRAINING", "TIMEOUT")
 def settings_block(place: Node) -> Node:
     """Our block in the metadata of a cluster or an endpoint."""
     return place.get("metadata", "filter_metadata", NAMESPACE)
+
+
+def is_marked(cluster: Node) -> bool:
+    """Whether the cluster says that it is Lodestar itself."""
+    return settings_block(cluster).get(MARK).flag
 
 
 def read_members(assignment: Node, *, named: bool = False) -> tuple[Member, ...]:
@@ -53,7 +60,7 @@ def read_eds_members(eds: EdsFile) -> tuple[Member, ...]:
     """
     root = read_node(eds.path, RESOURCES)
     names = []
-    for assignment in _assignments(root):
+    for assignment in resources_in(root, "ClusterLoadAssignment"):
         name = assignment.get("cluster_name")
         if name.text == eds.cluster_name:
             return read_members(assignment)
@@ -62,12 +69,6 @@ def read_eds_members(eds: EdsFile) -> tuple[Member, ...]:
     raise root.get("resources").error(
         f"has no assignment with cluster_name {eds.cluster_name} (found: {found})"
     )
-
-
-def _assignments(root: Node) -> Iterator[Node]:
-    for resource in root.get("resources").items():
-        # Envoy allows a resource to stand in a wrapper that gives it a name and a version.
-        yield resource.get("resource") or resource
 
 
 def _member(entry: Node, *, named: bool) -> Member:

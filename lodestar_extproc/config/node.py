@@ -93,6 +93,18 @@ class Node:
                 path = (*self.path, str(key))
                 yield name, _opened(Node(value, self.file, line, path, self.kind.field(name)))
 
+    def messages(self, type_name: str) -> Iterator[Node]:
+        """This message if it is of this type, else all inside of it that are."""
+        if self.kind.listed:
+            for item in self.items():
+                yield from item.messages(type_name)
+        elif self.kind.keyed or self.type_name != type_name:
+            inside = self.entries() if self.kind.name else ()
+            for _, child in inside:
+                yield from child.messages(type_name)
+        elif isinstance(self.value, Mapping):
+            yield self
+
     @property
     def text(self) -> str:
         """The scalar as text, an enum's value by its name; empty where there is none."""

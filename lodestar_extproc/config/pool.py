@@ -83,6 +83,12 @@ class Pool:
     line: int = field(default=0, compare=False)
 
     @property
+    def endpoints_by_xds(self) -> bool:
+        """Whether a control plane tells them to Envoy, and nobody to us."""
+        unknown = self.resolution is Resolution.EDS and self.eds is None
+        return unknown and self.kubernetes is None
+
+    @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The members that need no resolution: all of a STATIC cluster, none of another."""
         if self.resolution is not Resolution.STATIC or self.kubernetes is not None:

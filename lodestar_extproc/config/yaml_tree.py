@@ -51,7 +51,7 @@ def read_yaml(text: str, *, once: bool = False) -> object:
         ruamel.yaml.error.YAMLError: it is no YAML.
     """
     root = next(iter(YAML(typ="safe", pure=True).compose_all(text)), None)
-    reading = _Reading()
+    reading = _Composing()
     value = None if root is None else reading.value(root, 0)
     if once and reading.repeated:
         key = reading.repeated[0]
@@ -62,13 +62,13 @@ def read_yaml(text: str, *, once: bool = False) -> object:
 def repeated_keys(text: str) -> list[tuple[int, str]]:
     """The lines of keys that stand once more in their mapping: Envoy takes the last."""
     root = next(iter(YAML(typ="safe", pure=True).compose_all(text)), None)
-    reading = _Reading()
+    reading = _Composing()
     if root is not None:
         reading.value(root, 0)
     return [(key.start_mark.line + 1, str(key.value)) for key in reading.repeated]
 
 
-class _Reading:
+class _Composing:
     """One document while it is read; an anchor's value is made once."""
 
     def __init__(self) -> None:

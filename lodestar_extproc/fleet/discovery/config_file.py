@@ -71,9 +71,9 @@ async def _read(config: Config, told: Callable[[str], None]) -> Config:
 
 
 def _read_again(config: Config) -> Config:
-    return (
-        config.read_again() if isinstance(config, PickerConfig) else read_envoy_config(config.path)
-    )
+    if isinstance(config, PickerConfig):
+        return config.read_again()
+    return read_envoy_config(config.path, config.listen)
 
 
 def fixed_parts(old: Config, new: Config) -> tuple[list[str], Config]:
