@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lodestar_extproc.config import envoy_tree as tree
 from lodestar_extproc.config.callee import addresses_of, callee
-from lodestar_extproc.config.config_source import source_file
+from lodestar_extproc.config.envoy_pool import read_pool, unread
 from lodestar_extproc.config.errors import NotEnvoyConfig
-from lodestar_extproc.config.members import NAMESPACE, read_members, settings_block
+from lodestar_extproc.config.members import NAMESPACE, settings_block
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
 from lodestar_extproc.config.overrides import RouteOverride, old_keys, read_overrides
 from lodestar_extproc.config.own_service import NOBODY, OwnService, find_own_service
-from lodestar_extproc.config.pool import DNS_REFRESH_S, EdsFile, Pool, Resolution
-from lodestar_extproc.config.reader import read_settings, unknown
+from lodestar_extproc.config.pool import Pool
+from lodestar_extproc.config.reader import unknown
 from lodestar_extproc.config.resources import read_resources
 from lodestar_extproc.config.schema import BOOTSTRAP
 from lodestar_extproc.config.settings import PoolSettings
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
     from lodestar_extproc.config.resources import Resources
 
 T = TypeVar("T")
-
-MIN_DNS_REFRESH_S = 1.0
-"""A cluster may ask for less, down to 1 ms: no resolver is asked more often than this."""
-MAX_DNS_REFRESH_S = 60.0
-"""A cluster may ask for hours: an engine that moved is missed for no longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +105,7 @@ def config_of(resources: Resources, path: Path, listen: Sequence[str] = ()) -> E
     Raises:
         ConfigError: there is no pool, or a setting in it is wrong.
     """
-    pools = tuple(read_pool(cluster, path) for cluster in resources.pools)
+    pools = tuple(read_pool(cluster, resources.root, path) for cluster in resources.pools)
     if not pools:
         raise _no_pool(resources)
     names = [pool.name for pool in pools]
@@ -132,7 +127,10 @@ def config_of(resources: Resources, path: Path, listen: Sequence[str] = ()) -> E
             ),
             *old_keys(resources.managers, own),
         ),
-        not_looked_at=resources.not_looked_at,
+        not_looked_at=(
+            *resources.not_looked_at,
+            *(part for of in zip(resources.pools, pools, strict=True) for part in unread(*of)),
+        ),
     )
 
 
@@ -148,55 +146,6 @@ def read_root(path: Path) -> Node:
         problem = "is not an Envoy bootstrap: it has no static_resources and no dynamic_resources"
         raise NotEnvoyConfig(problem, file=str(path))
     return root
-
-
-def read_pool(cluster: Node, path: Path) -> Pool:
-    """The pool that *cluster* is.
-
-    Raises:
-        ConfigError: a type of cluster that cannot be one, or a wrong setting or address.
-    """
-    resolution = _resolution(cluster)
-    dynamic = resolution in (Resolution.STRICT_DNS, Resolution.LOGICAL_DNS)
-    return Pool(
-        name=cluster.get("name").text,
-        settings=read_settings(settings_block(cluster), PoolSettings),
-        resolution=resolution,
-        members=read_members(cluster.get("load_assignment"), named=dynamic),
-        eds=_eds_file(cluster, path) if resolution is Resolution.EDS else None,
-        dns_refresh_s=_dns_refresh_s(cluster),
-        line=cluster.line,
-    )
-
-
-def _resolution(cluster: Node) -> Resolution:
-    written = cluster.get("type")
-    dns = cluster.get("cluster_type", "typed_config")
-    if dns.type_name == "DnsCluster":
-        single = dns.get("all_addresses_in_single_endpoint").flag
-        return Resolution.LOGICAL_DNS if single else Resolution.STRICT_DNS
-    name = "cluster_type" if cluster.get("cluster_type") else written.text or Resolution.STATIC
-    try:
-        return Resolution(name)
-    except ValueError:
-        allowed = ", ".join(Resolution)
-        raise written.error(f"a pool's cluster is one of {allowed}, not {name}") from None
-
-
-def _dns_refresh_s(cluster: Node) -> float:
-    places = (cluster, cluster.get("cluster_type", "typed_config"))
-    written = (place.get("dns_refresh_rate").seconds for place in places)
-    refresh_s = next(filter(None, written), DNS_REFRESH_S)
-    return min(max(refresh_s, MIN_DNS_REFRESH_S), MAX_DNS_REFRESH_S)
-
-
-def _eds_file(cluster: Node, path: Path) -> EdsFile | None:
-    source = cluster.get("eds_cluster_config", "eds_config")
-    if not source:
-        raise source.error("a pool of type EDS needs path_config_source.path: a file")
-    file = source_file(source, path)
-    named = cluster.get("eds_cluster_config", "service_name") or cluster.get("name")
-    return EdsFile(file, named.text) if file else None
 
 
 def _no_pool(resources: Resources) -> Exception:

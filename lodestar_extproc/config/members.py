@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from lodestar_extproc.config.config_source import resources_in
 from lodestar_extproc.config.node import read_node
-from lodestar_extproc.config.pool import EdsFile, Member
+from lodestar_extproc.config.pool import Assignment, EdsFile, Member
 from lodestar_extproc.config.reader import read_settings
 from lodestar_extproc.config.schema import RESOURCES
 from lodestar_extproc.config.settings import EndpointSettings
+from lodestar_extproc.config.upstream import OVERPROVISIONING, PLAINLY
+from lodestar_extproc.config.upstream_tls import match_metadata
 
 if TYPE_CHECKING:
     from lodestar_extproc.config.node import Node
+    from lodestar_extproc.config.upstream import Transports
 
 NAMESPACE = "lodestar"
 """Our key in a cluster's and an endpoint's `metadata.filter_metadata`."""
@@ -21,6 +24,7 @@ NAMESPACE = "lodestar"
 MARK = "service"
 """In our block of a cluster: the cluster is Lodestar itself, not a pool."""
 
+PERCENT = 100.0  # in 1
 LEAVING = ("UNHEALTHY", "DRAINING", "TIMEOUT")
 """Health an assignment may give an endpoint that is to get no more requests."""
 
@@ -35,25 +39,30 @@ def is_marked(cluster: Node) -> bool:
     return settings_block(cluster).get(MARK).flag
 
 
-def read_members(assignment: Node, *, named: bool = False) -> tuple[Member, ...]:
-    """The endpoints of a `ClusterLoadAssignment`, without those marked as leaving.
+def read_assignment(
+    assignment: Node, transports: Transports = PLAINLY, *, named: bool = False
+) -> Assignment:
+    """A `ClusterLoadAssignment`, without the endpoints that are marked as leaving.
 
     Args:
+        transports: those of the cluster.
         named: whether hosts may be names for DNS to resolve.
 
     Raises:
         ConfigError: an address that cannot be routed to, or a bad setting.
     """
-    return tuple(
-        _member(entry, named=named)
+    members = tuple(
+        _member(entry, int(locality.get("priority").number or 0), transports, named=named)
         for locality in assignment.get("endpoints").items()
         for entry in locality.get("lb_endpoints").items()
         if entry.get("health_status").text not in LEAVING
     )
+    factor = assignment.get("policy", "overprovisioning_factor").number
+    return Assignment(members, OVERPROVISIONING if factor is None else factor / PERCENT)
 
 
-def read_eds_members(eds: EdsFile) -> tuple[Member, ...]:
-    """The endpoints that the file assigns to the cluster now.
+def read_eds_assignment(eds: EdsFile) -> Assignment:
+    """What the file assigns to the cluster now.
 
     Raises:
         ConfigError: the file cannot be read, does not name the cluster, or is wrong inside.
@@ -63,7 +72,7 @@ def read_eds_members(eds: EdsFile) -> tuple[Member, ...]:
     for assignment in resources_in(root, "ClusterLoadAssignment"):
         name = assignment.get("cluster_name")
         if name.text == eds.cluster_name:
-            return read_members(assignment)
+            return read_assignment(assignment, eds.transports)
         names.append(name.text)
     found = ", ".join(names) or "none"
     raise root.get("resources").error(
@@ -71,16 +80,33 @@ def read_eds_members(eds: EdsFile) -> tuple[Member, ...]:
     )
 
 
-def _member(entry: Node, *, named: bool) -> Member:
-    socket = entry.get("endpoint", "address", "socket_address")
+def read_eds_members(eds: EdsFile) -> tuple[Member, ...]:
+    """The endpoints that the file assigns to the cluster now.
+
+    Raises:
+        ConfigError: as `read_eds_assignment`.
+    """
+    return read_eds_assignment(eds).members
+
+
+def _member(entry: Node, priority: int, transports: Transports, *, named: bool) -> Member:
+    endpoint = entry.get("endpoint")
+    socket = endpoint.get("address", "socket_address")
     if not socket:
         raise entry.error("needs endpoint.address.socket_address: engines are reached over TCP")
-    health_port = entry.get("endpoint", "health_check_config", "port_value")
+    check = endpoint.get("health_check_config")
     return Member(
         host=_host(socket.get("address"), named=named),
         port=_port(socket.get("port_value")),
         settings=read_settings(settings_block(entry), EndpointSettings),
-        health_port=_port(health_port) if health_port else None,
+        # 0 is what a port is that was not written.
+        health_port=_port(check.get("port_value")) if check.get("port_value").number else None,
+        health_host=check.get("hostname").text,
+        checked=not check.get("disable_active_health_check").flag,
+        hostname=endpoint.get("hostname").text,
+        priority=priority,
+        degraded=entry.get("health_status").text == "DEGRADED",
+        transport=transports.of(match_metadata(entry)),
     )
 
 

@@ -31,7 +31,7 @@ async def resolve(host: str) -> list[str]:
 async def watch_dns(
     pool: Pool, *, resolve: Resolve = resolve, sleep: Sleep = asyncio.sleep
 ) -> AsyncGenerator[tuple[Endpoint, ...], None]:
-    """The endpoints of *pool*, resolved every `dns_refresh_s`.
+    """The endpoints of *pool*, resolved every `dns.refresh_s`.
 
     A name that does not resolve keeps its last addresses; the first answer may be empty.
     """
@@ -47,7 +47,7 @@ async def watch_dns(
         if endpoints != known:
             known = endpoints
             yield known
-        await sleep(pool.dns_refresh_s)
+        await sleep(pool.dns.refresh_s)
 
 
 async def _lookup(

@@ -16,6 +16,7 @@ from lodestar_extproc.config import (
     read_envoy_config,
     read_picker_config,
 )
+from lodestar_extproc.config.upstream import DnsLookup
 from lodestar_extproc.fleet.discovery import discover, watch_config
 from lodestar_extproc.fleet.discovery.config_file import fixed_parts
 from lodestar_extproc.fleet.discovery.dns import watch_dns
@@ -68,7 +69,7 @@ async def test_every_address_of_every_name_is_an_endpoint_and_only_changes_are_t
     pool = a_pool(
         members=(Member("a", 8000), Member("b", 8001)),
         resolution=Resolution.STRICT_DNS,
-        dns_refresh_s=7.0,
+        dns=DnsLookup(refresh_s=7.0),
     )
     watch = dns.watch(pool)
 
