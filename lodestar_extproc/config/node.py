@@ -134,8 +134,8 @@ class Node:
 
     @property
     def type_name(self) -> str:
-        """The message a `typed_config` holds, without its package: `ExternalProcessor`."""
-        return self.kind.name.rpartition(".")[2]
+        """The message that it is, without its package: `ExternalProcessor`; empty for none."""
+        return "" if self.kind == ANY else self.kind.name.rpartition(".")[2]
 
     @property
     def key(self) -> str:

@@ -16,7 +16,7 @@ from lodestar_extproc.config import (
     read_envoy_config,
     read_picker_config,
 )
-from lodestar_extproc.config.upstream import DnsLookup
+from lodestar_extproc.config.upstream import DnsFamily, DnsLookup
 from lodestar_extproc.fleet.discovery import discover, watch_config
 from lodestar_extproc.fleet.discovery.config_file import fixed_parts
 from lodestar_extproc.fleet.discovery.dns import watch_dns
@@ -100,8 +100,12 @@ async def test_logical_dns_takes_the_first_address():
     await watch.aclose()
 
 
-async def test_the_systems_resolver_finds_localhost():
-    pool = a_pool(members=(Member("localhost", 8000),), resolution=Resolution.STRICT_DNS)
+async def test_localhost_is_found():
+    pool = a_pool(
+        members=(Member("localhost", 8000),),
+        resolution=Resolution.STRICT_DNS,
+        dns=DnsLookup(DnsFamily.V4_ONLY),
+    )
     watch = discover(pool)
 
     assert "127.0.0.1:8000" in addresses(await following(watch))
