@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lodestar_extproc.extproc.tls import Tls
     from lodestar_extproc.service.app import App, ServeOptions
 
+log = logging.getLogger(__name__)
+
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 BAD_CONFIG, CANNOT_LISTEN = 2, 3  # exit statuses
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -111,6 +113,7 @@ def serve(  # noqa: PLR0913  (the command's options)
         config = config_of(
             envoy_config, watched, settings, access_log=access_log, listen=options.listen
         )
+        warn_of_unread(config)
         return config, options
 
     run(configure, log_level)
@@ -178,6 +181,7 @@ def config_of(
         read_envoy_config,
         read_picker_config,
     )
+    from lodestar_extproc.config.not_looked_at import ENDPOINTS_OF_XDS  # noqa: PLC0415
 
     if envoy_config is None:
         if watched is None:
@@ -192,7 +196,19 @@ def config_of(
         names = ", ".join(pool.name for pool in config.pools)
         raise ValueError(f"{envoy_config} has the pools {names}: {watched} can be only one's")
     pool = dataclasses.replace(config.pools[0], kubernetes=KubernetesSource(watched))
-    return dataclasses.replace(config, pools=(pool,))
+    left = tuple(part for part in config.not_looked_at if part.what != ENDPOINTS_OF_XDS)
+    return dataclasses.replace(config, pools=(pool,), not_looked_at=left)
+
+
+def warn_of_unread(config: Config) -> None:
+    """Say what of the Envoy configuration was not looked at, or not understood."""
+    from lodestar_extproc.config import EnvoyConfig  # noqa: PLC0415
+
+    if isinstance(config, EnvoyConfig):
+        if config.own_service.problem:
+            log.warning("%s: %s", config.path, config.own_service.problem)
+        for part in config.not_looked_at:
+            log.warning("%s", part)
 
 
 def with_endpoints(config: EnvoyConfig) -> EnvoyConfig:

@@ -13,7 +13,7 @@ from lodestar_extproc.config import envoy_tree as tree
 from lodestar_extproc.config.callee import addresses_of, callee
 from lodestar_extproc.config.envoy_pool import read_pool, unread
 from lodestar_extproc.config.errors import NotEnvoyConfig
-from lodestar_extproc.config.members import NAMESPACE, settings_block
+from lodestar_extproc.config.members import MARK, NAMESPACE, is_marked, settings_block
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
 from lodestar_extproc.config.overrides import RouteOverride, old_keys, read_overrides
@@ -105,6 +105,7 @@ def config_of(resources: Resources, path: Path, listen: Sequence[str] = ()) -> E
     Raises:
         ConfigError: there is no pool, or a setting in it is wrong.
     """
+    _check_marks(resources)
     pools = tuple(read_pool(cluster, resources.root, path) for cluster in resources.pools)
     if not pools:
         raise _no_pool(resources)
@@ -146,6 +147,17 @@ def read_root(path: Path) -> Node:
         problem = "is not an Envoy bootstrap: it has no static_resources and no dynamic_resources"
         raise NotEnvoyConfig(problem, file=str(path))
     return root
+
+
+def _check_marks(resources: Resources) -> None:
+    for cluster in resources.clusters:
+        block = settings_block(cluster)
+        others = [node for name, node in block.entries() if name != MARK]
+        if is_marked(cluster) and others:
+            problem = (
+                f"no setting of a pool: {MARK}: true says that this cluster is Lodestar itself"
+            )
+            raise others[0].error(problem)
 
 
 def _no_pool(resources: Resources) -> Exception:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lodestar_extproc.config.callee import address_text
 from lodestar_extproc.config.config_source import source_file
 from lodestar_extproc.config.members import read_assignment, settings_block
-from lodestar_extproc.config.not_looked_at import NotLookedAt
+from lodestar_extproc.config.not_looked_at import ENDPOINTS_OF_XDS, NotLookedAt
 from lodestar_extproc.config.pool import EdsFile, Pool, Resolution
 from lodestar_extproc.config.reader import read_settings
 from lodestar_extproc.config.settings import PoolSettings
@@ -69,7 +69,7 @@ def read_pool(cluster: Node, root: Node, path: Path) -> Pool:
 def unread(cluster: Node, pool: Pool) -> Iterator[NotLookedAt]:
     """What of the *pool* in *cluster* stands elsewhere."""
     if pool.endpoints_by_xds:
-        yield NotLookedAt("its endpoints of xDS", cluster.get("eds_cluster_config"))
+        yield NotLookedAt(ENDPOINTS_OF_XDS, cluster.get("eds_cluster_config"))
     for entry in cluster.get("load_assignment", "endpoints").items():
         if entry.get("leds_cluster_locality_config"):
             yield NotLookedAt("its endpoints of xDS (LEDS)", entry)

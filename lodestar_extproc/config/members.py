@@ -68,16 +68,15 @@ def read_eds_assignment(eds: EdsFile) -> Assignment:
         ConfigError: the file cannot be read, does not name the cluster, or is wrong inside.
     """
     root = read_node(eds.path, RESOURCES)
-    names = []
-    for assignment in resources_in(root, "ClusterLoadAssignment"):
-        name = assignment.get("cluster_name")
-        if name.text == eds.cluster_name:
-            return read_assignment(assignment, eds.transports)
-        names.append(name.text)
-    found = ", ".join(names) or "none"
-    raise root.get("resources").error(
-        f"has no assignment with cluster_name {eds.cluster_name} (found: {found})"
-    )
+    found = {a.get("cluster_name").text: a for a in resources_in(root, "ClusterLoadAssignment")}
+    names = ", ".join(found) or "none"
+    resources = root.get("resources")
+    if eds.cluster_name not in found:
+        problem = f"has no assignment with cluster_name {eds.cluster_name} (found: {names})"
+        raise resources.error(problem)
+    if len(list(resources.items())) > 1:
+        raise resources.error(f"Envoy takes one assignment from a file, and here are {names}")
+    return read_assignment(found[eds.cluster_name], eds.transports)
 
 
 def read_eds_members(eds: EdsFile) -> tuple[Member, ...]:

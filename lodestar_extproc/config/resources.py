@@ -15,11 +15,11 @@ from lodestar_extproc.config.errors import ConfigError
 from lodestar_extproc.config.ext_proc_filter import ExtProcFilter, ext_proc_filters
 from lodestar_extproc.config.members import is_marked, settings_block
 from lodestar_extproc.config.node import Node, read_node
-from lodestar_extproc.config.not_looked_at import NotLookedAt
+from lodestar_extproc.config.not_looked_at import NotLookedAt, unknown_fields
 from lodestar_extproc.config.schema import RESOURCES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,21 @@ def read_resources(root: Node, path: Path) -> Resources:
     )
     managers = tuple(m for listener in listeners for m in reading.managers(listener))
     return Resources(
-        root, listeners, managers, clusters, tuple(reading.files), tuple(reading.not_looked_at)
+        root=root,
+        listeners=listeners,
+        managers=managers,
+        clusters=clusters,
+        files=tuple(reading.files),
+        not_looked_at=(*reading.not_looked_at, *_unnamed_clusters(managers), *unknown_fields(root)),
     )
+
+
+def _unnamed_clusters(managers: Iterable[ConnectionManager]) -> Iterator[NotLookedAt]:
+    for manager in managers:
+        for route in manager.routes:
+            if not route.cluster:
+                what = "where a route leads: a header or a plugin names the cluster"
+                yield NotLookedAt(what, route.node.get("route"))
 
 
 class _ResourceReading:
@@ -151,7 +164,8 @@ class _ResourceReading:
         if file not in self._read:
             self._read[file] = None
             try:
-                self._read[file] = read_node(file, RESOURCES)
+                root = self._read[file] = read_node(file, RESOURCES)
+                self.not_looked_at += unknown_fields(root)
             except ConfigError as error:
                 self._passed_over(str(error), source)
         return self._read[file]

@@ -53,7 +53,7 @@ class Kind:
 
     def spelled(self, name: str) -> str:
         """The field that is meant by *name*, which may be in camel case; empty for none."""
-        return envoy_schema().field_names(self.name).get(name, "")
+        return _field_names(self.name).get(name, "")
 
     def enum_value(self, written: object) -> str | None:
         """The name of the value that is *written* by its name, in any case, or its number.
@@ -94,16 +94,18 @@ class EnvoySchema:
     messages: Mapping[str, _Fields]
     enums: Mapping[str, Mapping[str, int]]
 
-    def field_names(self, message: str) -> Mapping[str, str]:
-        """The fields of *message* by both of their spellings."""
-        names = self.messages.get(message, {})
-        return {**{camel_case(name): name for name in names}, **{name: name for name in names}}
-
 
 @cache
 def envoy_schema() -> EnvoySchema:
     """Read in 3 ms, when first needed."""
     return EnvoySchema(**orjson.loads((files(__package__) / "envoy_schema.json").read_bytes()))
+
+
+@cache
+def _field_names(message: str) -> Mapping[str, str]:
+    """The fields of *message* by both of their spellings."""
+    names = envoy_schema().messages.get(message, {})
+    return {**{camel_case(name): name for name in names}, **{name: name for name in names}}
 
 
 def message_kind(type_url: str) -> Kind:

@@ -17,7 +17,7 @@ from envoy_files import (
     route_table,
     written,
 )
-from lodestar_extproc.config import read_envoy_config
+from lodestar_extproc.config import ConfigError, read_envoy_config
 from lodestar_extproc.service.app import listen_addresses
 
 GUARD = grpc_cluster("guardrail", 9100)
@@ -194,3 +194,12 @@ def test_abstract_socket_is_no_file(tmp_path):
     config = read(tmp_path, [listener(manager(decide()))], [engines(), ours])
 
     assert listen_addresses(config) == ("unix-abstract:lodestar/ext_proc",)
+
+
+def test_setting_beside_the_mark_is_refused(tmp_path):
+    both = {"filter_metadata": {"lodestar": {"service": True, "policy": "random"}}}
+    ours = grpc_cluster("lodestar", metadata=both)
+
+    with pytest.raises(ConfigError, match="this cluster is Lodestar itself") as refused:
+        read(tmp_path, [listener(manager(decide()))], [engines(), ours])
+    assert refused.value.key.endswith("lodestar.policy")

@@ -30,6 +30,10 @@ from lodestar_extproc.config import NotEnvoyConfig, read_envoy_config
 from lodestar_extproc.config.envoy import read_root
 from lodestar_extproc.config.resources import read_resources
 
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(
+    path for path in (ROOT / "envoy").rglob("*.yaml") if "static_resources:" in path.read_text()
+)
 ENVOY = Path(sys.executable).parent / "envoy"
 TYPES = "type.googleapis.com/envoy"
 LISTENER, CLUSTER = f"{TYPES}.config.listener.v3.Listener", f"{TYPES}.config.cluster.v3.Cluster"
@@ -360,3 +364,27 @@ def test_weighted_clusters_have_words_of_their_own(tmp_path):
 
     ways = [(w.cluster, w.of(found.managers[0].ext_proc[0]).runs) for w in found.managers[0].routes]
     assert ways == [("engines", False), ("tools", True)]
+
+
+def test_field_that_envoy_does_not_know_is_said(tmp_path):
+    document = only(decide())
+    document["static_resources"]["clusters"][0]["conect_timeout"] = "1s"
+    path = written(tmp_path, document)
+
+    (passed_over,) = read_envoy_config(path).not_looked_at
+    assert "conect_timeout is no field of Cluster in Envoy 1." in passed_over.what
+    assert passed_over.where.key == "static_resources.clusters[0].conect_timeout"
+
+
+def test_route_to_a_cluster_that_a_header_names_is_said(tmp_path):
+    table = route_table({"match": {"prefix": "/"}, "route": {"cluster_header": "x-to"}})
+    found = resources(tmp_path, only(decide(), table=table))
+
+    assert "a header or a plugin names the cluster" in found.not_looked_at[0].what
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_nothing_of_a_shipped_file_is_passed_over(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    assert not read_envoy_config(path).not_looked_at

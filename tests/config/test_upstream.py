@@ -20,7 +20,13 @@ from envoy_files import (
     manager,
     written,
 )
-from lodestar_extproc.config import Resolution, read_envoy_config
+from lodestar_extproc.config import (
+    ConfigError,
+    EdsFile,
+    Resolution,
+    read_eds_members,
+    read_envoy_config,
+)
 from lodestar_extproc.config.upstream import DnsFamily, Pem, UpstreamTls
 
 ENVOY = Path(sys.executable).parent / "envoy"
@@ -321,3 +327,12 @@ def test_endpoints_of_a_control_plane_are_said_and_refused_only_by_who_needs_the
 
     assert config.pools[0].endpoints_by_xds
     assert [part.what for part in config.not_looked_at] == ["its endpoints of xDS"]
+
+
+def test_file_with_two_assignments_is_none_as_for_envoy(tmp_path):
+    kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    resources = [{"@type": kind, "cluster_name": name, "endpoints": []} for name in ("a", "b")]
+    file = EdsFile(written(tmp_path, {"resources": resources}), "a")
+
+    with pytest.raises(ConfigError, match="one assignment from a file, and here are a, b"):
+        read_eds_members(file)
