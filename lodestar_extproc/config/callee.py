@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,8 +50,22 @@ def address_text(address: Node) -> str:
 
 
 def same_place(address: str, listened: str) -> bool:
-    """Whether who listens at *listened* is reached by *address*."""
+    """Whether who listens at *listened* may be reached by *address*.
+
+    A name may lead anywhere: there the ports have to do.
+
+    >>> same_place("lodestar:9002", "10.0.0.5:9002"), same_place("10.0.0.9:9002", "10.0.0.5:9002")
+    (True, False)
+    """
     if address == listened:
         return True
-    host, _, port = listened.rpartition(":")
-    return host in WILDCARDS and address.rpartition(":")[2] == port
+    (host, _, port), (own_host, _, own_port) = address.rpartition(":"), listened.rpartition(":")
+    return port == own_port and (own_host in WILDCARDS or not _is_ip(host))
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

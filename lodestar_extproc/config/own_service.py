@@ -80,7 +80,8 @@ def find_own_service(resources: Resources, listen: Sequence[str] = ()) -> OwnSer
     if asked.isdisjoint(marked):
         here = {name for name in asked if _is_at(resources, name, listen)}
         names = marked | _likeliest(resources, calls, here)
-    names |= set(_twins(resources, names))
+    logged = {callee(log.common) for m in resources.managers for log in m.grpc_access_logs}
+    names |= set(_twins(resources, names, asked | logged))
     others = (f for m in resources.managers for f in m.ext_proc if names.isdisjoint(_callees(f, m)))
     clusters = tuple(c for c in resources.clusters if c.get("name").text in names)
     return OwnService(frozenset(names), clusters, tuple(others))
@@ -134,16 +135,15 @@ def _likeliest(
             scores[name] = max(scores.get(name, 0), likeness(called))
     best = max(scores.values(), default=0)
     first, *others = [name for name, score in scores.items() if score == best] or [""]
-    twins = _twins(resources, {first})
+    twins = _twins(resources, {first}, others)
     return {first} if best and set(others) <= set(twins) else set()
 
 
-def _twins(resources: Resources, names: Collection[str]) -> Iterator[str]:
-    """The clusters at an address of one of *names*: one service by several names."""
-    addresses = [a for name in names for a in addresses_of(resources.cluster(name), name)]
-    for cluster in resources.clusters:
-        name = cluster.get("name").text
-        if any(a in addresses for a in addresses_of(cluster, name)):
+def _twins(resources: Resources, names: Collection[str], among: Collection[str]) -> Iterator[str]:
+    """Those of *among* at an address of one of *names*: one service by several names."""
+    addresses = {a for name in names for a in addresses_of(resources.cluster(name), name)}
+    for name in among:
+        if not addresses.isdisjoint(addresses_of(resources.cluster(name), name)):
             yield name
 
 

@@ -124,7 +124,11 @@ class _Composing:
 
 
 def _scalar(node: ScalarNode) -> object:
-    return str(node.value) if node.style else plain_scalar(str(node.value))
+    text = str(node.value)
+    if not node.style:
+        return plain_scalar(text)
+    # JSON writes a letter beyond 16 bits as two escapes, which YAML does not join.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def plain_scalar(text: str) -> object:

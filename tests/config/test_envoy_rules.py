@@ -104,6 +104,10 @@ def test_text_stays_as_it_is_written(written):
     assert cluster(f"name: {written}").get("name").text == written.strip('"')
 
 
+def test_letter_that_json_writes_as_two_escapes_is_one():
+    assert cluster('{"name": "\\ud83d\\ude80"}').get("name").text == "\N{ROCKET}"
+
+
 def test_later_documents_are_passed_over():
     assert cluster("name: a\n---\nname: b\n---\n{").get("name").text == "a"
 

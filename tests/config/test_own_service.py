@@ -112,15 +112,27 @@ def test_two_filters_that_may_choose_are_told_apart_by_our_name_or_not_at_all(tm
     assert config.sources.request_body_mode == ""
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1:9002", "0.0.0.0:9002", "[::]:9002"])
-def test_where_we_listen_tells_who_we_are(tmp_path, listen):
+@pytest.mark.parametrize(
+    ("listen", "host"),
+    [
+        ("127.0.0.1:9002", "127.0.0.1"),
+        ("0.0.0.0:9002", "127.0.0.1"),
+        ("[::]:9002", "10.0.0.5"),
+        ("10.0.0.5:9002", "picker.local"),
+    ],
+)
+def test_where_we_listen_tells_who_we_are(tmp_path, listen, host):
     alike = [listener(manager(decide("semantic-router", "semantic"), decide("picker", "pick")))]
-    clusters = [engines(), grpc_cluster("semantic-router", 9400), grpc_cluster("picker", 9002)]
+    clusters = [
+        engines(),
+        grpc_cluster("semantic-router", 9400),
+        grpc_cluster("picker", 9002, host),
+    ]
 
     config = read(tmp_path, alike, clusters, [listen])
 
     assert config.own_service.names == {"picker"}
-    assert config.extproc_address == "127.0.0.1:9002"
+    assert config.extproc_address == f"{host}:9002"
 
 
 def test_a_mark_tells_who_we_are_and_makes_no_pool(tmp_path):
