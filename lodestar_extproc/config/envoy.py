@@ -65,6 +65,7 @@ class EnvoyConfig:
         extproc_address: where Envoy expects the ext_proc service, `host:port` or `unix:path`; the
             host may be a name. None where the file does not say.
         access_log_address: the same of the access log service.
+        files: those beside the bootstrap that it leads to.
         listen: where Lodestar was told to listen, which helps to tell who it is.
         own_service: which of the services that Envoy calls are Lodestar.
         old_spellings: where it says something by a name of before.
@@ -77,6 +78,7 @@ class EnvoyConfig:
     sources: TimingSources = TimingSources()
     extproc_address: str | None = None
     access_log_address: str | None = None
+    files: tuple[Path, ...] = ()
     listen: tuple[str, ...] = ()
     own_service: OwnService = field(default=NOBODY, compare=False)
     old_spellings: tuple[OldSpelling, ...] = field(default=(), compare=False)
@@ -90,6 +92,7 @@ def read_envoy_config(path: Path, listen: Sequence[str] = ()) -> EnvoyConfig:
     """Read the Envoy bootstrap at *path*, YAML or JSON.
 
     Args:
+        files: those beside the bootstrap that it leads to.
         listen: where Lodestar was told to listen.
 
     Raises:
@@ -113,6 +116,7 @@ def config_of(resources: Resources, path: Path, listen: Sequence[str] = ()) -> E
     own = find_own_service(resources, listen)
     return EnvoyConfig(
         path=path,
+        files=resources.files,
         listen=tuple(listen),
         pools=pools,
         overrides=read_overrides(resources.managers, own, names),

@@ -81,6 +81,8 @@ def a_file(folder, seed):
 def parts(dump, resources):
     """Of each part of the configuration what Envoy says, and what we read."""
     tables = [t for m in resources.managers for t in m.route_tables]
+    # Those of scopes.
+    dump["route_config"] += dump["route_configuration"]
     pairs = {
         "listener": resources.listeners,
         "cluster": resources.clusters,

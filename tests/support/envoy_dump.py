@@ -21,6 +21,7 @@ KINDS = {
     "listener": Kind("envoy.config.listener.v3.Listener"),
     "cluster": Kind("envoy.config.cluster.v3.Cluster"),
     "route_config": Kind("envoy.config.route.v3.RouteConfiguration"),
+    "route_configuration": Kind("envoy.config.route.v3.RouteConfiguration"),
     "endpoint_config": Kind("envoy.config.endpoint.v3.ClusterLoadAssignment"),
 }
 

@@ -171,7 +171,62 @@ def weighted(draft: Draft) -> None:
     draft.static["clusters"].append(cluster("spare", endpoint("127.0.0.1", 8009)))
 
 
+def behind_a_matcher(draft: Draft) -> None:
+    """The deciding filter runs where a header says so."""
+    for entry in draft.manager["http_filters"]:
+        if entry["name"] == "lodestar.decide" and "typed_config" in entry:
+            kind = f"{EXTENSIONS}.filters.http.composite.v3"
+            decide = {"name": "decide", "typed_config": entry["typed_config"]}
+            action = {"@type": f"{kind}.ExecuteFilterAction", "typed_config": decide}
+            header = {
+                "@type": f"{TYPES}.type.matcher.v3.HttpRequestHeaderMatchInput",
+                "header_name": "x-llm",
+            }
+            predicate = {
+                "input": {"name": "header", "typed_config": header},
+                "value_match": {"exact": "true"},
+            }
+            on_match = {"action": {"name": "run", "typed_config": action}}
+            matcher = {"predicate": {"single_predicate": predicate}, "on_match": on_match}
+            entry["typed_config"] = {
+                "@type": f"{EXTENSIONS}.common.matching.v3.ExtensionWithMatcher",
+                "extension_config": {
+                    "name": "composite",
+                    "typed_config": {"@type": f"{kind}.Composite"},
+                },
+                "xds_matcher": {"matcher_list": {"matchers": [matcher]}},
+            }
+
+
+def filter_in_a_file(draft: Draft) -> None:
+    for entry in draft.manager["http_filters"]:
+        if entry["name"] == "lodestar.decide":
+            kind = f"{TYPES}.config.core.v3.TypedExtensionConfig"
+            config = entry.pop("typed_config")
+            named = {"name": entry["name"], "typed_config": config}
+            draft.files["ecds.yaml"] = [{"@type": kind, **named}]
+            entry["config_discovery"] = {
+                "config_source": _file("ecds.yaml"),
+                "type_urls": [config["@type"]],
+            }
+
+
+def scoped_routes(draft: Draft) -> None:
+    table = draft.manager.pop("route_config")
+    key = {"fragments": [{"string_key": "all"}]}
+    builder = {"header_value_extractor": {"name": "x-scope", "index": 0}}
+    scope = {"name": "scope", "route_configuration": table, "key": key}
+    draft.manager["scoped_routes"] = {
+        "name": "scopes",
+        "scope_key_builder": {"fragments": [builder]},
+        "rds_config_source": {"ads": {}, "resource_api_version": "V3"},
+        "scoped_route_configurations_list": {"scoped_route_configurations": [scope]},
+    }
+
+
 def routes_in_a_file(draft: Draft) -> None:
+    if "route_config" not in draft.manager:
+        return
     table = draft.manager.pop("route_config")
     draft.files["rds.yaml"] = [{"@type": f"{TYPES}.config.route.v3.RouteConfiguration", **table}]
     draft.manager["rds"] = {"route_config_name": table["name"], "config_source": _file("rds.yaml")}
@@ -219,6 +274,9 @@ FEATURES: tuple[Callable[[Draft], None], ...] = (
     tls,
     names,
     weighted,
+    behind_a_matcher,
+    filter_in_a_file,
+    scoped_routes,
     endpoints_in_a_file,
     routes_in_a_file,
     clusters_in_a_file,

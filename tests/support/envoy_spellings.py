@@ -22,6 +22,7 @@ UNWRAPPED = (
     "envoy.config.route.v3.RouteConfiguration",
     "envoy.config.endpoint.v3.ClusterLoadAssignment",
     "envoy.config.route.v3.FilterConfig",
+    "envoy.config.core.v3.TypedExtensionConfig",
 )
 """Envoy takes no TypedStruct for one of these."""
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
@@ -42,10 +43,12 @@ class Speller:
     def __init__(self, dice: random.Random, *, wrapped: float = 0.15) -> None:
         self._dice = dice
         self._wrapped = wrapped
+        self._anchors: dict[str, str] = {}
 
     def document(self, tree: Mapping[str, Any], kind: Kind) -> str:
         """A whole file: sometimes with a head, something ignored, and another document behind."""
-        text = self.spell(tree, kind)
+        self._anchors = {}
+        text = self._fields(tree, kind)
         if self._often(0.3):
             text = "{!ignore anchors: {unused: &unused [1, 2]}, " + text[1:]
         head = "---\n" if self._often(0.3) else ""
@@ -75,6 +78,17 @@ class Speller:
         return self._message(value, kind) if kind.is_message else self._scalar(value, kind)
 
     def _message(self, value: Mapping[str, Any], kind: Kind, *first: str) -> str:
+        """Sometimes with an anchor, or as the alias of what stood before."""
+        said = json.dumps([kind.name, value, first], sort_keys=True)
+        if said in self._anchors and self._often(0.7):
+            return f"*{self._anchors[said]} "
+        text = self._fields(value, kind, *first)
+        if said in self._anchors or not value or not self._often(0.5):
+            return text
+        self._anchors[said] = f"a{len(self._anchors)}"
+        return f"&{self._anchors[said]} {text}"
+
+    def _fields(self, value: Mapping[str, Any], kind: Kind, *first: str) -> str:
         fields = list(value.items())
         self._dice.shuffle(fields)
         pairs = [

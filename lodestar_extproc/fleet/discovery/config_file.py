@@ -23,6 +23,7 @@ from lodestar_extproc.fleet.discovery.watched_file import contents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ async def watch_config(
     """
     if config.path is None:
         return
-    async with aclosing(contents(config.path, asked=asked)) as versions:
+    versions = contents(config.path, asked=asked, beside=lambda: _files_beside(config))
+    async with aclosing(versions):
         async for _ in versions:
             latest = await _read(config, told)
             if latest != config:
@@ -68,6 +70,10 @@ async def _read(config: Config, told: Callable[[str], None]) -> Config:
     if fixed:
         told("needs_restart")
     return latest
+
+
+def _files_beside(config: Config) -> tuple[Path, ...]:
+    return config.files if isinstance(config, EnvoyConfig) else ()
 
 
 def _read_again(config: Config) -> Config:

@@ -8,6 +8,7 @@ from dataclasses import replace as replace_in
 import pytest
 
 from builders import a_pool, an_eds_file, an_envoy_file
+from envoy_files import bootstrap, engines, written
 from lodestar_extproc.config import (
     KubernetesSource,
     Member,
@@ -109,6 +110,25 @@ async def test_localhost_is_found():
     watch = discover(pool)
 
     assert "127.0.0.1:8000" in addresses(await following(watch))
+    await watch.aclose()
+
+
+async def test_settings_in_a_file_of_clusters_are_followed(tmp_path):
+    def clusters(policy):
+        pool = engines()
+        pool["metadata"] = {"filter_metadata": {"lodestar": {"policy": policy}}}
+        kind = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+        return {"resources": [{"@type": kind, **pool}]}
+
+    file = written(tmp_path, clusters("random"), "cds.yaml")
+    source = {"path_config_source": {"path": str(file)}, "resource_api_version": "V3"}
+    document = bootstrap([], [], dynamic_resources={"cds_config": source})
+    watch = watch_config(read_envoy_config(written(tmp_path, document)))
+
+    later = asyncio.ensure_future(following(watch))
+    replace(file, written(tmp_path, clusters("least_request"), "next.yaml").read_text())
+
+    assert (await later).pools[0].settings.policy == "least_request"
     await watch.aclose()
 
 
