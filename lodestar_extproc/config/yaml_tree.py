@@ -55,17 +55,10 @@ def read_yaml(text: str, *, once: bool = False) -> object:
     value = None if root is None else reading.value(root, 0)
     if once and reading.repeated:
         key = reading.repeated[0]
-        raise UnusableYaml(problem=f'"{key.value}" stands here twice', problem_mark=key.start_mark)
+        raise UnusableYaml(
+            problem=f'found duplicate key "{key.value}"', problem_mark=key.start_mark
+        )
     return value
-
-
-def repeated_keys(text: str) -> list[tuple[int, str]]:
-    """The lines of keys that stand once more in their mapping: Envoy takes the last."""
-    root = next(iter(YAML(typ="safe", pure=True).compose_all(text)), None)
-    reading = _Composing()
-    if root is not None:
-        reading.value(root, 0)
-    return [(key.start_mark.line + 1, str(key.value)) for key in reading.repeated]
 
 
 class _Composing:
