@@ -79,7 +79,10 @@ def find_own_service(resources: Resources, listen: Sequence[str] = ()) -> OwnSer
     names = marked
     if asked.isdisjoint(marked):
         here = {name for name in asked if _is_at(resources, name, listen)}
-        names = marked | _likeliest(resources, calls, here)
+        named = {name for name in asked if NAMESPACE in name.lower()}
+        names = marked | (
+            _likeliest(resources, calls, here) or (named if len(named) == 1 else set())
+        )
     logged = {callee(log.common) for m in resources.managers for log in m.grpc_access_logs}
     names |= set(_twins(resources, names, asked | logged))
     others = (f for m in resources.managers for f in m.ext_proc if names.isdisjoint(_callees(f, m)))
@@ -105,12 +108,11 @@ def likeness(called: FilterOnRoute) -> int:
 
 def _calls(resources: Resources) -> Iterator[FilterOnRoute]:
     """The filters that see requests for a pool, or for a cluster that is not known here."""
-    pools = {pool.get("name").text for pool in resources.pools}
     for manager in resources.managers:
         for ext_proc in manager.ext_proc:
             for route in manager.routes:
                 on_route = route.of(ext_proc)
-                if on_route.runs and (not route.cluster or route.cluster in pools):
+                if on_route.runs and resources.may_be_pool(route.cluster):
                     yield on_route
             if not manager.route_tables:
                 yield ext_proc.everywhere
@@ -137,6 +139,12 @@ def _likeliest(
     first, *others = [name for name, score in scores.items() if score == best] or [""]
     twins = _twins(resources, {first}, others)
     return {first} if best and set(others) <= set(twins) else set()
+
+
+def _named(asked: Collection[str]) -> set[str]:
+    """The only callee with our name, where no route is seen that leads to a pool."""
+    named = {name for name in asked if NAMESPACE in name.lower()}
+    return named if len(named) == 1 else set()
 
 
 def _twins(resources: Resources, names: Collection[str], among: Collection[str]) -> Iterator[str]:

@@ -16,10 +16,13 @@ from lodestar_extproc.config.ext_proc_filter import ExtProcFilter, ext_proc_filt
 from lodestar_extproc.config.members import is_marked, settings_block
 from lodestar_extproc.config.node import Node, read_node
 from lodestar_extproc.config.not_looked_at import NotLookedAt, unknown_fields
-from lodestar_extproc.config.schema import RESOURCES
+from lodestar_extproc.config.schema import RESOURCES, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+AGGREGATE = Kind("envoy.extensions.clusters.aggregate.v3.ClusterConfig")
+"""Of a cluster that sends to the first of others that is healthy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,20 @@ class Resources:
     def pools(self) -> tuple[Node, ...]:
         """The clusters with a block of settings, less those that are marked as Lodestar itself."""
         return tuple(c for c in self.clusters if settings_block(c) and not is_marked(c))
+
+    def may_be_pool(self, name: str, seen: frozenset[str] = frozenset()) -> bool:
+        """Whether requests for the cluster *name* may go to a pool, or to who knows where.
+
+        Args:
+            seen: the aggregates it stands in.
+        """
+        found = self.cluster(name)
+        if found is None or name in {pool.get("name").text for pool in self.pools}:
+            return True
+        inside = found.get("cluster_type", "typed_config")
+        parts = {n.text for n in inside.get("clusters").items()} if inside.kind == AGGREGATE else ()
+        seen |= {name}
+        return any(self.may_be_pool(part, seen) for part in parts if part not in seen)
 
 
 def read_resources(root: Node, path: Path) -> Resources:

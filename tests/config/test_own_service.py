@@ -3,10 +3,12 @@
 import pytest
 
 from envoy_files import (
+    EXTENSIONS,
     MARKED,
     PER_ROUTE,
     bootstrap,
     calls,
+    cluster,
     engines,
     ext_proc,
     grpc_cluster,
@@ -215,3 +217,40 @@ def test_setting_beside_the_mark_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="this cluster is Lodestar itself") as refused:
         read(tmp_path, [listener(manager(decide()))], [engines(), ours])
     assert refused.value.key.endswith("lodestar.policy")
+
+
+def aggregate(*names):
+    kind = f"{EXTENSIONS}.clusters.aggregate.v3.ClusterConfig"
+    config = {"@type": kind, "clusters": list(names)}
+    made = cluster("all", cluster_type={"name": "aggregate", "typed_config": config})
+    del made["type"]
+    return made | {"lb_policy": "CLUSTER_PROVIDED"}
+
+
+def test_filter_in_front_of_an_aggregate_of_pools_is_ours(tmp_path):
+    asks = listener(manager(decide("picker", "pick"), table=route_table(route("all"))))
+    clusters = [engines(), TOOLS, aggregate("tools", "engines"), grpc_cluster("picker")]
+    config = read(tmp_path, [asks], clusters)
+
+    assert config.own_service.names == {"picker"}
+
+
+def test_filter_in_front_of_an_aggregate_of_others_is_not_ours(tmp_path):
+    asks = listener(manager(decide("picker", "pick"), table=route_table(route("all"))))
+    config = read(tmp_path, [asks], [engines(), TOOLS, aggregate("tools"), grpc_cluster("picker")])
+
+    assert config.own_service.problem
+
+
+def test_filter_in_front_of_a_cluster_of_a_control_plane_may_be_ours(tmp_path):
+    asks = listener(manager(decide("picker", "pick"), table=route_table(route("from-xds"))))
+    config = read(tmp_path, [asks], [engines(), grpc_cluster("picker")])
+
+    assert config.own_service.names == {"picker"}
+
+
+def test_our_name_alone_is_enough_where_no_route_to_a_pool_is_seen(tmp_path):
+    asks = listener(manager(guard(), decide(), table=route_table(route("tools"))))
+    config = read(tmp_path, [asks], [engines(), TOOLS, GUARD, OURS])
+
+    assert config.own_service.names == {"lodestar"}
