@@ -5,6 +5,7 @@ Tried with Envoy 1.40. What is in no such form it refuses, and so do these: they
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -25,9 +26,15 @@ def flag(value: object) -> bool:
 
 def number(value: object) -> float | None:
     """A number, also one in quotes."""
-    if isinstance(value, str):
-        return float(value) if NUMBER.fullmatch(value) else None
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    if isinstance(value, str) and not NUMBER.fullmatch(value):
+        return None
+    try:
+        parsed = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+    return parsed if math.isfinite(parsed) else None
 
 
 def unwrapped(value: object) -> object:
