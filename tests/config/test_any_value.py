@@ -61,9 +61,9 @@ def test_any_value_anywhere_is_read_or_refused_with_its_place(place, junk):
         parent = parent[key]
     parent[last] = junk
 
-    place = "read"
+    said = "read"
     try:
         read(document)
     except ConfigError as error:
-        place = error.key
-    assert place
+        said = error.key
+    assert said
