@@ -22,6 +22,7 @@ STREAM_ID = "stream-id"
 """Metadata key, told before there is a decision: it joins the end of a request that Envoy sent on
 without waiting for one."""
 
+KEY_PREFIX = "x-lodestar-"
 POOL = "x-lodestar-pool"
 POLICY = "x-lodestar-policy"
 COST = "x-lodestar-cost"

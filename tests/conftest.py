@@ -8,11 +8,15 @@ import pytest
 TESTS = Path(__file__).parent
 LONG = (
     "compose/",
+    "config/test_resources.py",
+    "config/test_upstream.py",
     "e2e/",
+    "envoy_yaml/test_read_as_envoy_reads.py",
     "evaluation/test_safeguards.py",
     "evaluation/test_trial.py",
     "extproc/test_body.py",
     "extproc/test_exchange_states.py",
+    "fleet/discovery/test_dns_as_envoy.py",
     "learning/test_forest.py",
     "learning/test_predictors.py",
     "learning/test_residual_predictor.py",

@@ -10,12 +10,13 @@ from lodestar_extproc.check.rules import RULES
 from lodestar_extproc.check.subject import subject_of
 from lodestar_extproc.config import ConfigError, NotEnvoyConfig, read_eds_members
 from lodestar_extproc.config.envoy import config_of, read_root
+from lodestar_extproc.config.resources import read_resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from lodestar_extproc.config.node import Node
+    from lodestar_extproc.config.resources import Resources
 
 
 def check(path: Path, *, envoy: str | None = None) -> Report:
@@ -34,25 +35,26 @@ def check(path: Path, *, envoy: str | None = None) -> Report:
     except ConfigError as error:
         raise NotEnvoyConfig(error.problem, file=error.file, line=error.line) from error
     validation = validate(envoy, path) if envoy else None
-    findings = sorted((*_refused(validation), *examine(root, path)), key=lambda f: f.line)
+    resources = read_resources(root, path)
+    findings = sorted((*_refused(validation), *examine(resources, path)), key=lambda f: f.line)
     version = validation.version if validation else None
-    return Report(path, tuple(findings), version, tuple(hints(root, path)))
+    return Report(path, tuple(findings), version, tuple(hints(resources, path)))
 
 
-def examine(root: Node, path: Path) -> Iterator[Finding]:
-    """What can be found in *root*, read from *path*, without Envoy."""
-    yield from _settings(root, path)
-    subject = subject_of(root)
+def examine(resources: Resources, path: Path) -> Iterator[Finding]:
+    """What can be found in *resources*, read from *path*, without Envoy."""
+    yield from _settings(resources, path)
+    subject = subject_of(resources)
     for rule in RULES:
         for fault in rule(subject):
             place = fault.place
             yield Finding(rule.__name__, place.line, place.key, fault.problem, fault.cure)
 
 
-def hints(root: Node, path: Path) -> Iterator[Finding]:
+def hints(resources: Resources, path: Path) -> Iterator[Finding]:
     """What works and could be better: names of before, each with the one of now."""
     try:
-        old_spellings = config_of(root, path).old_spellings
+        old_spellings = config_of(resources, path).old_spellings
     except ConfigError:
         return
     for old in old_spellings:
@@ -71,9 +73,9 @@ def _refused(validation: Validation | None) -> Iterator[Finding]:
         )
 
 
-def _settings(root: Node, path: Path) -> Iterator[Finding]:
+def _settings(resources: Resources, path: Path) -> Iterator[Finding]:
     try:
-        config = config_of(root, path)
+        config = config_of(resources, path)
     except ConfigError as error:
         yield Finding("settings", error.line, error.key, error.problem)
         return

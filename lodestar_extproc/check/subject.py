@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from lodestar_extproc.check.finding import Patch, put
 from lodestar_extproc.config import envoy_tree as tree
-from lodestar_extproc.config.members import settings_block
+from lodestar_extproc.config.own_service import OwnService, find_own_service
 
 if TYPE_CHECKING:
+    from lodestar_extproc.config.connection_manager import ConnectionManager, GrpcAccessLog, Route
+    from lodestar_extproc.config.ext_proc_filter import ExtProcFilter
     from lodestar_extproc.config.node import Node
+    from lodestar_extproc.config.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +21,34 @@ class Gateway:
     """A connection manager that Lodestar is asked by, or that leads to a pool.
 
     Attributes:
-        decision, observer: its ext_proc filters; None where there is none.
+        decider, watcher: its ext_proc filters that call Lodestar; None where there is none.
+        log: its access log that is sent to Lodestar.
         routes: those that lead to a pool.
     """
 
-    listener: Node
-    manager: Node
-    decision: Node | None
-    observer: Node | None
-    routes: tuple[tree.Route, ...]
+    connections: ConnectionManager
+    decider: ExtProcFilter | None
+    watcher: ExtProcFilter | None
+    log: GrpcAccessLog | None
+    routes: tuple[Route, ...]
+
+    @property
+    def listener(self) -> Node:
+        return self.connections.listener
+
+    @property
+    def manager(self) -> Node:
+        return self.connections.config
+
+    @property
+    def decision(self) -> Node | None:
+        """What the deciding filter is set to."""
+        return None if self.decider is None else self.decider.config
+
+    @property
+    def observer(self) -> Node | None:
+        """What the observing filter is set to."""
+        return None if self.watcher is None else self.watcher.config
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +60,39 @@ class Subject:
         services: the clusters through which Envoy reaches Lodestar.
     """
 
-    root: Node
-    pools: tuple[Node, ...]
+    resources: Resources
+    own: OwnService
     gateways: tuple[Gateway, ...]
-    services: tuple[Node, ...]
+
+    @property
+    def root(self) -> Node:
+        return self.resources.root
+
+    @property
+    def pools(self) -> tuple[Node, ...]:
+        return self.resources.pools
+
+    @property
+    def services(self) -> tuple[Node, ...]:
+        return self.own.clusters
 
     def put(self, place: Node, value: object) -> Patch:
         return put(self.root, place, value)
 
 
-def subject_of(root: Node) -> Subject:
-    pools = tuple(cluster for cluster in tree.clusters(root) if settings_block(cluster))
-    names = {pool.get("name").text for pool in pools}
-    found = (
-        _gateway(listener, manager, names)
-        for listener in tree.listeners(root)
-        for manager in tree.managers(listener)
-    )
+def subject_of(resources: Resources) -> Subject:
+    own = find_own_service(resources)
+    names = {pool.get("name").text for pool in resources.pools}
+    found = (_gateway(manager, own, names) for manager in resources.managers)
     gateways = tuple(gateway for gateway in found if gateway.decision or gateway.routes)
-    asked = {tree.grpc_cluster(g.decision) for g in gateways if g.decision}
-    services = tuple(c for c in tree.clusters(root) if c.get("name").text in asked)
-    return Subject(root, pools, gateways, services)
+    return Subject(resources, own, gateways)
 
 
-def _gateway(listener: Node, manager: Node, pools: set[str]) -> Gateway:
+def _gateway(manager: ConnectionManager, own: OwnService, pools: set[str]) -> Gateway:
     return Gateway(
-        listener=listener,
-        manager=manager,
-        decision=tree.decision_filter(manager),
-        observer=tree.observing_filter(manager),
-        routes=tuple(route for route in tree.routes(manager) if route.cluster in pools),
+        connections=manager,
+        decider=tree.decision_filter(manager, own),
+        watcher=tree.observing_filter(manager, own),
+        log=tree.access_log(manager, own),
+        routes=tuple(route for route in manager.routes if route.cluster in pools),
     )

@@ -6,16 +6,18 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from lodestar_extproc.config import Config, Watched
+    from lodestar_extproc.config import Config, EnvoyConfig, Watched
     from lodestar_extproc.extproc.tls import Tls
     from lodestar_extproc.service.app import App, ServeOptions
+
+log = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 BAD_CONFIG, CANNOT_LISTEN = 2, 3  # exit statuses
@@ -108,7 +110,11 @@ def serve(  # noqa: PLR0913  (the command's options)
             drain_s=drain,
             grace_s=grace,
         )
-        return config_of(envoy_config, watched, settings, access_log=access_log), options
+        config = config_of(
+            envoy_config, watched, settings, access_log=access_log, listen=options.listen
+        )
+        warn_of_unread(config)
+        return config, options
 
     run(configure, log_level)
 
@@ -154,9 +160,17 @@ def watched_by(inference_pool: str | None, service: str | None, namespace: str) 
 
 
 def config_of(
-    envoy_config: Path | None, watched: Watched | None, settings: Path | None, *, access_log: bool
+    envoy_config: Path | None,
+    watched: Watched | None,
+    settings: Path | None,
+    *,
+    access_log: bool,
+    listen: Sequence[str] = (),
 ) -> Config:
     """What to run by.
+
+    Args:
+        listen: where we were told to listen, which helps to tell who we are.
 
     Raises:
         ConfigError: a file cannot be read, or is wrong.
@@ -167,6 +181,7 @@ def config_of(
         read_envoy_config,
         read_picker_config,
     )
+    from lodestar_extproc.config.not_looked_at import ENDPOINTS_OF_XDS  # noqa: PLC0415
 
     if envoy_config is None:
         if watched is None:
@@ -174,14 +189,42 @@ def config_of(
         return read_picker_config(watched, settings, access_log=access_log)
     if settings is not None:
         raise ValueError("the settings stand in --envoy-config: leave out --settings")
-    config = read_envoy_config(envoy_config)
+    config = read_envoy_config(envoy_config, listen)
     if watched is None:
-        return config
+        return with_endpoints(config)
     if len(config.pools) > 1:
         names = ", ".join(pool.name for pool in config.pools)
         raise ValueError(f"{envoy_config} has the pools {names}: {watched} can be only one's")
     pool = dataclasses.replace(config.pools[0], kubernetes=KubernetesSource(watched))
-    return dataclasses.replace(config, pools=(pool,))
+    left = tuple(part for part in config.not_looked_at if part.what != ENDPOINTS_OF_XDS)
+    return dataclasses.replace(config, pools=(pool,), not_looked_at=left)
+
+
+def warn_of_unread(config: Config) -> None:
+    """Say what of the Envoy configuration was not looked at, or not understood."""
+    from lodestar_extproc.config import EnvoyConfig  # noqa: PLC0415
+
+    if isinstance(config, EnvoyConfig):
+        if config.own_service.problem:
+            log.warning("%s: %s", config.path, config.own_service.problem)
+        for part in config.not_looked_at:
+            log.warning("%s", part)
+
+
+def with_endpoints(config: EnvoyConfig) -> EnvoyConfig:
+    """*config*, if it says where every pool's endpoints are.
+
+    Raises:
+        ValueError: a control plane tells Envoy alone.
+    """
+    for pool in config.pools:
+        if pool.endpoints_by_xds:
+            raise ValueError(
+                f"{config.path}:{pool.line}: the endpoints of pool {pool.name} come by xDS, to "
+                "Envoy alone: name them with --service or --inference-pool, or write "
+                "path_config_source.path: a file"
+            )
+    return config
 
 
 def tls_of(option: str) -> Tls | None:

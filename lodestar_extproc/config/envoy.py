@@ -7,27 +7,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lodestar_extproc.config import envoy_tree as tree
+from lodestar_extproc.config.callee import addresses_of, callee
+from lodestar_extproc.config.envoy_pool import read_pool, unread
 from lodestar_extproc.config.errors import NotEnvoyConfig
-from lodestar_extproc.config.members import NAMESPACE, read_members, settings_block
+from lodestar_extproc.config.members import MARK, NAMESPACE, is_marked, settings_block
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
 from lodestar_extproc.config.overrides import RouteOverride, old_keys, read_overrides
-from lodestar_extproc.config.pool import DNS_REFRESH_S, EdsFile, Pool, Resolution
-from lodestar_extproc.config.reader import read_settings, unknown
+from lodestar_extproc.config.own_service import NOBODY, OwnService, find_own_service
+from lodestar_extproc.config.pool import Pool
+from lodestar_extproc.config.reader import unknown
+from lodestar_extproc.config.resources import read_resources
+from lodestar_extproc.config.schema import BOOTSTRAP
 from lodestar_extproc.config.settings import PoolSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
+    from lodestar_extproc.config.connection_manager import ConnectionManager
     from lodestar_extproc.config.node import Node
+    from lodestar_extproc.config.not_looked_at import NotLookedAt
+    from lodestar_extproc.config.resources import Resources
 
-MIN_DNS_REFRESH_S = 1.0
-"""A cluster may ask for less, down to 1 ms: no resolver is asked more often than this."""
-MAX_DNS_REFRESH_S = 60.0
-"""A cluster may ask for hours: an engine that moved is missed for no longer than this."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,11 @@ class EnvoyConfig:
         extproc_address: where Envoy expects the ext_proc service, `host:port` or `unix:path`; the
             host may be a name. None where the file does not say.
         access_log_address: the same of the access log service.
+        files: those beside the bootstrap that it leads to.
+        listen: where Lodestar was told to listen, which helps to tell who it is.
+        own_service: which of the services that Envoy calls are Lodestar.
         old_spellings: where it says something by a name of before.
+        not_looked_at: what of Envoy's configuration stands elsewhere.
     """
 
     path: Path
@@ -69,44 +78,63 @@ class EnvoyConfig:
     sources: TimingSources = TimingSources()
     extproc_address: str | None = None
     access_log_address: str | None = None
+    files: tuple[Path, ...] = ()
+    listen: tuple[str, ...] = ()
+    own_service: OwnService = field(default=NOBODY, compare=False)
     old_spellings: tuple[OldSpelling, ...] = field(default=(), compare=False)
+    not_looked_at: tuple[NotLookedAt, ...] = field(default=(), compare=False)
 
     def pool(self, name: str) -> Pool | None:
         return next((pool for pool in self.pools if pool.name == name), None)
 
 
-def read_envoy_config(path: Path) -> EnvoyConfig:
+def read_envoy_config(path: Path, listen: Sequence[str] = ()) -> EnvoyConfig:
     """Read the Envoy bootstrap at *path*, YAML or JSON.
+
+    Args:
+        files: those beside the bootstrap that it leads to.
+        listen: where Lodestar was told to listen.
 
     Raises:
         NotEnvoyConfig: it is something else.
         ConfigError: there is no pool, or a setting in it is wrong.
     """
-    return config_of(read_root(path), path)
+    return config_of(read_resources(read_root(path), path), path, listen)
 
 
-def config_of(root: Node, path: Path) -> EnvoyConfig:
-    """What *root*, read from *path*, says.
+def config_of(resources: Resources, path: Path, listen: Sequence[str] = ()) -> EnvoyConfig:
+    """What *resources*, whose bootstrap was read from *path*, say.
 
     Raises:
         ConfigError: there is no pool, or a setting in it is wrong.
     """
-    clusters = [cluster for cluster in tree.clusters(root) if settings_block(cluster)]
-    pools = tuple(read_pool(cluster, path) for cluster in clusters)
+    _check_marks(resources)
+    pools = tuple(read_pool(cluster, resources.root, path) for cluster in resources.pools)
     if not pools:
-        raise _no_pool(root)
-    decision = _first(root, tree.decision_filter)
-    log = next((log for m in tree.all_managers(root) for log in tree.grpc_access_logs(m)), None)
+        raise _no_pool(resources)
+    names = [pool.name for pool in pools]
+    own = find_own_service(resources, listen)
     return EnvoyConfig(
         path=path,
+        files=resources.files,
+        listen=tuple(listen),
         pools=pools,
-        overrides=read_overrides(root, [pool.name for pool in pools]),
-        sources=_sources(decision, _first(root, tree.observing_filter), log),
-        extproc_address=_address(root, decision),
-        access_log_address=_address(root, log),
+        overrides=read_overrides(resources.managers, own, names),
+        sources=_sources(resources, own, names),
+        own_service=own,
+        extproc_address=_extproc_address(resources, own, names),
+        access_log_address=_access_log_address(resources, own),
         old_spellings=(
-            *(old for c in clusters for old in old_spellings(settings_block(c), PoolSettings)),
-            *old_keys(root),
+            *(
+                old
+                for cluster in resources.pools
+                for old in old_spellings(settings_block(cluster), PoolSettings)
+            ),
+            *old_keys(resources.managers, own),
+        ),
+        not_looked_at=(
+            *resources.not_looked_at,
+            *(part for of in zip(resources.pools, pools, strict=True) for part in unread(*of)),
         ),
     )
 
@@ -118,107 +146,71 @@ def read_root(path: Path) -> Node:
         NotEnvoyConfig: it is something else.
         ConfigError: it cannot be read.
     """
-    root = read_node(path)
-    if not root.get("static_resources"):
-        problem = "is not an Envoy bootstrap: it has no static_resources"
+    root = read_node(path, BOOTSTRAP)
+    if not root.get("static_resources") and not root.get("dynamic_resources"):
+        problem = "is not an Envoy bootstrap: it has no static_resources and no dynamic_resources"
         raise NotEnvoyConfig(problem, file=str(path))
     return root
 
 
-def read_pool(cluster: Node, path: Path) -> Pool:
-    """The pool that *cluster* is.
-
-    Raises:
-        ConfigError: a type of cluster that cannot be one, or a wrong setting or address.
-    """
-    resolution = _resolution(cluster)
-    dynamic = resolution in (Resolution.STRICT_DNS, Resolution.LOGICAL_DNS)
-    return Pool(
-        name=cluster.get("name").text,
-        settings=read_settings(settings_block(cluster), PoolSettings),
-        resolution=resolution,
-        members=read_members(cluster.get("load_assignment"), named=dynamic),
-        eds=_eds_file(cluster, path) if resolution is Resolution.EDS else None,
-        dns_refresh_s=_dns_refresh_s(cluster),
-        line=cluster.line,
-    )
+def _check_marks(resources: Resources) -> None:
+    for cluster in resources.clusters:
+        block = settings_block(cluster)
+        others = [node for name, node in block.entries() if name != MARK]
+        if is_marked(cluster) and others:
+            problem = (
+                f"no setting of a pool: {MARK}: true says that this cluster is Lodestar itself"
+            )
+            raise others[0].error(problem)
 
 
-def _resolution(cluster: Node) -> Resolution:
-    written = cluster.get("type")
-    dns = cluster.get("cluster_type", "typed_config")
-    if dns.type_name == "DnsCluster":
-        single = dns.get("all_addresses_in_single_endpoint").flag
-        return Resolution.LOGICAL_DNS if single else Resolution.STRICT_DNS
-    name = "cluster_type" if cluster.get("cluster_type") else written.text or Resolution.STATIC
-    try:
-        return Resolution(name)
-    except ValueError:
-        allowed = ", ".join(Resolution)
-        raise written.error(f"a pool's cluster is one of {allowed}, not {name}") from None
-
-
-def _dns_refresh_s(cluster: Node) -> float:
-    places = (cluster, cluster.get("cluster_type", "typed_config"))
-    written = (place.get("dns_refresh_rate").seconds for place in places)
-    refresh_s = next(filter(None, written), DNS_REFRESH_S)
-    return min(max(refresh_s, MIN_DNS_REFRESH_S), MAX_DNS_REFRESH_S)
-
-
-def _eds_file(cluster: Node, path: Path) -> EdsFile:
-    source = cluster.get("eds_cluster_config", "eds_config")
-    written = source.get("path_config_source", "path").text or source.get("path").text
-    if not written:
-        raise source.error("a pool of type EDS needs path_config_source.path: a file")
-    file = Path(written)
-    # Envoy may run where the same folder has another name, in a container for instance.
-    beside = path.parent / file.name
-    named = cluster.get("eds_cluster_config", "service_name") or cluster.get("name")
-    return EdsFile(file if file.exists() or not beside.exists() else beside, named.text)
-
-
-def _no_pool(root: Node) -> Exception:
-    for cluster in tree.clusters(root):
+def _no_pool(resources: Resources) -> Exception:
+    for cluster in resources.clusters:
         for name, node in cluster.get("metadata", "filter_metadata").entries():
-            if "lode" in name.lower() or "star" in name.lower():
+            if name != NAMESPACE and ("lode" in name.lower() or "star" in name.lower()):
                 return node.error(unknown(name, [NAMESPACE]))
-    return root.get("static_resources", "clusters").error(
+    passed_over = "".join(f"; not looked at: {each.what}" for each in resources.not_looked_at)
+    return resources.root.get("static_resources", "clusters").error(
         f"no cluster is a pool: give your engines' cluster metadata.filter_metadata.{NAMESPACE}, "
-        "for example {policy: learned}"
+        f"for example {{policy: learned}}{passed_over}"
     )
 
 
-def _sources(decision: Node | None, observer: Node | None, log: Node | None) -> TimingSources:
+def _sources(resources: Resources, own: OwnService, pools: Collection[str]) -> TimingSources:
     tags = None
-    if log is not None:
-        tags = frozenset(tag.get("tag").text for tag in log.get("custom_tags").items())
+    if log := _first(resources, own, tree.access_log):
+        tags = frozenset(tag.get("tag").text for tag in log.common.get("custom_tags").items())
+    modes = ("", "")
+    for manager in resources.managers:
+        if decision := tree.decision_filter(manager, own):
+            called = tree.towards(manager, decision, pools)
+            modes = tree.request_body_mode(called), tree.response_body_mode(called)
+            break
     return TimingSources(
-        request_body_mode=tree.request_body_mode(decision) if decision else "",
-        response_body_mode=tree.response_body_mode(decision) if decision else "",
-        observer=observer is not None,
+        request_body_mode=modes[0],
+        response_body_mode=modes[1],
+        observer=_first(resources, own, tree.observing_filter) is not None,
         access_log_tags=tags,
     )
 
 
-def _first(root: Node, find: Callable[[Node], Node | None]) -> Node | None:
-    return next(filter(None, (find(manager) for manager in tree.all_managers(root))), None)
-
-
-def _address(root: Node, client: Node | None) -> str | None:
-    """Where the cluster that *client* calls has its first endpoint."""
-    if client is None:
-        return None
-    cluster = tree.cluster_named(root, tree.grpc_cluster(client))
-    if cluster is None:
-        return client.get("grpc_service", "google_grpc", "target_uri").text or None
-    localities = cluster.get("load_assignment", "endpoints").items()
-    entries = (entry for locality in localities for entry in locality.get("lb_endpoints").items())
-    for entry in entries:
-        address = entry.get("endpoint", "address")
-        socket = address.get("socket_address")
-        if socket:
-            host = socket.get("address").text
-            bracketed = f"[{host}]" if ":" in host else host
-            return f"{bracketed}:{socket.get('port_value').text}"
-        return f"unix:{address.get('pipe', 'path').text}"
+def _extproc_address(resources: Resources, own: OwnService, pools: Collection[str]) -> str | None:
+    for manager in resources.managers:
+        if decision := tree.decision_filter(manager, own):
+            return _first_address(resources, callee(tree.towards(manager, decision, pools)))
     return None
+
+
+def _access_log_address(resources: Resources, own: OwnService) -> str | None:
+    log = _first(resources, own, tree.access_log)
+    return _first_address(resources, callee(log.common)) if log else None
+
+
+def _first_address(resources: Resources, name: str) -> str | None:
+    return next(iter(addresses_of(resources.cluster(name), name)), None)
+
+
+def _first(
+    resources: Resources, own: OwnService, find: Callable[[ConnectionManager, OwnService], T | None]
+) -> T | None:
+    return next(filter(None, (find(manager, own) for manager in resources.managers)), None)

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from lodestar_extproc.config.scalars import number
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
@@ -66,9 +68,10 @@ NO_PRIORITIES = Priorities()
 
 
 def _whole(objective: str, given: object) -> int:
-    # 2.0 too: Envoy's own dumps write every number so.
-    if type(given) is int or (isinstance(given, float) and given.is_integer()):
-        return int(given)
+    # 2.0 and "2" too: Envoy's own dumps may write a number so.
+    whole = number(given)
+    if whole is not None and whole.is_integer():
+        return int(whole)
     raise ValueError(f"the priority of {objective} is no whole number")
 
 
@@ -121,7 +124,7 @@ def _targets(model: str, given: object) -> Targets:
 
 
 def _weight(name: object, weight: object) -> float:
-    number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if not number or not 0 <= weight < math.inf:  # type: ignore[operator]
+    parsed = number(weight)
+    if parsed is None or not 0 <= parsed < math.inf:
         raise ValueError(f"the weight of {name} is no number of at least 0")
-    return float(weight)  # type: ignore[arg-type]
+    return parsed

@@ -1,20 +1,30 @@
-"""Node: a value in a YAML or JSON file that knows its line and its path.
+"""Node: a value in a YAML or JSON file that knows its line, its path and what kind it is.
 
-It knows nothing of Envoy, except that a name may be spelled `snake_case` or `camelCase`.
+Of Envoy's messages it is read by Envoy's own rules (`schema.py`, `scalars.py`); of anything else,
+such as a file of settings, as it is written.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from lodestar_extproc.config import scalars
 from lodestar_extproc.config.errors import ConfigError
+from lodestar_extproc.config.schema import (
+    ANY,
+    TYPED_STRUCTS,
+    UNTYPED,
+    WELL_KNOWN,
+    Kind,
+    camel_case,
+    message_kind,
+)
+from lodestar_extproc.config.yaml_tree import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,75 +42,100 @@ class Node:
         value: what the YAML library read: a mapping, a list, or a scalar.
         line: counted from 1.
         path: from the top of the file.
+        kind: of Envoy's; a `typed_config` is of the message that it holds.
     """
 
     value: object
     file: str
     line: int = 1
     path: tuple[Key, ...] = ()
+    kind: Kind = UNTYPED
 
     def __bool__(self) -> bool:
         return self.value is not None
 
     def get(self, *names: str) -> Node:
-        """The value under *names*, one inside the other."""
+        """The value under *names*, one inside the other; what a wrapper holds, not the wrapper."""
         node = self
         for name in names:
             node = node._child(name)
         return node
 
     def _child(self, name: str) -> Node:
+        kind = self.kind.field(name)
         if isinstance(self.value, Mapping):
-            for spelled in (name, _camel_case(name)):
+            for spelled in (name,) if self.kind.keyed else (name, camel_case(name)):
                 if spelled in self.value:
                     line = _line_of_key(self.value, spelled, self.line)
-                    return Node(self.value[spelled], self.file, line, (*self.path, spelled))
-        return Node(None, self.file, self.line, (*self.path, name))
+                    path = (*self.path, spelled)
+                    return _opened(Node(self.value[spelled], self.file, line, path, kind))
+        return Node(None, self.file, self.line, (*self.path, name), kind)
 
     def items(self) -> Iterator[Node]:
-        """The elements of a list; none of anything else."""
+        """The elements of a list; none of anything else.
+
+        Where Envoy wants a list, a single element may stand without brackets.
+        """
         if isinstance(self.value, Sequence) and not isinstance(self.value, str):
             for i, value in enumerate(self.value):
                 line = _line_of_item(self.value, i, self.line)
-                yield Node(value, self.file, line, (*self.path, i))
+                path = (*self.path, i)
+                yield _opened(Node(value, self.file, line, path, self.kind.one))
+        elif self.kind.listed and self.value is not None:
+            yield _opened(replace(self, kind=self.kind.one))
 
     def entries(self) -> Iterator[tuple[str, Node]]:
-        """The keys and values of a mapping; none of anything else."""
+        """The keys and values of a mapping, fields as Envoy's descriptors spell them; else none."""
         if isinstance(self.value, Mapping):
-            for key in self.value:
+            for key, value in self.value.items():
                 line = _line_of_key(self.value, key, self.line)
-                yield str(key), Node(self.value[key], self.file, line, (*self.path, str(key)))
+                name = self.kind.spelled(str(key)) or str(key)
+                path = (*self.path, str(key))
+                yield name, _opened(Node(value, self.file, line, path, self.kind.field(name)))
+
+    def messages(self, type_name: str) -> Iterator[Node]:
+        """This message if it is of this type, else all inside of it that are."""
+        if self.kind.listed:
+            for item in self.items():
+                yield from item.messages(type_name)
+        elif self.kind.keyed or self.type_name != type_name:
+            inside = self.entries() if self.kind.name else ()
+            for _, child in inside:
+                yield from child.messages(type_name)
+        elif isinstance(self.value, Mapping):
+            yield self
 
     @property
     def text(self) -> str:
-        """The scalar as text; empty where there is none."""
-        return str(self.value) if isinstance(self.value, (str, int, float)) else ""
+        """The scalar as text, an enum's value by its name; empty where there is none."""
+        if not isinstance(self.value, (str, int, float)):
+            return ""
+        return self.kind.enum_value(self.value) or str(self.value)
 
     @property
     def flag(self) -> bool:
         """Whether it is `true`."""
-        return self.value is True
+        return scalars.flag(scalars.unwrapped(self.value))
 
     @property
     def number(self) -> float | None:
         """A number, also one in quotes, as JSON writes 64-bit ones; None where there is none."""
-        if isinstance(self.value, bool):
-            return None
-        try:
-            return float(self.text)
-        except ValueError:
-            return None
+        return scalars.number(scalars.unwrapped(self.value))
 
     @property
     def seconds(self) -> float | None:
-        """A duration as Envoy writes it (`0.25s`); None where there is none."""
-        match = re.fullmatch(r"(-?[0-9.]+)s", self.text)
-        return float(match[1]) if match else None
+        """A duration as Envoy writes it (`0.25s`, `{seconds: 2}`); None where there is none."""
+        return scalars.seconds(self.value)
+
+    @property
+    def plain(self) -> object:
+        """The value as YAML has it where Envoy knows no field: `0.50` is a number there."""
+        return scalars.plain(self.value)
 
     @property
     def type_name(self) -> str:
-        """The message a `typed_config` holds, without its package: `ExternalProcessor`."""
-        return self.get("@type").text.rpartition(".")[2]
+        """The message that it is, without its package: `ExternalProcessor`; empty for none."""
+        return "" if self.kind == ANY else self.kind.name.rpartition(".")[2]
 
     @property
     def key(self) -> str:
@@ -113,21 +148,21 @@ class Node:
         return ConfigError(problem, file=self.file, line=self.line, key=self.key)
 
 
-def read_node(path: Path) -> Node:
-    """The file at *path*, whole.
+def read_node(path: Path, kind: Kind = UNTYPED) -> Node:
+    """The file at *path*, whole, which holds a *kind* of message.
 
     Raises:
         ConfigError: it cannot be opened, or is neither YAML nor JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", file=str(path)) from error
-    return parse_node(text, str(path))
+    return parse_node(text, str(path), kind)
 
 
-def parse_node(text: str, file: str) -> Node:
-    """*text* as a node; *file* is its name in errors.
+def parse_node(text: str, file: str, kind: Kind = UNTYPED) -> Node:
+    """*text* as a node of *kind*; *file* is its name in errors.
 
     Raises:
         ConfigError: it is neither YAML nor JSON.
@@ -136,19 +171,33 @@ def parse_node(text: str, file: str) -> Node:
         # JSON may be indented by tabs, YAML may not; inside a JSON string there are none.
         text = text.replace("\t", " ")
     try:
-        value = YAML(typ="rt").load(text)
+        value = read_yaml(text, once=kind is UNTYPED)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         problem = f"is not valid YAML: {error.problem or error.context}"
         raise ConfigError(problem, file=file, line=line) from error
     except (YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"is not valid YAML: {error}", file=file) from error
-    return Node(value, file)
+    return Node(value, file, kind=kind)
 
 
-def _camel_case(name: str) -> str:
-    head, *tail = name.split("_")
-    return head + "".join(part.capitalize() for part in tail)
+def _opened(node: Node) -> Node:
+    """The message that an Any holds, however it is wrapped; any other node as it is.
+
+    An Any names its message in `@type`. That may be a TypedStruct, which names another in
+    `type_url` and holds it under `value`; so stand protobuf's own messages, Struct for one.
+    """
+    if node.kind != ANY or not isinstance(node.value, Mapping):
+        return node
+    named = message_kind(str(node.value.get("@type", "")))
+    if named.name in TYPED_STRUCTS:
+        struct = replace(node, kind=named)
+        named = message_kind(struct.get("type_url").text)
+    elif not named.name.startswith(WELL_KNOWN):
+        return replace(node, kind=named)
+    held = node.get("value")
+    # A TypedStruct without a value is a message without fields.
+    return replace(held, value=held.value if held else {}, kind=named)
 
 
 def _line_of_key(mapping: object, key: object, default: int) -> int:

@@ -12,20 +12,21 @@ from lodestar_extproc.config.old_spelling import OldSpelling, names_before
 from lodestar_extproc.config.reader import unknown
 from lodestar_extproc.config.setting import SettingError, settings_of
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.names import COST, POLICY, POOL
+from lodestar_extproc.names import COST, KEY_PREFIX, POLICY, POOL
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
+    from lodestar_extproc.config.connection_manager import ConnectionManager, Route
     from lodestar_extproc.config.node import Node
+    from lodestar_extproc.config.own_service import OwnService
 
-PREFIX = "x-lodestar-"
 KEYS = (POOL, POLICY, COST)
 KEYS_BEFORE: Mapping[str, str] = MappingProxyType(
     {
-        PREFIX + old: PREFIX + new
+        KEY_PREFIX + old: KEY_PREFIX + new
         for old, new in names_before(PoolSettings).items()
-        if PREFIX + new in KEYS
+        if KEY_PREFIX + new in KEYS
     }
 )
 """The present key, by what it was called before."""
@@ -47,15 +48,17 @@ class RouteOverride:
     line: int = field(default=0, compare=False)
 
 
-def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, ...]:
+def read_overrides(
+    managers: Iterable[ConnectionManager], own: OwnService, pools: Collection[str]
+) -> tuple[RouteOverride, ...]:
     """The overrides of every route that has any.
 
     Raises:
         ConfigError: an unknown key, one by both its names, an unknown pool, policy or cost.
     """
     found = []
-    for manager in tree.all_managers(root):
-        for route, headers in route_headers(manager):
+    for manager in managers:
+        for route, headers in route_headers(manager, own):
             values: dict[str, str] = {}
             for written, header in headers.items():
                 name = KEYS_BEFORE.get(written, written)
@@ -77,34 +80,38 @@ def read_overrides(root: Node, pools: Collection[str]) -> tuple[RouteOverride, .
     return tuple(found)
 
 
-def old_keys(root: Node) -> Iterator[OldSpelling]:
+def old_keys(managers: Iterable[ConnectionManager], own: OwnService) -> Iterator[OldSpelling]:
     """Those of the routes' keys that are called otherwise now; each place once."""
     found = {}
-    for manager in tree.all_managers(root):
-        for _, headers in route_headers(manager):
+    for manager in managers:
+        for _, headers in route_headers(manager, own):
             for written in headers.keys() & KEYS_BEFORE.keys():
                 place = headers[written].get("key")
                 found[place.path] = OldSpelling(place, written, KEYS_BEFORE[written])
     yield from found.values()
 
 
-def route_headers(manager: Node) -> Iterator[tuple[tree.Route, dict[str, Node]]]:
+def route_headers(
+    manager: ConnectionManager, own: OwnService
+) -> Iterator[tuple[Route, dict[str, Node]]]:
     """Every route with our headers that hold there, `{key, value}`, by lower-case key.
 
     Envoy merges them key by key: the filter's hold everywhere, the innermost wins.
     """
-    decision = tree.decision_filter(manager)
-    everywhere = _ours(decision.get("grpc_service", "initial_metadata")) if decision else {}
-    for route in tree.routes(manager):
-        headers = dict(everywhere)
-        for override in route.overrides:
-            headers |= _ours(override.get("overrides", "grpc_initial_metadata"))
+    decision = tree.decision_filter(manager, own)
+    for route in manager.routes:
+        headers: dict[str, Node] = {}
+        if decision is not None:
+            on_route = route.of(decision)
+            headers |= _ours(on_route.get("grpc_service", "initial_metadata"))
+            for override in on_route.overrides:
+                headers |= _ours(override.get("grpc_initial_metadata"))
         yield route, headers
 
 
 def _ours(headers: Node) -> dict[str, Node]:
     named = {header.get("key").text.lower(): header for header in headers.items()}
-    return {name: header for name, header in named.items() if name.startswith(PREFIX)}
+    return {name: header for name, header in named.items() if name.startswith(KEY_PREFIX)}
 
 
 def _check(name: str, header: Node, pools: Collection[str]) -> None:
@@ -116,6 +123,6 @@ def _check(name: str, header: Node, pools: Collection[str]) -> None:
             raise value.error(f"{value.text} is {unknown(value.text, pools)}")
         return
     try:
-        settings_of(PoolSettings)[name.removeprefix(PREFIX)].parse(value.value)
+        settings_of(PoolSettings)[name.removeprefix(KEY_PREFIX)].parse(value.value)
     except SettingError as error:
         raise value.error(error.problem) from error

@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING
 
 from lodestar_extproc.config.kubernetes import KubernetesSource
 from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+from lodestar_extproc.config.upstream import (
+    OVERPROVISIONING,
+    PANIC_RATIO,
+    PLAIN,
+    PLAINLY,
+    SYSTEM_DNS,
+    DnsLookup,
+    HttpHealthCheck,
+    Transport,
+    Transports,
+)
 from lodestar_extproc.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -22,10 +33,6 @@ METRICS_PORTS: Mapping[str, int] = MappingProxyType({"triton": 8002})
 """Of engines that show them on another port than they serve on."""
 
 
-DNS_REFRESH_S = 5.0
-"""Envoy's own default (`dns_refresh_rate`)."""
-
-
 class Resolution(StrEnum):
     """How a cluster's entries become addresses; Envoy's names."""
 
@@ -35,7 +42,11 @@ class Resolution(StrEnum):
     LOGICAL_DNS = "LOGICAL_DNS"
     """The first address of every name."""
     EDS = "EDS"
-    """From a watched file."""
+    """From a watched file, or from a control plane."""
+
+    @property
+    def by_dns(self) -> bool:
+        return self in (Resolution.STRICT_DNS, Resolution.LOGICAL_DNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +56,50 @@ class Member:
     Attributes:
         host: an IP address, or a name where DNS resolves it.
         health_port: where Envoy's own checks go, if not to *port*.
+        health_host: the Host header of these checks; empty where it says none of its own.
+        checked: whether Envoy checks it at all.
+        hostname: what Envoy calls it, in the Host header and the SNI of some clusters.
+        priority: of its level; requests go to 0 while enough of its endpoints are healthy.
+        degraded: whether it is to get requests only where others of its level cannot serve all.
+        transport: how Envoy reaches it.
     """
 
     host: str
     port: int
     settings: EndpointSettings = field(default_factory=EndpointSettings)
     health_port: int | None = None
+    health_host: str = ""
+    checked: bool = True
+    hostname: str = ""
+    priority: int = 0
+    degraded: bool = False
+    transport: Transport = PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The endpoints of a cluster.
+
+    Attributes:
+        overprovisioning: a level of priority serves all requests while its healthy ratio times
+            this is at least 1.
+    """
+
+    members: tuple[Member, ...] = ()
+    overprovisioning: float = OVERPROVISIONING
 
 
 @dataclass(frozen=True, slots=True)
 class EdsFile:
-    """The file a cluster of type EDS is read from, and the assignment's name in it."""
+    """The file a cluster of type EDS is read from, and the assignment's name in it.
+
+    Attributes:
+        transports: the cluster's.
+    """
 
     path: Path
     cluster_name: str
+    transports: Transports = PLAINLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +110,11 @@ class Pool:
         name: the cluster's.
         members: as written in the cluster; empty with EDS.
         kubernetes: where the endpoints come from instead, if from an API server.
-        dns_refresh_s: between two resolutions.
+        overprovisioning: of its members; an EDS file says its own.
+        panic_ratio: of healthy endpoints, below which Envoy sends to all of a level.
+        dns: how its names are resolved.
+        health: how Envoy asks its endpoints; None where it does not, or not by HTTP.
+        transports: how Envoy reaches them.
         line: of the cluster in the file.
     """
 
@@ -79,8 +124,18 @@ class Pool:
     members: tuple[Member, ...] = ()
     eds: EdsFile | None = None
     kubernetes: KubernetesSource | None = None
-    dns_refresh_s: float = DNS_REFRESH_S
+    overprovisioning: float = OVERPROVISIONING
+    panic_ratio: float = PANIC_RATIO
+    dns: DnsLookup = SYSTEM_DNS
+    health: HttpHealthCheck | None = None
+    transports: Transports = PLAINLY
     line: int = field(default=0, compare=False)
+
+    @property
+    def endpoints_by_xds(self) -> bool:
+        """Whether a control plane tells them to Envoy, and nobody to us."""
+        unknown = self.resolution is Resolution.EDS and self.eds is None
+        return unknown and self.kubernetes is None
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

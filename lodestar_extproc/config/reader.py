@@ -45,7 +45,7 @@ def read_settings(block: Node, owner: type[S], *, apart: str = "") -> S:
         if name in values:
             raise node.error(f"{known[name].was} is now called {name}: only one may stand here")
         try:
-            values[name] = known[name].parse(node.value)
+            values[name] = known[name].parse(node.plain)
         except SettingError as error:
             raise node.error(error.problem) from error
         places[name] = node

@@ -12,6 +12,7 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from lodestar_extproc.config.mapped import MappedSetting
+from lodestar_extproc.config.scalars import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,9 +201,9 @@ def _described(field: dataclasses.Field[Any], hint: Any) -> Setting:
 
 
 def _as_float(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
+    # In quotes too: Envoy keeps 0.5 as text, and so its dumps show it.
+    parsed = number(value) if isinstance(value, (int, float, str)) else None
+    return parsed if parsed is not None and math.isfinite(parsed) else None
 
 
 def _as_int(value: object) -> int | None:

@@ -227,7 +227,9 @@ def listen_addresses(config: Config) -> tuple[str, ...]:
     named = dict.fromkeys(a for a in (config.extproc_address, config.access_log_address) if a)
     if not named:
         raise ValueError(
-            f"{config.path} does not say where the ext_proc service is; use --listen, for "
+            f"{config.path}: {config.own_service.problem}"
+            if config.own_service.problem
+            else f"{config.path} does not say where the ext_proc service is; use --listen, for "
             "example --listen 0.0.0.0:9002"
         )
     return tuple(dict.fromkeys(_bindable(address) for address in named))
@@ -235,7 +237,7 @@ def listen_addresses(config: Config) -> tuple[str, ...]:
 
 def _bindable(address: str) -> str:
     host, _, port = address.rpartition(":")
-    if address.startswith("unix:") or host in ("127.0.0.1", "[::1]", "localhost", "0.0.0.0"):  # noqa: S104
+    if address.startswith("unix") or host in ("127.0.0.1", "[::1]", "localhost", "0.0.0.0"):  # noqa: S104
         return address
     return f"0.0.0.0:{port}"
 

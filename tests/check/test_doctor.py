@@ -17,6 +17,8 @@ from lodestar_extproc.check.rules import RULES
 from lodestar_extproc.commands.check import check as command
 from lodestar_extproc.config import NotEnvoyConfig
 from lodestar_extproc.config.node import Node
+from lodestar_extproc.config.resources import read_resources
+from lodestar_extproc.config.schema import BOOTSTRAP
 
 HERE = Path(__file__).parent
 CLEAN = HERE / "clean.yaml"
@@ -217,6 +219,11 @@ def places_in(value, path=()):
         yield from places_in(child, (*path, key))
 
 
+def resources_of(document):
+    root = Node(document, "envoy.yaml", kind=BOOTSTRAP)
+    return read_resources(root, DEFAULT_ENVOY_FILE)
+
+
 DOCUMENT = YAML(typ="safe").load(DEFAULT_ENVOY_FILE)
 PLACES = tuple(places_in(DOCUMENT))
 
@@ -230,6 +237,6 @@ def test_any_value_anywhere_gets_a_defined_answer(place, junk):
         parent = parent[key]
     parent[last] = junk
 
-    findings = examine(Node(document, "envoy.yaml"), DEFAULT_ENVOY_FILE)
+    findings = examine(resources_of(document), DEFAULT_ENVOY_FILE)
 
     json.dumps(Report(DEFAULT_ENVOY_FILE, tuple(findings)).as_json())

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from builders import an_envoy_file
-from lodestar_extproc.commands.serve import config_of, tls_of, watched_by
+from envoy_files import (
+    bootstrap,
+    cluster,
+    engines,
+    ext_proc,
+    grpc_cluster,
+    listener,
+    manager,
+    written,
+)
+from lodestar_extproc.commands.serve import config_of, tls_of, warn_of_unread, watched_by
 from lodestar_extproc.config import ConfigError, EnvoyConfig, InferencePoolRef, ServiceRef
 
 
@@ -18,6 +28,52 @@ def test_endpoints_of_an_envoy_configuration_may_come_from_a_service(tmp_path):
     assert pool.kubernetes.watched == ServiceRef("vllm", "models", "http")
     assert pool.endpoints == ()
     assert pool.settings.policy == "learned"
+
+
+def with_endpoints_of_a_control_plane(folder):
+    block = {"filter_metadata": {"lodestar": {"policy": "random"}}}
+    eds = {"eds_config": {"ads": {}, "resource_api_version": "V3"}}
+    pool = cluster("engines", type="EDS", metadata=block, eds_cluster_config=eds)
+    asks = listener(manager(ext_proc("decide", "lodestar", chooses=True)))
+    return written(folder, bootstrap([asks], [pool, grpc_cluster("lodestar")]))
+
+
+def test_endpoints_that_a_control_plane_tells_envoy_alone_have_to_be_named(tmp_path):
+    path = with_endpoints_of_a_control_plane(tmp_path)
+
+    with pytest.raises(ValueError, match="endpoints of pool engines come by xDS") as refused:
+        config_of(path, None, None, access_log=False)
+    assert "--service" in str(refused.value)
+
+
+def test_endpoints_of_a_control_plane_are_taken_from_the_service_that_is_named(tmp_path):
+    path = with_endpoints_of_a_control_plane(tmp_path)
+    config = config_of(path, ServiceRef("vllm", "models"), None, access_log=False)
+
+    assert config.pools[0].kubernetes.watched == ServiceRef("vllm", "models")
+    assert not config.pools[0].endpoints_by_xds
+    assert not config.not_looked_at
+
+
+def test_address_to_listen_at_tells_which_filter_is_ours(tmp_path):
+    two = [ext_proc(name, name, chooses=True) for name in ("semantic", "picker")]
+    clusters = [engines(), grpc_cluster("semantic", 9400), grpc_cluster("picker", 9002)]
+    path = written(tmp_path, bootstrap([listener(manager(*two))], clusters))
+
+    assert config_of(path, None, None, access_log=False).own_service.problem
+    config = config_of(path, None, None, access_log=False, listen=["0.0.0.0:9002"])
+    assert config.sources.request_body_mode == "BUFFERED"
+
+
+def test_what_was_not_looked_at_is_said(tmp_path, caplog):
+    rds = {"route_config_name": "llm", "config_source": {"ads": {}}}
+    asks = listener(manager(ext_proc("decide", "lodestar", chooses=True), rds=rds))
+    path = written(tmp_path, bootstrap([asks], [engines(), grpc_cluster("lodestar")]))
+
+    warn_of_unread(config_of(path, None, None, access_log=False))
+
+    assert "not looked at: the route configurations of xDS" in caplog.text
+    assert f"{path}:" in caplog.text
 
 
 def test_gateway_that_sends_its_access_log_says_how_answers_end():

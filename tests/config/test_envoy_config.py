@@ -144,7 +144,7 @@ def test_dns_pool_keeps_its_names_for_resolution(tmp_path):
     assert pool.resolution is Resolution.STRICT_DNS
     assert pool.endpoints == ()
     assert pool.members[0] == Member("vllm.local", 8000, EndpointSettings())
-    assert pool.dns_refresh_s == 1.0, "bounded"
+    assert pool.dns.refresh_s == 1.0, "bounded"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_dns_cluster_of_newer_envoys_is_read(tmp_path, single, resolution):
     )
 
     assert config.pools[0].resolution is resolution
-    assert config.pools[0].dns_refresh_s == 9.0
+    assert config.pools[0].dns.refresh_s == 9.0
 
 
 def test_eds_file_of_another_mount_is_found_beside_the_configuration(tmp_path):

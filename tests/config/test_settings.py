@@ -42,7 +42,7 @@ def test_every_number_has_a_unit_or_is_a_count_a_share_or_a_weight():
         ("shadow_policies", ["random", "x"], '"x" does not belong to a list of any of'),
         ("shadow_policies", ["random", "random"], "it names one of its items twice"),
         ("scrape_interval_s", 0, "0 is not a number of at least 0.01"),
-        ("scrape_interval_s", "0.2", '"0.2" is not a number of at least 0.01'),
+        ("scrape_interval_s", "0.2s", '"0.2s" is not a number of at least 0.01'),
         ("scrape_interval_s", True, "true is not a number of at least 0.01"),
         ("scrape_interval_s", float("nan"), "nan is not a number"),
         ("request_timeout_s", float("inf"), "inf is not a number above 0"),

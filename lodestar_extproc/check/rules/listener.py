@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lodestar_extproc.check import stanzas
 from lodestar_extproc.check.finding import Fault
 from lodestar_extproc.config import envoy_tree as tree
+from lodestar_extproc.config.callee import callee
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,10 +51,10 @@ def ext_proc_filter(subject: Subject) -> Iterator[Fault]:
 def access_log(subject: Subject) -> Iterator[Fault]:
     """Without the access log, aborts, retries and failures are never told."""
     for gateway in subject.gateways:
-        if gateway.decision is None or any(tree.grpc_access_logs(gateway.manager)):
+        if gateway.decision is None or gateway.log is not None:
             continue
         logs = gateway.manager.get("access_log")
-        entry = stanzas.access_log(tree.grpc_cluster(gateway.decision))
+        entry = stanzas.access_log(callee(gateway.decision))
         yield Fault(
             logs,
             "no gRPC access log: clients that leave, retries and failed attempts are never told, "
@@ -64,5 +65,5 @@ def access_log(subject: Subject) -> Iterator[Fault]:
 
 def _service_name(subject: Subject) -> str:
     """The cluster that looks like Lodestar's."""
-    names = [cluster.get("name").text for cluster in tree.clusters(subject.root)]
+    names = [cluster.get("name").text for cluster in subject.resources.clusters]
     return next((name for name in names if "lodestar" in name), "lodestar")

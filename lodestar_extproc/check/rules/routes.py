@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lodestar_extproc.check.subject import Gateway, Subject
-    from lodestar_extproc.config.envoy_tree import Route
+    from lodestar_extproc.config.connection_manager import Route
     from lodestar_extproc.config.node import Node
 
 DEFAULT_TIMEOUT_S = 15.0
@@ -100,10 +100,10 @@ def per_try_idle_timeout(subject: Subject) -> Iterator[Fault]:
 def route_pool(subject: Subject) -> Iterator[Fault]:
     """Lodestar must choose among the endpoints of the cluster that Envoy will send to."""
     for gateway in subject.gateways:
-        if gateway.decision is None:
+        if gateway.decider is None or gateway.decision is None:
             continue
-        for route, headers in route_headers(gateway.manager):
-            if route.skips_ext_proc or route.cluster not in _names(subject):
+        for route, headers in route_headers(gateway.connections, subject.own):
+            if not route.of(gateway.decider).runs or route.cluster not in _names(subject):
                 continue
             named = headers.get(POOL)
             if named is not None:

@@ -23,6 +23,7 @@ from lodestar_extproc.fleet.discovery.watched_file import contents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,8 @@ async def watch_config(
     """
     if config.path is None:
         return
-    async with aclosing(contents(config.path, asked=asked)) as versions:
+    versions = contents(config.path, asked=asked, beside=lambda: _files_beside(config))
+    async with aclosing(versions):
         async for _ in versions:
             latest = await _read(config, told)
             if latest != config:
@@ -70,10 +72,14 @@ async def _read(config: Config, told: Callable[[str], None]) -> Config:
     return latest
 
 
+def _files_beside(config: Config) -> tuple[Path, ...]:
+    return config.files if isinstance(config, EnvoyConfig) else ()
+
+
 def _read_again(config: Config) -> Config:
-    return (
-        config.read_again() if isinstance(config, PickerConfig) else read_envoy_config(config.path)
-    )
+    if isinstance(config, PickerConfig):
+        return config.read_again()
+    return read_envoy_config(config.path, config.listen)
 
 
 def fixed_parts(old: Config, new: Config) -> tuple[list[str], Config]:

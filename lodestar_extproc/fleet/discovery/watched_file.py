@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from watchfiles import awatch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,11 @@ DEBOUNCE_MS = 200
 
 
 async def contents(
-    path: Path, *, poll_s: float = POLL_S, asked: asyncio.Event | None = None
+    path: Path,
+    *,
+    poll_s: float = POLL_S,
+    asked: asyncio.Event | None = None,
+    beside: Callable[[], Iterable[Path]] = tuple,
 ) -> AsyncGenerator[bytes | None, None]:
     """The file's content, at once and whenever it is another; None while there is no file.
 
@@ -32,20 +36,25 @@ async def contents(
 
     Args:
         asked: set to be given the content again now, even if it is the same.
+        beside: files whose change counts as one of this; they are looked at every *poll_s*.
     """
     asked = asyncio.Event() if asked is None else asked
-    content = await asyncio.to_thread(_read, path)
-    yield content
+
+    def read() -> list[bytes | None]:
+        return [_read(each) for each in (path, *beside())]
+
+    content = await asyncio.to_thread(read)
+    yield content[0]
     while True:
         async with aclosing(_stirs(path.parent, poll_s, asked)) as stirs:
             async for _ in stirs:
-                latest = await asyncio.to_thread(_read, path)
+                latest = await asyncio.to_thread(read)
                 if latest != content:
                     content = latest
-                    yield content
+                    yield content[0]
         asked.clear()
-        content = await asyncio.to_thread(_read, path)
-        yield content
+        content = await asyncio.to_thread(read)
+        yield content[0]
 
 
 async def _stirs(folder: Path, poll_s: float, asked: asyncio.Event) -> AsyncGenerator[None, None]:

@@ -8,6 +8,7 @@ from dataclasses import replace as replace_in
 import pytest
 
 from builders import a_pool, an_eds_file, an_envoy_file
+from envoy_files import bootstrap, engines, written
 from lodestar_extproc.config import (
     KubernetesSource,
     Member,
@@ -16,6 +17,7 @@ from lodestar_extproc.config import (
     read_envoy_config,
     read_picker_config,
 )
+from lodestar_extproc.config.upstream import DnsFamily, DnsLookup
 from lodestar_extproc.fleet.discovery import discover, watch_config
 from lodestar_extproc.fleet.discovery.config_file import fixed_parts
 from lodestar_extproc.fleet.discovery.dns import watch_dns
@@ -68,7 +70,7 @@ async def test_every_address_of_every_name_is_an_endpoint_and_only_changes_are_t
     pool = a_pool(
         members=(Member("a", 8000), Member("b", 8001)),
         resolution=Resolution.STRICT_DNS,
-        dns_refresh_s=7.0,
+        dns=DnsLookup(refresh_s=7.0),
     )
     watch = dns.watch(pool)
 
@@ -99,11 +101,34 @@ async def test_logical_dns_takes_the_first_address():
     await watch.aclose()
 
 
-async def test_the_systems_resolver_finds_localhost():
-    pool = a_pool(members=(Member("localhost", 8000),), resolution=Resolution.STRICT_DNS)
+async def test_localhost_is_found():
+    pool = a_pool(
+        members=(Member("localhost", 8000),),
+        resolution=Resolution.STRICT_DNS,
+        dns=DnsLookup(DnsFamily.V4_ONLY),
+    )
     watch = discover(pool)
 
     assert "127.0.0.1:8000" in addresses(await following(watch))
+    await watch.aclose()
+
+
+async def test_settings_in_a_file_of_clusters_are_followed(tmp_path):
+    def clusters(policy):
+        pool = engines()
+        pool["metadata"] = {"filter_metadata": {"lodestar": {"policy": policy}}}
+        kind = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+        return {"resources": [{"@type": kind, **pool}]}
+
+    file = written(tmp_path, clusters("random"), "cds.yaml")
+    source = {"path_config_source": {"path": str(file)}, "resource_api_version": "V3"}
+    document = bootstrap([], [], dynamic_resources={"cds_config": source})
+    watch = watch_config(read_envoy_config(written(tmp_path, document)))
+
+    later = asyncio.ensure_future(following(watch))
+    replace(file, written(tmp_path, clusters("least_request"), "next.yaml").read_text())
+
+    assert (await later).pools[0].settings.policy == "least_request"
     await watch.aclose()
 
 
