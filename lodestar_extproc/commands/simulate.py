@@ -37,7 +37,7 @@ KvCapacity = Annotated[
 ]
 
 
-def simulate(
+def simulate(  # noqa: PLR0913  (the command's options)
     *,
     accelerator: Annotated[
         str, typer.Option(help=f"What one server runs on: {', '.join(ACCELERATORS)}.")
