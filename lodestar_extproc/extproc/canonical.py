@@ -53,11 +53,6 @@ class Source:
     budget: Budget = field(default_factory=Budget)
     left_bytes: int = MAX_KEPT_BYTES
 
-    def text(self, value: str) -> str:
-        """What *value* stands for, as far as it was kept."""
-        long = self.strings.find(value)
-        return value if long is None else long.data.decode("utf-8", "surrogatepass")
-
 
 class PromptWriter:
     """Writes one sequence that an engine computes.

@@ -60,6 +60,11 @@ class LongStrings:
             return self._strings[int(text[len(self._mark) :])]
         return None
 
+    def text(self, value: str) -> str:
+        """What *value* stands for, as far as it was kept."""
+        long = self.find(value)
+        return value if long is None else long.data.decode("utf-8", "surrogatepass")
+
     def part(self, body: bytes) -> Generator[None, None, bytes]:
         """Read the long strings of *body*, in slices; returns *body* without them.
 
