@@ -37,14 +37,16 @@ _OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "m
 _HOLD_LIMITS = ("sampling_params", "parameters")
 _SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
 """What clients name a session by, the narrowest first."""
-_SEED_FIELDS = (
-    "cache_salt",
-    "extra_key",
-    "lora_path",
-    "chat_template",
-    "chat_template_kwargs",
-    "reasoning_effort",
-    "mm_processor_kwargs",
+_SEED_FIELDS = frozenset(
+    (
+        "cache_salt",
+        "extra_key",
+        "lora_path",
+        "chat_template",
+        "chat_template_kwargs",
+        "reasoning_effort",
+        "mm_processor_kwargs",
+    )
 )
 """What engines share no cache across, or what changes a prompt in places that we cannot know."""
 _TRUE = frozenset(("1", "true", "t", "yes", "y", "on"))
@@ -241,6 +243,8 @@ def _model(fields: Mapping[str, Any], strings: LongStrings) -> str:
 
 def _seed(fields: Mapping[str, Any], strings: LongStrings) -> int:
     """Whatever cannot share a cache has another one; defaults and empty values have none."""
+    if _SEED_FIELDS.isdisjoint(fields):
+        return 0
     given = {name: fields[name] for name in _SEED_FIELDS if fields.get(name)}
     if not given:
         return 0

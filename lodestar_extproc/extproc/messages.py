@@ -90,6 +90,9 @@ class MessageWriter:
         for message in self.writer.steps(messages):
             if not isinstance(message, dict):
                 self._part(message)
+            elif self._is_short(message):
+                self._open(message["role"])
+                self.writer.text(message["content"])
             elif (payload := media_payload(message)) is not None:
                 self.writer.media(payload)
             else:
@@ -119,15 +122,27 @@ class MessageWriter:
             self._part(part)
             yield
 
+    def _is_short(self, message: Mapping[str, Any]) -> bool:
+        """Whether *message* is a role and a text, as most are: there is nothing else to look at."""
+        return (
+            len(message) == 2
+            and isinstance(message.get("role"), str)
+            and isinstance(message.get("content"), str)
+            and not self._drops_billing
+        )
+
+    def _open(self, role: object) -> None:
+        if isinstance(role, str):
+            self.writer.text(role)
+        self.writer.mark(FIELD)
+
     def _begin(self, message: Mapping[str, Any]) -> object:
         """Write what comes before the content of *message*; returns the content."""
         role = message.get("role") or message.get("type")
         content = message.get("content")
         if role == "system" and self._drops_billing:
             content = self._without_billing(content)
-        if isinstance(role, str):
-            self.writer.text(role)
-        self.writer.mark(FIELD)
+        self._open(role)
         self._reasoning(message, content)
         return content
 

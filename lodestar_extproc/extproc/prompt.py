@@ -69,7 +69,7 @@ class PromptReader:
         if kind in (RequestKind.INVOCATIONS, RequestKind.UNKNOWN):
             shapes = (kind for name, kind in _SHAPES if body.get(name) is not None)
             kind = next(shapes, RequestKind.RESPONSES)
-        yield from self._READERS[kind](self, body)
+        return self._READERS[kind](self, body)
 
     def _chat(self, body: Mapping[str, Any]) -> Work:
         out = self._messages()
