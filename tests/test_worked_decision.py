@@ -16,7 +16,7 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES
-from lodestar_extproc.fleet.demand import DemandSnapshot, memory_used
+from lodestar_extproc.fleet.demand import DemandSnapshot
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import Externality, arrival_rate, busy_ratio, utilisation
@@ -100,7 +100,7 @@ class Worked:
         busy = busy_ratio(DEMAND)
         snapshot = self.candidates.snapshot
         share = self.candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
-        used = memory_used(snapshot) + share
+        used = snapshot.memory_used_ratio + share
         queue = WEIGHT * rate / (2 * (1 - busy)) * (2 * v * x + x * x)
         slower_tokens = DECODE_WEIGHT * snapshot.decode_requests * x
         return {
@@ -126,7 +126,7 @@ class Worked:
             "r": busy_ratio(DEMAND),
             "h": (self.terms["queue"] + self.terms["slower tokens"]) / self.estimate.service_s,
             "s": share,
-            "u": memory_used(snapshot) + share,
+            "u": snapshot.memory_used_ratio + share,
             "cost": self.function.score(self.estimate, self.candidates),
         }
         return features | derived | self.terms

@@ -73,10 +73,11 @@ class EndpointTable:
     def gather(self, endpoints: Sequence[Endpoint]) -> FloatArray:
         """The rows of *endpoints*, [n, width], a copy."""
         # Consecutive decisions see the same endpoints: look them up once.
-        if self._gathered is None or self._gathered[0] != endpoints:
+        known = self._gathered
+        if known is None or (known[0] is not endpoints and known[0] != endpoints):
             rows = np.array([self._find(e.address, e.accelerator) for e in endpoints], np.intp)
-            self._gathered = (endpoints, rows)
-        return self._values.take(self._gathered[1], axis=0)
+            known = self._gathered = (endpoints, rows)
+        return self._values.take(known[1], axis=0)
 
     def scale(self, factor: float) -> None:
         """Multiply every row."""

@@ -6,7 +6,7 @@ import pytest
 from builders import live_settings, meet, send
 from learning_worlds import LinearWorld, a_snapshot, see, with_columns, worked_decision
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.fleet.demand import Demand, DemandSnapshot, memory_used
+from lodestar_extproc.fleet.demand import Demand, DemandSnapshot
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import (
@@ -151,7 +151,7 @@ def test_prompts_that_share_their_beginning_pay_for_its_memory_once():
         kv_usage_ratio=np.array([0.2, np.nan]),
     )
 
-    assert memory_used(seen.snapshot) == pytest.approx([0.25, 0.9])
+    assert seen.snapshot.memory_used_ratio == pytest.approx([0.25, 0.9])
 
 
 def test_a_report_from_before_the_last_prompts_does_not_make_memory_look_full():
@@ -161,7 +161,7 @@ def test_a_report_from_before_the_last_prompts_does_not_make_memory_look_full():
         kv_usage_ratio=np.array([0.8, 0.1]),
     )
 
-    assert memory_used(seen.snapshot) == pytest.approx([0.1, 0.1])
+    assert seen.snapshot.memory_used_ratio == pytest.approx([0.1, 0.1])
 
 
 def test_memory_that_nobody_knows_of_and_memory_overfull_cost_something_finite():
