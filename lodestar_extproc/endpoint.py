@@ -227,6 +227,11 @@ class FleetSnapshot:
         )
         return used
 
+    def let_go(self) -> None:
+        """Forget what was computed of it: who asks again has it computed again."""
+        for name in ("decode_context_tokens", "held_tokens", "memory_used_ratio"):
+            vars(self).pop(name, None)
+
 
 COLUMNS = tuple(each for each in vars(FleetSnapshot).values() if isinstance(each, Column))
 """In the order of their places."""

@@ -132,7 +132,8 @@ class FeatureMatrix(NamedTuple):
 
 def uncached_prompt_tokens(request: InferenceRequest, matched_tokens: FloatArray) -> FloatArray:
     """Prompt tokens each endpoint would compute, at least 1, [n]."""
-    return np.maximum(request.prompt_tokens - matched_tokens, ONE)
+    uncached: FloatArray = np.maximum(request.prompt_tokens - matched_tokens, ONE)
+    return uncached
 
 
 def extract(
@@ -151,7 +152,7 @@ def extract(
     """
     uncached = uncached_prompt_tokens(request, matched_tokens)
     pairs = uncached * (request.prompt_tokens - HALF * uncached)
-    queued = _queued_tokens(snapshot, prefill_s_per_ktoken)
+    queued = queued_tokens(snapshot, prefill_s_per_ktoken)
     # Each call costs as much as the arithmetic for a hundred endpoints: hence few, and in place.
     rows = np.empty((2 * N_ENGINE + N_FEATURES, len(snapshot)))
     _fill_engine(rows[_ENGINE], request.prompt_tokens, snapshot, queued + uncached, pairs)
@@ -232,11 +233,12 @@ def kv_usage_ratio(snapshot: FleetSnapshot) -> FloatArray:
 
 
 def _counted_kv_usage(snapshot: FleetSnapshot) -> FloatArray:
-    counted = np.fmax(snapshot.held_tokens / snapshot.kv_capacity_tokens, ZERO)
-    return np.fmin(counted, ONE)
+    held_ratio = snapshot.held_tokens / snapshot.kv_capacity_tokens
+    counted: FloatArray = np.fmin(np.fmax(held_ratio, ZERO), ONE)
+    return counted
 
 
-def _queued_tokens(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) -> FloatArray:
+def queued_tokens(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) -> FloatArray:
     """Uncached tokens ahead, less what has probably been computed of the oldest prefill, [n]."""
     started_at_s = np.maximum(
         snapshot.last_first_token_at_s, snapshot.head_dispatched_at_s + _API_DELAY_S

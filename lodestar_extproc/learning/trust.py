@@ -149,7 +149,7 @@ class Trust:
             return True
         if self._limits is None or self._limits[0] != extrapolation_ratio:
             self._limits = extrapolation_ratio, _limits(self._range, extrapolation_ratio)
-        for (low, high), value in zip(self._limits[1], row.tolist(), strict=True):  # noqa: SIM110
+        for (low, high), value in zip(self._limits[1], row.tolist(), strict=True):
             if not low <= value <= high:  # half as long as all() would take
                 return True
         return False

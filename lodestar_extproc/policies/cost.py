@@ -66,7 +66,7 @@ class Externality:
     arrival rate times the endpoint's share of its speed.
 
     r is how busy the scarcer of an endpoint's two resources is: time to compute in, whose use ρ is
-    what was routed, and memory to hold requests in (see `memory_used_ratio`), both as exponential means
+    what was routed, and memory to hold requests in (`memory_used_ratio`), both as exponential means
     (`Demand`). Where long prompts are mostly cached there is little to compute, and the engine is
     full: then a prefill keeps all requests that generate in memory for so much longer.
 
@@ -81,8 +81,8 @@ class Externality:
     as long, and cost others as much, as computing these now.
 
     While it is served the request holds the share s of the KV cache's memory. With the share u in
-    use (see `memory_used_ratio`), its own included, those who come later wait for memory ever longer as u
-    nears 1.
+    use (`memory_used_ratio`), its own included, those who come later wait for memory ever longer as
+    u nears 1.
 
     The settings are w `externality_weight`, the limit of v `backlog_limit_s`, d `decode_weight`, e
     `eviction_weight` and m `memory_weight_s`.
@@ -119,7 +119,9 @@ class Externality:
         own = candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
         used = np.minimum(snapshot.memory_used_ratio + own, _MAX_MEMORY_USED)
         # The greater of NaN and 0 is 0 there.
-        return self._live.current.memory_weight_s * np.fmax(own * used / (ONE - used), ZERO)
+        weight_s = self._live.current.memory_weight_s
+        price_s: FloatArray = weight_s * np.fmax(own * used / (ONE - used), ZERO)
+        return price_s
 
 
 def demand_of(candidates: Candidates) -> DemandSnapshot:

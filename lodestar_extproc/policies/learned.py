@@ -44,6 +44,7 @@ class Learned:
     """
 
     name = "learned"
+    reads_learner = True
 
     def __init__(
         self, learner: Learner, cost: CostFunction, fallback: Policy, live: LiveSettings

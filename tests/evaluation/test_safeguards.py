@@ -1,7 +1,7 @@
 """What each safeguard of learning is for: the same virtual run with it and without it."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
