@@ -17,6 +17,7 @@ from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES
 from lodestar_extproc.fleet.demand import DemandSnapshot
+from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import Externality, arrival_rate, busy_ratio, utilisation
@@ -31,7 +32,9 @@ ARRIVALS_PER_S = 4.0
 SERVICE_RATIO = np.array([0.6, 0.3])
 ASKED_AGAIN_RATIO = np.array([0.1, 0.6])
 MEMORY_RATIO = np.array([0.2, 0.15])
-DEMAND = DemandSnapshot(ARRIVALS_PER_S, SERVICE_RATIO, ASKED_AGAIN_RATIO, MEMORY_RATIO, ())
+DEMAND = DemandSnapshot(
+    ARRIVALS_PER_S, SERVICE_RATIO, ASKED_AGAIN_RATIO, MEMORY_RATIO, NOTHING_MISSED
+)
 WEIGHT, DECODE_WEIGHT, EVICTION_WEIGHT, MEMORY_WEIGHT_S = 2.0, 0.15, 1.0, 0.3
 
 

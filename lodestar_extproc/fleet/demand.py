@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lodestar_extproc.endpoint import ONE, ZERO, Endpoint, FleetSnapshot, FloatArray
-from lodestar_extproc.fleet.lost_prefixes import LostPrefixes
+from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED, LostPrefixes
 from lodestar_extproc.request import InferenceRequest
 
 MEMORY_S = 30.0
@@ -46,12 +46,12 @@ class DemandSnapshot(NamedTuple):
     service_ratio: FloatArray
     asked_again_ratio: FloatArray
     memory_ratio: FloatArray
-    missed_tokens: Sequence[float]
+    missed_tokens: FloatArray
 
 
 def no_demand(n: int) -> DemandSnapshot:
     """What is known of *n* endpoints where nobody counted."""
-    return DemandSnapshot(0.0, np.zeros(n), np.zeros(n), np.zeros(n), ())
+    return DemandSnapshot(0.0, np.zeros(n), np.zeros(n), np.zeros(n), NOTHING_MISSED)
 
 
 class Demand:

@@ -7,6 +7,7 @@ from builders import live_settings, meet, send
 from learning_worlds import LinearWorld, a_snapshot, see, with_columns, worked_decision
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.demand import Demand, DemandSnapshot
+from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import (
@@ -57,7 +58,7 @@ def test_greedy_is_the_predicted_ttft():
 )
 def test_cost_of_the_worked_decision(weight, cost):
     # 6 arrivals a second, and .55 and .40 seconds of service a second.
-    demand = DemandSnapshot(6.0, np.array([0.55, 0.40]), np.zeros(2), np.zeros(2), ())
+    demand = DemandSnapshot(6.0, np.array([0.55, 0.40]), np.zeros(2), np.zeros(2), NOTHING_MISSED)
     decision = replace(worked_decision(), demand=demand)
     estimate = EnginePredictor().predict(decision.features, decision.snapshot.endpoints)
 
@@ -68,7 +69,7 @@ def test_cost_of_the_worked_decision(weight, cost):
 
 def demand_of(arrivals_per_s=0.0, service_ratio=(0.0, 0.0), again=(0.0, 0.0), memory=(0.0, 0.0)):
     columns = (np.array(each) for each in (service_ratio, again, memory))
-    return DemandSnapshot(arrivals_per_s, *columns, ())
+    return DemandSnapshot(arrivals_per_s, *columns, NOTHING_MISSED)
 
 
 def test_a_faster_endpoint_gets_its_share_of_the_arrivals():
