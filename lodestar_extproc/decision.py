@@ -61,7 +61,7 @@ class Candidates:
     def row(self, index: int) -> FloatArray | None:
         """The features of the endpoint at *index*, [N_FEATURES]; None where nobody asked yet."""
         computed: FeatureMatrix | None = vars(self).get("features")
-        return None if computed is None else computed.values[index].copy()
+        return None if computed is None else computed.row(index).copy()
 
     def let_go(self) -> None:
         """Forget what was computed of it for the choice: who asks again has it computed again.
@@ -180,8 +180,7 @@ class Decision(NamedTuple):
         """The features of the candidate at *index*, [N_FEATURES], as the decision was made on."""
         if index == self.chosen and self.row is not None:
             return self.row
-        row: FloatArray = self.candidates.features.values[index]
-        return row
+        return self.candidates.features.row(index)
 
     def tried_before(self, address: str) -> tuple[str, ...]:
         """The choices that retries take before *address*; none if it was no candidate."""

@@ -229,8 +229,10 @@ class FleetSnapshot:
 
     def let_go(self) -> None:
         """Forget what was computed of it: who asks again has it computed again."""
-        for name in ("decode_context_tokens", "held_tokens", "memory_used_ratio"):
-            vars(self).pop(name, None)
+        known = vars(self)
+        if "decode_context_tokens" in known:  # what all others are computed from
+            for name in ("decode_context_tokens", "held_tokens", "memory_used_ratio"):
+                known.pop(name, None)
 
 
 COLUMNS = tuple(each for each in vars(FleetSnapshot).values() if isinstance(each, Column))

@@ -106,6 +106,10 @@ class FeatureMatrix(NamedTuple):
         """The features, [n_endpoints, N_FEATURES], finite."""
         return self.rows[_VALUES].T
 
+    def row(self, index: int) -> FloatArray:
+        """The features of one endpoint, [N_FEATURES]."""
+        return self.rows[_VALUES, index]
+
     @property
     def engine(self) -> FloatArray:
         """Of these the engine's, [n_endpoints, N_ENGINE]."""

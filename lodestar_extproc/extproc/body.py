@@ -6,7 +6,7 @@ request. A body is read in steps, so that a large one holds up nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
 import xxhash
@@ -67,7 +67,7 @@ class ParsedBody(NamedTuple):
     """
 
     model: str
-    block_hashes: Sequence[int]
+    block_hashes: list[int]
     seed: int
     text_bytes: int
     prompt_bytes: int
@@ -153,7 +153,7 @@ def request_of(
     return InferenceRequest(
         model=model,
         kind=kind,
-        block_hashes=tuple([block ^ seed for block in parsed.block_hashes]),
+        block_hashes=_of_model(parsed.block_hashes, seed),
         prompt_bytes=parsed.prompt_bytes,
         prompt_tokens=tokens,
         streaming=parsed.streaming,
@@ -167,6 +167,11 @@ def request_of(
         n_media=parsed.n_media,
         is_plain=parsed.is_plain,
     )
+
+
+def _of_model(hashes: list[int], seed: int) -> tuple[int, ...]:
+    """*hashes* as those of a model: the first tells it, and the others mean nothing without it."""
+    return (hashes[0] ^ seed, *hashes[1:]) if hashes else ()
 
 
 def parse(

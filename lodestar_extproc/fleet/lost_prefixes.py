@@ -27,6 +27,7 @@ LOOK_INTERVAL_S = 10.0
 """An engine's capacity may become known, or change, after the endpoint: looked at so often."""
 
 
+_MISSED, _PLACED = 0, 1  # rows
 NOTHING_MISSED: FloatArray = np.zeros(0)
 
 
@@ -50,10 +51,9 @@ class LostPrefixes:
     def __init__(self) -> None:
         self._tree = PrefixTree()
         self._ghosts: dict[str, _Ghost] = {}
-        # By place: tokens that were new to the cache lately, and as many were lost to them; and
-        # those that were asked for again after they were lost.
-        self._placed_tokens = np.zeros(NOWHERE + 1)
-        self._missed_tokens = np.zeros(NOWHERE + 1)
+        # By place: tokens that were asked for again lately, after they were lost; and those that
+        # were new to the cache, to which as many were lost, infinite before the first.
+        self._tokens = _no_tokens(NOWHERE + 1)
         self._places: tuple[Sequence[Endpoint], NDArray[np.intp]] | None = None
         self._look_again_at_s = -math.inf
 
@@ -66,7 +66,7 @@ class LostPrefixes:
 
     def placed_tokens(self, address: str) -> float:
         """Tokens that were new to the cache at *address*, lately."""
-        return float(self._placed_tokens[self._ghosts[address].place])
+        return float(self._tokens[_PLACED, self._ghosts[address].place])
 
     def asked_again(
         self, request: InferenceRequest, endpoints: Sequence[Endpoint], matched_ratio: FloatArray
@@ -81,11 +81,10 @@ class LostPrefixes:
         """
         places = self._places_of(endpoints)
         own = self._own_missed_tokens(request, places, matched_ratio)
-        placed, missed = self._placed_tokens.take(places), self._missed_tokens.take(places)
+        missed, placed = self._tokens.take(places, axis=1)
         if len(own):
             missed += own
-        shares = np.divide(missed, placed, out=np.zeros(len(places)), where=placed > 0.0)
-        return np.minimum(shares, ONE), own
+        return np.minimum(missed / placed, ONE), own
 
     def _own_missed_tokens(
         self, request: InferenceRequest, places: NDArray[np.intp], matched_ratio: FloatArray
@@ -93,11 +92,14 @@ class LostPrefixes:
         hashes = request.block_hashes
         if not hashes or request.tokens_per_block <= 0:
             return NOTHING_MISSED
-        known = self._tree.matched_blocks(hashes).take(places)
-        longest = np.maximum.reduce(known)
         # What any cache still holds is not lost to the fleet.
-        missed_blocks = round(longest - np.maximum.reduce(matched_ratio) * len(hashes))
-        if missed_blocks <= 0:
+        still_blocks = float(np.maximum.reduce(matched_ratio)) * len(hashes)
+        if round(self._tree.longest_match(hashes) - still_blocks) <= 0:
+            return NOTHING_MISSED
+        known = self._tree.matched_blocks(hashes).take(places)
+        longest = float(np.maximum.reduce(known))
+        missed_blocks = round(longest - still_blocks)
+        if missed_blocks <= 0:  # known elsewhere alone
             return NOTHING_MISSED
         return np.where(known == longest, missed_blocks * request.tokens_per_block, 0.0)
 
@@ -125,16 +127,17 @@ class LostPrefixes:
             missed_tokens: its own, as `asked_again` found them, of the endpoints of *snapshot*.
         """
         if len(missed_tokens):
-            self._missed_tokens[self._places_of(snapshot.endpoints)] += missed_tokens
+            self._tokens[_MISSED, self._places_of(snapshot.endpoints)] += missed_tokens
         if request.block_hashes and snapshot.at_s >= self._look_again_at_s:
             self._look(snapshot, request.tokens_per_block)
         ghost = self._ghosts.get(address)
         if ghost is None or ghost.index is None:
             return
         kept = max(0.0, 1.0 - uncached_tokens / (MEMORY_CACHES * ghost.capacity_tokens))
-        placed_tokens = self._placed_tokens[ghost.place]
-        self._placed_tokens[ghost.place] = kept * placed_tokens + uncached_tokens
-        self._missed_tokens[ghost.place] *= kept
+        self._tokens[_MISSED, ghost.place] *= kept
+        placed_tokens = float(self._tokens[_PLACED, ghost.place])
+        past_tokens = 0.0 if placed_tokens == math.inf else kept * placed_tokens
+        self._tokens[_PLACED, ghost.place] = past_tokens + uncached_tokens
         ghost.index.insert(request.block_hashes)
 
     def _look(self, snapshot: FleetSnapshot, tokens_per_block: float) -> None:
@@ -156,14 +159,17 @@ class LostPrefixes:
             return _Ghost(capacity_tokens, None)
         n_blocks = int(REMEMBERED_CACHES * capacity_tokens / tokens_per_block)
         index = PrefixIndex(n_blocks, self._tree)
-        n_more = max(0, index.place + 1 - len(self._placed_tokens))
-        self._placed_tokens = np.append(self._placed_tokens, np.zeros(n_more))
-        self._missed_tokens = np.append(self._missed_tokens, np.zeros(n_more))
+        n_more = max(0, index.place + 1 - self._tokens.shape[1])
+        self._tokens = np.hstack([self._tokens, _no_tokens(n_more)])
         return _Ghost(capacity_tokens, index, index.place)
 
     def _forget(self, address: str) -> None:
         self._places = None
         ghost = self._ghosts.pop(address, None)
         if ghost is not None and ghost.index is not None:
-            self._placed_tokens[ghost.place] = self._missed_tokens[ghost.place] = 0.0
+            self._tokens[:, [ghost.place]] = _no_tokens(1)
             ghost.index.close()
+
+
+def _no_tokens(n_places: int) -> FloatArray:
+    return np.repeat([[0.0], [math.inf]], n_places, axis=1)

@@ -144,14 +144,13 @@ class PrefixIndex:
         path, at, n_here = self._path(hashes)
         if at < len(hashes):
             path.append(self._tree.grow(path[-1] if path else self._tree.root, hashes[at:]))
-        if n_here == len(path):
-            return path, 0
         n_new, bit = 0, self._bit
         for run in path[n_here:]:
             run.caches |= bit
             n_new += run.n_blocks
-        path[-1].ends |= bit
-        self._n_blocks += n_new
+        if n_new:
+            path[-1].ends |= bit
+            self._n_blocks += n_new
         return path, n_new
 
     def _path(self, hashes: Sequence[int]) -> tuple[list[Run], int, int]:

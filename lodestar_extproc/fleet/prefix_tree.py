@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from lodestar_extproc.endpoint import FloatArray
 
+MAX_SETS_AT_HAND = 1024
+"""Sets of caches that are at hand as arrays: half a megabyte for 64 endpoints. Not tuned."""
 NOWHERE = 0
 """A place that no cache has: where caches hold nothing, by a walk as by `places`."""
 
@@ -31,7 +33,9 @@ class Run:
     __slots__ = ("blocks", "caches", "children", "ends", "holders", "last", "n_blocks", "parent")
 
     def __init__(self, blocks: Sequence[int], parent: Run | None, caches: int = 0) -> None:
-        self.keep(blocks)
+        self.blocks = blocks
+        self.n_blocks = len(blocks)
+        self.last = blocks[-1] if blocks else -1
         self.parent = parent
         self.caches = caches
         self.ends = 0
@@ -57,6 +61,7 @@ class PrefixTree:
         self.root = Run((), None)
         self._free: list[int] = []
         self._n_places = NOWHERE + 1
+        self._places: dict[int, NDArray[np.intp]] = {}
 
     # -- who holds anything ---------------------------------------------------------------------
 
@@ -65,6 +70,7 @@ class PrefixTree:
         if self._free:
             return self._free.pop()
         self._n_places += 1
+        self._places.clear()
         return self._n_places - 1
 
     def free(self, place: int) -> None:
@@ -94,10 +100,26 @@ class PrefixTree:
             matched[self._places_of(caches)] = at
         return matched
 
-    def _places_of(self, caches: int) -> NDArray[np.bool_]:
-        data = caches.to_bytes((self._n_places + 7) // 8, "little")
-        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-        return bits[: self._n_places].view(np.bool_)
+    def longest_match(self, hashes: Sequence[int]) -> int:
+        """Leading blocks of *hashes* that some cache holds."""
+        at, n_hashes, children = 0, len(hashes), self.root.children
+        while at < n_hashes and (run := children.get(hashes[at])) is not None:
+            end = at + run.n_blocks
+            if end > n_hashes or run.last != hashes[end - 1]:
+                return at + n_common(run.blocks, hashes, at)
+            at, children = end, run.children
+        return at
+
+    def _places_of(self, caches: int) -> NDArray[np.intp]:
+        # Prompts that begin alike are held by the same caches: most sets were met before.
+        places = self._places.get(caches)
+        if places is None:
+            if len(self._places) >= MAX_SETS_AT_HAND:
+                self._places.clear()
+            every = range(self._n_places)
+            places = np.array([place for place in every if caches >> place & 1], np.intp)
+            self._places[caches] = places
+        return places
 
     # -- what changes ---------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ class Trust:
         if endpoints[index].address in self._doubtful:
             return Reason.UNTRUSTED
         # Each candidate by its own row: the others may be as strange as they like.
-        outside = self._is_outside(features.values[index], extrapolation_ratio)
+        outside = self._is_outside(features.row(index), extrapolation_ratio)
         return Reason.OUT_OF_RANGE if outside else Reason.MODEL
 
     def reason(self, n_samples: int) -> Reason:
