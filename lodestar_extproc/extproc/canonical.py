@@ -109,6 +109,16 @@ class PromptWriter:
                 self.other_bytes += BLOCK_BYTES
                 self._keep(long.digest * (BLOCK_BYTES // len(long.digest)))
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every text of the body stands for itself."""
+        return not self._strings
+
+    def line(self, first: str, mark: bytes, second: str) -> None:
+        """Two texts that stand for themselves, parted by *mark*."""
+        start, end = first.encode("utf-8", "surrogatepass"), second.encode("utf-8", "surrogatepass")
+        self._add(start + mark + end)
+
     def starts_with(self, text: str, beginning: str) -> bool:
         """Whether *text*, perhaps a long one, begins so."""
         long = self._strings.find(text)

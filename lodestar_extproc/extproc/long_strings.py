@@ -54,6 +54,9 @@ class LongStrings:
         self._strings: list[LongString] = []
         self._left_bytes = MAX_KEPT_BYTES
 
+    def __len__(self) -> int:
+        return len(self._strings)
+
     def find(self, text: str) -> LongString | None:
         """The string that *text* stands for; None where it stands for itself."""
         if self._strings and text.startswith(self._mark):

@@ -91,8 +91,7 @@ class MessageWriter:
             if not isinstance(message, dict):
                 self._part(message)
             elif self._is_short(message):
-                self._open(message["role"])
-                self.writer.text(message["content"])
+                self.writer.line(message["role"], FIELD, message["content"])
             elif (payload := media_payload(message)) is not None:
                 self.writer.media(payload)
             else:
@@ -128,13 +127,9 @@ class MessageWriter:
             len(message) == 2
             and isinstance(message.get("role"), str)
             and isinstance(message.get("content"), str)
+            and self.writer.is_whole
             and not self._drops_billing
         )
-
-    def _open(self, role: object) -> None:
-        if isinstance(role, str):
-            self.writer.text(role)
-        self.writer.mark(FIELD)
 
     def _begin(self, message: Mapping[str, Any]) -> object:
         """Write what comes before the content of *message*; returns the content."""
@@ -142,7 +137,9 @@ class MessageWriter:
         content = message.get("content")
         if role == "system" and self._drops_billing:
             content = self._without_billing(content)
-        self._open(role)
+        if isinstance(role, str):
+            self.writer.text(role)
+        self.writer.mark(FIELD)
         self._reasoning(message, content)
         return content
 
