@@ -20,6 +20,7 @@ AT_HAND = frozenset(
         "held_tokens",
         "memory_used_ratio",
         "_known",
+        "_at_hand",
     }
 )
 """What was computed once and is kept at hand: it changes no answer."""
