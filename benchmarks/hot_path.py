@@ -37,7 +37,6 @@ from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
 from lodestar_extproc.evaluation.chats import text
 from lodestar_extproc.extproc import body, wire
 from lodestar_extproc.extproc.exchange import Exchange
-from lodestar_extproc.features import Feature
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.request import RequestKind
@@ -152,9 +151,9 @@ class World:
     def _answer(self, decision: Decision) -> None:
         """As an engine of the endpoint's kind would, roughly."""
         chosen = decision.chosen
-        ktokens = decision.candidates.features.engine[chosen, Feature.WORK_KTOKENS]
+        ktokens = decision.candidates.work_tokens_on(chosen) * 1e-3
         slowness = ACCELERATORS[_number(decision.address) % len(ACCELERATORS)][1]
-        ttft_s = (0.03 + slowness * float(ktokens)) * self._rng.uniform(0.9, 1.1)
+        ttft_s = (0.03 + slowness * ktokens) * self._rng.uniform(0.9, 1.1)
         first_at_s = decision.at_s + ttft_s
         end_at_s = first_at_s + self._rng.uniform(0.5, 1.5) * IN_FLIGHT / 3.0
         first = FirstToken(decision.decision_id, first_at_s, decision.address)

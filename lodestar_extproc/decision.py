@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
-from lodestar_extproc.features import Feature, FeatureMatrix, extract, uncached_prompt_tokens
+from lodestar_extproc.features import (
+    FeatureMatrix,
+    extract,
+    queued_tokens,
+    uncached_prompt_tokens,
+)
 from lodestar_extproc.fleet.demand import DemandSnapshot
 from lodestar_extproc.request import InferenceRequest
 
@@ -49,17 +54,32 @@ class Candidates:
 
     @cached_property
     def features(self) -> FeatureMatrix:
-        """For the predictor and for the sample it learns from, computed once, if at all.
-
-        A fixed rule needs none of it.
-        """
+        """For the predictor, computed once, if at all: a fixed rule needs none of it."""
         rate = self.prefill_s_per_ktoken
         return extract(self.request, self.snapshot, self.matched_tokens, rate)
+
+    def row(self, index: int) -> FloatArray | None:
+        """The features of the endpoint at *index*, [N_FEATURES]; None where nobody asked yet."""
+        computed: FeatureMatrix | None = vars(self).get("features")
+        return None if computed is None else computed.row(index).copy()
+
+    def let_go(self) -> None:
+        """Forget what was computed of it for the choice: who asks again has it computed again.
+
+        A decision is kept until its answer has ended, and longer for the page.
+        """
+        vars(self).pop("features", None)
+        self.snapshot.let_go()
 
     @property
     def uncached_tokens(self) -> FloatArray:
         """Prompt tokens each endpoint would compute, [n_endpoints]."""
         return uncached_prompt_tokens(self.request, self.matched_tokens)
+
+    def work_tokens_on(self, index: int) -> float:
+        """Prompt tokens to compute until the first token: those ahead, and its own."""
+        ahead = queued_tokens(self.snapshot, self.prefill_s_per_ktoken)
+        return float(ahead[index]) + self.uncached_on(index)
 
     def uncached_on(self, index: int) -> float:
         """Prompt tokens the endpoint at *index* would compute."""
@@ -119,6 +139,7 @@ class Decision(NamedTuple):
         policy: the name of the policy in force (the reason says who decided).
         shadows: what other policies, which never decide, would have chosen: (name, index).
         predicted_by: the predictor behind the ranking's predictions; None where it has none.
+        row: features of the best endpoint, [N_FEATURES]; None where nothing was predicted by them.
     """
 
     decision_id: str
@@ -130,6 +151,7 @@ class Decision(NamedTuple):
     ranking: Ranking
     shadows: tuple[tuple[str, int], ...] = ()
     predicted_by: str | None = None
+    row: FloatArray | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -152,8 +174,13 @@ class Decision(NamedTuple):
         """As predicted for the best endpoint, or guessed where nothing was."""
         if self.ranking.predicted_ttft_s is not None:
             return float(self.ranking.predicted_ttft_s[self.chosen])
-        new_ktokens = float(self.candidates.features.engine[self.chosen, Feature.WORK_KTOKENS])
-        return new_ktokens * UNTRAINED_S_PER_KTOKEN
+        return self.candidates.work_tokens_on(self.chosen) * 1e-3 * UNTRAINED_S_PER_KTOKEN
+
+    def features_of(self, index: int) -> FloatArray:
+        """The features of the candidate at *index*, [N_FEATURES], as the decision was made on."""
+        if index == self.chosen and self.row is not None:
+            return self.row
+        return self.candidates.features.row(index)
 
     def tried_before(self, address: str) -> tuple[str, ...]:
         """The choices that retries take before *address*; none if it was no candidate."""

@@ -8,11 +8,11 @@ coefficients >= 0 is a step-time model of the engine.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
+from lodestar_extproc.endpoint import HALF, ONE, ZERO, FleetSnapshot, FloatArray
 from lodestar_extproc.request import InferenceRequest
 
 
@@ -52,6 +52,9 @@ FEATURES = tuple(name.lower() for name in vars(Feature) if name.isupper())
 N_FEATURES = len(FEATURES)
 N_ENGINE = Feature.PROMPT_TOKENS
 ENGINE_FEATURES = FEATURES[:N_ENGINE]
+_MARGINAL, _PER_KTOKEN = slice(N_ENGINE), slice(N_ENGINE, 2 * N_ENGINE)
+_ENGINE, _VALUES = slice(2 * N_ENGINE, 3 * N_ENGINE), slice(2 * N_ENGINE, None)
+"""Where each part of a `FeatureMatrix` stands."""
 
 API_DELAY_S = 0.02
 """A dispatched prompt starts no sooner than this: HTTP, tokenising, scheduling."""
@@ -63,6 +66,14 @@ MAX_HEAD_PROGRESS_RATIO = 0.9
 """The oldest prefill has not ended, for no first token came, so some of it is left; a guess."""
 KV_USABLE_RATIO = 0.98
 """Blocks in use are seldom full, so a cache is full a little before its capacity; a guess."""
+
+# As `endpoint.ONE`.
+_1E2, _1E3, _1E5, _1E7 = np.array(1e2), np.array(1e3), np.array(1e5), np.array(1e7)
+_API_DELAY_S = np.array(API_DELAY_S)
+_MIN_PREFILL_S_PER_TOKEN = np.array(MIN_PREFILL_S_PER_KTOKEN / 1e3)
+_MIN_STEP_TOKENS = np.array(MIN_STEP_TOKENS)
+_MAX_HEAD_PROGRESS_RATIO = np.array(MAX_HEAD_PROGRESS_RATIO)
+_KV_USABLE_RATIO = np.array(KV_USABLE_RATIO)
 
 
 def _scales() -> FloatArray:
@@ -79,32 +90,54 @@ _SCALES = _scales()
 """Of the engine features, [N_ENGINE, 1]: such that all are about 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureMatrix:
+class FeatureMatrix(NamedTuple):
     """The features of one request on every candidate.
 
     Attributes:
-        values: [n_endpoints, N_FEATURES], finite.
-        marginal: [n_endpoints, N_ENGINE], what this request alone adds to the engine features,
-            in fluid steps (uncached tokens over the token budget).
-        per_ktoken: [n_endpoints, N_ENGINE], what 1000 more uncached tokens would add.
+        rows: [2 * N_ENGINE + N_FEATURES, n_endpoints], all of it in one block.
         uncached_tokens: [n_endpoints], at least 1.
     """
 
-    values: FloatArray
-    marginal: FloatArray
-    per_ktoken: FloatArray
+    rows: FloatArray
     uncached_tokens: FloatArray
 
     @property
+    def values(self) -> FloatArray:
+        """The features, [n_endpoints, N_FEATURES], finite."""
+        return self.rows[_VALUES].T
+
+    def row(self, index: int) -> FloatArray:
+        """The features of one endpoint, [N_FEATURES]."""
+        return self.rows[_VALUES, index]
+
+    @property
     def engine(self) -> FloatArray:
-        """The engine features, [n_endpoints, N_ENGINE]."""
-        return self.values[:, :N_ENGINE]
+        """Of these the engine's, [n_endpoints, N_ENGINE]."""
+        return self.rows[_ENGINE].T
+
+    @property
+    def marginal(self) -> FloatArray:
+        """What this request alone adds to the engine's, [n_endpoints, N_ENGINE].
+
+        In fluid steps: uncached tokens over the token budget.
+        """
+        return self.rows[_MARGINAL].T
+
+    @property
+    def per_ktoken(self) -> FloatArray:
+        """What 1000 more uncached tokens would add to the engine's, [n_endpoints, N_ENGINE]."""
+        return self.rows[_PER_KTOKEN].T
+
+    @property
+    def engine_parts(self) -> FloatArray:
+        """`marginal`, `per_ktoken` and `engine`, [3, N_ENGINE, n_endpoints]: for one product."""
+        return self.rows[: 3 * N_ENGINE].reshape(3, N_ENGINE, -1)
 
 
 def uncached_prompt_tokens(request: InferenceRequest, matched_tokens: FloatArray) -> FloatArray:
     """Prompt tokens each endpoint would compute, at least 1, [n]."""
-    return np.maximum(request.prompt_tokens - matched_tokens, 1.0)
+    uncached: FloatArray = np.maximum(request.prompt_tokens - matched_tokens, ONE)
+    return uncached
 
 
 def extract(
@@ -122,20 +155,21 @@ def extract(
         prefill_s_per_ktoken: [n], the learned rate, by which the oldest prefill has progressed.
     """
     uncached = uncached_prompt_tokens(request, matched_tokens)
-    pairs = uncached * (request.prompt_tokens - 0.5 * uncached)
-    queued = _queued_tokens(snapshot, prefill_s_per_ktoken)
+    pairs = uncached * (request.prompt_tokens - HALF * uncached)
+    queued = queued_tokens(snapshot, prefill_s_per_ktoken)
     # Each call costs as much as the arithmetic for a hundred endpoints: hence few, and in place.
-    rows = np.empty((N_FEATURES, len(snapshot)))
-    _fill_engine(rows[:N_ENGINE], request.prompt_tokens, snapshot, queued + uncached, pairs)
-    _fill_loads(rows, request.prompt_tokens, snapshot, queued, uncached)
-    per_ktoken = np.zeros((N_ENGINE, len(snapshot)))
-    per_ktoken[Feature.WORK_KTOKENS] = 1.0
-    steps = np.divide(1e3, snapshot.token_budget, out=per_ktoken[Feature.STEPS])
-    context = snapshot.decode_context_tokens / 1e5
+    rows = np.empty((2 * N_ENGINE + N_FEATURES, len(snapshot)))
+    _fill_engine(rows[_ENGINE], request.prompt_tokens, snapshot, queued + uncached, pairs)
+    _fill_loads(rows[_VALUES], request.prompt_tokens, snapshot, queued, uncached)
+    per_ktoken = rows[_PER_KTOKEN]
+    per_ktoken.fill(0.0)
+    per_ktoken[Feature.WORK_KTOKENS] = ONE
+    steps = np.divide(_1E3, snapshot.token_budget, out=per_ktoken[Feature.STEPS])
+    context = snapshot.decode_context_tokens / _1E5
     np.multiply(steps, context, out=per_ktoken[Feature.STEPS_X_CONTEXT])
-    marginal = per_ktoken * (uncached / 1e3)
-    np.divide(pairs, 1e7, out=marginal[Feature.ATTENTION_PAIRS])
-    return FeatureMatrix(rows.T, marginal.T, per_ktoken.T, uncached)
+    marginal = np.multiply(per_ktoken, uncached / _1E3, out=rows[_MARGINAL])
+    np.divide(pairs, _1E7, out=marginal[Feature.ATTENTION_PAIRS])
+    return FeatureMatrix(rows, uncached)
 
 
 def _fill_engine(
@@ -143,23 +177,23 @@ def _fill_engine(
 ) -> None:
     """The engine features of *work* tokens, own ones included, and of *pairs* of one's own."""
     decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
-    rows[Feature.CONSTANT] = 1.0
+    rows[Feature.CONSTANT] = ONE
     rows[Feature.WORK_KTOKENS] = work
-    fluid_steps = work / np.maximum(snapshot.token_budget - decodes, MIN_STEP_TOKENS)
+    fluid_steps = work / np.maximum(snapshot.token_budget - decodes, _MIN_STEP_TOKENS)
     # The mean of whole and fluid steps, and half a step for the one in progress.
     steps = np.ceil(fluid_steps, out=rows[Feature.STEPS])
     steps += fluid_steps
-    steps += 1.0
-    steps *= 0.5
+    steps += ONE
+    steps *= HALF
     np.multiply(steps, decodes, out=rows[Feature.STEPS_X_DECODES])
     np.multiply(steps, context, out=rows[Feature.STEPS_X_CONTEXT])
     np.add(pairs, snapshot.prefill_pairs, out=rows[Feature.ATTENTION_PAIRS])
-    needed = context + snapshot.prefill_prompt_tokens + prompt
+    needed = snapshot.held_tokens + prompt
     # fmax: an unknown capacity (NaN) is no deficit.
-    deficit = needed - KV_USABLE_RATIO * snapshot.kv_capacity_tokens
-    np.fmax(deficit, 0.0, out=rows[Feature.KV_DEFICIT_KTOKENS])
-    load = np.minimum(snapshot.in_flight, 1.0, out=rows[Feature.DECODE_LOAD])
-    load += decodes / 1e2
+    deficit = needed - _KV_USABLE_RATIO * snapshot.kv_capacity_tokens
+    np.fmax(deficit, ZERO, out=rows[Feature.KV_DEFICIT_KTOKENS])
+    load = np.minimum(snapshot.in_flight, ONE, out=rows[Feature.DECODE_LOAD])
+    load += decodes / _1E2
     rows *= _SCALES
 
 
@@ -174,7 +208,7 @@ def _fill_loads(
     decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
     rows[Feature.PROMPT_TOKENS] = prompt
     rows[Feature.UNCACHED_TOKENS] = uncached
-    np.subtract(1.0, uncached / max(prompt, 1.0), out=rows[Feature.HIT_RATIO])
+    np.subtract(ONE, uncached / max(prompt, 1.0), out=rows[Feature.HIT_RATIO])
     # In the order of their features: one call for them all.
     loads = (
         snapshot.prefill_requests,
@@ -188,7 +222,7 @@ def _fill_loads(
     )
     np.concatenate(loads, out=rows[Feature.PREFILL_REQUESTS :].reshape(-1))
     scraped = rows[Feature.RUNNING_REQUESTS :]
-    if math.isnan(scraped.sum()):
+    if math.isnan(np.add.reduce(scraped, axis=None)):
         unknown = np.isnan(scraped)
         counted = (decodes, snapshot.prefill_requests, _counted_kv_usage(snapshot))
         scraped[unknown] = np.stack(counted)[unknown]
@@ -203,19 +237,20 @@ def kv_usage_ratio(snapshot: FleetSnapshot) -> FloatArray:
 
 
 def _counted_kv_usage(snapshot: FleetSnapshot) -> FloatArray:
-    held = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
-    return np.fmin(np.fmax(held / snapshot.kv_capacity_tokens, 0.0), 1.0)
+    held_ratio = snapshot.held_tokens / snapshot.kv_capacity_tokens
+    counted: FloatArray = np.fmin(np.fmax(held_ratio, ZERO), ONE)
+    return counted
 
 
-def _queued_tokens(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) -> FloatArray:
+def queued_tokens(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) -> FloatArray:
     """Uncached tokens ahead, less what has probably been computed of the oldest prefill, [n]."""
     started_at_s = np.maximum(
-        snapshot.last_first_token_at_s, snapshot.head_dispatched_at_s + API_DELAY_S
+        snapshot.last_first_token_at_s, snapshot.head_dispatched_at_s + _API_DELAY_S
     )
     done = snapshot.at_s - started_at_s
-    done /= np.maximum(prefill_s_per_ktoken / 1e3, MIN_PREFILL_S_PER_KTOKEN / 1e3)
+    done /= np.maximum(prefill_s_per_ktoken / _1E3, _MIN_PREFILL_S_PER_TOKEN)
     # Where nothing waits the head has no tokens, so none are done, however long ago it started.
-    np.minimum(done, MAX_HEAD_PROGRESS_RATIO * snapshot.head_uncached_tokens, out=done)
-    np.maximum(done, 0.0, out=done)
-    queued: FloatArray = np.maximum(snapshot.prefill_uncached_tokens - done, 0.0, out=done)
+    np.minimum(done, _MAX_HEAD_PROGRESS_RATIO * snapshot.head_uncached_tokens, out=done)
+    np.maximum(done, ZERO, out=done)
+    queued: FloatArray = np.maximum(snapshot.prefill_uncached_tokens - done, ZERO, out=done)
     return queued

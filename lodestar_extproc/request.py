@@ -42,8 +42,9 @@ class InferenceRequest(NamedTuple):
 
     Attributes:
         model: what the engine is asked for; empty where the body names none.
-        block_hashes: hash k identifies the first k+1 full blocks of the prompt (see `hash_blocks`);
-            never changed, for caches keep slices of it.
+        block_hashes: the first identifies the first full block of the prompt and its model, and
+            together with it hash k identifies the first k+1 (see `hash_blocks`); never changed, for
+            caches keep slices of it.
         prompt_tokens: exact for token lists, media by their own count, and else bytes divided by
             the learned bytes per token.
         max_output_tokens: the client's limit; None where it set none.

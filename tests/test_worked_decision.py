@@ -16,7 +16,8 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES
-from lodestar_extproc.fleet.demand import DemandSnapshot, memory_used
+from lodestar_extproc.fleet.demand import DemandSnapshot
+from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import Externality, arrival_rate, busy_ratio, utilisation
@@ -31,7 +32,9 @@ ARRIVALS_PER_S = 4.0
 SERVICE_RATIO = np.array([0.6, 0.3])
 ASKED_AGAIN_RATIO = np.array([0.1, 0.6])
 MEMORY_RATIO = np.array([0.2, 0.15])
-DEMAND = DemandSnapshot(ARRIVALS_PER_S, SERVICE_RATIO, ASKED_AGAIN_RATIO, MEMORY_RATIO, ())
+DEMAND = DemandSnapshot(
+    ARRIVALS_PER_S, SERVICE_RATIO, ASKED_AGAIN_RATIO, MEMORY_RATIO, NOTHING_MISSED
+)
 WEIGHT, DECODE_WEIGHT, EVICTION_WEIGHT, MEMORY_WEIGHT_S = 2.0, 0.15, 1.0, 0.3
 
 
@@ -100,7 +103,7 @@ class Worked:
         busy = busy_ratio(DEMAND)
         snapshot = self.candidates.snapshot
         share = self.candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
-        used = memory_used(snapshot) + share
+        used = snapshot.memory_used_ratio + share
         queue = WEIGHT * rate / (2 * (1 - busy)) * (2 * v * x + x * x)
         slower_tokens = DECODE_WEIGHT * snapshot.decode_requests * x
         return {
@@ -126,7 +129,7 @@ class Worked:
             "r": busy_ratio(DEMAND),
             "h": (self.terms["queue"] + self.terms["slower tokens"]) / self.estimate.service_s,
             "s": share,
-            "u": memory_used(snapshot) + share,
+            "u": snapshot.memory_used_ratio + share,
             "cost": self.function.score(self.estimate, self.candidates),
         }
         return features | derived | self.terms

@@ -191,7 +191,7 @@ def _candidate(logged: LoggedDecision, rank: int, index: int) -> dict[str, Any]:
         "predicted_tpot_s": _at(candidates.tpot_s, index),
         "adapter_effort": _at(candidates.adapter_effort, index),
         "scrape_age_s": float(snapshot.scrape_age_s[index]),
-        "features": dict(zip(FEATURES, candidates.features.values[index].tolist(), strict=True)),
+        "features": dict(zip(FEATURES, logged.decision.features_of(index).tolist(), strict=True)),
     }
 
 

@@ -6,13 +6,12 @@ request. A body is read in steps, so that a large one holds up nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, NamedTuple
 
 import xxhash
 
-from lodestar_extproc.extproc.budget import Limit, OverBudget, hold_objects
+from lodestar_extproc.extproc.budget import UNCOUNTED_BYTES, Limit, OverBudget, hold_objects
 from lodestar_extproc.extproc.canonical import Inexact, PromptWriter, Source
 from lodestar_extproc.extproc.json_text import InvalidRequest, as_utf8, load, load_as_python
 from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
@@ -38,22 +37,23 @@ _OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "m
 _HOLD_LIMITS = ("sampling_params", "parameters")
 _SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
 """What clients name a session by, the narrowest first."""
-_SEED_FIELDS = (
-    "cache_salt",
-    "extra_key",
-    "lora_path",
-    "chat_template",
-    "chat_template_kwargs",
-    "reasoning_effort",
-    "mm_processor_kwargs",
+_SEED_FIELDS = frozenset(
+    (
+        "cache_salt",
+        "extra_key",
+        "lora_path",
+        "chat_template",
+        "chat_template_kwargs",
+        "reasoning_effort",
+        "mm_processor_kwargs",
+    )
 )
 """What engines share no cache across, or what changes a prompt in places that we cannot know."""
 _TRUE = frozenset(("1", "true", "t", "yes", "y", "on"))
 """Strings that pydantic takes for true, in any case (pydantic's conversion table)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedBody:
+class ParsedBody(NamedTuple):
     """What a body says, whoever will be asked for it; without a word of the prompt.
 
     Attributes:
@@ -67,7 +67,7 @@ class ParsedBody:
     """
 
     model: str
-    block_hashes: Sequence[int]
+    block_hashes: list[int]
     seed: int
     text_bytes: int
     prompt_bytes: int
@@ -87,7 +87,8 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         OverBudget: it would take too much to read it.
     """
     text, strings = as_utf8(body), LongStrings()
-    yield from hold_objects(text)
+    if len(text) > UNCOUNTED_BYTES:
+        yield from hold_objects(text)
     if len(text) > LARGE_BYTES:
         text = yield from strings.part(text)
     fields = _object(load(text))
@@ -103,22 +104,28 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
     except RecursionError:
         raise OverBudget(Limit.NESTING) from None
     hashes: list[int] = []
+    text_bytes, other_bytes, n_token_ids, n_media = reader.rest_bytes, 0, 0, 0
     for sequence in reader.sequences:
-        yield from _hash(sequence, hashes)
-    own = Source(strings, exact=True)
-    text_bytes = reader.rest_bytes + sum(each.text_bytes for each in reader.sequences)
+        if len(sequence.data) <= HASHED_BYTES:
+            hashes += hash_blocks(sequence.data)
+        else:
+            yield from _hash(sequence, hashes)
+        text_bytes += sequence.text_bytes
+        other_bytes += sequence.other_bytes
+        n_token_ids += sequence.n_tokens
+        n_media += sequence.n_media
     return ParsedBody(
-        model=_model(fields, own),
+        model=_model(fields, strings),
         block_hashes=hashes,
-        seed=_seed(fields, own),
+        seed=_seed(fields, strings),
         text_bytes=text_bytes,
-        prompt_bytes=text_bytes + sum(each.other_bytes for each in reader.sequences),
-        n_token_ids=sum(each.n_tokens for each in reader.sequences),
-        n_media=sum(each.n_media for each in reader.sequences),
+        prompt_bytes=text_bytes + other_bytes,
+        n_token_ids=n_token_ids,
+        n_media=n_media,
         is_plain=reader.is_plain,
         streaming=kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream")),
         max_output_tokens=_output_limit(fields),
-        session=_session(fields, own),
+        session=_session(fields, strings),
     )
 
 
@@ -146,7 +153,7 @@ def request_of(
     return InferenceRequest(
         model=model,
         kind=kind,
-        block_hashes=tuple([block ^ seed for block in parsed.block_hashes]),
+        block_hashes=_of_model(parsed.block_hashes, seed),
         prompt_bytes=parsed.prompt_bytes,
         prompt_tokens=tokens,
         streaming=parsed.streaming,
@@ -160,6 +167,11 @@ def request_of(
         n_media=parsed.n_media,
         is_plain=parsed.is_plain,
     )
+
+
+def _of_model(hashes: list[int], seed: int) -> tuple[int, ...]:
+    """*hashes* as those of a model: the first tells it, and the others mean nothing without it."""
+    return (hashes[0] ^ seed, *hashes[1:]) if hashes else ()
 
 
 def parse(
@@ -176,12 +188,12 @@ def parse(
 def read(body: bytes, kind: RequestKind) -> ParsedBody:
     """Read *body* in one go; errors as of `reading`."""
     steps = reading(body, kind)
-    while True:
-        try:
+    try:
+        while True:
             next(steps)
-        except StopIteration as end:
-            parsed: ParsedBody = end.value
-            return parsed
+    except StopIteration as end:
+        parsed: ParsedBody = end.value
+        return parsed
 
 
 def unparsed(
@@ -226,20 +238,22 @@ def _object(value: object) -> Mapping[str, Any]:
     return value
 
 
-def _model(fields: Mapping[str, Any], source: Source) -> str:
+def _model(fields: Mapping[str, Any], strings: LongStrings) -> str:
     named = fields.get("model")
     if named is not None and not isinstance(named, str):
         raise InvalidRequest('the model must be a text: "model": "..."')
     # What is no Unicode has no place in logs and labels.
-    return source.text(named or "").encode("utf-8", "replace").decode()
+    return strings.text(named or "").encode("utf-8", "replace").decode()
 
 
-def _seed(fields: Mapping[str, Any], source: Source) -> int:
+def _seed(fields: Mapping[str, Any], strings: LongStrings) -> int:
     """Whatever cannot share a cache has another one; defaults and empty values have none."""
+    if _SEED_FIELDS.isdisjoint(fields):
+        return 0
     given = {name: fields[name] for name in _SEED_FIELDS if fields.get(name)}
     if not given:
         return 0
-    writer = PromptWriter(source)
+    writer = PromptWriter(Source(strings, exact=True))
     writer.sorted_value(given)
     return xxhash.xxh3_64_intdigest(writer.data)
 
@@ -248,23 +262,27 @@ def _hinted_session(hints: SchedulingHints) -> int | None:
     return xxhash.xxh3_64_intdigest(hints.session.encode()) if hints.session else None
 
 
-def _session(fields: Mapping[str, Any], source: Source) -> int | None:
+def _session(fields: Mapping[str, Any], strings: LongStrings) -> int | None:
     """Hash the first field that names a session; the names are not kept."""
     for field in _SESSION_FIELDS:
         given = fields.get(field)
         if field == "conversation" and isinstance(given, dict):
             given = given.get("id")
         if isinstance(given, str) and given:
-            name = f"{field}\0{source.text(given)}"
+            name = f"{field}\0{strings.text(given)}"
             return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass"))
     return None
 
 
 def _output_limit(fields: Mapping[str, Any]) -> int | None:
-    inner = (fields.get(name) for name in _HOLD_LIMITS)
-    holders = [fields, *(holder for holder in inner if isinstance(holder, dict))]
-    given = (_positive(holder.get(name)) for holder in holders for name in _OUTPUT_LIMITS)
-    return next(filter(None, given), None)
+    for holder in (fields, *map(fields.get, _HOLD_LIMITS)):
+        if not isinstance(holder, dict):
+            continue
+        for name in _OUTPUT_LIMITS:
+            limit = _positive(holder[name]) if name in holder else None
+            if limit:
+                return limit
+    return None
 
 
 def _positive(value: object) -> int | None:

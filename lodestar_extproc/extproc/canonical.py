@@ -53,11 +53,6 @@ class Source:
     budget: Budget = field(default_factory=Budget)
     left_bytes: int = MAX_KEPT_BYTES
 
-    def text(self, value: str) -> str:
-        """What *value* stands for, as far as it was kept."""
-        long = self.strings.find(value)
-        return value if long is None else long.data.decode("utf-8", "surrogatepass")
-
 
 class PromptWriter:
     """Writes one sequence that an engine computes.
@@ -113,6 +108,16 @@ class PromptWriter:
                 # Of data in a text's place the rest makes a difference, if only one block of it.
                 self.other_bytes += BLOCK_BYTES
                 self._keep(long.digest * (BLOCK_BYTES // len(long.digest)))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every text of the body stands for itself."""
+        return not self._strings
+
+    def line(self, first: str, mark: bytes, second: str) -> None:
+        """Two texts that stand for themselves, parted by *mark*."""
+        start, end = first.encode("utf-8", "surrogatepass"), second.encode("utf-8", "surrogatepass")
+        self._add(start + mark + end)
 
     def starts_with(self, text: str, beginning: str) -> bool:
         """Whether *text*, perhaps a long one, begins so."""

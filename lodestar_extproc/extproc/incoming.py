@@ -6,7 +6,6 @@ It knows events and settings; neither who will serve the request, nor how Envoy 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import replace
 
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc import body, conformance, paths
@@ -191,4 +190,4 @@ class IncomingRequest:
         except body.OverBudget as error:
             self.over_budget = error.limit
             return None
-        return parsed if parsed.model else replace(parsed, model=paths.model_in(self._path))
+        return parsed if parsed.model else parsed._replace(model=paths.model_in(self._path))

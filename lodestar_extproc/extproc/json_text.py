@@ -32,6 +32,8 @@ def as_utf8(body: bytes) -> bytes:
     >>> as_utf8("{}".encode("utf-16")), as_utf8(b"{}")
     (b'{}', b'{}')
     """
+    if body[:1] == b"{" and body[1:2] > b"\0":  # as nearly all begin: no mark, and no wider letters
+        return body
     encoding = json.detect_encoding(body)
     if encoding == "utf-8":
         return body

@@ -54,11 +54,19 @@ class LongStrings:
         self._strings: list[LongString] = []
         self._left_bytes = MAX_KEPT_BYTES
 
+    def __len__(self) -> int:
+        return len(self._strings)
+
     def find(self, text: str) -> LongString | None:
         """The string that *text* stands for; None where it stands for itself."""
         if self._strings and text.startswith(self._mark):
             return self._strings[int(text[len(self._mark) :])]
         return None
+
+    def text(self, value: str) -> str:
+        """What *value* stands for, as far as it was kept."""
+        long = self.find(value)
+        return value if long is None else long.data.decode("utf-8", "surrogatepass")
 
     def part(self, body: bytes) -> Generator[None, None, bytes]:
         """Read the long strings of *body*, in slices; returns *body* without them.

@@ -27,6 +27,7 @@ MAX_ARGUMENTS_BYTES = 64 * 2**10
 """Arguments of a call are read as JSON, as vLLM does, up to here; longer ones count as they are."""
 
 _REASONING = ("reasoning", "reasoning_content", "thinking")
+_REASONING_FIELDS = frozenset(_REASONING)
 _SEEN_FIELDS = frozenset(
     (
         "name",
@@ -87,11 +88,20 @@ class MessageWriter:
     def conversation(self, messages: object) -> Work:
         """All messages, or items of the Responses API."""
         for message in self.writer.steps(messages):
-            if isinstance(message, dict):
-                yield from self._message(message)
-            else:
+            if not isinstance(message, dict):
                 self._part(message)
-                self.writer.mark(MESSAGE_END)
+            elif self._is_short(message):
+                self.writer.line(message["role"], FIELD, message["content"])
+            elif (payload := media_payload(message)) is not None:
+                self.writer.media(payload)
+            else:
+                content = self._begin(message)
+                if isinstance(content, str):  # as most are: no steps of its own
+                    self.writer.text(content)
+                else:
+                    yield from self.parts(content)
+                self._fields(message)
+            self.writer.mark(MESSAGE_END)
             yield
 
     def parts(self, parts: object) -> Work:
@@ -111,30 +121,41 @@ class MessageWriter:
             self._part(part)
             yield
 
-    def _message(self, message: Mapping[str, Any]) -> Work:
-        out = self.writer
-        payload = media_payload(message)
-        if payload is not None:
-            out.media(payload)
-            out.mark(MESSAGE_END)
-            return
+    def _is_short(self, message: Mapping[str, Any]) -> bool:
+        """Whether *message* is a role and a text, as most are: there is nothing else to look at."""
+        return (
+            len(message) == 2
+            and isinstance(message.get("role"), str)
+            and isinstance(message.get("content"), str)
+            and self.writer.is_whole
+            and not self._drops_billing
+        )
+
+    def _begin(self, message: Mapping[str, Any]) -> object:
+        """Write what comes before the content of *message*; returns the content."""
         role = message.get("role") or message.get("type")
         content = message.get("content")
         if role == "system" and self._drops_billing:
             content = self._without_billing(content)
         if isinstance(role, str):
-            out.text(role)
-        out.mark(FIELD)
+            self.writer.text(role)
+        self.writer.mark(FIELD)
         self._reasoning(message, content)
-        yield from self.parts(content)
+        return content
+
+    def _fields(self, message: Mapping[str, Any]) -> None:
+        """What templates render of *message* after its content."""
+        if _SEEN_FIELDS.isdisjoint(message):
+            return
         for name in sorted(_SEEN_FIELDS.intersection(message)):
             if message[name]:
-                out.mark(FIELD + name.encode())
+                self.writer.mark(FIELD + name.encode())
                 self._field(name, message[name])
-        out.mark(MESSAGE_END)
 
     def _reasoning(self, message: Mapping[str, Any], content: object) -> None:
         """Reasoning of an earlier turn; in OpenAI's form a field, in Anthropic's parts."""
+        if not isinstance(content, list) and _REASONING_FIELDS.isdisjoint(message):
+            return
         given = next((message[name] for name in _REASONING if message.get(name)), None)
         texts = [given] if isinstance(given, str) else []
         if not texts and isinstance(content, list):

@@ -52,7 +52,12 @@ class PromptReader:
     @property
     def is_plain(self) -> bool:
         """Whether all but media is text that was read and that every template renders."""
-        return self.rest_bytes == 0 and all(each.is_plain for each in self.sequences)
+        if self.rest_bytes:
+            return False
+        for each in self.sequences:  # noqa: SIM110  (half as long as all() takes for one)
+            if not each.is_plain:
+                return False
+        return True
 
     def read(self, kind: RequestKind, body: Mapping[str, Any]) -> Work:
         """Read the sequences of *body*, written for the API *kind*.
@@ -64,7 +69,7 @@ class PromptReader:
         if kind in (RequestKind.INVOCATIONS, RequestKind.UNKNOWN):
             shapes = (kind for name, kind in _SHAPES if body.get(name) is not None)
             kind = next(shapes, RequestKind.RESPONSES)
-        yield from self._READERS[kind](self, body)
+        return self._READERS[kind](self, body)
 
     def _chat(self, body: Mapping[str, Any]) -> Work:
         out = self._messages()

@@ -8,6 +8,7 @@ from typing import Any
 from lodestar_extproc.extproc.canonical import FIELD, MESSAGE_END, PART_END, PromptWriter
 from lodestar_extproc.extproc.media import is_cache_marker
 
+_FIELDS = frozenset(("tools", "functions", "documents"))
 _KEYS = ("type", "name", "description", "parameters", "input_schema")
 """What engines make a tool of, in their order; a client's order is not seen."""
 _SCHEMAS = ("parameters", "input_schema")
@@ -16,6 +17,8 @@ _SCHEMAS = ("parameters", "input_schema")
 
 def write_tools(out: PromptWriter, body: Mapping[str, Any]) -> Generator[None, None, None]:
     """Write the tools of *body* and its documents, each a step."""
+    if _FIELDS.isdisjoint(body):
+        return
     if body.get("documents"):
         out.is_plain = False  # most templates have no place for them
     for given in (body.get("tools") or body.get("functions"), body.get("documents")):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lodestar_extproc.endpoint import Endpoint, FleetSnapshot, FloatArray
-from lodestar_extproc.fleet.lost_prefixes import LostPrefixes
+from lodestar_extproc.endpoint import ONE, ZERO, Endpoint, FleetSnapshot, FloatArray
+from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED, LostPrefixes
 from lodestar_extproc.request import InferenceRequest
 
 MEMORY_S = 30.0
@@ -24,6 +24,7 @@ MEMORY_USED_S = 10.0
 MIN_RUN_S = 1.0
 """A mean is taken to have run for so long at least: the first gap says little of a rate."""
 
+_MINUS_MEMORY_USED_S = np.array(-MEMORY_USED_S)
 Columns = slice | list[int]
 
 
@@ -45,27 +46,12 @@ class DemandSnapshot(NamedTuple):
     service_ratio: FloatArray
     asked_again_ratio: FloatArray
     memory_ratio: FloatArray
-    missed_tokens: Sequence[float]
-
-
-def memory_used(snapshot: FleetSnapshot) -> FloatArray:
-    """Share of each KV cache that the requests there hold, [n]; NaN where its size is unknown.
-
-    Counted prompt by prompt, blocks that prompts share count more than once. The engine reports a
-    shared block once, but not yet those of prompts that wait. Neither is far too low, so the lower
-    of the two counts; without a report, what is counted.
-    """
-    counted = snapshot.decode_context_tokens + snapshot.prefill_prompt_tokens
-    waiting_ratio = snapshot.prefill_uncached_tokens / snapshot.kv_capacity_tokens
-    used: FloatArray = np.fmin(
-        counted / snapshot.kv_capacity_tokens, snapshot.kv_usage_ratio + waiting_ratio
-    )
-    return used
+    missed_tokens: FloatArray
 
 
 def no_demand(n: int) -> DemandSnapshot:
     """What is known of *n* endpoints where nobody counted."""
-    return DemandSnapshot(0.0, np.zeros(n), np.zeros(n), np.zeros(n), ())
+    return DemandSnapshot(0.0, np.zeros(n), np.zeros(n), np.zeros(n), NOTHING_MISSED)
 
 
 class Demand:
@@ -114,10 +100,10 @@ class Demand:
         return DemandSnapshot(arrivals * start_up, service, again, memory, missed)
 
     def _memory_ratio(self, fleet: FleetSnapshot, columns: Columns) -> FloatArray:
-        now = np.fmax(memory_used(fleet), 0.0)  # the greater of NaN and 0 is 0
-        past_s = np.maximum(fleet.at_s - self._memory_seen_at_s[columns], 0.0)
-        kept = np.exp(past_s / -MEMORY_USED_S)
-        mean: FloatArray = kept * self._memory[columns] + (1.0 - kept) * now
+        now = np.fmax(fleet.memory_used_ratio, ZERO)  # the greater of NaN and 0 is 0
+        past_s = np.maximum(fleet.at_s - self._memory_seen_at_s[columns], ZERO)
+        kept = np.exp(past_s / _MINUS_MEMORY_USED_S)
+        mean: FloatArray = kept * self._memory[columns] + (ONE - kept) * now
         return mean
 
     def dispatch(

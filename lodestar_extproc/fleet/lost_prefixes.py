@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lodestar_extproc.endpoint import Endpoint, FleetSnapshot, FloatArray
-from lodestar_extproc.fleet.prefix_index import PrefixIndex, matched_blocks
+from lodestar_extproc.endpoint import ONE, Endpoint, FleetSnapshot, FloatArray
+from lodestar_extproc.fleet.prefix_index import PrefixIndex
+from lodestar_extproc.fleet.prefix_tree import NOWHERE, PrefixTree
 from lodestar_extproc.request import InferenceRequest
 
 REMEMBERED_CACHES = 2.0
@@ -25,48 +27,50 @@ LOOK_INTERVAL_S = 10.0
 """An engine's capacity may become known, or change, after the endpoint: looked at so often."""
 
 
+_MISSED, _PLACED = 0, 1  # rows
+NOTHING_MISSED: FloatArray = np.zeros(0)
+
+
+@dataclass(frozen=True, slots=True)
 class _Ghost:
     """What one endpoint was given, beyond what its cache can hold.
 
     Attributes:
         index: None where nothing is cached, or nobody knows how much.
-        placed_tokens: that were new to its cache, lately; as many were lost to them.
-        missed_tokens: that were asked for again after they were lost, lately.
+        place: of the index in the tree.
     """
 
-    def __init__(self, capacity_tokens: float, tokens_per_block: float) -> None:
-        self.capacity_tokens = capacity_tokens
-        self.placed_tokens = 0.0
-        self.missed_tokens = 0.0
-        self.index: PrefixIndex | None = None
-        if capacity_tokens > 0:
-            self.index = PrefixIndex(int(REMEMBERED_CACHES * capacity_tokens / tokens_per_block))
-
-    def place(self, hashes: Sequence[int], uncached_tokens: float) -> None:
-        if self.index is None:
-            return
-        kept = max(0.0, 1.0 - uncached_tokens / (MEMORY_CACHES * self.capacity_tokens))
-        self.placed_tokens = kept * self.placed_tokens + uncached_tokens
-        self.missed_tokens *= kept
-        self.index.insert(hashes)
+    capacity_tokens: float
+    index: PrefixIndex | None
+    place: int = NOWHERE
 
 
 class LostPrefixes:
     """The share for every endpoint, from what arrives and where it goes."""
 
     def __init__(self) -> None:
+        self._tree = PrefixTree()
         self._ghosts: dict[str, _Ghost] = {}
+        # By place: tokens that were asked for again lately, after they were lost; and those that
+        # were new to the cache, to which as many were lost, infinite before the first.
+        self._tokens = _no_tokens(NOWHERE + 1)
+        self._places: tuple[Sequence[Endpoint], NDArray[np.intp]] | None = None
         self._look_again_at_s = -math.inf
 
     def adopt(self, endpoints: Iterable[Endpoint]) -> None:
         """Forget all but *endpoints*; those that are new are seen with the next prompt."""
         stay = {e.address for e in endpoints}
-        self._ghosts = {a: g for a, g in self._ghosts.items() if a in stay}
+        for address in [a for a in self._ghosts if a not in stay]:
+            self._forget(address)
         self._look_again_at_s = -math.inf
+
+    def placed_tokens(self, address: str) -> float:
+        """Tokens that were new to the cache at *address*, lately."""
+        return float(self._tokens[_PLACED, self._ghosts[address].place])
 
     def asked_again(
         self, request: InferenceRequest, endpoints: Sequence[Endpoint], matched_ratio: FloatArray
-    ) -> tuple[FloatArray, Sequence[float]]:
+    ) -> tuple[FloatArray, FloatArray]:
         """Of the tokens lost to a prompt, those asked for again, 0 to 1, and *request*'s own, [n].
 
         Its own, in tokens, are what it would have found had nothing been lost, where that was lost;
@@ -75,31 +79,37 @@ class LostPrefixes:
         Args:
             matched_ratio: [n], of its blocks those that each cache still holds, 0 to 1.
         """
-        known = self._ghosts
-        ghosts = [known.get(e.address) for e in endpoints]
-        missed = self._missed_tokens(request, ghosts, matched_ratio)
-        shares = [
-            min(1.0, (ghost.missed_tokens + own) / ghost.placed_tokens)
-            if ghost is not None and ghost.placed_tokens
-            else 0.0
-            for ghost, own in zip(ghosts, missed or repeat(0.0), strict=False)
-        ]
-        return np.array(shares), missed
+        places = self._places_of(endpoints)
+        own = self._own_missed_tokens(request, places, matched_ratio)
+        missed, placed = self._tokens.take(places, axis=1)
+        if len(own):
+            missed += own
+        return np.minimum(missed / placed, ONE), own
 
-    def _missed_tokens(
-        self, request: InferenceRequest, ghosts: Sequence[_Ghost | None], matched_ratio: FloatArray
-    ) -> Sequence[float]:
+    def _own_missed_tokens(
+        self, request: InferenceRequest, places: NDArray[np.intp], matched_ratio: FloatArray
+    ) -> FloatArray:
         hashes = request.block_hashes
         if not hashes or request.tokens_per_block <= 0:
-            return ()
-        known = matched_blocks([None if g is None else g.index for g in ghosts], hashes)
-        longest = max(known)
+            return NOTHING_MISSED
         # What any cache still holds is not lost to the fleet.
-        missed_blocks = round(longest - max(matched_ratio.tolist()) * len(hashes))
-        if missed_blocks <= 0:
-            return ()
-        missed_tokens = missed_blocks * request.tokens_per_block
-        return [missed_tokens if n_blocks == longest else 0.0 for n_blocks in known]
+        still_blocks = float(np.maximum.reduce(matched_ratio)) * len(hashes)
+        if round(self._tree.longest_match(hashes) - still_blocks) <= 0:
+            return NOTHING_MISSED
+        known = self._tree.matched_blocks(hashes).take(places)
+        longest = float(np.maximum.reduce(known))
+        missed_blocks = round(longest - still_blocks)
+        if missed_blocks <= 0:  # known elsewhere alone
+            return NOTHING_MISSED
+        return np.where(known == longest, missed_blocks * request.tokens_per_block, 0.0)
+
+    def _places_of(self, endpoints: Sequence[Endpoint]) -> NDArray[np.intp]:
+        # Consecutive decisions see the same endpoints: look them up once.
+        if self._places is None or self._places[0] is not endpoints:
+            ghosts = [self._ghosts.get(e.address) for e in endpoints]
+            places = [NOWHERE if ghost is None else ghost.place for ghost in ghosts]
+            self._places = endpoints, np.array(places, np.intp)
+        return self._places[1]
 
     def place(
         self,
@@ -108,7 +118,7 @@ class LostPrefixes:
         address: str,
         *,
         uncached_tokens: float,
-        missed_tokens: Sequence[float],
+        missed_tokens: FloatArray,
     ) -> None:
         """*request*, decided on by *snapshot*, goes to *address*, whose cache makes room for it.
 
@@ -116,14 +126,19 @@ class LostPrefixes:
             uncached_tokens: of its prompt, those that are new to the cache there.
             missed_tokens: its own, as `asked_again` found them, of the endpoints of *snapshot*.
         """
-        for endpoint, missed in zip(snapshot.endpoints, missed_tokens, strict=False):
-            if missed:
-                self._ghosts[endpoint.address].missed_tokens += missed
+        if len(missed_tokens):
+            self._tokens[_MISSED, self._places_of(snapshot.endpoints)] += missed_tokens
         if request.block_hashes and snapshot.at_s >= self._look_again_at_s:
             self._look(snapshot, request.tokens_per_block)
         ghost = self._ghosts.get(address)
-        if ghost is not None:
-            ghost.place(request.block_hashes, uncached_tokens)
+        if ghost is None or ghost.index is None:
+            return
+        kept = max(0.0, 1.0 - uncached_tokens / (MEMORY_CACHES * ghost.capacity_tokens))
+        self._tokens[_MISSED, ghost.place] *= kept
+        placed_tokens = float(self._tokens[_PLACED, ghost.place])
+        past_tokens = 0.0 if placed_tokens == math.inf else kept * placed_tokens
+        self._tokens[_PLACED, ghost.place] = past_tokens + uncached_tokens
+        ghost.index.insert(request.block_hashes)
 
     def _look(self, snapshot: FleetSnapshot, tokens_per_block: float) -> None:
         """Who is there, and how large their caches are."""
@@ -136,4 +151,25 @@ class LostPrefixes:
             cached_tokens = capacity_tokens if known else 0.0
             ghost = self._ghosts.get(endpoint.address)
             if ghost is None or ghost.capacity_tokens != cached_tokens:
-                self._ghosts[endpoint.address] = _Ghost(cached_tokens, tokens_per_block)
+                self._forget(endpoint.address)
+                self._ghosts[endpoint.address] = self._new(cached_tokens, tokens_per_block)
+
+    def _new(self, capacity_tokens: float, tokens_per_block: float) -> _Ghost:
+        if capacity_tokens <= 0:
+            return _Ghost(capacity_tokens, None)
+        n_blocks = int(REMEMBERED_CACHES * capacity_tokens / tokens_per_block)
+        index = PrefixIndex(n_blocks, self._tree)
+        n_more = max(0, index.place + 1 - self._tokens.shape[1])
+        self._tokens = np.hstack([self._tokens, _no_tokens(n_more)])
+        return _Ghost(capacity_tokens, index, index.place)
+
+    def _forget(self, address: str) -> None:
+        self._places = None
+        ghost = self._ghosts.pop(address, None)
+        if ghost is not None and ghost.index is not None:
+            self._tokens[:, [ghost.place]] = _no_tokens(1)
+            ghost.index.close()
+
+
+def _no_tokens(n_places: int) -> FloatArray:
+    return np.repeat([[0.0], [math.inf]], n_places, axis=1)

@@ -6,16 +6,18 @@ whether it caches at all, in blocks of which size, and how much of what was matc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FloatArray
 from lodestar_extproc.fleet.cache_belief import CacheBelief
-from lodestar_extproc.fleet.prefix_index import PrefixIndex, Run, matched_blocks
+from lodestar_extproc.fleet.prefix_index import HeldRun, PrefixIndex
+from lodestar_extproc.fleet.prefix_tree import NOWHERE, PrefixTree
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
 
 DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
@@ -47,7 +49,7 @@ class HeldPrompt(NamedTuple):
         expected_tokens: of its prompt, those that the cache should have held before it came.
     """
 
-    last: Run | None
+    last: HeldRun | None
     expected_tokens: float
 
 
@@ -59,8 +61,10 @@ class PrefixCaches:
 
     def __init__(self, live: LiveSettings) -> None:
         self._live = live
+        self._tree = PrefixTree()
         self._indexes: dict[str, PrefixIndex | None] = {}
         self._endpoints: Sequence[Endpoint] = ()
+        self._places: NDArray[np.intp] = np.zeros(0, np.intp)
         self._belief = CacheBelief()
         self._block_tokens: dict[str, float] = {}
         self._caches_nothing: set[str] = set()
@@ -79,8 +83,12 @@ class PrefixCaches:
         Args:
             capacity_tokens: of the endpoint at an address; None where nobody knows.
         """
-        self._endpoints = endpoints
+        before = self._indexes
         self._indexes = {e.address: self._sized(e, capacity_tokens(e.address)) for e in endpoints}
+        for address, index in before.items():
+            if index is not None and self._indexes.get(address) is None:
+                index.close()
+        self._endpoints, self._places = endpoints, self._places_among(endpoints)
         self._block_tokens = {a: n for a, n in self._block_tokens.items() if a in self._indexes}
         self._caches_nothing &= self._indexes.keys()
         self._belief.keep(self._indexes)
@@ -93,7 +101,7 @@ class PrefixCaches:
         )
         index = self._indexes.get(endpoint.address)
         if index is None:
-            return PrefixIndex(n_blocks)
+            return PrefixIndex(n_blocks, self._tree)
         index.resize(n_blocks)
         return index
 
@@ -111,14 +119,16 @@ class PrefixCaches:
         if not (hashes := request.block_hashes):
             nothing = np.zeros(len(endpoints))
             return PrefixMatch(nothing, nothing, nothing)
-        matched = matched_blocks(self._indexes_of(endpoints), hashes)
-        blocks, tokens_per_block = np.array(matched, dtype=np.float64), request.tokens_per_block
+        known = endpoints is self._endpoints
+        places = self._places if known else self._places_among(endpoints)
+        blocks = self._tree.matched_blocks(hashes).take(places)
+        tokens_per_block = request.tokens_per_block
         tokens, n_blocks = blocks * tokens_per_block, float(len(hashes))
         most = max(request.prompt_tokens - 1.0, 0.0)  # the last one is always computed
         if n_blocks * tokens_per_block > most:
             np.minimum(tokens, most, out=tokens)
         ratio = np.divide(blocks, n_blocks, out=blocks)
-        if not self._block_tokens and self._belief.is_whole:
+        if not self._has_coarse_blocks(tokens_per_block) and self._belief.is_whole:
             return PrefixMatch(tokens, ratio, ratio)
         believed = np.array(
             [
@@ -144,10 +154,15 @@ class PrefixCaches:
             return tokens
         return tokens // block_tokens * block_tokens
 
-    def _indexes_of(self, endpoints: Sequence[Endpoint]) -> Iterable[PrefixIndex | None]:
-        if endpoints is self._endpoints:
-            return self._indexes.values()
-        return [self._indexes[e.address] for e in endpoints]
+    def _has_coarse_blocks(self, tokens_per_block: float) -> bool:
+        coarsest_tokens = max(self._block_tokens.values(), default=0.0)
+        return coarsest_tokens > 0 and coarsest_tokens >= COARSE_BLOCKS * tokens_per_block
+
+    def _places_among(self, endpoints: Sequence[Endpoint]) -> NDArray[np.intp]:
+        """Where each of *endpoints* stands in what the tree says, [n]."""
+        indexes = [self._indexes[e.address] for e in endpoints]
+        places = [NOWHERE if index is None else index.place for index in indexes]
+        return np.array(places, np.intp)
 
     # -- what was sent where --------------------------------------------------------------------
 

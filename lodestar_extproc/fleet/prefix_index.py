@@ -7,44 +7,31 @@ seen, so a match is an estimate.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lodestar_extproc.fleet.prefix_tree import PrefixTree, Run
 
 
-class Run:
-    """Consecutive blocks that were always touched together; the runs form a tree.
+class HeldRun(NamedTuple):
+    """The end of a prompt that is kept; *lifetime* tells whether all was forgotten since."""
 
-    Attributes:
-        children: by their first block.
-        n_holders: requests in flight whose prompt it is part of.
-        n_blocks, last: of its blocks, at hand because every walk asks for them; -1 without any.
-    """
-
-    __slots__ = ("blocks", "children", "last", "n_blocks", "n_holders", "parent")
-
-    def __init__(self, blocks: Sequence[int], parent: Run | None) -> None:
-        self.keep(blocks)
-        self.parent = parent
-        self.children: dict[int, Run] = {}
-        self.n_holders = 0
-
-    def keep(self, blocks: Sequence[int]) -> None:
-        """Consist of *blocks* from now on."""
-        self.blocks = blocks
-        self.n_blocks = len(blocks)
-        self.last = blocks[-1] if blocks else -1
+    run: Run
+    lifetime: object
 
 
 class PrefixIndex:
-    """An LRU of block hashes, sized like the engine's cache.
+    """An LRU of block hashes, sized like the engine's cache; its runs stand in a tree with others'.
 
     Blocks of a prompt are touched from last to first, so the first is the most recent and a prompt
-    loses its end before its beginning. Hence a block is present only if all before it are. As equal
-    hashes mean equal prefixes, whole runs of blocks are compared and touched at once: the cost
-    depends on how often the prompt branches off others, hardly on its length.
+    loses its end before its beginning. Hence a block is present only if all before it are.
 
     Blocks of requests in flight cannot be evicted: these hold them, and their end is what counts as
     the last touch, as in vLLM, which frees a request's blocks when it ends and reuses first what
     was freed first.
+
+    Args:
+        tree: of all caches that are to be asked together; None for one alone.
 
     >>> index = PrefixIndex(capacity_blocks=3)
     >>> index.insert([1, 2, 3]), index.match([1, 2, 9])
@@ -53,55 +40,62 @@ class PrefixIndex:
     (1, 2)
     """
 
-    def __init__(self, capacity_blocks: int) -> None:
-        self.root = Run((), None)
-        # Those that nobody holds, from the least to the most recently touched; the first is always
-        # a leaf of the tree, for whoever holds a run holds all before it.
+    def __init__(self, capacity_blocks: int, tree: PrefixTree | None = None) -> None:
+        self._tree = PrefixTree() if tree is None else tree
+        self.place = self._tree.new_place()
+        self._bit = 1 << self.place
+        # Those that nobody holds here, from the least to the most recently touched; the first is
+        # always the last of its prompt here, for whoever holds a run holds all before it. A run
+        # that another cache has split in two stands here once, for both.
         self._runs: OrderedDict[Run, None] = OrderedDict()
         self._n_blocks = 0
         self._n_aside = 0
         self._capacity_blocks = capacity_blocks
+        self._lifetime = object()
 
     def __len__(self) -> int:
         return self._n_blocks
 
     def match(self, hashes: Sequence[int]) -> int:
         """Leading blocks of *hashes* that are present."""
-        return matched_blocks((self,), hashes)[0]
+        return int(self._tree.matched_blocks(hashes)[self.place])
 
     def insert(self, hashes: Sequence[int]) -> int:
         """Touch all of *hashes*, slices of which are kept; returns how many were new."""
         path, n_new = self._grown(hashes)
         for run in reversed(path):
-            if run.n_holders == 0:
-                self._runs.move_to_end(run)
+            if self.place not in run.holders:
+                self._touch(run)
         self._evict()
         return n_new
 
-    def hold(self, hashes: Sequence[int]) -> tuple[Run, int]:
-        """Keep all of *hashes*, however many, until the run returned is let go.
+    def hold(self, hashes: Sequence[int]) -> tuple[HeldRun, int]:
+        """Keep all of *hashes*, however many, until what is returned is let go.
 
-        Returns the last run of the prompt, and how many blocks were new.
+        Returns the end of the prompt, and how many blocks were new.
         """
         path, n_new = self._grown(hashes)
+        place = self.place
         for run in path:
-            if run.n_holders == 0:
-                del self._runs[run]
-            run.n_holders += 1
+            n_holders = run.holders.get(place, 0)
+            if n_holders == 0:
+                self._runs.pop(run, None)
+            run.holders[place] = n_holders + 1
         self._evict()
-        return path[-1] if path else self.root, n_new
+        return HeldRun(path[-1] if path else self._tree.root, self._lifetime), n_new
 
-    def let_go(self, last: Run) -> None:
-        """Whoever held the prompt that ends with *last* has ended: now it was touched last."""
-        path = [last]
-        while (parent := path[-1].parent) is not None:
-            path.append(parent)
-        if path.pop() is not self.root:
+    def let_go(self, held: HeldRun) -> None:
+        """Whoever held the prompt that ends there has ended: now it was touched last."""
+        if held.lifetime != self._lifetime:
             return  # all was forgotten meanwhile
-        for run in path:
-            run.n_holders -= 1
-            if run.n_holders == 0:
+        run, place = held.run, self.place
+        while run.parent is not None:
+            n_holders = run.holders.pop(place)
+            if n_holders > 1:
+                run.holders[place] = n_holders - 1
+            else:
                 self._runs[run] = None
+            run = run.parent
         self._evict()
 
     def set_aside(self, n_blocks: int) -> None:
@@ -110,9 +104,14 @@ class PrefixIndex:
 
     def remove(self, hashes: Sequence[int]) -> None:
         """Forget what *hashes* do not share with others: their prompt never reached the cache."""
-        path, _ = self._path(hashes)
-        if path and not path[-1].children and path[-1].n_holders == 0:
-            self._detach(path[-1])
+        path, _, n_here = self._path(hashes)
+        if n_here == 0:
+            return
+        last, bit = path[n_here - 1], self._bit
+        if self.place in last.holders or any(c.caches & bit for c in last.children.values()):
+            return
+        for run in self._one(last):
+            self._drop(run)
 
     def resize(self, capacity_blocks: int) -> None:
         """Adopt the capacity the engine reports."""
@@ -122,101 +121,90 @@ class PrefixIndex:
 
     def clear(self) -> None:
         """Forget everything: the engine restarted."""
-        self.root = Run((), None)
+        runs = [self._tree.root]
+        while runs:
+            for run in list(runs.pop().children.values()):
+                if run.caches & self._bit:
+                    runs.append(run)
+                    run.caches ^= self._bit
+                    run.ends &= ~self._bit
+                    run.holders.pop(self.place, None)
+                    self._tree.prune(run)
         self._runs.clear()
         self._n_blocks = 0
+        self._lifetime = object()
+
+    def close(self) -> None:
+        """Forget everything and leave the tree: the endpoint is gone."""
+        self.clear()
+        self._tree.free(self.place)
 
     def _grown(self, hashes: Sequence[int]) -> tuple[list[Run], int]:
-        """The runs that make up *hashes*, all of them, and how many blocks are new."""
-        path, at = self._path(hashes)
-        n_new = len(hashes) - at
+        """The runs that make up *hashes*, all here from now on, and how many blocks are new."""
+        path, at, n_here = self._path(hashes)
+        if at < len(hashes):
+            path.append(self._tree.grow(path[-1] if path else self._tree.root, hashes[at:]))
+        n_new, bit = 0, self._bit
+        for run in path[n_here:]:
+            run.caches |= bit
+            n_new += run.n_blocks
         if n_new:
-            leaf = Run(hashes[at:], path[-1] if path else self.root)
-            self._attach(leaf)
-            path.append(leaf)
+            path[-1].ends |= bit
+            self._n_blocks += n_new
         return path, n_new
 
-    def _path(self, hashes: Sequence[int]) -> tuple[list[Run], int]:
-        """The runs that make up the beginning of *hashes*, and its length.
+    def _path(self, hashes: Sequence[int]) -> tuple[list[Run], int, int]:
+        """As of the tree, and how many of the runs are here.
 
-        A run of which only the beginning is part of *hashes* is split.
+        With the last of these something ends here from now on.
         """
-        path: list[Run] = []
-        at, n_hashes, children = 0, len(hashes), self.root.children
-        while at < n_hashes and (run := children.get(hashes[at])) is not None:
-            end = at + run.n_blocks
-            if end > n_hashes or run.last != hashes[end - 1]:
-                run = self._split(run, _n_common(run.blocks, hashes, at))
-            path.append(run)
-            at, children = at + run.n_blocks, run.children
-        return path, at
+        path, at = self._tree.path(hashes)
+        n_here, bit = len(path), self._bit
+        while n_here and not path[n_here - 1].caches & bit:
+            n_here -= 1
+        if n_here:
+            path[n_here - 1].ends |= bit
+        return path, at, n_here
 
-    def _split(self, run: Run, n_blocks: int) -> Run:
-        """Part the first *n_blocks* from *run*, which keeps the rest and its place; returns them.
+    def _one(self, last: Run) -> list[Run]:
+        """The runs up to *last* that are one here, and that others have split; last first."""
+        runs = [last]
+        while (before := runs[-1].parent) is not None and before.parent is not None:
+            if before.ends & self._bit:
+                break
+            runs.append(before)
+        return runs
 
-        The beginning lies before the rest in time too, until it is touched.
-        """
-        beginning = Run(run.blocks[:n_blocks], run.parent)
-        assert run.parent is not None
-        run.parent.children[beginning.blocks[0]] = beginning
-        run.keep(run.blocks[n_blocks:])
-        run.parent = beginning
-        beginning.children[run.blocks[0]] = run
-        beginning.n_holders = run.n_holders
-        if beginning.n_holders == 0:
-            self._runs[beginning] = None
-        return beginning
-
-    def _attach(self, run: Run) -> None:
-        assert run.parent is not None
-        run.parent.children[run.blocks[0]] = run
+    def _touch(self, run: Run) -> None:
         self._runs[run] = None
-        self._n_blocks += run.n_blocks
+        self._runs.move_to_end(run)
 
-    def _detach(self, run: Run) -> None:
-        assert run.parent is not None
-        del run.parent.children[run.blocks[0]]
-        del self._runs[run]
+    def _drop(self, run: Run) -> None:
+        """Forget *run* here, where nothing goes on from it."""
+        self._runs.pop(run, None)
+        run.caches ^= self._bit
+        run.ends &= ~self._bit
         self._n_blocks -= run.n_blocks
+        before = run.parent
+        self._tree.prune(run)
+        if before is not None and before.parent is not None:
+            self._follow(before)
+
+    def _follow(self, before: Run) -> None:
+        """A run that was split by others stood here once: now it is its beginning's turn."""
+        if before not in self._runs and self.place not in before.holders:
+            self._runs[before] = None
+            self._runs.move_to_end(before, last=False)
 
     def _evict(self) -> None:
         most = self._capacity_blocks - self._n_aside
         while (surplus := self._n_blocks - most) > 0 and self._runs:
             oldest = next(iter(self._runs))
             if oldest.n_blocks <= surplus:
-                self._detach(oldest)
-            else:
+                self._drop(oldest)
+            elif oldest.caches == self._bit:
                 oldest.keep(oldest.blocks[:-surplus])
                 self._n_blocks -= surplus
-
-
-def matched_blocks(indexes: Iterable[PrefixIndex | None], hashes: Sequence[int]) -> list[int]:
-    """Leading blocks of *hashes* in each index; None caches nothing.
-
-    One function for all: every decision asks every index, and a call costs as much as the walk.
-    """
-    n_hashes, matched = len(hashes), []
-    for index in indexes:
-        at, children = 0, {} if index is None else index.root.children
-        while at < n_hashes and (run := children.get(hashes[at])) is not None:
-            end = at + run.n_blocks
-            if end > n_hashes or run.last != hashes[end - 1]:
-                at += _n_common(run.blocks, hashes, at)
-                break
-            at, children = end, run.children
-        matched.append(at)
-    return matched
-
-
-def _n_common(blocks: Sequence[int], hashes: Sequence[int], at: int) -> int:
-    """How many of *blocks* go on *hashes* from *at*, of which the first is known to; O(log n)."""
-    low, high = 1, min(len(blocks), len(hashes) - at)
-    if blocks[high - 1] == hashes[at + high - 1]:
-        return high
-    while low < high - 1:
-        middle = (low + high) // 2
-        if blocks[middle - 1] == hashes[at + middle - 1]:
-            low = middle
-        else:
-            high = middle
-    return low
+            else:
+                self._tree.split(oldest, oldest.n_blocks - surplus)
+                self._drop(oldest)

@@ -57,7 +57,11 @@ def _prefixes(block_hashes: Sequence[int]) -> tuple[tuple[int, int], ...]:
     lengths = [1 << k for k in range(n.bit_length())]
     if n and lengths[-1] != n:
         lengths.append(n)
-    return tuple((length, block_hashes[length - 1]) for length in lengths)
+    # The first tells the model, too.
+    first = block_hashes[0] if n else 0
+    return tuple(
+        (length, first if length == 1 else first ^ block_hashes[length - 1]) for length in lengths
+    )
 
 
 def header_line(opened_s: float) -> bytes:

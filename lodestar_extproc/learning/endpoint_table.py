@@ -27,10 +27,12 @@ class EndpointTable:
         self._rows: dict[tuple[str, str], int] = {}
         self._free: list[int] = []
         self._gathered: tuple[Sequence[Endpoint], NDArray[np.intp]] | None = None
+        self._at_hand: FloatArray | None = None
 
     def set_default(self, row: FloatArray | float) -> None:
         """Replace the default row."""
         self._values[0] = row
+        self._at_hand = None
 
     def set_accelerator(self, accelerator: str, row: FloatArray | float) -> None:
         """Replace the row of an accelerator's endpoints that have none of their own."""
@@ -48,6 +50,7 @@ class EndpointTable:
         self.gather(endpoints)
         assert self._gathered is not None
         self._values[self._gathered[1]] = rows
+        self._at_hand = None
 
     def drop(self, address: str) -> None:
         """Forget an endpoint's own row."""
@@ -71,16 +74,21 @@ class EndpointTable:
         return found
 
     def gather(self, endpoints: Sequence[Endpoint]) -> FloatArray:
-        """The rows of *endpoints*, [n, width], a copy."""
+        """The rows of *endpoints*, [n, width]: a copy, and the same one until a row changes."""
         # Consecutive decisions see the same endpoints: look them up once.
-        if self._gathered is None or self._gathered[0] != endpoints:
+        known = self._gathered
+        if known is None or (known[0] is not endpoints and known[0] != endpoints):
             rows = np.array([self._find(e.address, e.accelerator) for e in endpoints], np.intp)
-            self._gathered = (endpoints, rows)
-        return self._values.take(self._gathered[1], axis=0)
+            known, self._at_hand = (endpoints, rows), None
+            self._gathered = known
+        if self._at_hand is None:
+            self._at_hand = self._values.take(known[1], axis=0)
+        return self._at_hand
 
     def scale(self, factor: float) -> None:
         """Multiply every row."""
         self._values *= factor
+        self._at_hand = None
 
     def _find(self, address: str, accelerator: str) -> int:
         row = self._rows.get(("address", address))
@@ -94,6 +102,7 @@ class EndpointTable:
             row = self._rows[key] = self._new_row()
             self._gathered = None
         self._values[row] = values
+        self._at_hand = None
 
     def _new_row(self) -> int:
         if self._free:

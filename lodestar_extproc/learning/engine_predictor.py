@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lodestar_extproc.endpoint import Endpoint, FloatArray
+from lodestar_extproc.endpoint import ZERO, Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES, N_ENGINE, Feature, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.labels import believed_s, precision
@@ -35,6 +35,7 @@ SHRINKAGE_SAMPLES = 5.0  # 1 and 30 gave the same TTFT within 1 %
 FLEET_SWEEPS, ACCELERATOR_SWEEPS, ENDPOINT_SWEEPS = 1, 3, 4
 
 MIN_S_PER_KTOKEN = 0.001  # a million tokens a second, faster than any accelerator: keeps 1/c finite
+_MIN_S_PER_KTOKEN, _MIN_TTFT_S = np.array(MIN_S_PER_KTOKEN), np.array(MIN_TTFT_S)  # as `ONE`
 MIN_PRECISE_S = 0.02  # the weight of a sample grows no further below it
 WEIGHT_SCALE = 1e-3  # makes the weight of a short TTFT about 1
 FEW_SAMPLES = 20.0
@@ -103,11 +104,12 @@ class EnginePredictor(Predictor):
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
         """With θ of each endpoint: p = θ·f, x = θ·(own part of f), v = p - x - θ₀, c."""
         theta = self._theta.gather(endpoints)
-        ttft_s = np.maximum(MIN_TTFT_S, np.einsum("ij,ij->i", theta, features.engine))
-        service_s = np.einsum("ij,ij->i", theta, features.marginal)
-        backlog_s = np.maximum(0.0, ttft_s - service_s - theta[:, Feature.CONSTANT])
-        s_per_ktoken = np.einsum("ij,ij->i", theta, features.per_ktoken)
-        return Estimate(ttft_s, service_s, backlog_s, np.maximum(MIN_S_PER_KTOKEN, s_per_ktoken))
+        # One product for all three: each call costs more than its arithmetic.
+        products = np.einsum("ij,kji->ki", theta, features.engine_parts)
+        service_s, s_per_ktoken, predicted_s = products
+        ttft_s = np.maximum(_MIN_TTFT_S, predicted_s)
+        backlog_s = np.maximum(ZERO, ttft_s - service_s - theta[:, Feature.CONSTANT])
+        return Estimate(ttft_s, service_s, backlog_s, np.maximum(_MIN_S_PER_KTOKEN, s_per_ktoken))
 
     def ttft_s(self, sample: TrainingSample) -> float:
         """As predicted for its row: p = θ·f."""

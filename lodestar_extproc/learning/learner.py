@@ -94,6 +94,7 @@ class Learner:
         self._penalties = Penalties()
         self._generation = GenerationTimes()
         self._n_samples: dict[str, int] = {}
+        self._known: tuple[Sequence[Endpoint], float] | None = None
         self._n_learned = 0
         self._rejected = 0
         self._uninformative = 0
@@ -158,6 +159,14 @@ class Learner:
         known = self._n_samples
         return [known.get(e.address, 0) for e in endpoints]
 
+    def knows(self, endpoints: Sequence[Endpoint], n_samples: float) -> bool:
+        """Whether so many first tokens were learned from each endpoint."""
+        if self._known != (endpoints, n_samples):  # once they were, they stay so
+            if min(self.n_samples(endpoints)) < n_samples:
+                return False
+            self._known = endpoints, n_samples
+        return True
+
     # -- what happened ---------------------------------------------------------------------------
 
     def learn(self, sample: TrainingSample) -> None:
@@ -191,6 +200,7 @@ class Learner:
     def left(self, address: str) -> None:
         """The endpoint is gone: drop what belongs to it alone."""
         self._n_samples.pop(address, None)
+        self._known = None
         for owner in (self._predictor, self._errors, self._drift, self._trust, self._penalties):
             owner.forget(address)
 
@@ -257,6 +267,7 @@ class Learner:
         self._predictor.restore(state["model"])
         self._trust.adopt(learned_range)
         self._errors, self._n_samples, self._n_learned = errors, n_samples, n_learned
+        self._known = None
 
     def _predicted_s(self, sample: TrainingSample) -> float:
         """What the decision was made on, else what is predicted now; above 0, finite."""

@@ -6,8 +6,7 @@ It knows no policy: it says how long a request would wait, not where it should g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
@@ -17,8 +16,7 @@ MIN_TTFT_S = 0.005
 """No prediction is below this: no engine answers sooner."""
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """One request's time on every candidate; each array is float64 of shape [n_endpoints].
 
     Attributes:

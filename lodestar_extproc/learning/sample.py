@@ -39,7 +39,7 @@ def training_sample(
     return TrainingSample(
         address=address,
         accelerator=decision.candidates.snapshot.endpoints[index].accelerator,
-        features=decision.candidates.features.values[index],
+        features=decision.features_of(index),
         ttft_s=ttft_s,
         at_s=at_s,
         predicted_ttft_s=None if predicted is None else float(predicted[index]),

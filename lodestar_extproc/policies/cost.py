@@ -12,8 +12,8 @@ import numpy as np
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
-from lodestar_extproc.endpoint import FloatArray
-from lodestar_extproc.fleet.demand import DemandSnapshot, memory_used, no_demand
+from lodestar_extproc.endpoint import ONE, ZERO, FloatArray
+from lodestar_extproc.fleet.demand import DemandSnapshot, no_demand
 from lodestar_extproc.learning.predictor import Estimate
 
 MAX_UTILISATION = 0.92
@@ -23,6 +23,10 @@ MAX_MEMORY_USED = 0.98
 """Beyond it memory costs no more: engines keep about 2 % (`features.KV_USABLE_RATIO`)."""
 OWN_SHARE = 0.5
 """Of an endpoint's utilisation: half its own, half the fleet's, for it moves with the fleet's."""
+
+# As `endpoint.ONE`.
+_MAX_UTILISATION, _MAX_MEMORY_USED = np.array(MAX_UTILISATION), np.array(MAX_MEMORY_USED)
+_OWN_SHARE = np.array(OWN_SHARE)
 
 
 class CostFunction(Protocol):
@@ -62,7 +66,7 @@ class Externality:
     arrival rate times the endpoint's share of its speed.
 
     r is how busy the scarcer of an endpoint's two resources is: time to compute in, whose use ρ is
-    what was routed, and memory to hold requests in (see `memory_used`), both as exponential means
+    what was routed, and memory to hold requests in (`memory_used_ratio`), both as exponential means
     (`Demand`). Where long prompts are mostly cached there is little to compute, and the engine is
     full: then a prefill keeps all requests that generate in memory for so much longer.
 
@@ -77,8 +81,8 @@ class Externality:
     as long, and cost others as much, as computing these now.
 
     While it is served the request holds the share s of the KV cache's memory. With the share u in
-    use (see `memory_used`), its own included, those who come later wait for memory ever longer as u
-    nears 1.
+    use (`memory_used_ratio`), its own included, those who come later wait for memory ever longer as
+    u nears 1.
 
     The settings are w `externality_weight`, the limit of v `backlog_limit_s`, d `decode_weight`, e
     `eviction_weight` and m `memory_weight_s`.
@@ -100,12 +104,12 @@ class Externality:
         demand = demand_of(candidates)
         if settings.backlog_limit_s is not None:
             v = np.minimum(v, settings.backlog_limit_s)
-        congestion = arrival_rate(demand, estimate) / (1.0 - busy_ratio(demand))
+        congestion = arrival_rate(demand, estimate) / (ONE - busy_ratio(demand))
         price = 0.5 * settings.externality_weight * congestion * (v + v + x)
         if self._prices_slower_tokens:
             price += settings.decode_weight * candidates.snapshot.decode_requests
         lost = settings.eviction_weight * demand.asked_again_ratio
-        price += lost * (1.0 + price)
+        price += lost * (ONE + price)
         cost: FloatArray = estimate.ttft_s + price * x + self._memory_s(candidates)
         return cost
 
@@ -113,9 +117,11 @@ class Externality:
         """The price of the memory the request takes; 0 where nobody knows how much there is."""
         snapshot = candidates.snapshot
         own = candidates.request.prompt_tokens / snapshot.kv_capacity_tokens
-        used = np.minimum(memory_used(snapshot) + own, MAX_MEMORY_USED)
+        used = np.minimum(snapshot.memory_used_ratio + own, _MAX_MEMORY_USED)
         # The greater of NaN and 0 is 0 there.
-        return self._live.current.memory_weight_s * np.fmax(own * used / (1.0 - used), 0.0)
+        weight_s = self._live.current.memory_weight_s
+        price_s: FloatArray = weight_s * np.fmax(own * used / (ONE - used), ZERO)
+        return price_s
 
 
 def demand_of(candidates: Candidates) -> DemandSnapshot:
@@ -125,22 +131,22 @@ def demand_of(candidates: Candidates) -> DemandSnapshot:
 
 def arrival_rate(demand: DemandSnapshot, estimate: Estimate) -> FloatArray:
     """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""
-    speed = 1.0 / estimate.s_per_ktoken
-    rate: FloatArray = demand.arrivals_per_s / float(speed.sum()) * speed
+    speed = ONE / estimate.s_per_ktoken
+    rate: FloatArray = demand.arrivals_per_s / float(np.add.reduce(speed)) * speed
     return rate
 
 
 def utilisation(demand: DemandSnapshot) -> FloatArray:
     """ρ: seconds of service routed to each endpoint a second, bounded, [n]."""
     own = demand.service_ratio
-    fleet = min(MAX_UTILISATION, float(own.sum()) / len(own))
-    mixed: FloatArray = np.minimum(MAX_UTILISATION, (1 - OWN_SHARE) * fleet + OWN_SHARE * own)
+    fleet = min(MAX_UTILISATION, float(np.add.reduce(own)) / len(own))
+    mixed: FloatArray = np.minimum(_MAX_UTILISATION, (1 - OWN_SHARE) * fleet + _OWN_SHARE * own)
     return mixed
 
 
 def busy_ratio(demand: DemandSnapshot) -> FloatArray:
     """r: use of the scarcer of computing time and memory, bounded, [n]."""
     busy: FloatArray = np.maximum(
-        utilisation(demand), np.minimum(demand.memory_ratio, MAX_UTILISATION)
+        utilisation(demand), np.minimum(demand.memory_ratio, _MAX_UTILISATION)
     )
     return busy

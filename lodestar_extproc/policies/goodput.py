@@ -6,7 +6,6 @@ It knows the bound of each request and how sure predictions are, not who makes t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from scipy.special import ndtr
@@ -63,7 +62,7 @@ class Goodput:
         if slo_s is None:
             return self._externality.score(estimate, candidates)
         backlog_s = np.minimum(estimate.backlog_s, BACKLOG_RATIO * slo_s)
-        cost = self._externality.score(replace(estimate, backlog_s=backlog_s), candidates)
+        cost = self._externality.score(estimate._replace(backlog_s=backlog_s), candidates)
         late = self.late_ratio(estimate, candidates.snapshot.endpoints, slo_s)
         return cost - (1.0 - OWN_WEIGHT) * estimate.ttft_s + LATE_WEIGHT * slo_s * late
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
+
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates, Ranking, Reason
 from lodestar_extproc.endpoint import FloatArray
@@ -42,6 +44,7 @@ class Learned:
     """
 
     name = "learned"
+    reads_learner = True
 
     def __init__(
         self, learner: Learner, cost: CostFunction, fallback: Policy, live: LiveSettings
@@ -66,7 +69,7 @@ class Learned:
 
     def _choose(self, candidates: Candidates, prediction: Estimate, rng: random.Random) -> Choice:
         cost = self._cost(candidates, prediction)
-        if not math.isfinite(cost.sum()):
+        if not math.isfinite(np.add.reduce(cost)):
             return self._fall_back(candidates, Reason.UNTRUSTED, rng)
         order = by_cost(cost, rng)
         endpoints = candidates.snapshot.endpoints
@@ -107,8 +110,9 @@ class Learned:
     def _little_known(self, candidates: Candidates, ttft_s: FloatArray) -> list[int]:
         if self._live.current.exploration_ratio <= 0:
             return []
-        n_samples = self._learner.n_samples(candidates.snapshot.endpoints)
-        if min(n_samples) >= FEW_SAMPLES:
+        endpoints = candidates.snapshot.endpoints
+        if self._learner.knows(endpoints, FEW_SAMPLES):
             return []
+        n_samples = self._learner.n_samples(endpoints)
         sane_s = SANE_RATIO * float(ttft_s.min()) + SANE_S
         return [i for i, n in enumerate(n_samples) if n < FEW_SAMPLES and ttft_s[i] <= sane_s]

@@ -40,6 +40,7 @@ class LodestarPaper:
     """
 
     name = "lodestar_paper"
+    reads_learner = True
 
     def __init__(self, learner: Learner) -> None:
         self._greedy = Learned(learner, GreedyTTFT(), PrefixCache(), LiveSettings(NO_EXPLORATION))

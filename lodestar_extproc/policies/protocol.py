@@ -22,10 +22,12 @@ class Policy(Protocol):
 
     Attributes:
         reads_demand: whether it reads `candidates.demand`, which is counted only for those who do.
+        reads_learner: whether it asks a learner, which learns only for those who do.
     """
 
     name: str
     reads_demand: bool
+    reads_learner: bool
 
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         """The endpoints from best to worst; *candidates* holds at least one."""
@@ -37,9 +39,10 @@ class Policy(Protocol):
 
 
 class Stateless:
-    """A policy that keeps nothing of the requests it ranked, and reads no demand."""
+    """A policy that keeps nothing of the requests it ranked, and reads nothing that was counted."""
 
     reads_demand = False
+    reads_learner = False
 
     def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
         """Nothing to keep."""

@@ -16,6 +16,7 @@ from lodestar_extproc.decision import Candidates, Ranking
 class RoundRobin:
     name = "round_robin"
     reads_demand = False
+    reads_learner = False
 
     def __init__(self) -> None:
         self._last = ""

@@ -25,6 +25,7 @@ MAX_SESSIONS = 100_000
 class SessionAffinity:
     name = "session_affinity"
     reads_demand = False
+    reads_learner = False
 
     def __init__(self) -> None:
         self._bound: OrderedDict[int, tuple[str, float]] = OrderedDict()

@@ -30,11 +30,13 @@ class Feedback:
 
     Attributes:
         learner: in force; replaced by the owner.
+        teaches: whether anyone asks it, so that it is taught what passes; set by the owner.
         bytes_per_token, tokens_per_medium: learned from usage, by model.
     """
 
     def __init__(self, live: LiveSettings, health: Health, learner: Learner) -> None:
         self.learner = learner
+        self.teaches = False
         self.bytes_per_token = BytesPerToken(live)
         self.tokens_per_medium = TokensPerMedium()
         self._health = health
@@ -52,7 +54,7 @@ class Feedback:
         self._judge(request)
         self._learn_usage(request)
         served = request.served or request.decision.address
-        if request.is_served:
+        if request.is_served and self.teaches:
             self._learn_generation(request, served)
         if request.label in TAUGHT_AT_END:
             censored = request.label is Label.CENSORED
@@ -133,7 +135,7 @@ class Feedback:
         *,
         censored: bool = False,
     ) -> None:
-        if not self.learner.learns:
+        if not (self.teaches and self.learner.learns):
             return
         sample = training_sample(decision, address, ttft_s, at_s, censored=censored)
         if sample is not None:

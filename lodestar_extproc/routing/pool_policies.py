@@ -21,7 +21,7 @@ class PoolPolicies:
 
     Attributes:
         policy: in force.
-        read_demand: whether it does, or a shadow.
+        read_demand, read_learner: whether it does, or a shadow.
 
     Args:
         rng: of who decides.
@@ -44,6 +44,7 @@ class PoolPolicies:
         """Rank by these from now on."""
         self.policy, self._fallback, self._shadows = policy, fallback, tuple(shadows)
         self.read_demand = any(p.reads_demand for p in (policy, *self._shadows))
+        self.read_learner = any(p.reads_learner for p in (policy, *self._shadows))
 
     def rank(self, candidates: Candidates, policy: Policy) -> Ranking:
         """The order of *policy*, where there is a choice and a prompt to choose by."""

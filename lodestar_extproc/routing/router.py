@@ -88,7 +88,7 @@ class Router:
     ) -> None:
         """Decide and learn by these from now on; load and caches stay."""
         self._policies.adopt(policy, fallback, shadows)
-        self._feedback.learner = learner
+        self._feedback.learner, self._feedback.teaches = learner, False
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Adopt a new membership of the fleet."""
@@ -142,6 +142,8 @@ class Router:
         if policies.read_demand or policy.reads_demand:
             # Counted from the first policy on that reads it: it costs more than a fixed rule does.
             self._demand_is_read = True
+        if policies.read_learner or policy.reads_learner:
+            self._feedback.teaches = True  # from the first on that asks
         candidates = self.candidates(request, at_s, subset)
         if len(candidates) == 0:
             raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
@@ -161,9 +163,11 @@ class Router:
             ranking=ranking,
             shadows=tuple([(s.name, r.order[0]) for s, r in shadowed]),
             predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
+            row=candidates.row(ranking.order[0]),
         )
         self._open.add(decision, stream_id)
         self._dispatch(decision)
+        candidates.let_go()
         policies.dispatched(candidates, ranking, policy, shadowed)
         for listener in self._listeners:
             listener.decided(decision)

@@ -110,8 +110,8 @@ def test_a_body_that_could_not_be_read_takes_its_length_of_a_cache():
     seen = see(a_snapshot(ENDPOINTS, kv_capacity_tokens=1e4), 1000.0)
     demand = Demand(ENDPOINTS)
     send(demand, seen, 0)  # its capacity is known from now on
-    placed = demand._lost._ghosts[ENDPOINTS[0].address].placed_tokens
+    placed = demand._lost.placed_tokens(ENDPOINTS[0].address)
     unread = a_request(b"", block_hashes=(), prompt_tokens=500.0)
     send(demand, replace(seen, request=unread), 0)
 
-    assert demand._lost._ghosts[ENDPOINTS[0].address].placed_tokens > placed
+    assert demand._lost.placed_tokens(ENDPOINTS[0].address) > placed

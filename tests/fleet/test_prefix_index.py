@@ -168,3 +168,13 @@ def test_any_holders_leave_the_index_as_it_would_be_without_them(past, capacity)
     assert len(index) <= capacity
     assert index.insert(hash_blocks(b"c" * BLOCK_BYTES * capacity)) <= capacity
     assert len(index) == capacity
+
+
+def test_where_a_prompt_that_never_came_was_removed_ends_still_go_before_beginnings():
+    index = PrefixIndex(6)
+    index.insert([1, 2, 3, 4, 5, 6])
+    index.insert([1, 2])
+    index.remove([1, 2, 3, 4])  # others go on from it: it stays
+    index.insert([20, 21, 22, 23])
+
+    assert index.match([1, 2, 3, 4]) == 2

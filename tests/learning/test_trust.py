@@ -93,20 +93,18 @@ def test_one_endpoint_is_doubted_alone():
 
 def test_every_candidate_is_judged_by_its_own_range():
     trust, features = a_trust_that_saw_the_world(), WORLD.candidates().features
-    values = features.values.copy()
-    values[1, 1] = 1e6
+    features.values[1, 1] = 1e6
 
-    found = verdicts(trust, features=replace(features, values=values))
+    found = verdicts(trust, features=features)
     assert found == [Reason.MODEL, Reason.OUT_OF_RANGE, Reason.MODEL]
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 def test_a_broken_feature_is_out_of_range(broken):
     trust, features = a_trust_that_saw_the_world(), WORLD.candidates().features
-    values = features.values.copy()
-    values[2, 4] = broken
+    features.values[2, 4] = broken
 
-    found = verdicts(trust, features=replace(features, values=values))
+    found = verdicts(trust, features=features)
     assert found[2] is Reason.OUT_OF_RANGE
 
 

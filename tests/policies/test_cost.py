@@ -6,7 +6,8 @@ import pytest
 from builders import live_settings, meet, send
 from learning_worlds import LinearWorld, a_snapshot, see, with_columns, worked_decision
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.fleet.demand import Demand, DemandSnapshot, memory_used
+from lodestar_extproc.fleet.demand import Demand, DemandSnapshot
+from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import (
@@ -57,7 +58,7 @@ def test_greedy_is_the_predicted_ttft():
 )
 def test_cost_of_the_worked_decision(weight, cost):
     # 6 arrivals a second, and .55 and .40 seconds of service a second.
-    demand = DemandSnapshot(6.0, np.array([0.55, 0.40]), np.zeros(2), np.zeros(2), ())
+    demand = DemandSnapshot(6.0, np.array([0.55, 0.40]), np.zeros(2), np.zeros(2), NOTHING_MISSED)
     decision = replace(worked_decision(), demand=demand)
     estimate = EnginePredictor().predict(decision.features, decision.snapshot.endpoints)
 
@@ -68,7 +69,7 @@ def test_cost_of_the_worked_decision(weight, cost):
 
 def demand_of(arrivals_per_s=0.0, service_ratio=(0.0, 0.0), again=(0.0, 0.0), memory=(0.0, 0.0)):
     columns = (np.array(each) for each in (service_ratio, again, memory))
-    return DemandSnapshot(arrivals_per_s, *columns, ())
+    return DemandSnapshot(arrivals_per_s, *columns, NOTHING_MISSED)
 
 
 def test_a_faster_endpoint_gets_its_share_of_the_arrivals():
@@ -151,7 +152,7 @@ def test_prompts_that_share_their_beginning_pay_for_its_memory_once():
         kv_usage_ratio=np.array([0.2, np.nan]),
     )
 
-    assert memory_used(seen.snapshot) == pytest.approx([0.25, 0.9])
+    assert seen.snapshot.memory_used_ratio == pytest.approx([0.25, 0.9])
 
 
 def test_a_report_from_before_the_last_prompts_does_not_make_memory_look_full():
@@ -161,7 +162,7 @@ def test_a_report_from_before_the_last_prompts_does_not_make_memory_look_full():
         kv_usage_ratio=np.array([0.8, 0.1]),
     )
 
-    assert memory_used(seen.snapshot) == pytest.approx([0.1, 0.1])
+    assert seen.snapshot.memory_used_ratio == pytest.approx([0.1, 0.1])
 
 
 def test_memory_that_nobody_knows_of_and_memory_overfull_cost_something_finite():

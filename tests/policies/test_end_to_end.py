@@ -7,6 +7,7 @@ from builders import live_settings, meet
 from learning_worlds import a_snapshot, see
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.demand import Demand, DemandSnapshot
+from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import Externality
 from lodestar_extproc.policies.end_to_end import EndToEnd
@@ -71,7 +72,7 @@ def test_the_weight_is_that_of_all_that_comes_after_the_first_token():
 
 def test_an_engine_given_more_prefills_than_its_kind_generates_slower():
     # 0.6 and 0.2 seconds of prefill a second.
-    demand = DemandSnapshot(20.0, np.array([0.6, 0.2]), np.zeros(2), np.zeros(2), ())
+    demand = DemandSnapshot(20.0, np.array([0.6, 0.2]), np.zeros(2), np.zeros(2), NOTHING_MISSED)
     seen = replace(candidates(SLOW, OTHER_SLOW), demand=demand)
     taken_s = a_cost_function().generation_s(seen)
 
@@ -80,7 +81,7 @@ def test_an_engine_given_more_prefills_than_its_kind_generates_slower():
 
 
 def test_a_kind_is_compared_with_itself():
-    demand = DemandSnapshot(10.0, np.array([0.6, 0.0]), np.zeros(2), np.zeros(2), ())
+    demand = DemandSnapshot(10.0, np.array([0.6, 0.0]), np.zeros(2), np.zeros(2), NOTHING_MISSED)
     seen = replace(candidates(FAST, SLOW), demand=demand)
 
     # What is learned of a kind already contains how busy it is.

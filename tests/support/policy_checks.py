@@ -17,6 +17,10 @@ AT_HAND = frozenset(
         "_features",
         "decode_context_tokens",
         "_decode_context_tokens",
+        "held_tokens",
+        "memory_used_ratio",
+        "_known",
+        "_at_hand",
     }
 )
 """What was computed once and is kept at hand: it changes no answer."""
@@ -86,6 +90,7 @@ class AskedOften:
 
     def __init__(self, inner, shadows=(), looked_at=lambda: (), interval=20):
         self.name, self.reads_demand = inner.name, inner.reads_demand
+        self.reads_learner = inner.reads_learner
         self.n_looked = 0
         self._inner, self._shadows = inner, shadows
         self._looked_at, self._interval, self._n = looked_at, interval, 0
