@@ -11,14 +11,27 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from lodestar_extproc.extproc import keeping
 from lodestar_extproc.extproc.budget import UNCOUNTED_BYTES, Limit, OverBudget, hold_objects
 from lodestar_extproc.extproc.canonical import Inexact, PromptWriter, Source
-from lodestar_extproc.extproc.json_text import InvalidRequest, as_utf8, load, load_as_python
+from lodestar_extproc.extproc.json_text import (
+    InvalidRequest,
+    as_utf8,
+    is_true,
+    load,
+    load_as_python,
+)
 from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
 from lodestar_extproc.extproc.prompt import PromptReader
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
 from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS
-from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind, hash_blocks
+from lodestar_extproc.request import (
+    BLOCK_BYTES,
+    InferenceRequest,
+    Keeping,
+    RequestKind,
+    hash_blocks,
+)
 
 __all__ = [
     "InvalidRequest",
@@ -49,8 +62,6 @@ _SEED_FIELDS = frozenset(
     )
 )
 """What engines share no cache across, or what changes a prompt in places that we cannot know."""
-_TRUE = frozenset(("1", "true", "t", "yes", "y", "on"))
-"""Strings that pydantic takes for true, in any case (pydantic's conversion table)."""
 
 
 class ParsedBody(NamedTuple):
@@ -64,6 +75,7 @@ class ParsedBody(NamedTuple):
         prompt_bytes: those that block hashes stand for, and those not hashed.
         is_plain: as of the request.
         session: hash of the first field that names one.
+        keeping: as of the request, but for its seed.
     """
 
     model: str
@@ -77,6 +89,7 @@ class ParsedBody(NamedTuple):
     streaming: bool
     max_output_tokens: int | None
     session: int | None
+    keeping: Keeping | None
 
 
 def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]:
@@ -126,6 +139,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         streaming=kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream")),
         max_output_tokens=_output_limit(fields),
         session=_session(fields, strings),
+        keeping=keeping.read(fields, kind, strings, reader.head),
     )
 
 
@@ -150,6 +164,7 @@ def request_of(
     tokens = parsed.text_bytes / bytes_per_token(model) + parsed.n_token_ids
     if parsed.n_media:
         tokens += parsed.n_media * tokens_per_medium(model)
+    kept = parsed.keeping
     return InferenceRequest(
         model=model,
         kind=kind,
@@ -166,6 +181,7 @@ def request_of(
         text_bytes=parsed.text_bytes,
         n_media=parsed.n_media,
         is_plain=parsed.is_plain,
+        keeping=None if kept is None else kept._replace(seed=seed),
     )
 
 
@@ -213,13 +229,6 @@ def unparsed(
         session=_hinted_session(hints),
         is_plain=False,
     )
-
-
-def is_true(value: object) -> bool:
-    """Whether pydantic, by which engines read their bodies, takes *value* for true."""
-    if isinstance(value, str):
-        return value.lower() in _TRUE
-    return isinstance(value, (bool, int, float)) and value == 1
 
 
 def _hash(sequence: PromptWriter, hashes: list[int]) -> Generator[None, None, None]:
