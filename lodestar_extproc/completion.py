@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+FIRST_ERROR_STATUS = 400
+"""RFC 9110, section 15.5: from here on an answer is an error, and its status says whose."""
+
 
 class Outcome(StrEnum):
     """How a request ended.
@@ -160,8 +163,10 @@ class Completion(NamedTuple):
 
     def with_report(self, report: AnswerReport) -> Completion:
         """The same end, with what the engine said in its answer."""
-        # A client that left after an error left because of it.
-        broken = report.failed and self.outcome is not Outcome.FAILED
+        # A client that left after an error left because of it. Under a status that says what was
+        # wrong, the body says it once more.
+        told = self.response_code is not None and self.response_code >= FIRST_ERROR_STATUS
+        broken = report.failed and not told and self.outcome is not Outcome.FAILED
         return self._replace(
             outcome=Outcome.FAILED if broken else self.outcome,
             flags=() if broken else self.flags,

@@ -28,7 +28,7 @@ from lodestar_extproc.extproc.modes import ANSWER_STRATEGIES, REQUEST_STRATEGIES
 from lodestar_extproc.extproc.observation import Observation
 from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouter, PoolRouters
 from lodestar_extproc.extproc.route_reply import route_to
-from lodestar_extproc.extproc.stream_outcome import StreamOutcome, summary
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.extproc.transitions import (
     ACTIONS,
     NEXT_STATES,
@@ -131,10 +131,10 @@ class Exchange:
         if self.state is not before and self.state is not StreamState.READING:
             self.request.held.clear()
 
-    def summary(self) -> str:
-        """What happened, for a log line; without a word of the prompt."""
-        answered = self._observation.decision_id if self._observation else ""
-        return summary(self.outcome, self.decision, answered)
+    @property
+    def observed_id(self) -> str:
+        """Of the decision whose answer is seen here; empty where none is."""
+        return self._observation.decision_id if self._observation else ""
 
     def steps(self, event: Event) -> Generator[None, None, None] | None:
         """What to do before *event* is received, one step after another; None where nothing is."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from enum import StrEnum, auto
 from types import MappingProxyType
 
-from lodestar_extproc.completion import AnswerForm, Completion, Outcome
+from lodestar_extproc.completion import FIRST_ERROR_STATUS, AnswerForm, Completion, Outcome
 
-FIRST_REDIRECTION_STATUS, FIRST_ERROR_STATUS = 300, 400
-"""RFC 9110, sections 15.4 and 15.5: from here on an answer leads elsewhere, or is an error."""
+FIRST_REDIRECTION_STATUS = 300
+"""RFC 9110, section 15.4: from here on an answer leads elsewhere."""
 NO_CONTENT_STATUS = 204
 """RFC 9110, section 15.3.5."""
 NOT_FOUND_STATUS = 404

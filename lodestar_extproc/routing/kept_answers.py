@@ -7,6 +7,7 @@ An answer that is computed in the background is load after its request has ended
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,7 +26,8 @@ MAX_BLOCKS = 2**20
 """Of all their prompts: 16 million tokens, about 40 MB. More than the caches of a large fleet."""
 KEPT_FOR_S = 24 * 3600.0
 """After their last use. Engines keep them until they restart, or they run out of memory."""
-_LOOKUP = ".kept-"
+_LOOKUP = re.compile(r".*\.kept-([0-9a-f]{16})", re.DOTALL)
+"""Behind the name of a pool; decisions have other ids."""
 
 
 class Lookup(NamedTuple):
@@ -81,12 +83,12 @@ class KeptAnswers:
         """Where *name* is kept, and what its answer is to be known by."""
         key = name_key(name) if name else 0
         kept = self._recall(key, at_s)
-        return Lookup(() if kept is None else (kept.address,), f"{pool}{_LOOKUP}{key:016x}")
+        return Lookup(() if kept is None else (kept.address,), f"{pool}.kept-{key:016x}")
 
     @staticmethod
     def is_lookup(decision_id: str) -> bool:
         """Whether it is a `lookup_id`."""
-        return _LOOKUP in decision_id
+        return _LOOKUP.fullmatch(decision_id) is not None
 
     def recalled(
         self, request: InferenceRequest, at_s: float
@@ -155,8 +157,8 @@ class KeptAnswers:
         if event.name:
             key = name_key(event.name)
         elif decision is None:
-            _, is_lookup, digits = event.decision_id.rpartition(_LOOKUP)
-            key = int(digits, 16) if is_lookup else 0
+            found = _LOOKUP.fullmatch(event.decision_id)
+            key = int(found[1], 16) if found else 0
         else:
             keeping = decision.candidates.request.keeping
             key = (keeping.continues if keeping else None) or 0
