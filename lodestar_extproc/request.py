@@ -49,6 +49,8 @@ class Keeping(NamedTuple):
         head_key: hash of what a template puts before all turns, as tools; 0 for nothing.
         head_bytes, head_blocks: so much of the prompt the head is; the blocks of a request that
             continues something follow each other anew after it.
+        borrowed_head_bytes: of an earlier turn's head, where it names none itself and the engine
+            may take that.
     """
 
     continues: int | None = None
@@ -59,6 +61,7 @@ class Keeping(NamedTuple):
     head_key: int = 0
     head_bytes: int = 0
     head_blocks: int = 0
+    borrowed_head_bytes: int = 0
 
 
 class InferenceRequest(NamedTuple):

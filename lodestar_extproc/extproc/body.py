@@ -150,6 +150,7 @@ def request_of(
     hints: SchedulingHints = NO_HINTS,
     target_of: Callable[[str], str] = str,
     tokens_per_medium: Callable[[str], float] = lambda _: DEFAULT_TOKENS,
+    only_model: str = "",
 ) -> InferenceRequest:
     """The request that *parsed* is, for the model that the engine will be asked for.
 
@@ -157,8 +158,10 @@ def request_of(
         bytes_per_token, tokens_per_medium: learned, by model; above 0.
         hints: what its headers ask for.
         target_of: the model to ask the engine for in place of the one named.
+        only_model: what an engine takes where none is named; empty where nobody knows.
     """
-    model = target_of(parsed.model)
+    target = target_of(parsed.model)
+    model = target or only_model
     # Engines share no cache between models; a LoRA is one.
     seed = xxhash.xxh3_64_intdigest(model.encode("utf-8", "surrogatepass"), parsed.seed)
     tokens = parsed.text_bytes / bytes_per_token(model) + parsed.n_token_ids
@@ -177,7 +180,7 @@ def request_of(
         tpot_slo_s=hints.tpot_slo_s,
         priority=hints.priority,
         session=_hinted_session(hints) or parsed.session,
-        named_model=None if model == parsed.model else parsed.model,
+        named_model=None if target == parsed.model else parsed.model,
         text_bytes=parsed.text_bytes,
         n_media=parsed.n_media,
         is_plain=parsed.is_plain,

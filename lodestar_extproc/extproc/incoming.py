@@ -199,7 +199,13 @@ class IncomingRequest:
         if content is None or parsed is None:
             return body.unparsed(n_bytes, router.bytes_per_token(""), hints), content
         request = body.request_of(
-            parsed, self._kind, router.bytes_per_token, hints, target_of, router.tokens_per_medium
+            parsed,
+            self._kind,
+            router.bytes_per_token,
+            hints,
+            target_of,
+            router.tokens_per_medium,
+            router.only_model,
         )
         changed = request.named_model is not None
         return request, renamed(content, request.model) if changed else content

@@ -15,12 +15,12 @@ def continued(
     n_blocks: int,
     reply_tokens: float,
     key: int,
+    *,
+    keeps_head: bool,
 ) -> InferenceRequest:
     """*request* with the prompt that it goes on from, and its reply, before its own.
 
-    A head (tools, instructions) that it names stands in place of the earlier one; without one the
-    earlier one stays, although OpenAI's API says that instructions do not: a prompt taken for too
-    long costs less than one taken for none.
+    A head (tools, instructions) that it names stands in place of the earlier one.
 
     Args:
         own: of *request*.
@@ -28,9 +28,10 @@ def continued(
         n_blocks: of its hashes, those that are its prompt's.
         reply_tokens: of its answer.
         key: of what is continued.
+        keeps_head: where it names no head, the engine takes the earlier one.
     """
     kept = before.keeping or Keeping()
-    renewed = own.head_key not in (0, kept.head_key)
+    renewed = own.head_key != kept.head_key and bool(own.head_key or not keeps_head)
     change = kept.seed ^ own.seed ^ (kept.head_key ^ own.head_key if renewed else 0)
     blocks = before.block_hashes[:n_blocks]
     if change:  # another model, salt or head: no block is the same
@@ -55,11 +56,19 @@ def continued(
         text_bytes=None,
         n_media=before.n_media + request.n_media,
         is_plain=False,
-        keeping=own
-        if renewed
-        else own._replace(
-            head_key=kept.head_key, head_bytes=kept.head_bytes, head_blocks=kept.head_blocks
-        ),
+        keeping=_joined(own, kept, renewed=renewed),
+    )
+
+
+def _joined(own: Keeping, kept: Keeping, *, renewed: bool) -> Keeping:
+    borrowed_bytes = 0 if own.head_key else kept.head_bytes
+    if renewed:
+        return own._replace(borrowed_head_bytes=borrowed_bytes)
+    return own._replace(
+        head_key=kept.head_key,
+        head_bytes=kept.head_bytes,
+        head_blocks=kept.head_blocks,
+        borrowed_head_bytes=borrowed_bytes,
     )
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from lodestar_extproc.completion import AnswerForm, KeptAnswer, KeptState
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.fleet.fleet import Fleet
-from lodestar_extproc.request import InferenceRequest, RequestKind, name_key
+from lodestar_extproc.request import InferenceRequest, Keeping, RequestKind, name_key
 from lodestar_extproc.routing.continuation import continued
 from lodestar_extproc.routing.ended_request import EndedRequest
 from lodestar_extproc.routing.ending import Ending
@@ -76,6 +76,9 @@ class KeptAnswers:
         self._n_blocks = 0
         self._key_of_open: dict[str, int] = {}
         self._in_background: dict[str, _Kept] = {}
+        # Older engines do. OpenAI's API says that instructions are each turn's own, and newer
+        # engines follow it; what the engine counts tells.
+        self._keeps_head = True
 
     # -- requests ---------------------------------------------------------------------------------
 
@@ -102,7 +105,13 @@ class KeptAnswers:
             return request, None
         if kept.prompt is not None:
             request = continued(
-                request, own, kept.prompt, kept.n_blocks, kept.reply_tokens, own.continues
+                request,
+                own,
+                kept.prompt,
+                kept.n_blocks,
+                kept.reply_tokens,
+                own.continues,
+                keeps_head=self._keeps_head,
             )
         return request, kept.address
 
@@ -175,6 +184,7 @@ class KeptAnswers:
         if keeping is None or not request.used:
             return False
         address = request.served or decision.address
+        self._look_for_head(request, keeping)
         if request.is_served and keeping.is_conversation and keeping.continues is not None:
             self._forget(keeping.continues, completion.at_s)
             said = self._keep(keeping.continues, _Kept(address, completion.at_s), prompt)
@@ -192,6 +202,15 @@ class KeptAnswers:
         expected_at_s = decision.at_s + decision.expected_ttft_s
         self._fleet.goes_on(kept.decision_id, completion.at_s, expected_at_s)
         return True
+
+    def _look_for_head(self, request: EndedRequest, keeping: Keeping) -> None:
+        """Whether the engine's count has the head of an earlier turn in it."""
+        told, prompt = request.completion.prompt_tokens, request.decision.candidates.request
+        if told is None or keeping.borrowed_head_bytes == 0 or not prompt.prompt_bytes:
+            return
+        head_tokens = keeping.borrowed_head_bytes * prompt.prompt_tokens / prompt.prompt_bytes
+        with_head = prompt.prompt_tokens + (0.0 if self._keeps_head else head_tokens)
+        self._keeps_head = told > with_head - head_tokens / 2
 
     # -- memory -----------------------------------------------------------------------------------
 

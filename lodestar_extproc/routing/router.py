@@ -108,16 +108,20 @@ class Router:
         """Tokens that *model* makes of an image or sound, as learned from usage."""
         return self._feedback.tokens_per_medium.of(model)
 
+    @property
+    def only_model(self) -> str:
+        """What engines take where a request names no model; empty where nobody knows."""
+        return self._feedback.only_model
+
     def draw_target_model(self, named: str) -> str:
         """Draw the model to ask an engine for where a client names *named*; advances the rng."""
         return self.settings.model_rewrites.target(named, self._rng)
 
     def draw_full_observation(self, decision_id: str) -> bool:
         """Draw whether an answer is watched to its end; advances the rng."""
-        if self._kept.is_lookup(decision_id):
-            return True
         entry = self._open.get(decision_id)
-        return self._watch.draw(None if entry is None else entry.decision.address)
+        address = None if entry is None else entry.decision.address
+        return self._kept.is_lookup(decision_id) or self._watch.draw(address)
 
     # -- a request came ---
 
@@ -293,8 +297,6 @@ class Router:
         for decision_id in self._open.older_than(at_s - self.live.current.request_timeout_s):
             self.complete(Completion(at_s, Outcome.EXPIRED, decision_id=decision_id))
         self._kept.expire(at_s, self.live.current.request_timeout_s)
-
-    # -- for those who watch ---
 
     @property
     def n_open(self) -> int:

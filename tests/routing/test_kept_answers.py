@@ -116,6 +116,21 @@ def test_the_same_head_again_is_not_counted_twice():
     assert decision.candidates.matched_tokens[decision.chosen] == 2400
 
 
+def test_the_engines_count_tells_whether_the_head_of_an_earlier_turn_is_taken():
+    router = a_router(3)
+    fields = {"head_key": 9, "head_bytes": 3200, "head_blocks": 50}
+    head = a_prompt(800, seed=3)
+    said = a_response(a_prompt(40, seed=5), continues="resp_1", streaming=False)
+    counts = []
+    for told in (None, 1660, 840, None, 1660, None):
+        answered(router, a_response(head + a_prompt(800), **fields), "resp_1")
+        decision = answered(router, said, "resp_2", prompt_tokens=told)
+        counts.append(decision.candidates.request.prompt_tokens)
+        matched = decision.candidates.matched_tokens[decision.chosen]
+        assert bool(matched > 1500) is (counts[-1] == 1640)
+    assert counts == [1640, 1640, 1640, 840, 840, 1640]
+
+
 def test_an_unknown_id_is_a_request_like_any_other():
     router = a_router(3, policy="round_robin")
     decisions = [

@@ -49,6 +49,7 @@ class FakeRouters:
     to_the_end: bool = False
     bug: Exception | None = None
     excess_s: float | None = None
+    only_model: str = ""
     n_decisions: int = 0
     routed: list[InferenceRequest] = field(default_factory=list)
     request_ids: list[str] = field(default_factory=list)
