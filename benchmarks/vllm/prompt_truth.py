@@ -51,6 +51,21 @@ what it found, {alike} are matched within 5 % of the prompt.
 
 | case | status | engine's prompt | counted | off | engine found | matched | off |
 |---|---|---|---|---|---|---|---|"""
+NOTES = """
+What is off by more, and why:
+
+- *Other text* has bytes a token of its own. One number a model is learned, from all plain text;
+  this tokenizer, made of generated words, knows little else, so that a letter of Chinese is three
+  tokens and each bracket of a schema one. What of such a prompt is found again is matched all the
+  same, for both are off alike.
+- *Two answers*: the engine reports what the second one found, which the first had just computed.
+- *Without the instructions before*: OpenAI's API says that instructions are each turn's own, and
+  this engine follows it; others take those of the turn before. The count of the first such answer
+  tells which, and is heeded from then on.
+- *Rerank and score* with one query: this server embeds the query once. One with a cross-encoder
+  reads it again with each document, and that is counted.
+
+Not here: images and sounds, for the model knows none; adapters; engines other than vLLM."""
 ANSWER_TIMEOUT_S, SETTLED_TIMEOUT_S = 120.0, 20.0
 
 
@@ -143,7 +158,6 @@ class Asker:
 
     async def look_at(self, case: Case) -> Seen:
         """Ask for its bodies in their order; what is seen of the last."""
-        print(case.name, flush=True)
         for body in case.bodies:
             status, answer, decision = await self.ask(case.path, body)
         usage = _usage(answer)
@@ -229,7 +243,7 @@ def table(seen: Sequence[Seen]) -> list[str]:
             _percent(each.match_error),
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return [*lines, *NOTES.split("\n")]
 
 
 def _number(value: float | None) -> str:

@@ -392,14 +392,15 @@ def _responses(make: Maker) -> Iterator[Case]:
             response(make.words(40), previous_response_id=PREVIOUS, instructions=head),
         ],
     )
-    yield Case(
-        "response: by its id, without the instructions before",
-        RESPONSES,
-        [
-            response(make.words(900), instructions=make.words(600)),
-            response(make.words(40), previous_response_id=PREVIOUS),
-        ],
-    )
+    for name in ("without the instructions before", "the same, after that count was heard"):
+        yield Case(
+            f"response: by its id, {name}",
+            RESPONSES,
+            [
+                response(make.words(900), instructions=make.words(600)),
+                response(make.words(40), previous_response_id=PREVIOUS),
+            ],
+        )
 
 
 def _bodies(make: Maker) -> Iterator[Case]:

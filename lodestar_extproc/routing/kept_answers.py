@@ -24,6 +24,8 @@ MAX_KEPT = 50_000
 """Ids that are remembered: about 20 MB. A judgement."""
 MAX_BLOCKS = 2**20
 """Of all their prompts: 16 million tokens, about 40 MB. More than the caches of a large fleet."""
+MIN_COUNTED_TOKENS, COUNT_TOLERANCE_RATIO = 256.0, 0.2
+"""A count tells whether a head is in it where the rest is no trifle, and it is near. Judgements."""
 KEPT_FOR_S = 24 * 3600.0
 """After their last use. Engines keep them until they restart, or they run out of memory."""
 _LOOKUP = re.compile(r".*\.kept-([0-9a-f]{16})", re.DOTALL)
@@ -209,8 +211,12 @@ class KeptAnswers:
         if told is None or keeping.borrowed_head_bytes == 0 or not prompt.prompt_bytes:
             return
         head_tokens = keeping.borrowed_head_bytes * prompt.prompt_tokens / prompt.prompt_bytes
-        with_head = prompt.prompt_tokens + (0.0 if self._keeps_head else head_tokens)
-        self._keeps_head = told > with_head - head_tokens / 2
+        without = prompt.prompt_tokens - (head_tokens if keeping.head_key else 0.0)
+        if without < MIN_COUNTED_TOKENS:
+            return
+        for keeps, expected in ((False, without), (True, without + head_tokens)):
+            if abs(told / expected - 1.0) < COUNT_TOLERANCE_RATIO:
+                self._keeps_head = keeps
 
     # -- memory -----------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import io
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +38,21 @@ class EngineStack:
     """What a test asks and looks at."""
 
     envoy: EnvoyProcess
-    router: Router
+    routers: Routers
     recorder: Recorder
     client: aiohttp.ClientSession
+
+    @property
+    def router(self) -> Router:
+        return self.routers.get("engines")
+
+    def reset(self) -> None:
+        """As if just started, for the next test."""
+        self.recorder = Recorder()
+        endpoints = self.router.fleet.endpoints
+        self.routers.__init__(
+            [_a_router(self.router.settings, endpoints, self.recorder)], policy_for_route
+        )
 
     async def ask(
         self, path: str, body: bytes | None = None, method: str | None = None, **headers: str
@@ -47,8 +60,8 @@ class EngineStack:
         """A POST of *body*; without one a GET."""
         method = method or ("GET" if body is None else "POST")
         headers = {"content-type": "application/json"} | headers
-        url = self.envoy.url + path
-        async with self.client.request(method, url, data=body, headers=headers) as response:
+        url, data = self.envoy.url + path, None if body is None else io.BytesIO(body)
+        async with self.client.request(method, url, data=data, headers=headers) as response:
             return response.status, await response.read()
 
     async def decided(self, path: str, body: bytes, **headers: str) -> Decision:
@@ -63,6 +76,10 @@ class EngineStack:
         """Requests that count as load, of all endpoints."""
         snapshot = self.router.fleet.everything(0.0)
         return float((snapshot.prefill_requests + snapshot.decode_requests).sum())
+
+
+def _a_router(pool: PoolSettings, endpoints: Iterable[Endpoint], recorder: Recorder) -> Router:
+    return new_router("engines", pool, endpoints, listeners=[recorder])
 
 
 @asynccontextmanager
@@ -80,13 +97,16 @@ async def engine_stack(
     addresses = [engine.address for engine in engines]
     recorder = Recorder()
     pool = PoolSettings(**{"seed": 0, "policy": "round_robin"} | settings)
-    router = new_router("engines", pool, map(Endpoint, addresses), listeners=[recorder])
-    server = ExtProcServer(Routers([router], policy_for_route), RecordingListener())
+    router = _a_router(pool, map(Endpoint, addresses), recorder)
+    routers = Routers([router], policy_for_route)
+    server = ExtProcServer(routers, RecordingListener())
     (port,) = await server.start(["127.0.0.1:0"])
     try:
         config = envoy_config(file, extproc_port=port, engines=addresses, edit=edit)
-        async with EnvoyProcess(config, folder) as envoy, aiohttp.ClientSession() as client:
-            yield EngineStack(envoy, router, recorder, client)
+        # Answers are looked at as they come, compressed or not.
+        session = aiohttp.ClientSession(auto_decompress=False)
+        async with EnvoyProcess(config, folder) as envoy, session as client:
+            yield EngineStack(envoy, routers, recorder, client)
     finally:
         await server.stop(0.0)
         for engine in engines:

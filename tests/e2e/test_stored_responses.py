@@ -14,6 +14,8 @@ from keeping_engine import KeepingEngine
 from lodestar_extproc.decision import Reason
 from waiting import until
 
+pytestmark = pytest.mark.truth
+
 RESPONSES = "/v1/responses"
 FIRST_TURN = " ".join(f"the {i} seal reads maps by lantern light" for i in range(1000))
 """About 10,000 tokens."""
@@ -160,7 +162,7 @@ async def test_a_conversation_is_kept_where_it_was_made(stack, engines):
 async def test_an_unknown_id_is_learned_from_who_has_it(stack, engines):
     """After a restart of the service, or where another replica decided."""
     kept = await made(stack, input="hi")
-    stack.router._kept.__init__(stack.router.fleet)
+    stack.reset()
     assert 200 in [(await stack.ask(f"{RESPONSES}/{kept}"))[0] for _ in range(12)]
     engine = keeper(engines, kept)
     engine.asked.clear()
