@@ -167,7 +167,6 @@ def request_of(
     tokens = parsed.text_bytes / bytes_per_token(model) + parsed.n_token_ids
     if parsed.n_media:
         tokens += parsed.n_media * tokens_per_medium(model)
-    kept = parsed.keeping
     return InferenceRequest(
         model=model,
         kind=kind,
@@ -184,7 +183,7 @@ def request_of(
         text_bytes=parsed.text_bytes,
         n_media=parsed.n_media,
         is_plain=parsed.is_plain,
-        keeping=None if kept is None else kept._replace(seed=seed),
+        keeping=parsed.keeping and parsed.keeping._replace(seed=seed),
     )
 
 

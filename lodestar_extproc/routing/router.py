@@ -24,7 +24,7 @@ from lodestar_extproc.policies.preference import at_keeper, preferred
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.answer_watch import AnswerWatch
-from lodestar_extproc.routing.dispatched import count_dispatched
+from lodestar_extproc.routing.dispatch import dispatch
 from lodestar_extproc.routing.ended_request import ended_request, observed_first_token
 from lodestar_extproc.routing.feedback import Feedback
 from lodestar_extproc.routing.kept_answers import KeptAnswers, Lookup
@@ -179,13 +179,7 @@ class Router:
             row=candidates.row(ranking.order[0]),
         )
         self._open.add(decision, stream_id)
-        count_dispatched(
-            decision,
-            self.fleet,
-            self.demand,
-            self.learner,
-            sees_first_tokens=self._sees_first_tokens,
-        )
+        dispatch(decision, self.fleet, self.demand, self.learner, observes=self._sees_first_tokens)
         candidates.let_go()
         policies.dispatched(candidates, ranking, policy, shadowed)
         for listener in self._listeners:

@@ -1,4 +1,4 @@
-"""count_dispatched(): a decided request leaves: what it takes of the fleet, and adds to demand."""
+"""dispatch(): a decided request leaves: what it takes of the fleet, and adds to demand."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.routing.service import service_s
 
 
-def count_dispatched(
-    decision: Decision,
-    fleet: Fleet,
-    demand: Demand,
-    learner: Learner,
-    *,
-    sees_first_tokens: bool,
+def dispatch(
+    decision: Decision, fleet: Fleet, demand: Demand, learner: Learner, *, observes: bool
 ) -> None:
     """Count it in flight in *fleet*, and in *demand* where the decision read that.
 
     Args:
         learner: predicts the service that it adds.
-        sees_first_tokens: whether first tokens of streamed answers are seen.
+        observes: whether first tokens of streamed answers are seen.
     """
     request = decision.candidates.request
     uncached_tokens = decision.candidates.uncached_on(decision.chosen)
-    seen = sees_first_tokens and request.streaming
+    seen = observes and request.streaming
     fleet.dispatch(
         decision.decision_id,
         request,
