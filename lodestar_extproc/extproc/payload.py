@@ -40,6 +40,7 @@ _KEPT_OBJECTS = frozenset(
 )
 """What an `object` with an id is, where engines may keep it under that id."""
 _RUNNING_STATES = frozenset(("queued", "in_progress", "validating", "finalizing", "cancelling"))
+_ENDED_STATES = ("completed", "incomplete", "failed", "cancelled", "expired")
 _DEEPEST = 8
 """Levels at which content is looked for: three more than any API has. What is deeper is content."""
 _SILENT_BLOCKS = ("text", "thinking", "message", "reasoning")
@@ -141,14 +142,16 @@ def kept_of(document: Mapping[str, Any]) -> tuple[str, KeptState] | None:
     """
     response = document.get("response")
     held = response if isinstance(response, dict) else document
-    name, kind = held.get("id"), held.get("object")
-    if not isinstance(name, str) or not name or not isinstance(kind, str):
+    name, kind, state = held.get("id"), held.get("object"), held.get("status")
+    if not isinstance(name, str) or not name:
         return None
     if held.get("deleted") is True:
         return name, KeptState.GONE
-    if kind not in _KEPT_OBJECTS:
+    is_running = isinstance(state, str) and state in _RUNNING_STATES
+    is_known = state in _ENDED_STATES or (isinstance(kind, str) and kind in _KEPT_OBJECTS)
+    if not is_running and not is_known:
         return None
-    return name, KeptState.RUNNING if held.get("status") in _RUNNING_STATES else KeptState.ENDED
+    return name, KeptState.RUNNING if is_running else KeptState.ENDED
 
 
 def is_promise(document: Mapping[str, Any]) -> bool:
