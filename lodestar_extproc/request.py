@@ -156,6 +156,15 @@ class Subset:
         return not self.named.isdisjoint((address, host, host.strip("[]")))
 
 
+def mixed(hashes: Sequence[int], seed: int) -> tuple[int, ...]:
+    """*hashes* of another prompt: the first tells it, and the others mean nothing without it.
+
+    >>> mixed((1, 2, 3), 5)
+    (4, 2, 3)
+    """
+    return (hashes[0] ^ seed, *hashes[1:]) if hashes else ()
+
+
 def name_key(name: str) -> int:
     """The key of an answer or conversation by the name its engine gave it; never 0.
 

@@ -31,6 +31,7 @@ from lodestar_extproc.request import (
     Keeping,
     RequestKind,
     hash_blocks,
+    mixed,
 )
 
 __all__ = [
@@ -170,7 +171,8 @@ def request_of(
     return InferenceRequest(
         model=model,
         kind=kind,
-        block_hashes=_of_model(parsed.block_hashes, seed),
+        # The first hash tells the model, and whatever else cannot share a cache.
+        block_hashes=mixed(parsed.block_hashes, seed),
         prompt_bytes=parsed.prompt_bytes,
         prompt_tokens=tokens,
         streaming=parsed.streaming,
@@ -185,11 +187,6 @@ def request_of(
         is_plain=parsed.is_plain,
         keeping=parsed.keeping and parsed.keeping._replace(seed=seed),
     )
-
-
-def _of_model(hashes: list[int], seed: int) -> tuple[int, ...]:
-    """*hashes* as those of a model: the first tells it, and the others mean nothing without it."""
-    return (hashes[0] ^ seed, *hashes[1:]) if hashes else ()
 
 
 def parse(

@@ -30,7 +30,10 @@ def plain_message(message: Mapping[str, Any]) -> bytes | None:
     if not role or not isinstance(role, str) or not _KEYS.issuperset(message):
         return None
     if len(message) == 2 and isinstance(content, str):  # as most are of a chat
-        start, text = role.encode("utf-8", "surrogatepass"), content.encode("utf-8", "surrogatepass")
+        start, text = (
+            role.encode("utf-8", "surrogatepass"),
+            content.encode("utf-8", "surrogatepass"),
+        )
         return start + FIELD + text + MESSAGE_END
     pieces = [_utf8(role), FIELD]
     if isinstance(content, str):

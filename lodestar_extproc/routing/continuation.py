@@ -5,7 +5,7 @@ The body of such a request has the last turn only; the engine computes all turns
 
 from __future__ import annotations
 
-from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, Keeping, hash_blocks
+from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, Keeping, hash_blocks, mixed
 
 
 def continued(
@@ -33,9 +33,8 @@ def continued(
     kept = before.keeping or Keeping()
     renewed = own.head_key != kept.head_key and bool(own.head_key or not keeps_head)
     change = kept.seed ^ own.seed ^ (kept.head_key ^ own.head_key if renewed else 0)
-    blocks = before.block_hashes[:n_blocks]
-    if change:  # another model, salt or head: no block is the same
-        blocks = [block ^ change for block in blocks]
+    # Another model, salt or head: no block is the same, as the first tells.
+    blocks = mixed(before.block_hashes[:n_blocks], change)
     own_tokens_per_byte = _tokens_per_byte(request)
     reply_bytes = int(reply_tokens / (own_tokens_per_byte or _tokens_per_byte(before) or 1.0))
     head_bytes = own.head_bytes - kept.head_bytes if renewed else 0
