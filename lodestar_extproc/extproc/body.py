@@ -20,6 +20,7 @@ from lodestar_extproc.extproc.json_text import (
     is_true,
     load,
     load_as_python,
+    positive,
 )
 from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
 from lodestar_extproc.extproc.prompt import PromptReader
@@ -287,16 +288,7 @@ def _output_limit(fields: Mapping[str, Any]) -> int | None:
         if not isinstance(holder, dict):
             continue
         for name in _OUTPUT_LIMITS:
-            limit = _positive(holder[name]) if name in holder else None
+            limit = positive(holder[name]) if name in holder else None
             if limit:
                 return limit
     return None
-
-
-def _positive(value: object) -> int | None:
-    """A number as pydantic reads one: "5" and 5.0 are 5."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and value > 0 else None

@@ -62,6 +62,15 @@ def is_false(value: object) -> bool:
     return isinstance(value, (bool, int, float)) and value == 0
 
 
+def positive(value: object) -> int | None:
+    """A number as pydantic reads one: "5" and 5.0 are 5."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value > 0 else None
+
+
 def load(text: bytes) -> Any:
     """The value that *text*, in UTF-8, stands for.
 
