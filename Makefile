@@ -15,7 +15,7 @@ UV := 0.13.9
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock tools oldest-envoy test test-fast test-lowest test-slow test-vllm lint types dist release demo bench-learning bench-agents bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-vllm bench-calibrate clean
+.PHONY: help install lock tools oldest-envoy test test-fast test-lowest test-slow test-truth test-vllm lint types dist release demo bench-learning bench-agents bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -62,6 +62,9 @@ test-fast: lint  ## for work at hand: no processes, no real Envoy, no long runs 
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
 	  -m "not long and not slow and not vllm" $(ARGS)
 
+test-truth: install  ## what a request is and what became of it: bodies and answers of public reports, through a real Envoy (4 minutes)
+	$(BIN)/python -m pytest -m "truth and not slow" $(ARGS)
+
 test-lowest: oldest-envoy $(LOWEST)/installed  ## the tests on the lowest versions that pyproject.toml allows (Python 3.11)
 	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(ARGS)
 
@@ -74,6 +77,9 @@ $(LOWEST)/installed: $(PACKAGE_INPUTS) requirements/dev.lock requirements/lowest
 
 test-vllm: install $(VLLM)/installed  ## the service and Envoy on two real vLLM servers, on CPU (5 minutes; LODESTAR_VLLM reuses an environment)
 	$(BIN)/python -m pytest tests/vllm -m vllm -s $(ARGS)
+
+bench-truth: install $(VLLM)/installed  ## prompts as a real vLLM counts and finds them, beside what we do: docs/results/prompt_truth.md
+	$(BIN)/python benchmarks/vllm/prompt_truth.py $(VLLM) --publish docs/results/prompt_truth.md $(ARGS)
 
 bench-vllm: install $(VLLM)/installed  ## policies on two unequal vLLM servers, on CPU; on a quiet machine
 	$(BIN)/python benchmarks/gpu/compare_on_gpu.py --cpu $(VLLM) --stop \

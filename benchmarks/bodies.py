@@ -67,7 +67,7 @@ def messages(body: bytes, path: str) -> tuple[bytes, bytes]:
     opening = pb.ProcessingRequest()
     sent = {":method": "POST", ":path": path, "content-length": str(len(body))}
     for key, value in sent.items():
-        opening.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+        opening.request_headers.headers.headers.add(key=key.encode(), raw_value=value.encode())
     last = pb.ProcessingRequest(request_body=pb.HttpBody(body=body, end_of_stream=True))
     return opening.SerializeToString(), last.SerializeToString()
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+FIRST_ERROR_STATUS = 400
+"""RFC 9110, section 15.5: from here on an answer is an error, and its status says whose."""
+
 
 class Outcome(StrEnum):
     """How a request ended.
@@ -37,6 +40,8 @@ class AnswerForm(StrEnum):
     """Events, of which one held generated content."""
     ONE_PIECE = "one_piece"
     """A JSON document: its first token came with its last."""
+    PROMISE = "promise"
+    """A document that tells where the answer will be found: it is computed in the background."""
     UNFINISHED = "unfinished"
     """Events with content, and then an end without any sign of one."""
     NOTHING = "nothing"
@@ -65,6 +70,34 @@ class FirstToken(NamedTuple):
     body_began_before: bool = False
     form: AnswerForm = AnswerForm.STREAM
     watched: bool = False
+
+
+class KeptState(StrEnum):
+    """How far what an engine keeps has come."""
+
+    RUNNING = "running"
+    """It is still being computed, whoever waits for it."""
+    ENDED = "ended"
+    GONE = "gone"
+    """It is kept no longer, or never was."""
+
+
+class KeptAnswer(NamedTuple):
+    """An answer said what its engine keeps: itself, a conversation, or what was asked for.
+
+    Attributes:
+        decision_id: of the decision that led to it, or of the look-up (see `kept_answers.py`).
+        name: as the engine has it; empty where the look-up says which.
+        served: address of the endpoint that answered; None where the edge was not told.
+        output_tokens: of the reply; None where it did not say.
+    """
+
+    decision_id: str
+    at_s: float
+    name: str
+    state: KeptState
+    served: str | None = None
+    output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +163,10 @@ class Completion(NamedTuple):
 
     def with_report(self, report: AnswerReport) -> Completion:
         """The same end, with what the engine said in its answer."""
-        # A client that left after an error left because of it.
-        broken = report.failed and self.outcome is not Outcome.FAILED
+        # A client that left after an error left because of it. Under a status that says what was
+        # wrong, the body says it once more.
+        told = self.response_code is not None and self.response_code >= FIRST_ERROR_STATUS
+        broken = report.failed and not told and self.outcome is not Outcome.FAILED
         return self._replace(
             outcome=Outcome.FAILED if broken else self.outcome,
             flags=() if broken else self.flags,

@@ -105,6 +105,8 @@ class Reason(StrEnum):
     EXPLORATION = "exploration"
     """An under-sampled endpoint was tried on purpose."""
     ONLY_ENDPOINT = "only_endpoint"
+    KEEPER = "keeper"
+    """The endpoint keeps the answer or conversation that the prompt goes on from."""
     UNPARSED = "unparsed"
     """The body could not be read: no prompt to predict from."""
 

@@ -37,6 +37,33 @@ class RequestKind(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Keeping(NamedTuple):
+    """What a request has to do with answers and conversations that one endpoint keeps.
+
+    Attributes:
+        continues: key of what its prompt goes on from (see `name_key`); None for nothing.
+        is_conversation: what is said now is kept under that name too.
+        keeps_answer: the engine keeps the answer, under an id that the answer tells.
+        in_background: it is answered before it is computed.
+        seed: what its block hashes are mixed with, as those of its model and cache.
+        head_key: hash of what a template puts before all turns, as tools; 0 for nothing.
+        head_bytes, head_blocks: so much of the prompt the head is; the blocks of a request that
+            continues something follow each other anew after it.
+        borrowed_head_bytes: of an earlier turn's head, where it names none itself and the engine
+            may take that.
+    """
+
+    continues: int | None = None
+    is_conversation: bool = False
+    keeps_answer: bool = False
+    in_background: bool = False
+    seed: int = 0
+    head_key: int = 0
+    head_bytes: int = 0
+    head_blocks: int = 0
+    borrowed_head_bytes: int = 0
+
+
 class InferenceRequest(NamedTuple):
     """One prompt as the router sees it.
 
@@ -58,6 +85,7 @@ class InferenceRequest(NamedTuple):
         n_media: images, sounds and files in it.
         is_plain: whether the rest is text that every template renders, so that an engine's count of
             its tokens says what a token stands for.
+        keeping: None where it has nothing to do with what endpoints keep.
     """
 
     model: str
@@ -75,6 +103,7 @@ class InferenceRequest(NamedTuple):
     text_bytes: int | None = None
     n_media: int = 0
     is_plain: bool = True
+    keeping: Keeping | None = None
 
     @property
     def is_sheddable(self) -> bool:
@@ -125,6 +154,24 @@ class Subset:
     def __contains__(self, address: str) -> bool:
         host = address.rpartition(":")[0]
         return not self.named.isdisjoint((address, host, host.strip("[]")))
+
+
+def mixed(hashes: Sequence[int], seed: int) -> tuple[int, ...]:
+    """*hashes* of another prompt: the first tells it, and the others mean nothing without it.
+
+    >>> mixed((1, 2, 3), 5)
+    (4, 2, 3)
+    """
+    return (hashes[0] ^ seed, *hashes[1:]) if hashes else ()
+
+
+def name_key(name: str) -> int:
+    """The key of an answer or conversation by the name its engine gave it; never 0.
+
+    >>> name_key("resp_1") == name_key("resp_1"), name_key("resp_1") == name_key("resp_2")
+    (True, False)
+    """
+    return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass")) or 1
 
 
 def hash_blocks(prompt: bytes | bytearray, seed: int = 0) -> tuple[int, ...]:

@@ -24,9 +24,21 @@ VOCABULARY = 4096
 PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 SPECIAL = (PAD, BEGIN, END, "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] or '' }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    "{% if tools %}<|system|>Tools:{% for tool in tools %}\n{{ tool | tojson }}{% endfor %}"
+    "<|end|>{% endif %}"
+    "{% if documents %}<|system|>Documents:{% for document in documents %}"
+    "\n{{ document | tojson }}{% endfor %}<|end|>{% endif %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>"
+    "{% set thought = m['reasoning'] or m['reasoning_content'] %}"
+    "{% if thought %}<think>\n{{ thought }}\n</think>\n{% endif %}"
+    "{{ m['content'] or '' }}"
+    "{% for call in m['tool_calls'] or [] %}\n<tool_call>\n{{ call['function'] | tojson }}"
+    "\n</tool_call>{% endfor %}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+    "{% endif %}"
 )
+"""It shows what those of current models do: tools, documents, reasoning of all turns, calls."""
 QUIET = 0.02
 """Scale of what attention and MLP write, against the embedding's 1."""
 

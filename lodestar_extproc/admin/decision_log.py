@@ -29,6 +29,7 @@ _WHY = (
     (Reason.OUT_OF_RANGE, "it was unlike anything learned, so the fallback ranked it first"),
     (Reason.EXPLORATION, "little was known of it, so it was tried on purpose"),
     (Reason.ONLY_ENDPOINT, "there was no other"),
+    (Reason.KEEPER, "it keeps what the prompt goes on from"),
     (Reason.UNPARSED, "the body could not be read, so the fallback ranked it first"),
 )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from lodestar_extproc.completion import AnswerForm
+from lodestar_extproc.completion import AnswerForm, KeptState
 from lodestar_extproc.extproc.answer_start import BodyFormat, body_format, without_mark
 from lodestar_extproc.extproc.content_coding import Decoder, Unreadable, decoder_of
 from lodestar_extproc.extproc.event_stream import EventStream, ServerSentEvent
@@ -23,7 +23,9 @@ from lodestar_extproc.extproc.payload import (
     is_answer,
     is_end,
     is_error,
+    is_promise,
     is_token,
+    kept_of,
     usage_of,
 )
 
@@ -52,12 +54,15 @@ class AnswerReader:
         first_token: generated content has been seen.
         failed: the engine reported an error.
         usage: what the engine counted, as far as it has said.
+        kept: name and state of what the engine keeps, as far as it has said; None for nothing.
     """
 
     def __init__(self, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self.first_token = False
         self.failed = False
         self.usage: Usage = NO_USAGE
+        self.kept: tuple[str, KeptState] | None = None
+        self._promises = False
         self._headers = headers
         self._decoder: Decoder | None = None
         self._format: BodyFormat | None = None
@@ -83,6 +88,8 @@ class AnswerReader:
         """What the answer is; before its end, what it has been until now."""
         if self._format is BodyFormat.UNREADABLE:
             return AnswerForm.UNREADABLE
+        if self._promises:
+            return AnswerForm.PROMISE
         if self.first_token:
             return AnswerForm.STREAM if self.in_events else AnswerForm.ONE_PIECE
         foreign = self._foreign or self._format in (BodyFormat.TEXT, BodyFormat.JSON)
@@ -235,12 +242,14 @@ class AnswerReader:
             return
         if isinstance(document, dict):
             self._read(document)
-        self.first_token = not self.failed and is_answer(document)
+            self._promises = not self.failed and is_promise(document)
+        self.first_token = not self.failed and not self._promises and is_answer(document)
 
     def _read(self, document: dict[str, Any]) -> None:
         self.failed = self.failed or is_error(document)
         self._ended = self._ended or is_end(document)
         self.usage = self.usage.updated(usage_of(document))
+        self.kept = kept_of(document) or self.kept
 
 
 def _load(data: bytes) -> Any:

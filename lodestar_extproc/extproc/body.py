@@ -11,14 +11,29 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from lodestar_extproc.extproc import keeping
 from lodestar_extproc.extproc.budget import UNCOUNTED_BYTES, Limit, OverBudget, hold_objects
 from lodestar_extproc.extproc.canonical import Inexact, PromptWriter, Source
-from lodestar_extproc.extproc.json_text import InvalidRequest, as_utf8, load, load_as_python
+from lodestar_extproc.extproc.json_text import (
+    InvalidRequest,
+    as_utf8,
+    is_true,
+    load,
+    load_as_python,
+    positive,
+)
 from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
 from lodestar_extproc.extproc.prompt import PromptReader
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
 from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS
-from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind, hash_blocks
+from lodestar_extproc.request import (
+    BLOCK_BYTES,
+    InferenceRequest,
+    Keeping,
+    RequestKind,
+    hash_blocks,
+    mixed,
+)
 
 __all__ = [
     "InvalidRequest",
@@ -49,8 +64,6 @@ _SEED_FIELDS = frozenset(
     )
 )
 """What engines share no cache across, or what changes a prompt in places that we cannot know."""
-_TRUE = frozenset(("1", "true", "t", "yes", "y", "on"))
-"""Strings that pydantic takes for true, in any case (pydantic's conversion table)."""
 
 
 class ParsedBody(NamedTuple):
@@ -64,6 +77,7 @@ class ParsedBody(NamedTuple):
         prompt_bytes: those that block hashes stand for, and those not hashed.
         is_plain: as of the request.
         session: hash of the first field that names one.
+        keeping: as of the request, but for its seed.
     """
 
     model: str
@@ -77,6 +91,7 @@ class ParsedBody(NamedTuple):
     streaming: bool
     max_output_tokens: int | None
     session: int | None
+    keeping: Keeping | None
 
 
 def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]:
@@ -126,6 +141,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         streaming=kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream")),
         max_output_tokens=_output_limit(fields),
         session=_session(fields, strings),
+        keeping=keeping.read(fields, kind, strings, reader.head),
     )
 
 
@@ -136,6 +152,7 @@ def request_of(
     hints: SchedulingHints = NO_HINTS,
     target_of: Callable[[str], str] = str,
     tokens_per_medium: Callable[[str], float] = lambda _: DEFAULT_TOKENS,
+    only_model: str = "",
 ) -> InferenceRequest:
     """The request that *parsed* is, for the model that the engine will be asked for.
 
@@ -143,8 +160,10 @@ def request_of(
         bytes_per_token, tokens_per_medium: learned, by model; above 0.
         hints: what its headers ask for.
         target_of: the model to ask the engine for in place of the one named.
+        only_model: what an engine takes where none is named; empty where nobody knows.
     """
-    model = target_of(parsed.model)
+    target = target_of(parsed.model)
+    model = target or only_model
     # Engines share no cache between models; a LoRA is one.
     seed = xxhash.xxh3_64_intdigest(model.encode("utf-8", "surrogatepass"), parsed.seed)
     tokens = parsed.text_bytes / bytes_per_token(model) + parsed.n_token_ids
@@ -153,7 +172,8 @@ def request_of(
     return InferenceRequest(
         model=model,
         kind=kind,
-        block_hashes=_of_model(parsed.block_hashes, seed),
+        # The first hash tells the model, and whatever else cannot share a cache.
+        block_hashes=mixed(parsed.block_hashes, seed),
         prompt_bytes=parsed.prompt_bytes,
         prompt_tokens=tokens,
         streaming=parsed.streaming,
@@ -162,16 +182,12 @@ def request_of(
         tpot_slo_s=hints.tpot_slo_s,
         priority=hints.priority,
         session=_hinted_session(hints) or parsed.session,
-        named_model=None if model == parsed.model else parsed.model,
+        named_model=None if target == parsed.model else parsed.model,
         text_bytes=parsed.text_bytes,
         n_media=parsed.n_media,
         is_plain=parsed.is_plain,
+        keeping=parsed.keeping and parsed.keeping._replace(seed=seed),
     )
-
-
-def _of_model(hashes: list[int], seed: int) -> tuple[int, ...]:
-    """*hashes* as those of a model: the first tells it, and the others mean nothing without it."""
-    return (hashes[0] ^ seed, *hashes[1:]) if hashes else ()
 
 
 def parse(
@@ -213,13 +229,6 @@ def unparsed(
         session=_hinted_session(hints),
         is_plain=False,
     )
-
-
-def is_true(value: object) -> bool:
-    """Whether pydantic, by which engines read their bodies, takes *value* for true."""
-    if isinstance(value, str):
-        return value.lower() in _TRUE
-    return isinstance(value, (bool, int, float)) and value == 1
 
 
 def _hash(sequence: PromptWriter, hashes: list[int]) -> Generator[None, None, None]:
@@ -279,16 +288,7 @@ def _output_limit(fields: Mapping[str, Any]) -> int | None:
         if not isinstance(holder, dict):
             continue
         for name in _OUTPUT_LIMITS:
-            limit = _positive(holder[name]) if name in holder else None
+            limit = positive(holder[name]) if name in holder else None
             if limit:
                 return limit
     return None
-
-
-def _positive(value: object) -> int | None:
-    """A number as pydantic reads one: "5" and 5.0 are 5."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and value > 0 else None

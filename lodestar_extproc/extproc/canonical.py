@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import xxhash
+from orjson import dumps
 
 from lodestar_extproc.extproc.budget import MAX_NESTING, Budget, Limit, OverBudget
+from lodestar_extproc.extproc.json_form import EXACT_BELOW, json_form
 from lodestar_extproc.extproc.json_text import InvalidRequest
-from lodestar_extproc.extproc.long_strings import MAX_KEPT_BYTES, LongStrings
+from lodestar_extproc.extproc.long_strings import MAX_KEPT_BYTES, LongString, LongStrings
 from lodestar_extproc.extproc.media import LOOK_BYTES, is_cache_marker, is_encoded, media_payload
 from lodestar_extproc.request import BLOCK_BYTES
 
@@ -31,8 +33,6 @@ MEDIA_BYTES = 2304
 _DIGEST_REPEATS = MEDIA_BYTES // 16  # bytes of an xxh3_128 digest
 _MEDIA_ITEMS = 4
 """A medium takes as long as so many other values: 7 µs."""
-_EXACT_BELOW = 2.0**63
-"""Python's json reads integers beyond as they are, orjson as floats."""
 
 
 class Inexact(Exception):  # noqa: N818  (the condition's name)
@@ -103,21 +103,21 @@ class PromptWriter:
             self._add(text.encode("utf-8", "surrogatepass"))
         else:
             self._add(long.data)
-            self.text_bytes += long.n_bytes - len(long.data)
-            if long.n_bytes > len(long.data) and self._source.left_bytes > 0:
-                # Of data in a text's place the rest makes a difference, if only one block of it.
-                self.other_bytes += BLOCK_BYTES
-                self._keep(long.digest * (BLOCK_BYTES // len(long.digest)))
+            self._rest_of(long)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether every text of the body stands for itself."""
-        return not self._strings
+    def _rest_of(self, long: LongString) -> None:
+        """Of data in a text's place the rest makes a difference, if only one block of it."""
+        self.text_bytes += long.n_bytes - len(long.data)
+        if long.n_bytes > len(long.data) and self._source.left_bytes > 0:
+            self.other_bytes += BLOCK_BYTES
+            self._keep(long.digest * (BLOCK_BYTES // len(long.digest)))
 
-    def line(self, first: str, mark: bytes, second: str) -> None:
-        """Two texts that stand for themselves, parted by *mark*."""
-        start, end = first.encode("utf-8", "surrogatepass"), second.encode("utf-8", "surrogatepass")
-        self._add(start + mark + end)
+    def written(self, form: bytes) -> bool:
+        """Take what was written elsewhere in this form; False where long strings belong into it."""
+        if self._strings.stand_in(form):
+            return False
+        self._add(form)
+        return True
 
     def starts_with(self, text: str, beginning: str) -> bool:
         """Whether *text*, perhaps a long one, begins so."""
@@ -155,12 +155,27 @@ class PromptWriter:
         self.other_bytes += len(MEDIA) + MEDIA_BYTES
         self._keep(MEDIA + self._digest(payload) * _DIGEST_REPEATS)
 
-    def value(self, value: object, depth: int = 0) -> None:
+    def value(self, value: object) -> None:
         """A value whose keys a template sees in the order in which they come: a schema."""
+        if not isinstance(value, (dict, list)):
+            self._scalar(value)
+            return
+        form = json_form(value)
+        if form is None:
+            self._walk(value, 0)
+            return
+        for piece, long in self._strings.spelled(form):
+            self._add(piece)
+            if long is not None:
+                self._add(dumps(long.data.decode("utf-8", "ignore"))[1:-1])
+                self._rest_of(long)
+
+    def _walk(self, value: object, depth: int) -> None:
+        """A value that has no form of its own in JSON."""
         if isinstance(value, dict):
-            self._members(value.items(), depth, self.value)
+            self._members(value.items(), depth, self._walk)
         elif isinstance(value, list):
-            self._list(value, depth, self.value)
+            self._list(value, depth, self._walk)
         else:
             self._scalar(value)
 
@@ -203,7 +218,7 @@ class PromptWriter:
         if isinstance(value, str):
             self.text(value)
             return
-        if isinstance(value, float) and abs(value) >= _EXACT_BELOW and not self._source.exact:
+        if isinstance(value, float) and abs(value) >= EXACT_BELOW and not self._source.exact:
             raise Inexact
         self._add(_SCALAR + repr(value).encode())
 

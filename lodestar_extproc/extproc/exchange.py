@@ -10,7 +10,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc import body, conformance, refusals
 from lodestar_extproc.extproc.events import (
@@ -28,7 +27,8 @@ from lodestar_extproc.extproc.incoming import IncomingRequest
 from lodestar_extproc.extproc.modes import ANSWER_STRATEGIES, REQUEST_STRATEGIES, Done, Replies
 from lodestar_extproc.extproc.observation import Observation
 from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouter, PoolRouters
-from lodestar_extproc.extproc.stream_outcome import StreamOutcome, summary
+from lodestar_extproc.extproc.route_reply import route_to
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.extproc.transitions import (
     ACTIONS,
     NEXT_STATES,
@@ -71,8 +71,7 @@ class Exchange:
         stream_mode, answer_mode = modes_of(opening)
         self.state, self.outcome = StreamState.IDLE, StreamOutcome.CUT
         self.decision: Decision | None = None
-        self.n_repeats = 0
-        self.stream_id = stream_id
+        self.n_repeats, self.stream_id = 0, stream_id
         self._actions = ACTIONS[stream_mode]
         self._next_states = NEXT_STATES[answer_mode]
         self._requests = REQUEST_STRATEGIES[stream_mode]
@@ -81,11 +80,9 @@ class Exchange:
         self._own_paths = partial(overrides.paths, routers, opening.pool)
         self._observe = partial(Observation, routers, access_log=access_log)
         self.request = IncomingRequest()
-        self._tests_conformance = False
-        self._observation: Observation | None = None
-        self._seen_enough = False
-        if stream_mode is StreamMode.OBSERVED:
-            self._observation = self._observe()
+        self._tests_conformance = self._seen_enough = False
+        observes = stream_mode is StreamMode.OBSERVED
+        self._observation: Observation | None = self._observe() if observes else None
 
     @property
     def done(self) -> bool:
@@ -111,17 +108,16 @@ class Exchange:
         """A bug of ours met *event*: what to answer, so that nothing that is held here is lost."""
         if self.done:
             return ()
-        result = ActionResult.CLOSED
-        replies: Replies = ()
+        done: Done = ActionResult.CLOSED, ()
         if isinstance(event, ResponseEvent):
             self._seen_enough = True
-            result, replies = self._answers.give_up(event)
+            done = self._answers.give_up(event)
         elif self.outcome is StreamOutcome.CUT:
-            result, replies = self._requests.give_up(event, self.request.content())
-            if result is ActionResult.PASSED:
+            done = self._requests.give_up(event, self.request.content())
+            if done[0] is ActionResult.PASSED:
                 self.outcome = StreamOutcome.PASSED
-        self._enter(result)
-        return replies
+        self._enter(done[0])
+        return done[1]
 
     def close(self, at_s: float) -> None:
         """The stream is over, in whatever state. Idempotent."""
@@ -135,10 +131,10 @@ class Exchange:
         if self.state is not before and self.state is not StreamState.READING:
             self.request.held.clear()
 
-    def summary(self) -> str:
-        """What happened, for a log line; without a word of the prompt."""
-        answered = self._observation.decision_id if self._observation else ""
-        return summary(self.outcome, self.decision, answered)
+    @property
+    def observed_id(self) -> str:
+        """Of the decision whose answer is seen here; empty where none is."""
+        return self._observation.decision_id if self._observation else ""
 
     def steps(self, event: Event) -> Generator[None, None, None] | None:
         """What to do before *event* is received, one step after another; None where nothing is."""
@@ -149,13 +145,13 @@ class Exchange:
 
     def _admit(self, event: RequestEvent) -> Done:
         self.request.take(event)
-        if self.request.may_be_load(self._own_paths):
+        if self.request.may_be_load(self._own_paths) and not self.request.is_about_kept:
             return ActionResult.READ_ON, self._requests.acknowledge(event, self.stream_id)
-        return self._leave_to_envoy(event, StreamOutcome.PASSED)
+        return self._look_up(event) or self._leave_to_envoy(event, StreamOutcome.PASSED)
 
     def _pass(self, event: RequestEvent) -> Done:
-        self.request.note(event)
-        return self._leave_to_envoy(event, StreamOutcome.PASSED)
+        self.request.take(event)
+        return self._look_up(event) or self._leave_to_envoy(event, StreamOutcome.PASSED)
 
     def _gather(self, event: RequestEvent) -> Done:
         self.request.take(event)
@@ -168,8 +164,7 @@ class Exchange:
         return gathered
 
     def _skip(self, event: RequestEvent) -> Done:
-        self.n_repeats += self.request.is_complete
-        self.request.note(event)
+        self.n_repeats += self.request.note(event)
         return ActionResult.SKIPPED, self._requests.acknowledge(event)
 
     def _route_by_body(self, event: RequestEvent) -> Done:
@@ -196,6 +191,8 @@ class Exchange:
             router, policy = self._pool_of()
         except (UnknownPool, ValueError):
             return self._leave_to_envoy(event, StreamOutcome.BAD_ROUTE, content)
+        if looked_up := self._look_up(event, content):
+            return looked_up
         settings = router.settings
         self._tests_conformance = settings.conformance_headers
         try:
@@ -220,7 +217,7 @@ class Exchange:
         request, wanted = self.request.read(
             content, n_bytes, router, may_rename=self._requests.may_change_body
         )
-        self.decision = router.route(
+        decision = self.decision = router.route(
             request,
             request_id=self.request.request_id,
             stream_id=self.stream_id,
@@ -229,23 +226,27 @@ class Exchange:
             policy=policy,
         )
         new_body = self._requests.replaced_body(content, wanted)
-        reply = self._route_to(event, self.decision, router.settings, new_body)
-        if self._answers.shows_answers:
-            self._observation = self._observe(decision_id=self.decision.decision_id)
-        self.outcome = StreamOutcome.ROUTED
-        return ActionResult.ROUTED, (reply, *self._requests.given_back(event, wanted))
+        phase, told_id = self._requests.reply_phase(event), decision.decision_id
+        reply = route_to(phase, decision.addresses, told_id, router.settings, new_body)
+        return self._routed(event, reply, wanted, StreamOutcome.ROUTED)
 
-    def _route_to(
-        self,
-        event: RequestEvent,
-        decision: Decision,
-        settings: PoolSettings,
-        new_body: bytes | None,
-    ) -> RouteTo:
-        addresses = decision.addresses[: 0 if settings.shadow else settings.retry_candidates]
-        headers = conformance.request_headers(addresses) if self._tests_conformance else ()
-        phase = self._requests.reply_phase(event)
-        return RouteTo(phase, addresses, decision.decision_id, headers, new_body)
+    def _look_up(self, event: RequestEvent, content: bytes | None = None) -> Done | None:
+        """Go where something is kept; None for a request that is for nothing such."""
+        found = self.request.looked_up(self._pool_of, event.at_s)
+        # A picker has to name an endpoint: by a decision, where nobody knows who keeps it.
+        if found is None or (self._requests.refuses_without_endpoint and not found.addresses):
+            return None
+        phase, settings = self._requests.reply_phase(event), self._pool_of()[0].settings
+        reply = route_to(phase, found.addresses, found.lookup_id, settings)
+        return self._routed(event, reply, content, StreamOutcome.LOOKED_UP)
+
+    def _routed(
+        self, event: RequestEvent, reply: RouteTo, body: bytes | None, outcome: StreamOutcome
+    ) -> Done:
+        if self._answers.shows_answers:
+            self._observation = self._observe(decision_id=reply.decision_id)
+        self.outcome = outcome
+        return ActionResult.ROUTED, (reply, *self._requests.given_back(event, body))
 
     def _leave_to_envoy(
         self, event: RequestEvent, outcome: StreamOutcome, content: bytes | None = None
@@ -275,8 +276,7 @@ class Exchange:
     def _read_answer(self, event: ResponseEvent) -> Replies:
         if self.outcome is StreamOutcome.CUT:
             # No decision was made here: an observing stream, or an answer of Envoy's own.
-            observing = self._observation is not None
-            self.outcome = StreamOutcome.OBSERVED if observing else StreamOutcome.PASSED
+            self.outcome = StreamOutcome.OBSERVED if self._observation else StreamOutcome.PASSED
         if self._observation is not None and not self._seen_enough:
             self._seen_enough = self._observation.receive(event)
         if self._tests_conformance and isinstance(event, ResponseHeaders):

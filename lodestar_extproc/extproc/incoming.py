@@ -28,6 +28,8 @@ from lodestar_extproc.names import (
     REQUEST_ID,
 )
 from lodestar_extproc.request import InferenceRequest, RequestKind, Subset
+from lodestar_extproc.routing.kept_answers import Lookup
+from lodestar_extproc.routing.routers import UnknownPool
 
 LARGE_BYTES = 2 * 2**10
 """A body from here on is read before it is its turn, in steps; a shorter one at once: within 3 ms
@@ -57,9 +59,14 @@ class IncomingRequest:
         self._headers: Mapping[str, str] = {}
         self._subset: Subset | None = None
 
-    def note(self, event: RequestEvent) -> None:
-        """Remember how far the request has come, and nothing of what *event* brings."""
-        self.is_complete = self.is_complete or event.kind in _ENDS
+    def note(self, event: RequestEvent) -> bool:
+        """Remember how far the request has come, and nothing of what *event* brings.
+
+        Returns whether it had come to its end before.
+        """
+        was_complete = self.is_complete
+        self.is_complete = was_complete or event.kind in _ENDS
+        return was_complete
 
     def take(self, event: RequestEvent) -> None:
         """Keep what *event* brings; a later subset replaces an earlier one."""
@@ -99,6 +106,28 @@ class IncomingRequest:
         method = self._headers.get(METHOD, "")
         heavy = self._knows_path or paths.may_be_heavy(method, self._path, n_bytes)
         return bool(self._headers) and not heavy
+
+    @property
+    def is_about_kept(self) -> bool:
+        """Whether it is no inference, and for what an engine keeps or is to keep."""
+        makes = paths.makes_kept(self._headers.get(METHOD, ""), self._path)
+        return not self._knows_path and bool(makes or paths.kept_name(self._path))
+
+    def looked_up(
+        self, pool_of: Callable[[], tuple[PoolRouter, object]], at_s: float
+    ) -> Lookup | None:
+        """Where that is kept; None where it is for nothing such, or its pool is not known."""
+        if not self.is_about_kept:
+            return None
+        try:
+            router, _ = pool_of()
+        except (UnknownPool, ValueError):
+            return None
+        found = router.look_up(paths.kept_name(self._path), at_s)
+        subset = self.subset(router.settings)
+        if subset is None:
+            return found
+        return found._replace(addresses=tuple(a for a in found.addresses if a in subset))
 
     @property
     def request_id(self) -> str:
@@ -170,7 +199,13 @@ class IncomingRequest:
         if content is None or parsed is None:
             return body.unparsed(n_bytes, router.bytes_per_token(""), hints), content
         request = body.request_of(
-            parsed, self._kind, router.bytes_per_token, hints, target_of, router.tokens_per_medium
+            parsed,
+            self._kind,
+            router.bytes_per_token,
+            hints,
+            target_of,
+            router.tokens_per_medium,
+            router.only_model,
         )
         changed = request.named_model is not None
         return request, renamed(content, request.model) if changed else content

@@ -16,6 +16,9 @@ MAX_PYTHON_BYTES = 2**20
 """What is read by `json.loads` or written in another encoding: ten times slower than orjson, so
 this takes 10 ms."""
 _SURROGATES = "surrogatepass"
+_TRUE = frozenset(("1", "true", "t", "yes", "y", "on"))
+_FALSE = frozenset(("0", "false", "f", "no", "n", "off"))
+"""Strings that pydantic takes for booleans, in any case (pydantic's conversion table)."""
 
 
 class InvalidRequest(ValueError):  # noqa: N818  (the condition's name)
@@ -43,6 +46,29 @@ def as_utf8(body: bytes) -> bytes:
         return _short(body).decode(encoding, _SURROGATES).encode("utf-8", _SURROGATES)
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
+
+
+def is_true(value: object) -> bool:
+    """Whether pydantic, by which engines read their bodies, takes *value* for true."""
+    if isinstance(value, str):
+        return value.lower() in _TRUE
+    return isinstance(value, (bool, int, float)) and value == 1
+
+
+def is_false(value: object) -> bool:
+    """The same for false; what is neither, as null, is the field's default."""
+    if isinstance(value, str):
+        return value.lower() in _FALSE
+    return isinstance(value, (bool, int, float)) and value == 0
+
+
+def positive(value: object) -> int | None:
+    """A number as pydantic reads one: "5" and 5.0 are 5."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value > 0 else None
 
 
 def load(text: bytes) -> Any:

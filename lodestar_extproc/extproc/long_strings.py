@@ -54,8 +54,9 @@ class LongStrings:
         self._strings: list[LongString] = []
         self._left_bytes = MAX_KEPT_BYTES
 
-    def __len__(self) -> int:
-        return len(self._strings)
+    def stand_in(self, form: bytes) -> bool:
+        """Whether any of them belongs into *form*, written from the rest of the body."""
+        return bool(self._strings) and self._mark.encode() in form
 
     def find(self, text: str) -> LongString | None:
         """The string that *text* stands for; None where it stands for itself."""
@@ -67,6 +68,15 @@ class LongStrings:
         """What *value* stands for, as far as it was kept."""
         long = self.find(value)
         return value if long is None else long.data.decode("utf-8", "surrogatepass")
+
+    def spelled(self, form: bytes) -> Iterator[tuple[bytes, LongString | None]]:
+        """*form*, a text of JSON, in pieces, and what stands after each but the last."""
+        if not self._strings:
+            yield form, None
+            return
+        pieces = re.split(self._mark.encode() + rb"([0-9]+)", form)
+        for piece, number in zip(pieces[0::2], [*pieces[1::2], None], strict=True):
+            yield piece, None if number is None else self._strings[int(number)]
 
     def part(self, body: bytes) -> Generator[None, None, bytes]:
         """Read the long strings of *body*, in slices; returns *body* without them.

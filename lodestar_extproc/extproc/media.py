@@ -90,6 +90,7 @@ _TEXT_SOURCES = ("text", "content")
 _ENCODED = re.compile(r"[A-Za-z0-9+/=_\-\r\n]*\Z")
 _DATA_URL = re.compile(r"data:[^,\s]{0,200};base64,|data:(?:image|audio|video)/", re.IGNORECASE)
 _MARKERS = frozenset(("cache_control", "cachePoint", "cache_point"))
+"""Where a cache is to be kept: Anthropic's name, and Amazon's. All begin alike (`json_form.py`)."""
 _SCHEMA_TYPES = frozenset(("string", "number", "integer", "object", "array", "boolean", "null"))
 
 

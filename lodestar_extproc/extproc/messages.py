@@ -19,13 +19,13 @@ from lodestar_extproc.extproc.canonical import (
 )
 from lodestar_extproc.extproc.json_text import InvalidRequest, load
 from lodestar_extproc.extproc.media import is_cache_marker, media_payload
+from lodestar_extproc.extproc.plain_message import MAX_ARGUMENTS_BYTES, plain_message
 
 BILLING = "x-anthropic-billing-header"
 """Claude Code begins a text of its system prompt so, with a hash of each request; vLLM drops such
 texts (vllm#36829)."""
-MAX_ARGUMENTS_BYTES = 64 * 2**10
-"""Arguments of a call are read as JSON, as vLLM does, up to here; longer ones count as they are."""
-
+STEP_BYTES = 32 * 2**10
+"""Plain messages of a step: some thirty of an agent's, a tenth of a millisecond."""
 _REASONING = ("reasoning", "reasoning_content", "thinking")
 _REASONING_FIELDS = frozenset(_REASONING)
 _SEEN_FIELDS = frozenset(
@@ -87,11 +87,16 @@ class MessageWriter:
 
     def conversation(self, messages: object) -> Work:
         """All messages, or items of the Responses API."""
+        n_bytes = 0
         for message in self.writer.steps(messages):
             if not isinstance(message, dict):
                 self._part(message)
-            elif self._is_short(message):
-                self.writer.line(message["role"], FIELD, message["content"])
+            elif n_written := self._plain(message):
+                n_bytes += n_written
+                if n_bytes > STEP_BYTES:
+                    n_bytes = 0
+                    yield
+                continue
             elif (payload := media_payload(message)) is not None:
                 self.writer.media(payload)
             else:
@@ -121,15 +126,10 @@ class MessageWriter:
             self._part(part)
             yield
 
-    def _is_short(self, message: Mapping[str, Any]) -> bool:
-        """Whether *message* is a role and a text, as most are: there is nothing else to look at."""
-        return (
-            len(message) == 2
-            and isinstance(message.get("role"), str)
-            and isinstance(message.get("content"), str)
-            and self.writer.is_whole
-            and not self._drops_billing
-        )
+    def _plain(self, message: Mapping[str, Any]) -> int:
+        """Write *message* in one go; how many bytes, 0 where it is not written so."""
+        form = None if self._drops_billing else plain_message(message)
+        return len(form) if form is not None and self.writer.written(form) else 0
 
     def _begin(self, message: Mapping[str, Any]) -> object:
         """Write what comes before the content of *message*; returns the content."""

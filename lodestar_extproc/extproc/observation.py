@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lodestar_extproc.completion import AnswerForm, AnswerReport, Completion, FirstToken, Outcome
+from lodestar_extproc.completion import (
+    AnswerForm,
+    AnswerReport,
+    Completion,
+    FirstToken,
+    KeptAnswer,
+    KeptState,
+    Outcome,
+)
 from lodestar_extproc.extproc.answer import AnswerReader
 from lodestar_extproc.extproc.events import ResponseBody, ResponseEvent, ResponseHeaders
 from lodestar_extproc.extproc.retry_after import retry_after_s
 from lodestar_extproc.names import RETRY_AFTER
+
+_GONE_STATUSES = (404, 410)
+"""RFC 9110, sections 15.5.5 and 15.5.11: what was named is not there."""
 
 
 class AnswerRouters(Protocol):
@@ -20,6 +31,8 @@ class AnswerRouters(Protocol):
     def first_token(self, event: FirstToken) -> None: ...
 
     def progressed(self, decision_id: str, at_s: float) -> None: ...
+
+    def kept(self, event: KeptAnswer) -> None: ...
 
     def report(self, event: AnswerReport) -> None: ...
 
@@ -48,6 +61,7 @@ class Observation:
         self._to_the_end: bool | None = None
         self._body_began = False
         self._told_first_token = False
+        self._told_kept: tuple[str, KeptState] | None = None
         self._told_end = False
 
     def receive(self, event: ResponseEvent) -> bool:
@@ -60,6 +74,8 @@ class Observation:
             self._read(event)
         if event.end_of_stream:
             self._reader.finish()
+        self._tell_kept(event.at_s)
+        if event.end_of_stream:
             self._tell_first_token(event.at_s)
             self._tell_end(event.at_s, whole=True)
         if self._reader.failed:
@@ -105,6 +121,18 @@ class Observation:
                 form=self._reader.form,
                 watched=bool(self._to_the_end),
             )
+        )
+
+    def _tell_kept(self, at_s: float) -> None:
+        """What the engine keeps, as soon as it says so: who reads it may ask for it at once."""
+        gone = self._response_code in _GONE_STATUSES
+        kept = ("", KeptState.GONE) if gone else self._reader.kept
+        if kept is None or kept == self._told_kept:
+            return
+        self._told_kept, (name, state) = kept, kept
+        said_tokens = self._reader.usage.output_tokens
+        self._routers.kept(
+            KeptAnswer(self.decision_id, at_s, name, state, self._served, said_tokens)
         )
 
     def _is_refusal(self) -> bool:

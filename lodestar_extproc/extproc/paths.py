@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import unquote
 
 from lodestar_extproc.request import RequestKind
 
@@ -17,6 +18,7 @@ _KINDS = (
     ("/chat/completions", RequestKind.CHAT_COMPLETIONS),
     ("/completions", RequestKind.COMPLETIONS),
     ("/responses", RequestKind.RESPONSES),
+    ("/responses/compact", RequestKind.RESPONSES),
     ("/embeddings", RequestKind.EMBEDDINGS),
     ("/messages", RequestKind.MESSAGES),
     ("/embed", RequestKind.EMBEDDINGS),
@@ -53,6 +55,14 @@ _NO_WORK = (
 )
 """These compute no prompt, however long their body is."""
 _NO_MESSAGES = re.compile(r"/threads/[^/]+/messages\Z")
+_COLLECTIONS = (
+    *("responses", "conversations", "chat/completions", "videos", "batches", "files", "uploads"),
+    *("threads", "containers", "vector_stores"),
+)
+"""Where engines and gateways keep what was made, each under an id, as OpenAI's API has them."""
+_KEPT = re.compile(rf"/(?:{'|'.join(_COLLECTIONS)})/([^/]+)")
+_MAKES = ("/conversations", *(f"/{name}" for name in _COLLECTIONS[3:]))
+"""A POST to these makes something that is kept, and answers its id."""
 _NAMES_MODEL = re.compile(r"/(?:deployments|engines|models)/([^/]+)/")
 
 
@@ -86,6 +96,21 @@ def may_be_heavy(method: str, path: str, announced_bytes: int | None) -> bool:
     if method != "POST" or _bare(path).endswith(_NO_WORK):
         return False
     return announced_bytes is None or announced_bytes >= HEAVY_BYTES
+
+
+def kept_name(path: str) -> str:
+    """The name in *path* of something that an engine keeps; empty where it names none.
+
+    >>> kept_name("/openai/v1/responses/resp_1/input_items?limit=2"), kept_name("/v1/responses")
+    ('resp_1', '')
+    """
+    found = _KEPT.search(_bare(path))
+    return unquote(found[1]) if found else ""
+
+
+def makes_kept(method: str, path: str) -> bool:
+    """Whether a request makes something, without a prompt, that an engine keeps under an id."""
+    return method == "POST" and _bare(path).endswith(_MAKES)
 
 
 def model_in(path: str) -> str:

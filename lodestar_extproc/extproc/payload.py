@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lodestar_extproc.completion import KeptState
 from lodestar_extproc.extproc.finish_reasons import is_own_reason
 
 _NO_CONTENT = frozenset(
@@ -31,6 +32,15 @@ _ANSWERS = (
 )
 """What a document that answers some inference request holds at its top."""
 _FAILED_STATES = frozenset(("failed", "error", "cancelled", "canceled", "aborted", "timeout"))
+_KEPT_OBJECTS = frozenset(
+    (
+        *("response", "conversation", "chat.completion", "chat.completion.chunk", "video"),
+        *("batch", "file", "upload", "thread", "container", "vector_store"),
+    )
+)
+"""What an `object` with an id is, where engines may keep it under that id."""
+_RUNNING_STATES = frozenset(("queued", "in_progress", "validating", "finalizing", "cancelling"))
+_ENDED_STATES = ("completed", "incomplete", "failed", "cancelled", "expired")
 _DEEPEST = 8
 """Levels at which content is looked for: three more than any API has. What is deeper is content."""
 _SILENT_BLOCKS = ("text", "thinking", "message", "reasoning")
@@ -119,6 +129,39 @@ def _reasons(document: Mapping[str, Any]) -> list[object]:
 def _choices(document: Mapping[str, Any]) -> list[Any]:
     choices = document.get("choices") or document.get("candidates")
     return choices if isinstance(choices, list) else []
+
+
+# -- what is kept ---------------------------------------------------------------------------------
+
+
+def kept_of(document: Mapping[str, Any]) -> tuple[str, KeptState] | None:
+    """The name and state of what *document* says that its engine keeps; None for nothing.
+
+    >>> kept_of({"id": "resp_1", "object": "response", "status": "queued"})
+    ('resp_1', <KeptState.RUNNING: 'running'>)
+    """
+    response = document.get("response")
+    held = response if isinstance(response, dict) else document
+    name, kind, state = held.get("id"), held.get("object"), held.get("status")
+    if not isinstance(name, str) or not name:
+        return None
+    if held.get("deleted") is True:
+        return name, KeptState.GONE
+    is_running = isinstance(state, str) and state in _RUNNING_STATES
+    is_known = state in _ENDED_STATES or (isinstance(kind, str) and kind in _KEPT_OBJECTS)
+    if not is_running and not is_known:
+        return None
+    return name, KeptState.RUNNING if is_running else KeptState.ENDED
+
+
+def is_promise(document: Mapping[str, Any]) -> bool:
+    """Whether a whole document is no answer yet, but says that one is being computed.
+
+    >>> is_promise({"id": "resp_1", "object": "response", "status": "queued", "output": []})
+    True
+    """
+    kept = kept_of(document)
+    return kept is not None and kept[1] is KeptState.RUNNING and not document.get("output")
 
 
 # -- content ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from lodestar_extproc.extproc.observation import AnswerRouters
 from lodestar_extproc.names import COST, POLICY, POOL
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
+from lodestar_extproc.routing.kept_answers import Lookup
 from lodestar_extproc.routing.routers import UnknownPool
 
 
@@ -26,7 +27,12 @@ class PoolRouter(Protocol):
 
     def tokens_per_medium(self, model: str) -> float: ...
 
+    @property
+    def only_model(self) -> str: ...
+
     def draw_target_model(self, named: str) -> str: ...
+
+    def look_up(self, name: str, at_s: float) -> Lookup: ...
 
     def route(
         self,

@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from lodestar_extproc.extproc import keeping
 from lodestar_extproc.extproc.canonical import PromptWriter, Source
 from lodestar_extproc.extproc.json_text import InvalidRequest
 from lodestar_extproc.extproc.messages import MessageWriter
@@ -42,11 +43,14 @@ class PromptReader:
     Attributes:
         sequences: those that were read.
         rest_bytes: of text that was counted and not read.
+        head: what of the first sequence a template puts before all turns; empty where that is not
+            told apart.
     """
 
     def __init__(self, source: Source) -> None:
         self.sequences: list[PromptWriter] = []
         self.rest_bytes = 0
+        self.head = b""
         self._source = source
 
     @property
@@ -88,6 +92,10 @@ class PromptReader:
         out = self._messages()
         yield from write_tools(out.writer, body)
         out.system(body.get("instructions"))
+        self.head = bytes(out.writer.data)
+        if keeping.continued_name(body):
+            # What is said now follows what an engine keeps, not the head that stands here again.
+            out = self._messages()
         given = body.get("input")
         said = [{"role": "user", "content": given}] if isinstance(given, str) else given
         yield from out.conversation(said)

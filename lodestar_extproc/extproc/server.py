@@ -24,9 +24,10 @@ from lodestar_extproc.extproc.error_boundary import ErrorBoundary
 from lodestar_extproc.extproc.events import Event, Reply, RouteTo
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.grpc_health import HealthServicer
+from lodestar_extproc.extproc.held_ends import HeldEnds
 from lodestar_extproc.extproc.pools import Overrides, PoolRouters
 from lodestar_extproc.extproc.stream_listener import StreamListener
-from lodestar_extproc.extproc.stream_outcome import StreamOutcome
+from lodestar_extproc.extproc.stream_outcome import StreamOutcome, summary
 from lodestar_extproc.extproc.work_in_steps import WorkInSteps
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import ProcessingRequest
 
@@ -74,7 +75,8 @@ class ExtProcServer:
         self._clock = clock
         self._health = HealthServicer()
         self._boundary = ErrorBoundary(listener)
-        self._logs = AccessLogService(routers.complete, listener, self._boundary, clock)
+        self._ends = HeldEnds(routers.complete)
+        self._logs = AccessLogService(self._ends.end, listener, self._boundary, clock)
         self._ids = random.Random()
         self._in_steps = WorkInSteps(clock)
         self._old_keys: set[str] = set()
@@ -132,6 +134,7 @@ class ExtProcServer:
         """
         self._health.end()
         self._logs.end()
+        self._ends.flush()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -206,13 +209,16 @@ class ExtProcServer:
         outcome = StreamOutcome.CUT
         if exchange is not None:
             exchange.close(self._clock())
+            if exchange.observed_id:
+                self._ends.observed(exchange.observed_id)
             outcome = exchange.outcome
             if exchange.request.over_budget:
                 self._listener.body_over_budget(exchange.request.over_budget)
             if exchange.n_repeats:
                 self._listener.messages_repeated(exchange.n_repeats)
             if _log.isEnabledFor(logging.DEBUG):
-                _log.debug("exchange %s", exchange.summary())
+                said = summary(outcome, exchange.decision, exchange.observed_id)
+                _log.debug("exchange %s", said)
         self._listener.stream_closed(outcome)
 
 

@@ -14,6 +14,8 @@ class StreamOutcome(StrEnum):
     """The request is no inference, or Envoy answered it itself: left alone."""
     ROUTED = "chosen"
     """A decision was made, and Envoy was told."""
+    LOOKED_UP = "looked_up"
+    """The request is for an answer or conversation that one endpoint keeps, and no inference."""
     REJECTED = "rejected"
     """The client was answered 400 or 413."""
     SHED = "shed"

@@ -52,9 +52,10 @@ class Action(StrEnum):
     """What a message makes the exchange do."""
 
     ADMIT = "admit"
-    """Read the headers of a request whose body follows; pass what is no inference."""
+    """Read the headers of a request whose body follows; pass what is no inference, or send it to
+    who keeps what it is for."""
     PASS = "pass"  # noqa: S105
-    """Leave the request to Envoy."""
+    """Leave the request to Envoy, or send it to who keeps what it is for."""
     GATHER = "gather"
     """Copy a part of the body, which goes on at once."""
     HOLD = "hold"
@@ -220,8 +221,8 @@ ACTIONS: Mapping[StreamMode, Mapping[StreamState, Row]] = MappingProxyType(
 _ROUTING_RESULTS = (ActionResult.ROUTED, ActionResult.PASSED, ActionResult.REJECTED)
 RESULTS: Mapping[Action, tuple[ActionResult, ...]] = MappingProxyType(
     {
-        Action.ADMIT: (ActionResult.READ_ON, ActionResult.PASSED),
-        Action.PASS: (ActionResult.PASSED,),
+        Action.ADMIT: (ActionResult.READ_ON, ActionResult.PASSED, ActionResult.ROUTED),
+        Action.PASS: (ActionResult.PASSED, ActionResult.ROUTED),
         Action.GATHER: (ActionResult.READ_ON,),
         Action.HOLD: (ActionResult.READ_ON, ActionResult.REJECTED),
         Action.ROUTE: _ROUTING_RESULTS,

@@ -129,7 +129,12 @@ class Fleet:
         if state is not HealthState.PROBATION:
             return state is HealthState.HEALTHY
         left = self._silence.n_written_off(address, self._in_flight.values())
+        left += sum(f.in_background for f in self._in_flight.values() if f.address == address)
         return bool(self._load.in_flight()[column] <= left)
+
+    def keeps(self, address: str, at_s: float) -> bool:
+        """Whether *address* is a member that may still have what it kept for clients."""
+        return self._health.state(address, at_s) not in (HealthState.DOWN, HealthState.EJECTED)
 
     # -- requests in flight ---------------------------------------------------------------------
 
@@ -211,6 +216,14 @@ class Fleet:
             if sent is not None and sent.first_token_at_s is None:
                 self._load.end_prefill(decision_id, sent)
                 self._load.start_decode(sent, expected_at_s)
+
+    def goes_on(self, decision_id: str, at_s: float, expected_first_token_at_s: float) -> None:
+        """The request is over, and the engine computes on: nothing of that will be seen."""
+        sent = self._in_flight.get(decision_id)
+        if sent is not None:
+            sent.in_background = True
+            self.stalls.released(decision_id, sent.address, at_s, whole=False)
+            heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
 
     def release(
         self,

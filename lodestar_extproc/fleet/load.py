@@ -60,6 +60,7 @@ class InFlightRequest:
         first_token_at_s: None while in prefill.
         held: what it keeps in the cache there until it ends.
         computed: its prompt has come into a cache.
+        in_background: nobody waits for it any more.
     """
 
     address: str
@@ -69,6 +70,7 @@ class InFlightRequest:
     first_token_at_s: float | None = None
     held: HeldPrompt = NOTHING_HELD
     computed: bool = False
+    in_background: bool = False
 
     @property
     def pairs(self) -> float:

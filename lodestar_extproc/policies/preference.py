@@ -1,5 +1,6 @@
-"""preferred(): what every policy's order is subject to: bounds on TPOT, and loaded LoRA adapters.
+"""preferred(), at_keeper(): what every policy's order is subject to.
 
+Those are bounds on TPOT, loaded LoRA adapters, and who keeps what a prompt goes on from.
 It moves endpoints behind others and keeps a policy's order among equals; it predicts nothing.
 """
 
@@ -23,6 +24,19 @@ def preferred(ranking: Ranking, candidates: Candidates, adapter_load_s: float) -
     # The endpoint tried on purpose is not the one it goes to: what it goes to is no accident.
     reason = Reason.MODEL if ranking.reason is Reason.EXPLORATION else ranking.reason
     return ranking._replace(order=order, reason=reason, propensity=1.0)
+
+
+def at_keeper(ranking: Ranking, candidates: Candidates, address: str) -> Ranking:
+    """*ranking*, first the endpoint at *address*: no other has what the request is about.
+
+    As it is where that is no candidate, or the only one.
+    """
+    endpoints = candidates.snapshot.endpoints
+    keeper = next((i for i in ranking.order if endpoints[i].address == address), None)
+    if keeper is None or len(endpoints) == 1:
+        return ranking
+    order = (keeper, *(i for i in ranking.order if i != keeper))
+    return ranking._replace(order=order, reason=Reason.KEEPER, propensity=1.0)
 
 
 def _far(candidates: Candidates, adapter_load_s: float) -> np.ndarray:

@@ -168,7 +168,12 @@ def ended_request(
         shadow: as above.
         sees_first_tokens: whether first tokens are seen here; else the access log times them.
     """
-    ending = ending_of(completion, None if first_token is None else first_token.form)
+    keeping = decision.candidates.request.keeping
+    ending = ending_of(
+        completion,
+        None if first_token is None else first_token.form,
+        names_kept=keeping is not None and keeping.continues is not None,
+    )
     if completion.outcome is Outcome.SERVED and ending in OUTCOMES:
         completion = completion._replace(outcome=OUTCOMES[ending])
     used = ending is not Ending.UNUSED

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from enum import StrEnum, auto
 from types import MappingProxyType
 
-from lodestar_extproc.completion import AnswerForm, Completion, Outcome
+from lodestar_extproc.completion import FIRST_ERROR_STATUS, AnswerForm, Completion, Outcome
 
-FIRST_REDIRECTION_STATUS, FIRST_ERROR_STATUS = 300, 400
-"""RFC 9110, sections 15.4 and 15.5: from here on an answer leads elsewhere, or is an error."""
+FIRST_REDIRECTION_STATUS = 300
+"""RFC 9110, section 15.4: from here on an answer leads elsewhere."""
 NO_CONTENT_STATUS = 204
 """RFC 9110, section 15.3.5."""
+NOT_FOUND_STATUS = 404
+"""RFC 9110, section 15.5.5."""
 BUSY_STATUSES = (429, 503, 529)
 """They say that the endpoint takes no more, whoever asks; 529 is Anthropic's (overloaded)."""
-TURNED_AWAY_STATUSES = frozenset((401, 403, 404, 408, *BUSY_STATUSES))
+TURNED_AWAY_STATUSES = frozenset((401, 403, NOT_FOUND_STATUS, 408, *BUSY_STATUSES))
 """They may speak of the endpoint: other keys, no such model there, no time, no room."""
 
 
@@ -68,11 +70,14 @@ _BY_FORM: Mapping[AnswerForm, Ending] = MappingProxyType(
 )
 
 
-def ending_of(completion: Completion, form: AnswerForm | None = None) -> Ending:
+def ending_of(
+    completion: Completion, form: AnswerForm | None = None, *, names_kept: bool = False
+) -> Ending:
     """How it ended: the only place that tells one ending from another.
 
     Args:
         form: what was seen of the answer until its first token; None where nothing was.
+        names_kept: the request is about what one endpoint keeps, which may be gone.
     """
     # Without our id in it, Envoy had gone on without us.
     if not completion.decision_id:
@@ -84,6 +89,8 @@ def ending_of(completion: Completion, form: AnswerForm | None = None) -> Ending:
             return Ending.CLIENT_GONE
         case Outcome.EXPIRED:
             return Ending.EXPIRED
+    if names_kept and completion.response_code == NOT_FOUND_STATUS:
+        return Ending.REFUSED
     return _whole(completion, form if completion.form is None else completion.form)
 
 

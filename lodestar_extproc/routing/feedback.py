@@ -40,6 +40,12 @@ class Feedback:
         self.bytes_per_token = BytesPerToken(live)
         self.tokens_per_medium = TokensPerMedium()
         self._health = health
+        self._served_models: set[str] = set()
+
+    @property
+    def only_model(self) -> str:
+        """What all served requests named; empty where they named several, or none yet."""
+        return next(iter(self._served_models)) if len(self._served_models) == 1 else ""
 
     def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """The first token of *decision* passed."""
@@ -56,6 +62,9 @@ class Feedback:
         served = request.served or request.decision.address
         if request.is_served and self.teaches:
             self._learn_generation(request, served)
+            model = request.decision.candidates.request.model
+            if model and len(self._served_models) < 2:
+                self._served_models.add(model)
         if request.label in TAUGHT_AT_END:
             censored = request.label is Label.CENSORED
             ttft_s = request.waited_s if censored else request.completion.ttft_s

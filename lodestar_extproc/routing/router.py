@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 
-from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Outcome
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, KeptAnswer, Outcome
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking
@@ -20,16 +20,17 @@ from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.demand import Demand
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.policies.preference import preferred
+from lodestar_extproc.policies.preference import at_keeper, preferred
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.answer_watch import AnswerWatch
+from lodestar_extproc.routing.dispatch import dispatch
 from lodestar_extproc.routing.ended_request import ended_request, observed_first_token
 from lodestar_extproc.routing.feedback import Feedback
+from lodestar_extproc.routing.kept_answers import KeptAnswers, Lookup
 from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.open_decisions import OpenDecisions
 from lodestar_extproc.routing.pool_policies import PoolPolicies
-from lodestar_extproc.routing.service import service_s
 from lodestar_extproc.routing.unserved import NoEndpoint, shed_if_late
 
 
@@ -72,6 +73,7 @@ class Router:
         self._open = OpenDecisions()
         self._feedback = Feedback(live, fleet.health, learner)
         self._watch = AnswerWatch(live, fleet, rng)
+        self._kept = KeptAnswers(fleet)
 
     @property
     def settings(self) -> PoolSettings:
@@ -106,6 +108,11 @@ class Router:
         """Tokens that *model* makes of an image or sound, as learned from usage."""
         return self._feedback.tokens_per_medium.of(model)
 
+    @property
+    def only_model(self) -> str:
+        """What engines take where a request names no model; empty where nobody knows."""
+        return self._feedback.only_model
+
     def draw_target_model(self, named: str) -> str:
         """Draw the model to ask an engine for where a client names *named*; advances the rng."""
         return self.settings.model_rewrites.target(named, self._rng)
@@ -113,9 +120,14 @@ class Router:
     def draw_full_observation(self, decision_id: str) -> bool:
         """Draw whether an answer is watched to its end; advances the rng."""
         entry = self._open.get(decision_id)
-        return self._watch.draw(None if entry is None else entry.decision.address)
+        address = None if entry is None else entry.decision.address
+        return self._kept.is_lookup(decision_id) or self._watch.draw(address)
 
     # -- a request came ---
+
+    def look_up(self, name: str, at_s: float) -> Lookup:
+        """Where to go for the kept answer or conversation *name*: no decision, and no load."""
+        return self._kept.look_up(self.pool, name, at_s)
 
     def route(
         self,
@@ -144,11 +156,12 @@ class Router:
             self._demand_is_read = True
         if policies.read_learner or policy.reads_learner:
             self._feedback.teaches = True  # from the first on that asks
+        request, keeper = self._kept.recalled(request, at_s)
         candidates = self.candidates(request, at_s, subset)
         if len(candidates) == 0:
             raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
         decision_id = f"{self.pool}.{self._rng.getrandbits(64):016x}"
-        ranking = self._rank(candidates, policy)
+        ranking = self._rank(candidates, policy, keeper)
         if request.is_sheddable:
             ttft_slo_s = request.ttft_slo_s or self.live.current.ttft_slo_s
             shed_if_late(ranking, candidates, ttft_slo_s)
@@ -166,7 +179,7 @@ class Router:
             row=candidates.row(ranking.order[0]),
         )
         self._open.add(decision, stream_id)
-        self._dispatch(decision)
+        dispatch(decision, self.fleet, self.demand, self.learner, observes=self._sees_first_tokens)
         candidates.let_go()
         policies.dispatched(candidates, ranking, policy, shadowed)
         for listener in self._listeners:
@@ -178,7 +191,9 @@ class Router:
     ) -> Candidates:
         """*request* beside every routable endpoint it may go to: what a policy sees."""
         fleet, demand = self.fleet, None
-        snapshot = fleet.snapshot(at_s, subset, request.prompt_key)
+        # What one endpoint keeps has to be asked there again, though it failed there.
+        bound = request.keeping is not None and request.keeping.continues is not None
+        snapshot = fleet.snapshot(at_s, subset, None if bound else request.prompt_key)
         endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
         matched = fleet.match(request, endpoints)
         tpot_s = None
@@ -198,33 +213,11 @@ class Router:
             demand=demand,
         )
 
-    def _rank(self, candidates: Candidates, policy: Policy) -> Ranking:
+    def _rank(self, candidates: Candidates, policy: Policy, keeper: str | None) -> Ranking:
         ranking = self._policies.rank(candidates, policy)
-        if candidates.adapter_effort is None and candidates.tpot_s is None:
-            return ranking
-        return preferred(ranking, candidates, self.live.current.adapter_load_s)
-
-    def _dispatch(self, decision: Decision) -> None:
-        request = decision.candidates.request
-        uncached_tokens = decision.candidates.uncached_on(decision.chosen)
-        seen = self._sees_first_tokens and request.streaming
-        self.fleet.dispatch(
-            decision.decision_id,
-            request,
-            decision.address,
-            uncached_tokens=uncached_tokens,
-            at_s=decision.at_s,
-            expected_first_token_at_s=None if seen else decision.at_s + decision.expected_ttft_s,
-        )
-        if decision.candidates.demand is not None:
-            self.demand.dispatch(
-                request,
-                decision.candidates.snapshot,
-                decision.candidates.demand,
-                decision.address,
-                uncached_tokens=uncached_tokens,
-                service_s=service_s(decision, self.learner),
-            )
+        if candidates.adapter_effort is not None or candidates.tpot_s is not None:
+            ranking = preferred(ranking, candidates, self.live.current.adapter_load_s)
+        return ranking if keeper is None else at_keeper(ranking, candidates, keeper)
 
     # -- its first token passed ---
 
@@ -249,6 +242,11 @@ class Router:
         """A part of an answer that is watched came. Unknown ids are ignored."""
         self.fleet.stalls.progressed(decision_id, at_s)
 
+    def kept(self, event: KeptAnswer) -> None:
+        """An answer told what its engine keeps. Unknown ids are ignored."""
+        entry = self._open.get(event.decision_id)
+        self._kept.heard(event, None if entry is None else entry.decision)
+
     # -- its answer ended ---
 
     def report(self, event: AnswerReport) -> None:
@@ -272,14 +270,15 @@ class Router:
             shadow=self.settings.shadow,
             sees_first_tokens=self._sees_first_tokens,
         )
-        self.fleet.release(
-            request.decision.decision_id,
-            event.at_s,
-            served=request.served,
-            prompt_computed=request.prompt_computed,
-            cached_ratio=request.completion.cached_ratio,
-            whole=request.is_served,
-        )
+        if not self._kept.ended(request):
+            self.fleet.release(
+                request.decision.decision_id,
+                event.at_s,
+                served=request.served,
+                prompt_computed=request.prompt_computed,
+                cached_ratio=request.completion.cached_ratio,
+                whole=request.is_served,
+            )
         if request.used:
             self._feedback.ended(request)
             self._watch.ended(request)
@@ -291,8 +290,7 @@ class Router:
         """End the requests of which nothing was heard for the pool's request timeout."""
         for decision_id in self._open.older_than(at_s - self.live.current.request_timeout_s):
             self.complete(Completion(at_s, Outcome.EXPIRED, decision_id=decision_id))
-
-    # -- for those who watch ---
+        self._kept.expire(at_s, self.live.current.request_timeout_s)
 
     @property
     def n_open(self) -> int:

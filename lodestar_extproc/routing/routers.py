@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from lodestar_extproc.completion import AnswerReport, Completion, FirstToken
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, KeptAnswer
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.routing.router import Router
 
@@ -81,6 +81,12 @@ class Routers:
         router = self._pools.get(_pool_of(decision_id))
         if router is not None:
             router.progressed(decision_id, at_s)
+
+    def kept(self, event: KeptAnswer) -> None:
+        """Tell the router whose decision or look-up it was."""
+        router = self._pools.get(_pool_of(event.decision_id))
+        if router is not None:
+            router.kept(event)
 
     def report(self, event: AnswerReport) -> None:
         """Tell the router whose decision it was."""

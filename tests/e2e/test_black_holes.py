@@ -17,6 +17,8 @@ from lodestar_extproc.fleet.health import HealthState
 from scripted_engine import WRONG, good, in_gzip
 from waiting import until
 
+pytestmark = pytest.mark.truth
+
 TENTH_OF_FAIR = 0.1 / 3
 """Of three engines."""
 N_FOUND_OUT, N_REQUESTS = 20, 60

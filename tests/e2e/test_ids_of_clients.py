@@ -13,7 +13,7 @@ from stack import CHAT, chat, running_stack
 from waiting import until
 from wheels import WHEELS
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.truth, pytest.mark.asyncio(loop_scope="session")]
 
 ODD_IDS = (b"caf\xe9", b"\xff\xfe", b"\x80", b"\xed\xa0\x80", b"ok-\xc3\x28-ok")
 """Bytes that HTTP allows in a header, and that are no UTF-8."""

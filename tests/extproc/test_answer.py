@@ -467,3 +467,40 @@ def test_whatever_a_user_would_see_is_a_token(seen):
 )
 def test_what_a_user_would_not_see_is_none(unseen):
     assert not read(event(**unseen), end=False).first_token
+
+
+# -- what is kept -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "kept"),
+    [
+        ({"id": "resp_1", "object": "response", "status": "queued"}, ("resp_1", "running")),
+        ({"id": "resp_1", "object": "response", "status": "in_progress"}, ("resp_1", "running")),
+        ({"id": "resp_1", "object": "response", "status": "completed"}, ("resp_1", "ended")),
+        ({"id": "resp_1", "status": "cancelled"}, ("resp_1", "ended")),
+        ({"id": "resp_1", "status": "queued"}, ("resp_1", "running")),
+        ({"id": "resp_1", "object": "response.deleted", "deleted": True}, ("resp_1", "gone")),
+        ({"id": "conv_1", "object": "conversation"}, ("conv_1", "ended")),
+        (
+            {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
+            ("resp_1", "running"),
+        ),
+        ({"id": "call_1", "object": "tool"}, None),
+        ({"id": 5, "object": "response"}, None),
+        ({"object": "list", "data": []}, None),
+        ({"response": "hello", "done": True}, None),
+    ],
+)
+def test_an_answer_says_what_its_engine_keeps(document, kept):
+    reader = AnswerReader()
+    reader.feed(json.dumps(document).encode())
+    reader.finish()
+    assert reader.kept == kept
+
+
+def test_a_promise_is_an_answer_and_no_first_token():
+    reader = AnswerReader()
+    reader.feed(b'{"id": "resp_1", "object": "response", "status": "queued", "output": []}')
+    reader.finish()
+    assert (reader.form_at_end, reader.prefill_is_over) == (AnswerForm.PROMISE, False)

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar_extproc.extproc.body import InvalidRequest, OverBudget, parse, unparsed
+from lodestar_extproc.extproc.body import (
+    InvalidRequest,
+    OverBudget,
+    parse,
+    request_of,
+    unparsed,
+)
+from lodestar_extproc.extproc.body import read as read_body
 from lodestar_extproc.extproc.paths import kind_of
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
 from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS
@@ -392,3 +399,18 @@ def test_token_ids_are_little_endian():
     request = read(RequestKind.COMPLETIONS, prompt=[1] * 16)
     text = struct.pack("<16I", *[1] * 16).decode()
     assert request.block_hashes == read(RequestKind.COMPLETIONS, prompt=text).block_hashes
+
+
+def test_a_body_without_a_model_is_a_prompt_of_the_only_one():
+    named = json.dumps({"model": "m", "prompt": "x" * 400}).encode()
+    unnamed = json.dumps({"prompt": "x" * 400}).encode()
+    kind = RequestKind.COMPLETIONS
+
+    def request(body, **changes):
+        return request_of(read_body(body, kind), kind, lambda m: {"m": 2.0}.get(m, 4.0), **changes)
+
+    assert request(unnamed, only_model="m") == request(named)
+    assert request(unnamed).prompt_tokens == 100
+    # The engine is still asked for what it takes by itself.
+    assert request(unnamed, only_model="m").named_model is None
+    assert request(named, only_model="n").model == "m"

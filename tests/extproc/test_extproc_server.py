@@ -32,9 +32,9 @@ def request_body(data: bytes = CHAT, **more) -> pb.ProcessingRequest:
     return pb.ProcessingRequest(request_body=pb.HttpBody(body=data, end_of_stream=True), **more)
 
 
-def answer(data: bytes) -> pb.ProcessingRequest:
+def answer(data: bytes, decision_id: str = "pool.1") -> pb.ProcessingRequest:
     message = pb.ProcessingRequest(response_body=pb.HttpBody(body=data), observability_mode=True)
-    add_metadata(message, names.METADATA_NAMESPACE, {names.DECISION_ID: "pool.1"})
+    add_metadata(message, names.METADATA_NAMESPACE, {names.DECISION_ID: decision_id})
     return message
 
 
@@ -280,11 +280,15 @@ async def test_a_choice_that_cannot_be_told_is_given_back_at_once(body_mode):
 # -- the access log -------------------------------------------------------------------------------
 
 
-def log_entry(stream_id: bytes = b"", **tags: bytes) -> bytes:
+def log_entry_message(**tags: bytes) -> pb.HTTPAccessLogEntry:
     made = pb.HTTPAccessLogEntry()
-    for key, value in ({"stream": stream_id} | tags).items():
+    for key, value in tags.items():
         made.common_properties.custom_tags.add(key=key.encode(), value=value)
-    return made.SerializeToString()
+    return made
+
+
+def log_entry(stream_id: bytes = b"", **tags: bytes) -> bytes:
+    return log_entry_message(stream=stream_id, **tags).SerializeToString()
 
 
 def log_message(*entries: bytes) -> bytes:

@@ -75,7 +75,11 @@ def test_tiny_things_in_masses_cost_little_memory(part, mib):
         (parts(b"{}", MAX_OBJECT_BYTES // 40), Limit.ITEMS),
         (b'{"prompt": [' + b"1," * 200_000 + b"1]}", Limit.ITEMS),
         (b'{"messages": [{"content": [{"x": [' + b"1," * MAX_STEP_ITEMS + b"1]}]}]}", Limit.ITEMS),
-        (b'{"tools": [' + b"[" * MAX_NESTING * 2 + b"]" * MAX_NESTING * 2 + b"]}", Limit.NESTING),
+        (b'{"tools": [' + b"[" * 300 + b"]" * 300 + b"]}", Limit.NESTING),
+        (
+            b'{"tools": [{"a": ' + b"[" * 2 * MAX_NESTING + b"]" * 2 * MAX_NESTING + b"}]}",
+            Limit.NESTING,
+        ),
         (b'{"a":' * 5000 + b"1" + b"}" * 5000, Limit.NESTING),
         (b"[" * 50_000 + b"]" * 50_000, Limit.NESTING),
         (b'{"n": NaN, "prompt": "' + b"a " * MIB + b'"}', None),

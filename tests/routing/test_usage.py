@@ -44,3 +44,14 @@ def test_an_image_is_not_learned_before_text_is():
     router = a_router()
     used(router, 5000, n_media=1, text_bytes=1000)
     assert router.tokens_per_medium("m") == DEFAULT_TOKENS
+
+
+def test_what_names_no_model_is_for_the_only_one_that_was_served():
+    router = a_router()
+    assert router.only_model == ""
+    used(router, 2000, n=1)
+    assert router.only_model == "m"
+    used(router, 2000, n=1, model="")
+    assert router.only_model == "m"
+    used(router, 2000, n=1, model="other")
+    assert router.only_model == ""

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from builders import a_fleet, an_endpoint, candidates_of
-from lodestar_extproc.completion import AnswerReport, Completion, FirstToken
+from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, KeptAnswer
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking
-from lodestar_extproc.request import InferenceRequest, Subset
+from lodestar_extproc.request import InferenceRequest, Subset, name_key
+from lodestar_extproc.routing.kept_answers import Lookup
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
 
@@ -48,12 +49,15 @@ class FakeRouters:
     to_the_end: bool = False
     bug: Exception | None = None
     excess_s: float | None = None
+    only_model: str = ""
     n_decisions: int = 0
     routed: list[InferenceRequest] = field(default_factory=list)
     request_ids: list[str] = field(default_factory=list)
     stream_ids: list[str] = field(default_factory=list)
     asked: list[tuple[str | None, str | None, str | None]] = field(default_factory=list)
     first_tokens: list[FirstToken] = field(default_factory=list)
+    keepers: dict[str, str] = field(default_factory=dict)
+    kept_answers: list[KeptAnswer] = field(default_factory=list)
     reports: list[AnswerReport] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
 
@@ -112,6 +116,13 @@ class FakeRouters:
 
     def progressed(self, decision_id: str, at_s: float) -> None:
         """Of no interest here."""
+
+    def look_up(self, name: str, at_s: float) -> Lookup:
+        keepers = (self.keepers[name],) if name in self.keepers else ()
+        return Lookup(keepers, f"pool.kept-{name_key(name) if name else 0:016x}")
+
+    def kept(self, event: KeptAnswer) -> None:
+        self.kept_answers.append(event)
 
     def report(self, event: AnswerReport) -> None:
         self.reports.append(event)

@@ -42,6 +42,24 @@ def good(ttft_s: float = 0.15, n_tokens: int = 4) -> Script:
     return Script(((ttft_s, ROLE), *tokens, end))
 
 
+def in_one_piece(after_s: float, **fields: object) -> Script:
+    """A JSON document; a chat's answer unless *fields* say else."""
+    answer = {"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]}
+    data = json.dumps(fields or answer).encode()
+    return Script(((after_s, data),), content_type="application/json")
+
+
+def with_usage(prompt_tokens: int, cached_tokens: int = 0) -> Script:
+    """What an engine counts, in an answer of one piece."""
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": 1,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }
+    choices = [{"message": {"content": "hello"}, "finish_reason": "stop"}]
+    return in_one_piece(0.002, choices=choices, usage=usage)
+
+
 def _refusal(status: int, **headers: str) -> Script:
     body = b'{"error": {"message": "not now", "type": "refused"}}'
     return Script(((0.002, body),), status, "application/json", headers)
@@ -97,7 +115,7 @@ class ScriptedEngine:
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        app = web.Application()
+        app = web.Application(client_max_size=64 * 2**20)
         app.router.add_post("/{path:.*}", self._answer)
         app.router.add_get("/{path:.*}", self._health)
         self._runner = web.AppRunner(
