@@ -27,6 +27,7 @@ from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
+from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
 
 LAG_INTERVAL_S = 0.1
@@ -68,6 +69,7 @@ class App:
         self._upkeeps: dict[str, PoolUpkeep] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._found = {pool.name: asyncio.Event() for pool in config.pools}
+        self._owners = CheckpointOwners()
         self.metrics = Metrics()
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools)
@@ -174,6 +176,9 @@ class App:
 
     def reload(self) -> None:
         """Read the configuration again now, rather than when its file is seen to change."""
+        if self._config.path is None:
+            _log.info("told to read the configuration again: there is no file of it")
+            return
         _log.info("told to read the configuration again")
         self._reload.set()
 
@@ -186,7 +191,7 @@ class App:
 
     def _upkeep(self, pool: Pool, session: aiohttp.ClientSession) -> PoolUpkeep:
         router, found = self.routers.get(pool.name), self._found[pool.name]
-        return PoolUpkeep(pool, router, session, found=found)
+        return PoolUpkeep(pool, router, session, found=found, owners=self._owners)
 
     async def _follow_config(self, group: asyncio.TaskGroup) -> None:
         config = self._config

@@ -64,6 +64,7 @@ class PoolAtWork:
         self.routers = Routers([self.router], policy_for_route)
         session: Any = self.session
         self.upkeep = PoolUpkeep(self.pool, self.router, session, clock=lambda: 0.0)
+        self.upkeep.restore()
         self.router.set_endpoints(self.pool.endpoints)
 
     def tell(self, settings: PoolSettings, endpoint: EndpointSettings | None = None) -> None:

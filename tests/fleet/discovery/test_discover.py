@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 from contextlib import aclosing
 from dataclasses import replace as replace_in
@@ -269,6 +270,44 @@ async def test_what_envoy_shows_of_answers_changes_with_a_restart_only(tmp_path)
         "what Envoy shows of requests and answers changed; restart Envoy and Lodestar to apply it"
     ]
     assert kept.sources == read_envoy_config(old).sources
+
+
+@pytest.mark.parametrize(
+    ("written", "changed", "said"),
+    [
+        (
+            "dns_refresh_rate: 9s",
+            "dns_refresh_rate: 7s",
+            r"cluster of pool engines changed \(dns_refresh_s",
+        ),
+        ("type: STRICT_DNS", "type: LOGICAL_DNS", r"cluster of pool engines changed \(resolution"),
+        ("port_value: 8000", "port_value: 8001", r"endpoints of pool engines"),
+    ],
+)
+def test_what_of_a_cluster_envoy_reads_at_its_start_needs_a_restart(
+    tmp_path, written, changed, said
+):
+    text = """
+static_resources:
+  clusters:
+  - name: engines
+    type: STRICT_DNS
+    dns_refresh_rate: 9s
+    metadata: {filter_metadata: {lodestar: {policy: learned}}}
+    load_assignment:
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: engines, port_value: 8000}}}
+"""
+    path = tmp_path / "envoy.yaml"
+    path.write_text(text)
+    before = read_envoy_config(path)
+    path.write_text(text.replace(written, changed))
+    fixed, kept = fixed_parts(before, read_envoy_config(path))
+
+    assert len(fixed) == 1
+    assert re.search(said, fixed[0])
+    assert kept == before
 
 
 async def test_a_settings_file_says_what_needs_a_restart_too(tmp_path, caplog):
