@@ -31,10 +31,11 @@ class PodSelector:
 
     Attributes:
         labels: a label selector, `app=vllm,env in (prod)`.
+        ports: by number, or by the name that pods give them.
     """
 
     labels: str
-    ports: tuple[int, ...]
+    ports: tuple[int | str, ...]
     namespace: str
     name: str = "pods"
 
