@@ -20,6 +20,7 @@ ASYNC_FOLDERS = (
 ASYNC_FILES = (
     "journal/journal.py",
     "demo",
+    "fleet/engine_client.py",
     "fleet/poller.py",
     "fleet/scraper.py",
     "fleet/prober.py",

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
 from lodestar_extproc.admin.pool_json import pool_json
+from lodestar_extproc.fleet.health import HealthState
 from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
 from lodestar_extproc.routing.pool_view import PoolView
 
@@ -122,8 +123,17 @@ class AdminServer:
 
     async def _show_ready(self, _request: web.Request) -> web.Response:
         reasons = [] if self._phase is ServingState.SERVING else [str(self._phase)]
-        reasons += [f"pool {p.pool} has no endpoint" for p in self._pools() if not p.states]
-        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        pools = self._pools()
+        reasons += [f"pool {p.pool} has no endpoint" for p in pools if not p.states]
+        # Requests are answered all the same, and may well be served: what is wrong may be how
+        # health is asked. So that is told, and takes nobody out.
+        warnings = [
+            f"all {len(p.states)} endpoints of pool {p.pool} are down"
+            for p in pools
+            if p.states and set(p.states) == {HealthState.DOWN}
+        ]
+        told = {"ready": not reasons, "reasons": reasons + warnings}
+        return _json(told, 503 if reasons else 200)
 
     async def _show_endpoints(self, _request: web.Request) -> web.Response:
         return _json({"phase": self._phase, "pools": [pool_json(p) for p in self._pools()]})

@@ -141,7 +141,9 @@ def run(configure: Callable[[], tuple[Config, ServeOptions]], log_level: str = "
     from lodestar_extproc.config import ConfigError  # noqa: PLC0415
     from lodestar_extproc.fleet.discovery import NotConnected  # noqa: PLC0415
     from lodestar_extproc.service.app import App  # noqa: PLC0415
+    from lodestar_extproc.service.file_limit import raise_file_limit  # noqa: PLC0415
 
+    raise_file_limit()
     try:
         _run(App(*configure()))
     except (ConfigError, NotConnected, ValueError) as error:

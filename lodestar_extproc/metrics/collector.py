@@ -73,6 +73,8 @@ def _endpoints(pools: Sequence[PoolView]) -> Iterator[Family]:
     keys = [key for _, _, key in addressed]
     yield _family(about_endpoints.CACHE_BELIEF, zip(keys, beliefs, strict=True))
     scraped = [(key, p.scrapes[e.address]) for p, e, key in addressed if e.address in p.scrapes]
+    intervals = [((p.pool,), p.scrape_interval_s) for p in pools]
+    yield _family(about_endpoints.SCRAPE_INTERVAL, intervals)
     results = [((*key, "succeeded"), c.succeeded) for key, c in scraped]
     results += [((*key, "failed"), c.failed) for key, c in scraped]
     yield _family(about_endpoints.SCRAPES, results)

@@ -11,15 +11,17 @@ import logging
 import time
 from collections.abc import Callable
 
-import aiohttp
-
 from lodestar_extproc.config import Pool
 from lodestar_extproc.fleet.discovery import discover
+from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.prober import Prober
+from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
 from lodestar_extproc.fleet.scraper import Scraper
 from lodestar_extproc.routing.assembly import apply_settings
 from lodestar_extproc.routing.pool_view import PoolView, view_pool
 from lodestar_extproc.routing.router import Router
+from lodestar_extproc.service.endpoint_news import EndpointNews
+from lodestar_extproc.service.file_limit import tell_if_too_few_files
 from lodestar_extproc.service.saved_learning import CheckpointOwners, SavedLearning
 
 EXPIRY_INTERVAL_S = 1.0
@@ -31,9 +33,10 @@ class PoolUpkeep:
     """Runs until cancelled.
 
     Args:
-        session: for scrapes and probes.
+        client: for scrapes and probes.
         found: set once it was heard where the endpoints are, even if there are none.
         owners: of the checkpoints of all pools.
+        budget: of a core, for reading metric pages of all pools.
         clock: monotonic seconds, the router's.
     """
 
@@ -41,10 +44,11 @@ class PoolUpkeep:
         self,
         pool: Pool,
         router: Router,
-        session: aiohttp.ClientSession,
+        client: EngineClient,
         *,
         found: asyncio.Event | None = None,
         owners: CheckpointOwners | None = None,
+        budget: ScrapeBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._found = asyncio.Event() if found is None else found
@@ -52,13 +56,15 @@ class PoolUpkeep:
         self._router = router
         self._saved = SavedLearning(router, owners)
         self._clock = clock
+        self._news = EndpointNews(router)
         self._scraper = Scraper(
-            session,
+            client,
             router.fleet.record_metrics,
             router.live,
+            budget=budget,
             busy=lambda: router.fleet.n_in_flight > 0,
         )
-        self._prober = Prober(session, router.fleet.record_probe, router.live)
+        self._prober = Prober(client, self._news.probed, router.live)
 
     async def run(self) -> None:
         """Keep the router informed and its learning safe."""
@@ -79,7 +85,7 @@ class PoolUpkeep:
 
     def view(self) -> PoolView:
         """The pool as it is now, for those who watch."""
-        return view_pool(self._router, self._scraper.counts, self._clock())
+        return view_pool(self._router, self._scraper, self._clock())
 
     def restore(self) -> None:
         """Take up what was learned before, if there is anything."""
@@ -95,9 +101,11 @@ class PoolUpkeep:
             self._scraper.set_endpoints(endpoints)
             self._prober.set_endpoints(endpoints)
             self._found.set()
+            tell_if_too_few_files(len(endpoints))
             _log.info("pool %s: %d endpoints", self._pool.name, len(endpoints))
 
     async def _expire(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_INTERVAL_S)
             self._router.expire(self._clock())
+            self._news.paced(self._scraper)

@@ -77,7 +77,7 @@ OBSERVED = {
     "observed_ratio": By(asked_of_the_router),
     "bytes_per_token": By(lambda work: (asked_of_the_router(work), remembered(work))),
     "metrics_path": By(waits),
-    "scrape_interval_s": By(waits),
+    "scrape_interval_s": By(waits, {"scrape_stale_s": 60.0}, 4.0),  # longer than the idle pace
     "scrape_timeout_s": By(waits),
     "scrape_stale_s": By(judged),
     "health_path": By(waits),
