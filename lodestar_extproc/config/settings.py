@@ -196,11 +196,36 @@ class PoolSettings:
     scrape_stale_s: float = setting(
         2.0, "A metric older than this is unknown; at least the scrape interval.", above=0
     )
-    health_path: str = setting("/health", "Where an engine's health is asked.", begins_with="/")
+    health_path: str | None = setting(
+        None,
+        "Where an engine's health is asked; null for where the cluster's own HTTP health check "
+        "asks, and `/health` without one.",
+        begins_with="/",
+    )
     health_interval_s: float = setting(
         1.0, "Time between two health checks of an endpoint.", at_least=0.05
     )
     health_timeout_s: float = setting(1.0, "How long one health check may take.", above=0)
+    engine_tls: str | None = setting(
+        None,
+        "How engines are asked for metrics and health: `off` for plain HTTP, `verified` or "
+        "`unverified` for TLS; null for as Envoy reaches them, by the cluster's transport socket.",
+        choices=("off", "verified", "unverified"),
+    )
+    engine_ca_path: str | None = setting(
+        None,
+        "Certificates by which those of engines are checked, PEM; null for the cluster's, and the "
+        "system's without any.",
+    )
+    engine_certificate_path: str | None = setting(
+        None, "Our own certificate, where engines ask for one, PEM; null for the cluster's."
+    )
+    engine_key_path: str | None = setting(None, "Its private key; null for the cluster's.")
+    engine_server_name: str | None = setting(
+        None,
+        "Name that engines are asked by (SNI), and that under `verified` their certificates need; "
+        "null for the cluster's.",
+    )
     unhealthy_threshold: int = setting(
         2, "Failed health checks in a row that take an endpoint out.", at_least=1
     )
@@ -269,6 +294,12 @@ class EndpointSettings:
         "Port of its metrics, if not the endpoint's own; for `triton`, if not 8002.",
         at_least=1,
         at_most=65535,
+    )
+    metrics_scheme: str | None = setting(
+        None,
+        "`http` or `https` for its metrics; null for as the endpoint itself is reached where they "
+        "are on its own port, else `http`.",
+        choices=("http", "https"),
     )
     kv_capacity_tokens: float | None = setting(
         None, "Tokens its KV cache holds, if its metrics do not say.", above=0

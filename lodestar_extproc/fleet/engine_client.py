@@ -1,7 +1,7 @@
 """EngineClient: fetches pages from engines, over connections that are kept.
 
 A general client takes several times as long for a page, which hundreds of endpoints make most of a
-core. This one knows GET alone: no redirects, no cookies, no compression. It does not know what a
+core. This one knows little: no redirects, no cookies, no compression. It does not know what a
 page means.
 """
 
@@ -11,10 +11,13 @@ import asyncio
 import ssl
 import time
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpResponseParser
+
+from lodestar_extproc.encryption import UpstreamTls
+from lodestar_extproc.fleet.engine_tls import BadCertificates, TlsContexts, check_names
 
 KEEPALIVE_S = 4.0
 """vLLM's HTTP server closes an idle connection after 5 s; we close first."""
@@ -42,13 +45,6 @@ class EngineSilent(Exception):  # noqa: N818  (the condition's name)
     """There was no connection, or what came over it was no answer."""
 
 
-class EngineTls(NamedTuple):
-    """How to encrypt the way to an engine, and the name to ask for; None for its address."""
-
-    context: ssl.SSLContext
-    server_name: str | None = None
-
-
 class Target(NamedTuple):
     """Where a URL leads, and the request that is sent there."""
 
@@ -56,43 +52,61 @@ class Target(NamedTuple):
     port: int
     is_encrypted: bool
     request: bytes
+    has_body: bool = True
 
 
-_Origin: TypeAlias = tuple[str, int, EngineTls | None]
+class _Origin(NamedTuple):
+    """What connections are alike by."""
+
+    host: str
+    port: int
+    tls: UpstreamTls | None
+    context: ssl.SSLContext | None
 
 
 class EngineClient:
     """Used in one event loop, and closed in it."""
 
     def __init__(self) -> None:
+        self._contexts = TlsContexts()
         self._idle: dict[_Origin, list[EngineConnection]] = {}
         self._open: set[EngineConnection] = set()
         self._swept_at_s = 0.0
 
     async def get(
-        self, url: str, *, within_s: float, max_bytes: int, tls: EngineTls | None = None
+        self,
+        url: str,
+        *,
+        within_s: float,
+        max_bytes: int,
+        tls: UpstreamTls | None = None,
+        method: str = "GET",
+        host: str = "",
     ) -> EngineAnswer:
         """What *url* answers.
 
         Args:
             max_bytes: of the answer's body.
             tls: for an `https` one.
+            host: of the Host header; empty for the URL's.
 
         Raises:
             EngineSilent, OSError: there is none, or one that is too large.
             TimeoutError: none came *within_s*.
-            ValueError: it is no URL.
+            ValueError: it is no URL, or there are no certificates to ask it by.
         """
-        target = target_of(url)
-        if target.is_encrypted and tls is None:
+        target = target_of(url, method, host)
+        # A context that is made anew, of new files, makes connections anew.
+        context = None if not target.is_encrypted or tls is None else self._contexts.of(tls)
+        if target.is_encrypted and context is None:
             raise ValueError(f"{url}: it is not said how to encrypt")
-        origin = (target.host, target.port, tls if target.is_encrypted else None)
+        origin = _Origin(target.host, target.port, tls if context else None, context)
         async with asyncio.timeout(within_s):
             while True:
                 kept = self._take_idle(origin)
                 connection = kept or await self._connect(origin)
                 try:
-                    answer = await connection.ask(target.request, max_bytes)
+                    answer = await connection.ask(target, max_bytes)
                 except BrokenConnection as error:
                     if kept is not None and error.was_silent:
                         continue  # closed while it was idle, which says nothing of the engine
@@ -108,15 +122,24 @@ class EngineClient:
             connection.abort()
 
     async def _connect(self, origin: _Origin) -> EngineConnection:
-        host, port, tls = origin
         made = EngineConnection(self._open)
-        loop = asyncio.get_running_loop()
+        loop, tls = asyncio.get_running_loop(), origin.tls
         if tls is None:
-            await loop.create_connection(lambda: made, host, port)
-        else:
-            await loop.create_connection(
-                lambda: made, host, port, ssl=tls.context, server_hostname=tls.server_name or host
-            )
+            await loop.create_connection(lambda: made, origin.host, origin.port)
+            return made
+        transport, _ = await loop.create_connection(
+            lambda: made,
+            origin.host,
+            origin.port,
+            ssl=origin.context,
+            # An address is no SNI: none is sent then, as Envoy sends none that it was not given.
+            server_hostname=tls.server_name or origin.host,
+        )
+        try:
+            check_names(tls, transport.get_extra_info("peercert"))
+        except BadCertificates as error:
+            transport.abort()
+            raise EngineSilent(f"{origin.host}:{origin.port}: {error}") from None
         return made
 
     def _take_idle(self, origin: _Origin) -> EngineConnection | None:
@@ -172,12 +195,13 @@ class EngineConnection(asyncio.Protocol):
         self._answering: asyncio.Future[EngineAnswer] | None = None
         self._parser = HttpResponseParser(self)
         self._n_bytes, self._max_bytes, self._reading_s = 0, 0, 0.0
+        self._has_body = True
         self._begin()
         self.is_reusable = False
         self.used_at_s = 0.0
 
-    async def ask(self, request: bytes, max_bytes: int) -> EngineAnswer:
-        """Send *request* and read the answer; a connection that is given up is closed.
+    async def ask(self, target: Target, max_bytes: int) -> EngineAnswer:
+        """Send *target*'s request and read the answer; what is given up is closed.
 
         Raises:
             BrokenConnection: there is none, or its body has more than *max_bytes*.
@@ -185,12 +209,13 @@ class EngineConnection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._answering = loop.create_future()
         self._n_bytes, self._max_bytes, self._reading_s = 0, max_bytes, 0.0
+        self._has_body = target.has_body
         self._begin()
         self.is_reusable = False
         if self._transport is None or self._transport.is_closing():
             raise BrokenConnection("was closed", was_silent=True)
         try:
-            self._transport.write(request)
+            self._transport.write(target.request)
             answer = await self._answering
         except BaseException:
             self.abort()
@@ -248,6 +273,8 @@ class EngineConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._has_headers = True
+        if not self._has_body and self._parser.get_status_code() >= 200:
+            self._complete()  # and is not asked again: the parser waits for a body
 
     def on_body(self, part: bytes) -> None:
         self._body.append(part)
@@ -274,8 +301,8 @@ class EngineConnection(asyncio.Protocol):
 
 
 @lru_cache(maxsize=MAX_TARGETS)
-def target_of(url: str) -> Target:
-    """Where *url* leads.
+def target_of(url: str, method: str = "GET", host: str = "") -> Target:
+    """Where *url* leads, and how it is asked there.
 
     Raises:
         ValueError: it is no URL of HTTP.
@@ -288,7 +315,8 @@ def target_of(url: str) -> Target:
     path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
     # Compressing a page costs an engine more than sending it.
     request = (
-        f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: */*\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: {host or parts.netloc}\r\nAccept: */*\r\n"
         "Accept-Encoding: identity\r\nUser-Agent: lodestar-extproc\r\n\r\n"
     )
-    return Target(parts.hostname, port, is_encrypted, request.encode("ascii", "strict"))
+    has_body = method != "HEAD"
+    return Target(parts.hostname, port, is_encrypted, request.encode("ascii"), has_body)

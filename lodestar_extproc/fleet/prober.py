@@ -21,7 +21,7 @@ answer."""
 
 
 class Prober:
-    """Sends GET to every endpoint that has a health URL; an answer of 2xx in time is healthy.
+    """Asks every endpoint that has a health URL, as the endpoint says.
 
     Args:
         client: by which engines are asked.
@@ -50,16 +50,24 @@ class Prober:
         await self._poller.run()
 
     async def _probe(self, endpoint: Endpoint) -> None:
-        problem = await self._problem(endpoint.health_url or "")
+        problem = await self._problem(endpoint)
         self._publish(endpoint.address, problem, self._clock())
 
-    async def _problem(self, url: str) -> str:
-        """Why *url* did not answer that all is well; empty where it did."""
-        within_s = self._live.current.health_timeout_s
+    async def _problem(self, endpoint: Endpoint) -> str:
+        """Why *endpoint* did not answer that all is well; empty where it did."""
+        url, within_s = endpoint.health_url or "", self._live.current.health_timeout_s
+        question = endpoint.health
         try:
-            answer = await self._client.get(url, within_s=within_s, max_bytes=MAX_ANSWER_BYTES)
+            answer = await self._client.get(
+                url,
+                within_s=within_s,
+                max_bytes=MAX_ANSWER_BYTES,
+                tls=endpoint.tls,
+                method=question.method,
+                host=question.host,
+            )
         except TimeoutError:
             return f"{url} did not answer within {within_s:g} s"
         except (EngineSilent, OSError, ValueError) as error:
             return str(error) or f"{url}: {type(error).__name__}"
-        return "" if 200 <= answer.status < 300 else f"{url} answered {answer.status}"
+        return "" if question.is_healthy(answer.status) else f"{url} answered {answer.status}"

@@ -104,7 +104,7 @@ class Scraper:
         counts = self._counts[endpoint.address]
         asked_at_s = self._clock()
         try:
-            answer = await self._page(endpoint.metrics_url or "")
+            answer = await self._page(endpoint)
         except (EngineSilent, OSError, TimeoutError, ValueError) as error:
             counts.failed += 1
             counts.last_failure = str(error) or type(error).__name__
@@ -114,15 +114,17 @@ class Scraper:
         self._publish(endpoint.address, metrics, asked_at_s)
         self.pace.spent(answer.reading_s + parsing_s)
 
-    async def _page(self, url: str) -> EngineAnswer:
-        """The page at *url*.
+    async def _page(self, endpoint: Endpoint) -> EngineAnswer:
+        """The page of *endpoint*.
 
         Raises:
             EngineSilent, OSError, TimeoutError: it could not be had.
             ValueError: it is no URL, or the answer is no page.
         """
-        within_s = self._live.current.scrape_timeout_s
-        answer = await self._client.get(url, within_s=within_s, max_bytes=MAX_PAGE_BYTES)
+        url, within_s = endpoint.metrics_url or "", self._live.current.scrape_timeout_s
+        answer = await self._client.get(
+            url, within_s=within_s, max_bytes=MAX_PAGE_BYTES, tls=endpoint.tls
+        )
         if answer.status != 200:
             raise ValueError(f"{url} answered {answer.status}")
         return answer
