@@ -172,9 +172,13 @@ class Router:
     def candidates(
         self, request: InferenceRequest, at_s: float, subset: Subset | None = None
     ) -> Candidates:
-        """*request* beside every routable endpoint it may go to: what a policy sees."""
+        """*request* beside every routable endpoint it may go to: what a policy sees.
+
+        Where there are levels of priority one is drawn, which advances the rng.
+        """
         fleet, demand = self.fleet, None
-        snapshot = fleet.snapshot(at_s, subset, request.prompt_key)
+        draw = self._rng.random() if fleet.has_levels else 0.0
+        snapshot = fleet.snapshot(at_s, subset, request.prompt_key, draw)
         endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
         matched = fleet.match(request, endpoints)
         tpot_s = None
