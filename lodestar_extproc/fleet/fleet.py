@@ -12,7 +12,8 @@ from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot
 from lodestar_extproc.fleet.adapters import AdapterTable
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
-from lodestar_extproc.fleet.health import Health, HealthState
+from lodestar_extproc.fleet.health import Health
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.fleet.levels import columns_of_a_level
 from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
 from lodestar_extproc.fleet.prefix_caches import PrefixCaches, PrefixMatch

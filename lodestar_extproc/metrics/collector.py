@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.metrics import endpoints as about_endpoints
 from lodestar_extproc.metrics import learning as about_learning
 from lodestar_extproc.metrics import requests as about_requests

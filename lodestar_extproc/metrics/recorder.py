@@ -85,6 +85,7 @@ class Metrics:
         self._reported_hit_tokens = Children(requests.REPORTED_HIT_TOKENS, registry)
         self._requests = Children(requests.REQUESTS, registry)
         self._unused_decisions = Children(requests.UNUSED_DECISIONS, registry)
+        self._ignored_choices = Children(requests.IGNORED_CHOICES, registry)
         self._retries = Children(requests.RETRIES, registry)
         self._ttft = Children(requests.TTFT_SECONDS, registry)
         self._predicted_ttft = Children(requests.PREDICTED_TTFT_SECONDS, registry)
@@ -141,6 +142,8 @@ class Metrics:
         self._requests[decision.pool, event.outcome].inc()
         if not request.used:
             self._unused_decisions[pool].inc()
+        if request.is_ignored:
+            self._ignored_choices[pool].inc()
         if event.attempts is not None and event.attempts > 1:
             self._retries[pool].inc(event.attempts - 1)
         if event.prompt_tokens is not None:
@@ -221,6 +224,7 @@ class Metrics:
             self._stream_failures[(reason,)].inc(0)
         for pool in pools:
             self._unused_decisions[(pool,)].inc(0)
+            self._ignored_choices[(pool,)].inc(0)
             for outcome in Outcome:
                 self._requests[pool, outcome].inc(0)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lodestar_extproc.endpoint import FleetSnapshot
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.fleet.scraper import ScrapeCounts, Scraper
 from lodestar_extproc.learning.learner import LearnerStatus
 from lodestar_extproc.routing.router import Router

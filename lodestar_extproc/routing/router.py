@@ -172,10 +172,7 @@ class Router:
     def candidates(
         self, request: InferenceRequest, at_s: float, subset: Subset | None = None
     ) -> Candidates:
-        """*request* beside every routable endpoint it may go to: what a policy sees.
-
-        Where there are levels of priority one is drawn, which advances the rng.
-        """
+        """*request* beside all it may go to, on a level that is drawn: what a policy sees."""
         fleet, demand = self.fleet, None
         draw = self._rng.random() if fleet.has_levels else 0.0
         snapshot = fleet.snapshot(at_s, subset, request.prompt_key, draw)
@@ -233,11 +230,11 @@ class Router:
         entry = self._open.get(event.decision_id)
         if entry is None or entry.first_token is not None:
             return
-        settings = self.settings
+        settings, in_doubt = self.settings, self._feedback.choices.in_doubt
         first_token = entry.first_token = observed_first_token(
             entry.decision,
             event,
-            shadow=settings.shadow,
+            shadow=settings.shadow or in_doubt,
             retry_candidates=settings.retry_candidates,
         )
         self.fleet.first_token(event.decision_id, event.at_s, event.served, watched=event.watched)
@@ -271,6 +268,7 @@ class Router:
             event if entry.report is None else event.with_report(entry.report),
             shadow=self.settings.shadow,
             sees_first_tokens=self._sees_first_tokens,
+            in_doubt=self._feedback.choices.in_doubt,
         )
         self.fleet.release(
             request.decision.decision_id,

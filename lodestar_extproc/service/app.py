@@ -26,6 +26,7 @@ from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
+from lodestar_extproc.service.choice_news import ChoiceNews
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
 
@@ -90,7 +91,7 @@ class App:
     def _listeners(self, pool: Pool) -> list[RouterListener]:
         path = pool.settings.journal_path
         journal = [] if path is None else [self._journals[path]]
-        return [self.metrics, self.admin.decisions, *journal]
+        return [self.metrics, self.admin.decisions, ChoiceNews(), *journal]
 
     def _new_journals(self) -> dict[str, Journal]:
         """One a path: pools may share it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.fleet.scraper import Scraper
 from lodestar_extproc.routing.router import Router
 

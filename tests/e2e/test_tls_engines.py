@@ -3,7 +3,7 @@
 import pytest
 
 from certificates import Authority
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from tls_stack import tls_stack, transport_socket
 from waiting import until
 

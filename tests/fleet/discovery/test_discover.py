@@ -278,7 +278,7 @@ async def test_what_envoy_shows_of_answers_changes_with_a_restart_only(tmp_path)
         (
             "dns_refresh_rate: 9s",
             "dns_refresh_rate: 7s",
-            r"cluster of pool engines changed \(dns_refresh_s",
+            r"cluster of pool engines changed \(dns",
         ),
         ("type: STRICT_DNS", "type: LOGICAL_DNS", r"cluster of pool engines changed \(resolution"),
         ("port_value: 8000", "port_value: 8001", r"endpoints of pool engines"),
