@@ -21,6 +21,7 @@ ASYNC_FILES = (
     "journal/journal.py",
     "demo",
     "fleet/engine_client.py",
+    "fleet/engine_connection.py",
     "fleet/poller.py",
     "fleet/scraper.py",
     "fleet/prober.py",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from lodestar_extproc.config.settings import EndpointSettings
+from lodestar_extproc.config.endpoint_settings import EndpointSettings
 
 POOL_GROUP = "inference.networking.k8s.io"
 

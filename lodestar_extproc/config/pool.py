@@ -8,9 +8,10 @@ from ipaddress import ip_address
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from lodestar_extproc.config.endpoint_settings import EndpointSettings
 from lodestar_extproc.config.kubernetes import KubernetesSource
 from lodestar_extproc.config.reach import encryption, health_path, health_question
-from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.config.upstream import (
     OVERPROVISIONING,
     PANIC_RATIO,

@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
-from lodestar_extproc.fleet.engine_client import EngineAnswer, EngineClient, EngineSilent
+from lodestar_extproc.fleet.engine_client import EngineClient, EngineSilent
+from lodestar_extproc.fleet.engine_connection import EngineAnswer
 from lodestar_extproc.fleet.engine_metrics import PageReader
 from lodestar_extproc.fleet.poller import Poller
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget

@@ -35,10 +35,10 @@ class DeadEngines:
     """A client whom nobody answers; it remembers what was asked for, how long."""
 
     def __init__(self) -> None:
-        self.asked: set[tuple[str, float]] = set()
+        self.asked: set[tuple[str, float, object]] = set()
 
-    async def get(self, url: str, *, within_s: float, **_: object) -> Never:
-        self.asked.add((url.rpartition(":8000")[2], within_s))
+    async def get(self, url: str, *, within_s: float, tls: object, **_: object) -> Never:
+        self.asked.add((url.rpartition(":8000")[2], within_s, tls))
         raise EngineSilent("nobody is there")
 
 
