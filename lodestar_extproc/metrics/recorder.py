@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,13 +15,13 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.metrics import requests, streams
 from lodestar_extproc.metrics.collector import PoolCollector
+from lodestar_extproc.metrics.exposition import pieces
 from lodestar_extproc.metrics.metric import Metric, MetricKind
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.pool_view import PoolView
@@ -110,10 +110,14 @@ class Metrics:
 
     def page(self) -> bytes:
         """Everything, as `CONTENT_TYPE`."""
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """The page, of which no piece takes long."""
         pools = self._pools()
         self._show_zeroes(view.pool for view in pools)
         self._forget_endpoints_that_left(pools)
-        return generate_latest(self._registry)
+        return pieces(self._registry)
 
     # -- what routers report -------------------------------------------------------------------
 
