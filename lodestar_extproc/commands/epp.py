@@ -37,7 +37,8 @@ NO_EFFECT: Mapping[str, str] = MappingProxyType(
         "metrics-staleness-threshold": _SETTING.format("scrape_stale_s"),
         "model-server-metrics-path": _SETTING.format("metrics_path"),
         "model-server-metrics-port": _SETTING.format("endpoints: {metrics_port: ...}"),
-        "model-server-metrics-scheme": "has no effect: metrics are read by http",
+        "model-server-metrics-scheme": _SETTING.format("engine_tls"),
+        "model-server-metrics-https-insecure-skip-verify": _SETTING.format("engine_tls"),
         "disable-endpoint-subset-filter": "has no effect: subsets are always respected",
         "emit-endpoint-scores": "has no effect: ask /explain on the metrics port",
     }
@@ -57,7 +58,6 @@ UNUSED = (
     "metrics-cert-dir",
     "metrics-client-ca-file",
     "metrics-endpoint-auth",
-    "model-server-metrics-https-insecure-skip-verify",
     "refresh-prometheus-metrics-interval",
     "tls-cipher-suites",
     "tls-min-version",
