@@ -27,7 +27,7 @@ from lodestar_extproc.encryption import UpstreamTls
 from lodestar_extproc.endpoint import Endpoint, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 METRICS_PATHS: Mapping[str, str] = MappingProxyType({"trtllm": "/prometheus/metrics"})
@@ -149,8 +149,7 @@ class Pool:
 
     def endpoints_of(self, members: tuple[Member, ...]) -> tuple[Endpoint, ...]:
         """Endpoints of *members* whose hosts are IP addresses, each address once."""
-        found = (self.endpoint(member, member.host) for member in members)
-        return tuple({endpoint.address: endpoint for endpoint in found}.values())
+        return each_once(self.endpoint(member, member.host) for member in members)
 
     def endpoint(self, member: Member, ip: str) -> Endpoint:
         """The endpoint that *member* is at address *ip*."""
@@ -179,6 +178,16 @@ class Pool:
             health=health_question(member, self.health, self.settings, self.name),
             level=Level(member.priority, self.overprovisioning, self.panic_ratio, member.degraded),
         )
+
+
+def each_once(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """Each address once: on the most preferred of the levels that have it, the last of these."""
+    found: dict[str, Endpoint] = {}
+    for endpoint in endpoints:
+        known = found.get(endpoint.address)
+        if known is None or endpoint.level.priority <= known.level.priority:
+            found[endpoint.address] = endpoint
+    return tuple(found.values())
 
 
 def host_and_port(ip: str, port: int) -> str:

@@ -149,6 +149,16 @@ async def test_eds_file_is_followed_and_a_bad_one_changes_nothing(tmp_path, capl
     await watch.aclose()
 
 
+async def test_the_levels_of_an_eds_file_are_by_its_own_overprovisioning(tmp_path):
+    path = an_eds_file(tmp_path, "10.0.0.1")
+    path.write_text(path.read_text() + "  policy: {overprovisioning_factor: 200}\n")
+    pool = a_pool(resolution=Resolution.EDS, eds=path)
+    async with aclosing(discover(pool)) as watch:
+        [endpoint] = await following(watch)
+
+    assert endpoint.level.overprovisioning == 2.0
+
+
 async def test_eds_file_that_is_missing_at_first_is_awaited(tmp_path):
     watch = discover(a_pool(eds=tmp_path / "eds.yaml"))
     assert await following(watch) == ()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +32,8 @@ from lodestar_extproc.config import (
     PodSelector,
     ServiceRef,
 )
+from lodestar_extproc.config.upstream import Transport, Transports
+from lodestar_extproc.encryption import UpstreamTls
 from lodestar_extproc.fleet.discovery.kubernetes import (
     NotConnected,
     collection,
@@ -391,6 +394,19 @@ async def test_a_port_that_the_service_does_not_have_is_told_with_those_it_has(
 
     assert "has the ports http, which pods serve as 8000" in caplog.text
     assert "as vllm:http" in caplog.text
+
+
+async def test_pods_are_asked_as_the_cluster_beside_them_is_reached(server):
+    server.put(PODS, "a", **pod_parts("10.0.0.1"))
+    tls = UpstreamTls(server_name="engines")
+    pool = replace(a_pool(), transports=Transports(Transport(tls)))
+    source = KubernetesSource(PodSelector("app=vllm", (8000,), "default"))
+    watch = watch_kubernetes(pool, source, connect=lambda: connected(server))
+    async with aclosing(watch):
+        [endpoint] = await Answers(watch).next()
+
+    assert endpoint.metrics_url == "https://10.0.0.1:8000/metrics"
+    assert endpoint.tls == tls
 
 
 # -- what llm-d and kserve say of pods and pools ---
