@@ -17,8 +17,8 @@ PHASES = 8
 All at once would hold up the event loop; each alone wakes a cold processor each time: for 64
 endpoints, eight groups of eight cost half as much as 64 single visits (benchmarks/scraping.py).
 """
-GROUP_VISITS = 8
-"""Visits that begin together, at most: what they do in a row takes about a millisecond, and a
+GROUP_VISITS = 4
+"""Visits that begin together, at most: what they do in a row takes less than a millisecond, and a
 request may come between."""
 
 

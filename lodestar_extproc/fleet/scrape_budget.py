@@ -52,7 +52,10 @@ class ScrapePace:
         return self._scrape_s
 
     def spent(self, seen_s: float) -> None:
-        """A scrape kept this thread for *seen_s*, as far as that could be timed."""
+        """A scrape took *seen_s* of CPU, as far as that could be timed.
+
+        CPU, not time that passed: on a busy machine that would be the others' too.
+        """
         self._scrape_s += SMOOTHING * (seen_s + UNSEEN_S - self._scrape_s)
 
     def ask(self, n_endpoints: int, wanted_s: float) -> float:
