@@ -3,7 +3,8 @@
     python benchmarks/scraping.py --endpoints 64 --interval 0.2
 
 CPU is this process's alone: the pages are served by another one. "idle" is the pace without
-traffic, "busy" the configured one.
+traffic, "busy" the configured one, or the longer one that the budget allows. "late" is how late
+timers of 2 ms are: what a request that comes at that moment waits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,13 +27,15 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.fleet import Fleet
-from lodestar_extproc.fleet.poller import open_session
 from lodestar_extproc.fleet.prober import Prober
+from lodestar_extproc.fleet.scrape_budget import UNSEEN_S
 from lodestar_extproc.fleet.scraper import Scraper
 from metric_pages import a_vllm_page
 
 WARM_UP_S = 2.0
+TICK_S = 0.002
 
 
 class Page(asyncio.Protocol):
@@ -65,6 +69,30 @@ def cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+async def late_ms(late: list[float]) -> None:
+    """How late each timer was: as late as a request that came at that moment."""
+    clock = time.perf_counter
+    while True:
+        asleep_at_s = clock()
+        await asyncio.sleep(TICK_S)
+        late.append(1e3 * (clock() - asleep_at_s - TICK_S))
+
+
+async def used(*runs: Coroutine[None, None, None], seconds: float) -> tuple[float, list[float]]:
+    """The share of a core that *runs* take, and how late the loop came to others meanwhile."""
+    late: list[float] = []
+    running = [asyncio.create_task(run) for run in (*runs, late_ms(late))]
+    await asyncio.sleep(WARM_UP_S)
+    late.clear()
+    started_cpu_s, started_at_s = cpu_s(), time.monotonic()
+    await asyncio.sleep(seconds)
+    used_s, took_s = cpu_s() - started_cpu_s, time.monotonic() - started_at_s
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    return used_s / took_s, sorted(late)
+
+
 async def measure(ports: Sequence[int], *, interval_s: float, seconds: float, busy: bool) -> dict:
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     endpoints = [
@@ -72,25 +100,31 @@ async def measure(ports: Sequence[int], *, interval_s: float, seconds: float, bu
     ]
     live = LiveSettings(PoolSettings(scrape_interval_s=interval_s))
     fleet = Fleet(live, endpoints)
-    async with open_session() as session:
-        scraper = Scraper(session, fleet.record_metrics, live, busy=lambda: busy)
-        prober = Prober(session, fleet.record_probe, live)
+    with closing(EngineClient()) as client:
+        scraper = Scraper(client, fleet.record_metrics, live, busy=lambda: busy)
+        prober = Prober(client, fleet.record_probe, live)
         scraper.set_endpoints(endpoints)
         prober.set_endpoints(endpoints)
-        running = [asyncio.create_task(each.run()) for each in (scraper, prober)]
-        await asyncio.sleep(WARM_UP_S)
-        before = sum(counts.succeeded for counts in scraper.counts.values())
-        started_cpu_s, started_at_s = cpu_s(), time.monotonic()
-        await asyncio.sleep(seconds)
-        used_s, took_s = cpu_s() - started_cpu_s, time.monotonic() - started_at_s
-        scrapes = sum(counts.succeeded for counts in scraper.counts.values()) - before
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        nothing, late_without = await used(seconds=seconds / 3)
+        probing, _ = await used(prober.run(), seconds=seconds / 3)
+        counts = list(scraper.counts.values())
+        began_at_s = time.monotonic()
+        both, late = await used(scraper.run(), prober.run(), seconds=seconds)
+        took_s = time.monotonic() - began_at_s
+        scrapes_per_s = sum(each.succeeded for each in counts) / took_s
+    scraping = both - probing
     return {
-        "scrapes_per_s": round(scrapes / took_s, 1),
-        "core_ratio": round(used_s / took_s, 4),
-        "cpu_us_per_scrape_and_probes": round(1e6 * used_s / max(1, scrapes)),
+        "scrapes_per_s": round(scrapes_per_s, 1),
+        "interval_s": round(scraper.interval_s, 3),
+        "core_ratio": round(both - nothing, 4),
+        "probing_core_ratio": round(probing - nothing, 4),
+        "scrape_us": round(1e6 * scraping / max(1.0, scrapes_per_s)),
+        "unseen_us": round(
+            1e6 * (scraping / max(1.0, scrapes_per_s) - scraper.pace.scrape_s + UNSEEN_S)
+        ),
+        "late_p99_ms": round(late[int(0.99 * len(late))], 2),
+        "late_p99_ms_without": round(late_without[int(0.99 * len(late_without))], 2),
+        "late_worst_ms": round(late[-1], 2),
     }
 
 

@@ -11,6 +11,8 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar_extproc.encryption import UpstreamTls
+
 FloatArray = NDArray[np.float64]
 
 ZERO, HALF, ONE = np.array(0.0), np.array(0.5), np.array(1.0)
@@ -18,6 +20,43 @@ ZERO, HALF, ONE = np.array(0.0), np.array(0.5), np.array(1.0)
 
 DEFAULT_DECODE_TOKENS_PER_S = 33.0
 """Of one request, until two scrapes have shown the engine's own: 30 ms a token, a usual pace."""
+
+
+class Level(NamedTuple):
+    """The level of priority that an endpoint is of in its cluster, by Envoy's rules.
+
+    Attributes:
+        priority: requests go to 0 while enough of its endpoints are up.
+        overprovisioning: enough are, while their share times this is at least 1.
+        panic_ratio: of those that are up, below which nobody's level is spared.
+        is_degraded: it gets requests where the others of all levels cannot serve them all.
+    """
+
+    priority: int = 0
+    overprovisioning: float = 1.4
+    panic_ratio: float = 0.5
+    is_degraded: bool = False
+
+
+class HealthQuestion(NamedTuple):
+    """How an endpoint is asked for its health.
+
+    Attributes:
+        host: of the Host header; empty for the URL's.
+        statuses: ranges of what a healthy one answers, their ends not counted.
+    """
+
+    method: str = "GET"
+    host: str = ""
+    statuses: tuple[tuple[int, int], ...] = ((200, 300),)
+
+    def is_healthy(self, status: int) -> bool:
+        """Whether that is what a healthy endpoint answers."""
+        return any(first <= status < end for first, end in self.statuses)
+
+
+FIRST_LEVEL = Level()
+ANY_2XX = HealthQuestion()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +70,7 @@ class Endpoint:
         kv_capacity_tokens: tokens the KV cache holds; None until scraped or set.
         token_budget: tokens the engine schedules a step.
         prefix_caching: False for an engine that computes every prompt whole.
+        tls: how its pages are asked for where their URLs say `https`.
     """
 
     address: str
@@ -41,6 +81,9 @@ class Endpoint:
     kv_capacity_tokens: float | None = None
     token_budget: float = 2048.0
     prefix_caching: bool = True
+    tls: UpstreamTls | None = None
+    health: HealthQuestion = ANY_2XX
+    level: Level = FIRST_LEVEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ ASYNC_FOLDERS = (
 ASYNC_FILES = (
     "journal/journal.py",
     "demo",
+    "fleet/engine_client.py",
+    "fleet/engine_connection.py",
     "fleet/poller.py",
     "fleet/scraper.py",
     "fleet/prober.py",

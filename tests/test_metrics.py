@@ -5,7 +5,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lodestar_extproc.completion import Outcome
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.metrics.docs import all_metrics, metrics_page
+from lodestar_extproc.metrics.exposition import MAX_SAMPLES
 from metrics_world import World
 
 DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -267,3 +269,19 @@ def test_listening_costs_a_request_a_few_microseconds():
         return (time.perf_counter() - started_at_s) / 200
 
     assert min(listen() for _ in range(10)) < 50e-6
+
+
+def test_a_large_fleet_is_shown_in_small_pieces_that_make_the_same_page():
+    world = World(300)
+    for _ in range(20):
+        world.end(world.decide())
+    parts = list(world.metrics.pieces())
+    page = b"".join(parts).decode()
+    described = [line for line in page.splitlines() if line.startswith("# TYPE")]
+
+    assert max(part.count(b"\n") for part in parts) <= MAX_SAMPLES + 2
+    assert len(described) == len(set(described))
+    families = list(text_string_to_metric_families(page))
+    states = next(f for f in families if f.name == "lodestar_endpoint_state")
+    assert len(states.samples) == 300 * len(HealthState)
+    assert len(families) == len(described)

@@ -5,6 +5,7 @@ It only reads: nothing here changes what the service does.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
 from lodestar_extproc.admin.pool_json import pool_json
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
 from lodestar_extproc.routing.pool_view import PoolView
 
@@ -115,15 +117,28 @@ class AdminServer:
         )
 
     async def _show_metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
+        page = bytearray()
+        for piece in self._metrics.pieces():
+            page += piece
+            await asyncio.sleep(0)  # requests come between
+        return web.Response(body=bytes(page), headers={"Content-Type": CONTENT_TYPE})
 
     async def _show_alive(self, _request: web.Request) -> web.Response:
         return _json({"alive": True})
 
     async def _show_ready(self, _request: web.Request) -> web.Response:
         reasons = [] if self._phase is ServingState.SERVING else [str(self._phase)]
-        reasons += [f"pool {p.pool} has no endpoint" for p in self._pools() if not p.states]
-        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        pools = self._pools()
+        reasons += [f"pool {p.pool} has no endpoint" for p in pools if not p.states]
+        # Requests are answered all the same, and may well be served: what is wrong may be how
+        # health is asked. So that is told, and takes nobody out.
+        warnings = [
+            f"all {len(p.states)} endpoints of pool {p.pool} are down"
+            for p in pools
+            if p.states and set(p.states) == {HealthState.DOWN}
+        ]
+        told = {"ready": not reasons, "reasons": reasons + warnings}
+        return _json(told, 503 if reasons else 200)
 
     async def _show_endpoints(self, _request: web.Request) -> web.Response:
         return _json({"phase": self._phase, "pools": [pool_json(p) for p in self._pools()]})

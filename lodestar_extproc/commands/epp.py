@@ -28,7 +28,6 @@ DEBUG_VERBOSITY = 4
 """From here on the pickers tell of each request."""
 MAX_PORTS = 8  # of an InferencePool, by its definition
 _SETTING = "has no effect: set {} in the settings file"
-_NONE = "has no effect"
 NO_EFFECT: Mapping[str, str] = MappingProxyType(
     {
         "enable-cert-reload": "is always so",
@@ -38,42 +37,40 @@ NO_EFFECT: Mapping[str, str] = MappingProxyType(
         "metrics-staleness-threshold": _SETTING.format("scrape_stale_s"),
         "model-server-metrics-path": _SETTING.format("metrics_path"),
         "model-server-metrics-port": _SETTING.format("endpoints: {metrics_port: ...}"),
-        "model-server-metrics-scheme": "has no effect: metrics are read by http",
+        "model-server-metrics-scheme": _SETTING.format("engine_tls"),
+        "model-server-metrics-https-insecure-skip-verify": _SETTING.format("engine_tls"),
         "disable-endpoint-subset-filter": "has no effect: subsets are always respected",
         "emit-endpoint-scores": "has no effect: ask /explain on the metrics port",
-        **dict.fromkeys(
-            (
-                "allow-experimental-plugins",
-                "cache-info-metric",
-                "enable-grpc-stream-metrics",
-                "enable-pprof",
-                "grpc-max-recv-msg-size",
-                "grpc-max-send-msg-size",
-                "health-checking",
-                "kv-cache-usage-percentage-metric",
-                "log-level",
-                "lora-info-metric",
-                "metrics-cert-dir",
-                "metrics-client-ca-file",
-                "metrics-endpoint-auth",
-                "model-server-metrics-https-insecure-skip-verify",
-                "refresh-prometheus-metrics-interval",
-                "tls-cipher-suites",
-                "tls-min-version",
-                "total-queued-requests-metric",
-                "total-running-requests-metric",
-                "tracing",
-                "zap-devel",
-                "zap-encoder",
-                "zap-log-level",
-                "zap-stacktrace-level",
-                "zap-time-encoding",
-            ),
-            _NONE,
-        ),
     }
 )
 """Flags that are taken, and what to know of them."""
+UNUSED = (
+    "allow-experimental-plugins",
+    "cache-info-metric",
+    "enable-grpc-stream-metrics",
+    "enable-pprof",
+    "grpc-max-recv-msg-size",
+    "grpc-max-send-msg-size",
+    "health-checking",
+    "kv-cache-usage-percentage-metric",
+    "log-level",
+    "lora-info-metric",
+    "metrics-cert-dir",
+    "metrics-client-ca-file",
+    "metrics-endpoint-auth",
+    "refresh-prometheus-metrics-interval",
+    "tls-cipher-suites",
+    "tls-min-version",
+    "total-queued-requests-metric",
+    "total-running-requests-metric",
+    "tracing",
+    "zap-devel",
+    "zap-encoder",
+    "zap-log-level",
+    "zap-stacktrace-level",
+    "zap-time-encoding",
+)
+"""Flags that are taken and change nothing: they are named together."""
 _UNITS: Mapping[str, float] = MappingProxyType({"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3})
 _log = logging.getLogger(__name__)
 
@@ -152,16 +149,24 @@ def _parser() -> argparse.ArgumentParser:
     add("--drain-timeout", type=_seconds, default=30.0, help="serve on for so long: 30s")
     add("--config-file", default="", help="settings; another picker's own file says nothing")
     add("-v", "--v", type=int, default=2, help="4 and more tell of each exchange")
-    for name in NO_EFFECT:
+    for name in (*NO_EFFECT, *UNUSED):
         add(f"--{name}", nargs="?", const="", default=None, help=argparse.SUPPRESS)
     return parser
 
 
 def _tell(flags: argparse.Namespace, unknown: Sequence[str]) -> None:
+    """What was asked for by a flag and is not done."""
+    asked = {
+        name
+        for name in (*NO_EFFECT, *UNUSED)
+        if getattr(flags, name.replace("-", "_")) not in (None, "false", "False", "f", "F", "0")
+    }
     for name, word in NO_EFFECT.items():
-        if getattr(flags, name.replace("-", "_")) is not None:
-            level = logging.DEBUG if word is _NONE else logging.WARNING
-            _log.log(level, "--%s %s", name, word)
+        if name in asked:
+            _log.warning("--%s %s", name, word)
+    unused = ", ".join(f"--{name}" for name in UNUSED if name in asked)
+    if unused:
+        _log.warning("taken, and without any effect here: %s", unused)
     if unknown:
         _log.warning("not known here, and left out: %s", " ".join(unknown))
 
@@ -175,11 +180,17 @@ def _flag(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
-def _ports(text: str) -> tuple[int, ...]:
-    ports = tuple(int(port) for port in text.split(",") if port)
-    if any(not 1 <= port <= 65535 for port in ports):
-        raise argparse.ArgumentTypeError(f"{text!r} holds no port, 1 to 65535")
-    return ports
+def _ports(text: str) -> tuple[int | str, ...]:
+    """Numbers, or names that pods give their ports."""
+    return tuple(map(_port, filter(None, map(str.strip, text.split(",")))))
+
+
+def _port(text: str) -> int | str:
+    if not text.isdecimal() and re.fullmatch(r"[a-z0-9-]{1,15}", text):
+        return text
+    if text.isdecimal() and 1 <= int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port, 1 to 65535, and no port's name")
 
 
 def _seconds(text: str) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +28,13 @@ SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/
 _EnvoyConfig = Annotated[Path | None, typer.Option(help="The Envoy YAML or JSON that Envoy runs.")]
 _InferencePool = Annotated[
     str | None, typer.Option(help="Take the endpoints from this InferencePool.")
+]
+_PoolGroup = Annotated[
+    str,
+    typer.Option(
+        help="The pool's API group; inference.networking.x-k8s.io for v1alpha2.  "
+        "[default: inference.networking.k8s.io]"
+    ),
 ]
 _Service = Annotated[
     str | None,
@@ -67,6 +75,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     *,
     envoy_config: _EnvoyConfig = None,
     inference_pool: _InferencePool = None,
+    pool_group: _PoolGroup = "",
     service: _Service = None,
     namespace: _Namespace = "",
     settings: _Settings = None,
@@ -96,7 +105,7 @@ def serve(  # noqa: PLR0913  (the command's options)
 
         lodestar-extproc serve --inference-pool vllm --settings settings.yaml --tls self-signed
     """
-    watched = watched_by(inference_pool, service, namespace or own_namespace())
+    watched = watched_by(inference_pool, service, namespace or own_namespace(), pool_group)
 
     def configure() -> tuple[Config, ServeOptions]:
         # Here, so that other commands need not load River and gRPC.
@@ -127,10 +136,14 @@ def run(configure: Callable[[], tuple[Config, ServeOptions]], log_level: str = "
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     logging.getLogger("lodestar_extproc").setLevel(level)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    # Until the service heeds it: its default would end us while we start.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from lodestar_extproc.config import ConfigError  # noqa: PLC0415
     from lodestar_extproc.fleet.discovery import NotConnected  # noqa: PLC0415
     from lodestar_extproc.service.app import App  # noqa: PLC0415
+    from lodestar_extproc.service.file_limit import raise_file_limit  # noqa: PLC0415
 
+    raise_file_limit()
     try:
         _run(App(*configure()))
     except (ConfigError, NotConnected, ValueError) as error:
@@ -141,18 +154,24 @@ def run(configure: Callable[[], tuple[Config, ServeOptions]], log_level: str = "
         raise typer.Exit(CANNOT_LISTEN) from None
 
 
-def watched_by(inference_pool: str | None, service: str | None, namespace: str) -> Watched | None:
+def watched_by(
+    inference_pool: str | None,
+    service: str | None,
+    namespace: str,
+    pool_group: str = "",
+) -> Watched | None:
     """What options ask to be watched; None for nothing.
 
     Raises:
         typer.BadParameter: two things.
     """
     from lodestar_extproc.config import InferencePoolRef, ServiceRef  # noqa: PLC0415
+    from lodestar_extproc.config.kubernetes import POOL_GROUP  # noqa: PLC0415
 
     if inference_pool and service:
         raise typer.BadParameter("--inference-pool and --service exclude each other")
     if inference_pool:
-        return InferencePoolRef(inference_pool, namespace)
+        return InferencePoolRef(inference_pool, namespace, pool_group or POOL_GROUP)
     if service:
         name, _, port = service.partition(":")
         return ServiceRef(name, namespace, port)

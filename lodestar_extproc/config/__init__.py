@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+from lodestar_extproc.config.endpoint_settings import EndpointSettings
 from lodestar_extproc.config.envoy import EnvoyConfig, TimingSources, read_envoy_config
 from lodestar_extproc.config.errors import ConfigError, NotEnvoyConfig
 from lodestar_extproc.config.kubernetes import (
@@ -16,7 +17,7 @@ from lodestar_extproc.config.overrides import RouteOverride
 from lodestar_extproc.config.picker import PickerConfig, read_picker_config
 from lodestar_extproc.config.pool import EdsFile, Member, Pool, Resolution
 from lodestar_extproc.config.setting import Setting, SettingError, settings_of
-from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+from lodestar_extproc.config.settings import PoolSettings
 
 Config: TypeAlias = EnvoyConfig | PickerConfig
 """What `serve` runs by."""

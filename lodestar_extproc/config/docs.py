@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from lodestar_extproc.config.endpoint_settings import EndpointSettings
 from lodestar_extproc.config.overrides import KEYS_BEFORE
 from lodestar_extproc.config.setting import Setting, settings_of, shown
-from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.names import COST, POLICY, POOL
 
 _INTRO = """\

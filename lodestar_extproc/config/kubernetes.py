@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from lodestar_extproc.config.settings import EndpointSettings
+from lodestar_extproc.config.endpoint_settings import EndpointSettings
 
 POOL_GROUP = "inference.networking.k8s.io"
 
@@ -31,10 +31,11 @@ class PodSelector:
 
     Attributes:
         labels: a label selector, `app=vllm,env in (prod)`.
+        ports: by number, or by the name that pods give them.
     """
 
     labels: str
-    ports: tuple[int, ...]
+    ports: tuple[int | str, ...]
     namespace: str
     name: str = "pods"
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from lodestar_extproc.config.endpoint_settings import EndpointSettings
 from lodestar_extproc.config.envoy import TimingSources
 from lodestar_extproc.config.kubernetes import KubernetesSource, Watched
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
 from lodestar_extproc.config.pool import Pool
 from lodestar_extproc.config.reader import read_settings
-from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+from lodestar_extproc.config.settings import PoolSettings
 
 ENDPOINTS_KEY = "endpoints"
 """In the settings file: the settings of every endpoint that says nothing of its own."""

@@ -8,8 +8,10 @@ from ipaddress import ip_address
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from lodestar_extproc.config.endpoint_settings import EndpointSettings
 from lodestar_extproc.config.kubernetes import KubernetesSource
-from lodestar_extproc.config.settings import EndpointSettings, PoolSettings
+from lodestar_extproc.config.reach import encryption, health_path, health_question
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.config.upstream import (
     OVERPROVISIONING,
     PANIC_RATIO,
@@ -21,10 +23,11 @@ from lodestar_extproc.config.upstream import (
     Transport,
     Transports,
 )
-from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.encryption import UpstreamTls
+from lodestar_extproc.endpoint import Endpoint, Level
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 METRICS_PATHS: Mapping[str, str] = MappingProxyType({"trtllm": "/prometheus/metrics"})
@@ -146,25 +149,45 @@ class Pool:
 
     def endpoints_of(self, members: tuple[Member, ...]) -> tuple[Endpoint, ...]:
         """Endpoints of *members* whose hosts are IP addresses, each address once."""
-        found = (self.endpoint(member, member.host) for member in members)
-        return tuple({endpoint.address: endpoint for endpoint in found}.values())
+        return each_once(self.endpoint(member, member.host) for member in members)
 
     def endpoint(self, member: Member, ip: str) -> Endpoint:
         """The endpoint that *member* is at address *ip*."""
         own = member.settings
         metrics_port = own.metrics_port or METRICS_PORTS.get(own.engine, member.port)
         metrics_path = own.metrics_path or METRICS_PATHS.get(own.engine, self.settings.metrics_path)
-        health_port = member.health_port or member.port
+        tls = encryption(member, self.settings)
+        scheme = "http" if tls is None else "https"
+        # Another port is another server of the engine's, which in general encrypts nothing.
+        metrics_scheme = own.metrics_scheme or (scheme if metrics_port == member.port else "http")
+        checked_port = self.health.port if self.health is not None else None
+        health_port = member.health_port or checked_port or member.port
+        path = health_path(self.health, self.settings)
         return Endpoint(
             address=host_and_port(ip, member.port),
             accelerator=own.accelerator,
             engine=own.engine,
-            metrics_url=f"http://{host_and_port(ip, metrics_port)}{metrics_path}",
-            health_url=f"http://{host_and_port(ip, health_port)}{self.settings.health_path}",
+            metrics_url=f"{metrics_scheme}://{host_and_port(ip, metrics_port)}{metrics_path}",
+            health_url=f"{scheme}://{host_and_port(ip, health_port)}{path}"
+            if member.checked
+            else None,
             kv_capacity_tokens=own.kv_capacity_tokens,
             token_budget=own.token_budget,
             prefix_caching=own.prefix_caching,
+            tls=tls or (UpstreamTls() if metrics_scheme == "https" else None),
+            health=health_question(member, self.health, self.settings, self.name),
+            level=Level(member.priority, self.overprovisioning, self.panic_ratio, member.degraded),
         )
+
+
+def each_once(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    """Each address once: on the most preferred of the levels that have it, the last of these."""
+    found: dict[str, Endpoint] = {}
+    for endpoint in endpoints:
+        known = found.get(endpoint.address)
+        if known is None or endpoint.level.priority <= known.level.priority:
+            found[endpoint.address] = endpoint
+    return tuple(found.values())
 
 
 def host_and_port(ip: str, port: int) -> str:

@@ -1,4 +1,4 @@
-"""PoolSettings and EndpointSettings: every setting, declared once.
+"""PoolSettings: every setting of a pool, declared once.
 
 Validation, error messages and docs/settings.md come from these lines.
 """
@@ -30,7 +30,6 @@ POLICIES = (*FIXED_POLICIES, "learned")
 PAPER_POLICY = "lodestar_paper"
 COSTS = ("externality", "ttft", "goodput", "end_to_end")
 PREDICTORS = ("engine", "bayesian_linear", "residual", "mlp", "auto")
-ENGINES = ("vllm", "sglang", "trtllm", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +195,36 @@ class PoolSettings:
     scrape_stale_s: float = setting(
         2.0, "A metric older than this is unknown; at least the scrape interval.", above=0
     )
-    health_path: str = setting("/health", "Where an engine's health is asked.", begins_with="/")
+    health_path: str | None = setting(
+        None,
+        "Where an engine's health is asked; null for where the cluster's own HTTP health check "
+        "asks, and `/health` without one.",
+        begins_with="/",
+    )
     health_interval_s: float = setting(
         1.0, "Time between two health checks of an endpoint.", at_least=0.05
     )
     health_timeout_s: float = setting(1.0, "How long one health check may take.", above=0)
+    engine_tls: str | None = setting(
+        None,
+        "How engines are asked for metrics and health: `off` for plain HTTP, `verified` or "
+        "`unverified` for TLS; null for as Envoy reaches them, by the cluster's transport socket.",
+        choices=("off", "verified", "unverified"),
+    )
+    engine_ca_path: str | None = setting(
+        None,
+        "Certificates by which those of engines are checked, PEM; null for the cluster's, and the "
+        "system's without any.",
+    )
+    engine_certificate_path: str | None = setting(
+        None, "Our own certificate, where engines ask for one, PEM; null for the cluster's."
+    )
+    engine_key_path: str | None = setting(None, "Its private key; null for the cluster's.")
+    engine_server_name: str | None = setting(
+        None,
+        "Name that engines are asked by (SNI), and that under `verified` their certificates need; "
+        "null for the cluster's.",
+    )
     unhealthy_threshold: int = setting(
         2, "Failed health checks in a row that take an endpoint out.", at_least=1
     )
@@ -244,41 +268,3 @@ class PoolSettings:
                 f"{self.scrape_stale_s:g} is less than scrape_interval_s "
                 f"({self.scrape_interval_s:g}): every metric would be unknown",
             )
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointSettings:
-    """What an endpoint's own metadata may say of it; null takes the pool's or the scraped value.
-
-    Raises:
-        SettingError: a value is out of bounds.
-    """
-
-    accelerator: str = setting(
-        "default", "Kind of hardware; endpoints of one kind share what is learned."
-    )
-    engine: str = setting("vllm", "Whose metric names it uses.", choices=ENGINES)
-    metrics_path: str | None = setting(
-        None,
-        "Where its metrics are read, if not at the pool's `metrics_path`; for `trtllm`, if not at "
-        "`/prometheus/metrics`.",
-        begins_with="/",
-    )
-    metrics_port: int | None = setting(
-        None,
-        "Port of its metrics, if not the endpoint's own; for `triton`, if not 8002.",
-        at_least=1,
-        at_most=65535,
-    )
-    kv_capacity_tokens: float | None = setting(
-        None, "Tokens its KV cache holds, if its metrics do not say.", above=0
-    )
-    token_budget: float = setting(
-        2048.0, "Tokens it schedules a step (vLLM: `--max-num-batched-tokens`).", at_least=1
-    )
-    prefix_caching: bool = setting(
-        default=True, text="Whether it reuses the KV cache of a shared prefix."
-    )
-
-    def __post_init__(self) -> None:
-        check(self)

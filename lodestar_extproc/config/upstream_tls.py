@@ -11,7 +11,8 @@ from lodestar_extproc.config.config_source import resources_in, source_file
 from lodestar_extproc.config.errors import ConfigError
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.schema import RESOURCES
-from lodestar_extproc.config.upstream import Pem, Transport, TransportMatch, Transports, UpstreamTls
+from lodestar_extproc.config.upstream import Transport, TransportMatch, Transports
+from lodestar_extproc.encryption import Pem, UpstreamTls
 
 if TYPE_CHECKING:
     from lodestar_extproc.config.node import Node

@@ -25,10 +25,14 @@ class EveryTokenFleet(Fleet):
         self._oracle = oracle
 
     def snapshot(
-        self, at_s: float, subset: Subset | None = None, prompt: int | None = None
+        self,
+        at_s: float,
+        subset: Subset | None = None,
+        prompt: int | None = None,
+        draw: float = 0.0,
     ) -> FleetSnapshot:
         """The routable endpoints now."""
-        estimated = super().snapshot(at_s, subset, prompt)
+        estimated = super().snapshot(at_s, subset, prompt, draw)
         exact = [self._oracle.decode_context_tokens(e.address) for e in estimated.endpoints]
         columns = {name: getattr(estimated, name) for name in SNAPSHOT_COLUMNS}
         columns["decode_context_tokens"] = np.array(exact)

@@ -5,6 +5,7 @@ Pure: it knows neither HTTP nor time. The names stand in `engine_names.py`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -20,18 +21,23 @@ MAX_SERIES = 1024
 """Of one name: 64 data-parallel engines with 16 ranks each. More are no engine's, and adding them
 up would hold up the event loop."""
 
+MAX_KNOWN = 4096
+"""Label texts that are remembered: the dozen that is read of a page, for hundreds of engines."""
+MAX_KNOWN_BYTES = 512
+"""Of one that is: those with the names of many adapters change anyway."""
+
 
 class Sample(NamedTuple):
     """One line of a page.
 
     Attributes:
-        value: None where it is no usable number.
         adding: those of its labels by which series add up.
+        value: None where it is no usable number.
     """
 
     labels: Mapping[bytes, bytes]
-    value: float | None
     adding: frozenset[tuple[bytes, bytes]]
+    value: float | None
 
 
 def parse(page: bytes, engine: str) -> EndpointMetrics:
@@ -65,9 +71,8 @@ class PageReader:
             match = _SAMPLE.match(rest)
             # An unreadable one has an empty value.
             labelled, value = (match[1] or b"", match[2]) if match else (b"", b"")
-            labels = dict(_LABEL.findall(labelled))
-            adding = frozenset(item for item in labels.items() if item[0] in self._names.adding)
-            sample = Sample(labels, _number(value), adding)
+            read = _known_labels if len(labelled) <= MAX_KNOWN_BYTES else _labels
+            sample = Sample(*read(labelled, self._names.adding), _number(value))
             self._samples.setdefault(name, []).append(sample)
 
     def metrics(self) -> EndpointMetrics:
@@ -119,6 +124,18 @@ _TRUTHS = MappingProxyType({b"true": 1.0, b"false": 0.0})
 _LABEL = re.compile(rb'([a-zA-Z_]\w*+)[ \t]*+=[ \t]*+"((?:[^"\\\n]++|\\[^\n])*+)"')
 
 
+def _labels(
+    text: bytes, adding: tuple[bytes, ...]
+) -> tuple[Mapping[bytes, bytes], frozenset[tuple[bytes, bytes]]]:
+    """The labels in *text*, and those of them that *adding* names."""
+    labels = MappingProxyType(dict(_LABEL.findall(text)))
+    return labels, frozenset(item for item in labels.items() if item[0] in adding)
+
+
+_known_labels = functools.lru_cache(maxsize=MAX_KNOWN)(_labels)
+"""They are alike on page after page."""
+
+
 class _Page:
     """The samples of one page, read by the names of one engine."""
 
@@ -165,7 +182,7 @@ class _Page:
         if len(samples) > MAX_SERIES:
             return [None]
         names, found = self._names, dict[frozenset[tuple[bytes, bytes]], float | None]()
-        for labels, value, adding in samples:
+        for labels, adding, value in samples:
             if series.where and labels.get(series.where[0]) != series.where[1]:
                 continue
             if labels.get(names.totals):

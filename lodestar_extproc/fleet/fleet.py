@@ -12,7 +12,9 @@ from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot
 from lodestar_extproc.fleet.adapters import AdapterTable
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
-from lodestar_extproc.fleet.health import Health, HealthState
+from lodestar_extproc.fleet.health import Health
+from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.fleet.levels import columns_of_a_level
 from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
 from lodestar_extproc.fleet.prefix_caches import PrefixCaches, PrefixMatch
 from lodestar_extproc.fleet.silence import Silence
@@ -25,6 +27,9 @@ class Fleet:
 
     Args:
         endpoints: the fleet at start.
+
+    Attributes:
+        has_levels: not all of them are of one level of priority.
     """
 
     def __init__(self, live: LiveSettings, endpoints: Iterable[Endpoint] = ()) -> None:
@@ -32,6 +37,7 @@ class Fleet:
         self._health = Health(live)
         self._endpoints: tuple[Endpoint, ...] = ()
         self._declared: dict[str, Endpoint] = {}
+        self.has_levels = False
         self._caches = PrefixCaches(live)
         self.adapters = AdapterTable()
         self.decode_speed = DecodeSpeed()
@@ -76,24 +82,32 @@ class Fleet:
     def _adopt(self) -> None:
         """Go by what is declared of the endpoints, and by what their engines have said since."""
         self._endpoints = tuple(map(self._caches.as_told, self._declared.values()))
+        levels = {(e.level.priority, e.level.is_degraded) for e in self._endpoints}
+        self.has_levels = len(levels) > 1
         self._load.adopt(self._endpoints)
         self._caches.adopt(self._endpoints, self._load.kv_capacity_tokens)
 
     # -- what a decision reads ------------------------------------------------------------------
 
     def snapshot(
-        self, at_s: float, subset: Subset | None = None, prompt: int | None = None
+        self,
+        at_s: float,
+        subset: Subset | None = None,
+        prompt: int | None = None,
+        draw: float = 0.0,
     ) -> FleetSnapshot:
         """The routable endpoints of *subset* (None: of all) now.
 
-        All of them if none is routable, none if there are none.
+        All of them if none is routable, none if there are none; where there are levels of
+        priority, those of one level.
 
         Args:
             prompt: endpoints that failed it lately are left out, while others are there.
+            draw: from 0 to 1, for the level.
         """
         self._pass_expected_first_tokens(at_s)
         self._silence.judge(self._endpoints, self._in_flight.values(), at_s)
-        columns, endpoints = self._routable(at_s, subset, prompt), self._endpoints
+        columns, endpoints = self._routable(at_s, subset, prompt, draw), self._endpoints
         if columns is not None:
             endpoints = tuple(endpoints[i] for i in columns)
         return self._load.view(endpoints, columns, at_s, self._live.current.scrape_stale_s)
@@ -110,17 +124,29 @@ class Fleet:
         """The share of what *endpoint*'s cache should hold that is believed to be there."""
         return self._caches.belief_ratio(endpoint)
 
-    def _routable(self, at_s: float, subset: Subset | None, prompt: int | None) -> list[int] | None:
+    def _routable(
+        self, at_s: float, subset: Subset | None, prompt: int | None, draw: float
+    ) -> list[int] | None:
         """Columns that may be chosen; None for all."""
         allowed = None
         if subset is not None:
             allowed = [i for i, e in enumerate(self._endpoints) if e.address in subset]
+        if self.has_levels and allowed != []:
+            columns = range(len(self._endpoints)) if allowed is None else allowed
+            allowed = columns_of_a_level(
+                self._endpoints, columns, lambda column: self._is_up(column, at_s), draw
+            )
         failed = () if prompt is None else self._health.failed_with(prompt, at_s)
         if self._health.all_healthy and not failed:
             return allowed
         columns = range(len(self._endpoints)) if allowed is None else allowed
         chosen = [i for i in columns if self._takes(i, at_s)]
         return [i for i in chosen if self._endpoints[i].address not in failed] or chosen or allowed
+
+    def _is_up(self, column: int, at_s: float) -> bool:
+        """Whether the endpoint in *column* serves, perhaps on probation."""
+        state = self._health.state(self._endpoints[column].address, at_s)
+        return state in (HealthState.HEALTHY, HealthState.PROBATION)
 
     def _takes(self, column: int, at_s: float) -> bool:
         """Whether the endpoint in *column* may be given a request."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from enum import StrEnum
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.fleet.answer_rate import odd_ratio
 from lodestar_extproc.fleet.failed_prompts import FailedPrompts, Prompt
 from lodestar_extproc.fleet.health_record import HealthRecord, count_prompt
+from lodestar_extproc.fleet.health_state import HealthState
 
 LONGEST_RETRY_AFTER_S = 300.0
 """What an endpoint may ask for: some send a date of tomorrow. A judgement."""
@@ -19,24 +19,6 @@ SURPRISE_RATIO = 0.05
 ALIKE_RATIO = 0.5
 """From here on the fleet as a whole answers oddly: clients, or what is behind, are to blame."""
 MAX_EJECTIONS = 10  # beyond it the longest time has been reached
-
-
-class HealthState(StrEnum):
-    """What an endpoint may be given."""
-
-    HEALTHY = "healthy"
-    EJECTED = "ejected"
-    """Requests to it failed or stood still: nothing until the ejection ends."""
-    COOLING = "cooling"
-    """It refused what others serve, or answered with nothing: no request until that time ends."""
-    PROBATION = "probation"
-    """Back after either: one request at a time until one succeeds."""
-    DOWN = "down"
-    """Active probes fail: nothing until they succeed."""
-    SLEEPING = "sleeping"
-    """Its engine says that it sleeps: nothing until it says that it is awake."""
-    FROZEN = "frozen"
-    """It holds prompts and gives no first token: nothing until it does."""
 
 
 class Health:
@@ -164,6 +146,14 @@ class Health:
         else:
             self._leave_until(address, record, at_s + record.ejection_s)
         return True
+
+    def pardon(self, address: str) -> None:
+        """Its last failure was none: nothing had been sent to it."""
+        record = self._records.get(address)
+        if record is not None and record.ejections and not record.answers_wrongly:
+            record.ejections -= 1
+            record.out_until_s = float("-inf")
+            self._note(address, record)
 
     def first_token(self, address: str, at_s: float) -> None:
         """A first token came; what follows it may still be an error."""

@@ -6,20 +6,20 @@ It knows the pace only: what a visit does (scrape, probe) is handed in.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterable
-
-import aiohttp
 
 from lodestar_extproc.endpoint import Endpoint
 
 PHASES = 8
-"""Groups into which one interval's visits are spread.
+"""Groups into which one interval's visits are spread, at least.
 
 All at once would hold up the event loop; each alone wakes a cold processor each time: for 64
 endpoints, eight groups of eight cost half as much as 64 single visits (benchmarks/scraping.py).
 """
-KEEPALIVE_S = 4.0
-"""vLLM's HTTP server closes an idle connection after 5 s; we close first."""
+GROUP_VISITS = 4
+"""Visits that begin together, at most: what they do in a row takes less than a millisecond, and a
+request may come between."""
 
 
 class Poller:
@@ -31,21 +31,13 @@ class Poller:
     Args:
         visit: must not raise.
         interval_s: asked at each step, so that a change counts from the next one on.
-        busy: while it is False the pace is *idle_interval_s*, where that is slower.
     """
 
     def __init__(
-        self,
-        visit: Callable[[Endpoint], Awaitable[None]],
-        *,
-        interval_s: Callable[[], float],
-        busy: Callable[[], bool] = lambda: True,
-        idle_interval_s: float = 0.0,
+        self, visit: Callable[[Endpoint], Awaitable[None]], *, interval_s: Callable[[], float]
     ) -> None:
         self._visit = visit
         self._interval_s = interval_s
-        self._busy = busy
-        self._idle_interval_s = idle_interval_s
         self._endpoints: tuple[Endpoint, ...] = ()
         self._visits: dict[str, asyncio.Task[None]] = {}
 
@@ -63,19 +55,17 @@ class Poller:
         due_s, turn = now_s(), 0
         try:
             while True:
-                self._start_visits(turn)
+                phases = max(PHASES, math.ceil(len(self._endpoints) / GROUP_VISITS))
+                self._start_visits(turn % phases, phases)
                 turn += 1
                 # After a stall the missed turns are left out, not made up for.
-                due_s = max(due_s + self._interval_s() / PHASES, now_s())
+                due_s = max(due_s + self._interval_s() / phases, now_s())
                 await asyncio.sleep(due_s - now_s())
         finally:
             await self._drop_visits()
 
-    def _start_visits(self, turn: int) -> None:
-        lap, phase = divmod(turn, PHASES)
-        if not self._busy() and lap % max(1, round(self._idle_interval_s / self._interval_s())):
-            return
-        for endpoint in self._endpoints[phase::PHASES]:
+    def _start_visits(self, phase: int, phases: int) -> None:
+        for endpoint in self._endpoints[phase::phases]:
             visit = self._visits.get(endpoint.address)
             if visit is None or visit.done():
                 self._visits[endpoint.address] = asyncio.ensure_future(self._visit(endpoint))
@@ -86,13 +76,3 @@ class Poller:
         for visit in visits:
             visit.cancel()
         await asyncio.gather(*visits, return_exceptions=True)
-
-
-def open_session() -> aiohttp.ClientSession:
-    """The HTTP session that all visits share; to be made, and closed, inside an event loop."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        # Compressing a page costs an engine more than sending it.
-        headers={"Accept-Encoding": "identity"},
-    )

@@ -1,4 +1,4 @@
-"""Prober: asks every endpoint for its health, and publishes yes or no.
+"""Prober: asks every endpoint for its health, and publishes what is wrong with it.
 
 How many answers make an endpoint unhealthy is not its business.
 """
@@ -8,32 +8,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-import aiohttp
-
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.fleet.engine_client import EngineClient, EngineSilent
 from lodestar_extproc.fleet.poller import Poller
 
-Publish = Callable[[str, bool, float], None]
-"""Called with address, whether it is healthy, and the monotonic second of the answer."""
+MAX_ANSWER_BYTES = 64 * 1024
+"""Triton and trtllm-serve answer nothing, others a few words; more is no engine's."""
+Publish = Callable[[str, str, float], None]
+"""Called with address, what is wrong with it, empty for nothing, and the monotonic second of the
+answer."""
 
 
 class Prober:
-    """Sends GET to every endpoint that has a health URL; an answer of 2xx in time is healthy.
+    """Asks every endpoint that has a health URL, as the endpoint says.
 
     Args:
-        session: from `open_session`.
+        client: by which engines are asked.
     """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        client: EngineClient,
         publish: Publish,
         live: LiveSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._session = session
+        self._client = client
         self._publish = publish
         self._live = live
         self._clock = clock
@@ -48,14 +50,24 @@ class Prober:
         await self._poller.run()
 
     async def _probe(self, endpoint: Endpoint) -> None:
-        healthy = await self._answers(endpoint.health_url or "")
-        self._publish(endpoint.address, healthy, self._clock())
+        problem = await self._problem(endpoint)
+        self._publish(endpoint.address, problem, self._clock())
 
-    async def _answers(self, url: str) -> bool:
-        timeout = aiohttp.ClientTimeout(total=self._live.current.health_timeout_s)
-        request = self._session.get(url, timeout=timeout, allow_redirects=False)
+    async def _problem(self, endpoint: Endpoint) -> str:
+        """Why *endpoint* did not answer that all is well; empty where it did."""
+        url, within_s = endpoint.health_url or "", self._live.current.health_timeout_s
+        question = endpoint.health
         try:
-            async with request as response:
-                return 200 <= response.status < 300
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            return False
+            answer = await self._client.get(
+                url,
+                within_s=within_s,
+                max_bytes=MAX_ANSWER_BYTES,
+                tls=endpoint.tls,
+                method=question.method,
+                host=question.host,
+            )
+        except TimeoutError:
+            return f"{url} did not answer within {within_s:g} s"
+        except (EngineSilent, OSError, ValueError) as error:
+            return str(error) or f"{url}: {type(error).__name__}"
+        return "" if question.is_healthy(answer.status) else f"{url} answered {answer.status}"

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import aiohttp
-
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
+from lodestar_extproc.fleet.engine_client import EngineClient, EngineSilent
+from lodestar_extproc.fleet.engine_connection import EngineAnswer
 from lodestar_extproc.fleet.engine_metrics import PageReader
 from lodestar_extproc.fleet.poller import Poller
+from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
 
 Publish = Callable[[str, EndpointMetrics, float], None]
 """Called with address, metrics, and the monotonic second in which they were asked for."""
@@ -44,31 +45,46 @@ class Scraper:
     """Scrapes every endpoint that has a metrics URL, each at its own pace.
 
     Args:
-        session: from `open_session`.
+        client: by which engines are asked.
+        budget: of a core, which other pools share.
         busy: whether the fleet has traffic; without it, pages are read every *idle_interval_s*.
+
+    Attributes:
+        pace: how often it may read.
     """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        client: EngineClient,
         publish: Publish,
         live: LiveSettings,
         *,
+        budget: ScrapeBudget | None = None,
         busy: Callable[[], bool] = lambda: True,
         idle_interval_s: float = IDLE_INTERVAL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._session = session
+        self._client = client
         self._publish = publish
         self._live = live
         self._clock = clock
         self._counts: dict[str, ScrapeCounts] = {}
-        self._poller = Poller(
-            self._scrape,
-            interval_s=lambda: live.current.scrape_interval_s,
-            busy=busy,
-            idle_interval_s=idle_interval_s,
-        )
+        self._busy = busy
+        self._idle_interval_s = idle_interval_s
+        self.pace = (budget or ScrapeBudget()).new_pace()
+        self._poller = Poller(self._scrape, interval_s=self._next_interval_s)
+
+    @property
+    def interval_s(self) -> float:
+        """Between two reads of a page, as it is now."""
+        return self._wanted_s() * self.pace.stretch
+
+    def _wanted_s(self) -> float:
+        wanted_s = self._live.current.scrape_interval_s
+        return wanted_s if self._busy() else max(wanted_s, self._idle_interval_s)
+
+    def _next_interval_s(self) -> float:
+        return self.pace.ask(len(self._counts), self._wanted_s())
 
     @property
     def counts(self) -> Mapping[str, ScrapeCounts]:
@@ -89,45 +105,45 @@ class Scraper:
         counts = self._counts[endpoint.address]
         asked_at_s = self._clock()
         try:
-            page = await self._page(endpoint.metrics_url or "")
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            answer = await self._page(endpoint)
+        except (EngineSilent, OSError, TimeoutError, ValueError) as error:
             counts.failed += 1
             counts.last_failure = str(error) or type(error).__name__
             return
         counts.succeeded += 1
-        self._publish(endpoint.address, await _read(page, endpoint.engine), asked_at_s)
+        metrics, parsing_s = await _read(answer.body, endpoint.engine)
+        self._publish(endpoint.address, metrics, asked_at_s)
+        self.pace.spent(answer.reading_s + parsing_s)
 
-    async def _page(self, url: str) -> bytes:
-        """The page at *url*.
+    async def _page(self, endpoint: Endpoint) -> EngineAnswer:
+        """The page of *endpoint*.
 
         Raises:
-            aiohttp.ClientError, OSError, TimeoutError: it could not be had.
+            EngineSilent, OSError, TimeoutError: it could not be had.
             ValueError: it is no URL, or the answer is no page.
         """
-        timeout = aiohttp.ClientTimeout(total=self._live.current.scrape_timeout_s)
-        request = self._session.get(url, timeout=timeout, allow_redirects=False)
-        async with request as response:
-            if response.status != 200:
-                raise ValueError(f"{url} answered {response.status}")
-            page = bytearray()
-            async for chunk in response.content.iter_any():
-                page += chunk
-                if len(page) > MAX_PAGE_BYTES:
-                    response.close()
-                    raise ValueError(f"{url} answered more than {MAX_PAGE_BYTES} bytes")
-            return bytes(page)
+        url, within_s = endpoint.metrics_url or "", self._live.current.scrape_timeout_s
+        answer = await self._client.get(
+            url, within_s=within_s, max_bytes=MAX_PAGE_BYTES, tls=endpoint.tls
+        )
+        if answer.status != 200:
+            raise ValueError(f"{url} answered {answer.status}")
+        return answer
 
 
-async def _read(page: bytes, engine: str) -> EndpointMetrics:
-    """What *page* says; the event loop turns between its slices."""
-    reader, start = PageReader(engine), 0
-    while len(page) - start > SLICE_BYTES:
+async def _read(page: bytes, engine: str) -> tuple[EndpointMetrics, float]:
+    """What *page* says, and the CPU it took of this thread; the loop turns between its slices."""
+    reader, start, took_s = PageReader(engine), 0, 0.0
+    while True:
+        began_s = time.thread_time()
         # A line longer than a slice is read whole.
         end = page.find(b"\n", start + SLICE_BYTES)
         if end < 0:
             break
         reader.feed(page[start:end])
         start = end + 1
+        took_s += time.thread_time() - began_s
         await asyncio.sleep(0)
     reader.feed(page[start:])
-    return reader.metrics()
+    metrics = reader.metrics()
+    return metrics, took_s + time.thread_time() - began_s

@@ -1,22 +1,30 @@
 """JournalFile: appends lines, whole or not at all, and begins a new file when one is full.
 
-It knows neither what the lines say nor what to do when the disk is full.
+Only journals are appended to, moved or overwritten: whatever else has one of its names stays. It
+knows neither what the lines say nor what to do when the disk is full.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lodestar_extproc.journal.entry import header_line
+import orjson
+
+from lodestar_extproc.journal.entry import KNOWN_FORMATS, header_line
+from lodestar_extproc.regular_file import NotAFile, open_regular
 
 MAX_FILE_BYTES = 128 * 2**20  # an eighth of what may be kept in all
 OLD_FILES = 7
 """Kept as `.1`, the latest, to `.7`: a gibibyte in all."""
+MAX_HEADER_BYTES = 4096
+"""A header has some 600 bytes. More is not read to find out whether a file is a journal."""
+_BEGINNING = b'{"journal":'
 _SALT_BYTES = 16  # 128 bits: not to be guessed
 
 
@@ -48,14 +56,14 @@ class JournalFile:
         self._size_bytes = 0
 
     def make_room(self) -> None:
-        """Open the file, a new one if it is full.
+        """Open the file, a new one if it is full, or if a later version wrote the one there is.
 
         Raises:
-            OSError: it cannot be opened or moved.
+            OSError: it cannot be opened or moved, or is no journal.
         """
         if self._descriptor is not None and self._size_bytes < self._max_bytes:
             return
-        if self._descriptor is None and _size_of(self.path) < self._max_bytes:
+        if self._descriptor is None and self._goes_on():
             self._open()
             return
         self.close()
@@ -85,9 +93,15 @@ class JournalFile:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def _goes_on(self) -> bool:
+        """Whether the file that is there, if any, takes more lines of ours."""
+        written = _format_of(self.path)
+        if written is None:
+            return True
+        return written in KNOWN_FORMATS and self.path.stat().st_size < self._max_bytes
+
     def _open(self) -> None:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(self.path, flags, 0o600)
+        self._descriptor = open_regular(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         self._size_bytes = os.fstat(self._descriptor).st_size
         self.salt = secrets.token_bytes(_SALT_BYTES)
         self.append(self._line_end() + header_line(self._clock()))
@@ -101,18 +115,39 @@ class JournalFile:
         return b"" if last == b"\n" else b"\n"
 
     def _shift(self) -> None:
-        """Move every old file one further; the last is overwritten."""
-        for number in range(self._old_files, 0, -1):
-            older = self._old(number - 1)
-            if older.exists():
-                older.replace(self._old(number))
+        """Move every old file one further; the last is overwritten.
+
+        Raises:
+            OSError: one cannot be moved, or is no journal.
+        """
+        names = [self._old(number) for number in range(self._old_files + 1)]
+        there = {name for name in names if _format_of(name) is not None or name.exists()}
+        for older, newer in reversed(list(itertools.pairwise(names))):
+            if older in there:
+                older.replace(newer)
 
     def _old(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
 
 
-def _size_of(path: Path) -> int:
+def _format_of(path: Path) -> object:
+    """The format of the journal at *path*; None where there is none, or no whole line in it.
+
+    Raises:
+        OSError: it cannot be read, or is something else than a journal.
+    """
     try:
-        return path.stat().st_size
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+            line = file.readline(MAX_HEADER_BYTES)
     except FileNotFoundError:
-        return 0
+        return None
+    try:
+        header = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        header = None
+    if isinstance(header, dict) and "journal" in header:
+        return header["journal"]
+    # A killed process may have left the very first line open.
+    if line.startswith(_BEGINNING) or _BEGINNING.startswith(line.rstrip(b"\n")):
+        return None
+    raise NotAFile(f"{path} is no journal: left as it is; name another file")

@@ -197,6 +197,10 @@ class Learner:
         """The endpoint at *address* has failed a request."""
         self._penalties.add(address, at_s)
 
+    def pardon(self, address: str) -> None:
+        """One failure of *address* was none."""
+        self._penalties.pardon(address)
+
     def left(self, address: str) -> None:
         """The endpoint is gone: drop what belongs to it alone."""
         self._n_samples.pop(address, None)

@@ -31,6 +31,11 @@ class Penalties:
         penalty_s = self._of(address, at_s) + FAILURE_PENALTY_S
         self._given[address] = (min(penalty_s, MAX_PENALTY_S), at_s)
 
+    def pardon(self, address: str) -> None:
+        """One failure of the endpoint was none."""
+        penalty_s, given_at_s = self._given.get(address, (0.0, 0.0))
+        self._given[address] = (max(0.0, penalty_s - FAILURE_PENALTY_S), given_at_s)
+
     def at(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray:
         """Seconds to add to each endpoint's cost, [n]."""
         if not self._given:

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.metrics import endpoints as about_endpoints
 from lodestar_extproc.metrics import learning as about_learning
 from lodestar_extproc.metrics import requests as about_requests
@@ -73,6 +73,8 @@ def _endpoints(pools: Sequence[PoolView]) -> Iterator[Family]:
     keys = [key for _, _, key in addressed]
     yield _family(about_endpoints.CACHE_BELIEF, zip(keys, beliefs, strict=True))
     scraped = [(key, p.scrapes[e.address]) for p, e, key in addressed if e.address in p.scrapes]
+    intervals = [((p.pool,), p.scrape_interval_s) for p in pools]
+    yield _family(about_endpoints.SCRAPE_INTERVAL, intervals)
     results = [((*key, "succeeded"), c.succeeded) for key, c in scraped]
     results += [((*key, "failed"), c.failed) for key, c in scraped]
     yield _family(about_endpoints.SCRAPES, results)

@@ -72,6 +72,14 @@ SCRAPE_AGE = gauge(
     "Age of the engine's last word; absent before the first.",
     "Above `scrape_stale_s` its values are unknown: see the failed scrapes.",
 )
+SCRAPE_INTERVAL = gauge(
+    "lodestar_scrape_interval_seconds",
+    ("pool",),
+    "Time between two reads of an engine's metric page: `scrape_interval_s`, 1 s without traffic, "
+    "or longer where all endpoints' pages would take more than a fifth of a core.",
+    "Above `scrape_stale_s` what engines say is unknown for a part of the time: the fleet is too "
+    "large for the interval, or its pages are. Own counts serve.",
+)
 SCRAPES = counter(
     "lodestar_endpoint_scrapes_total",
     ("pool", "endpoint", "result"),

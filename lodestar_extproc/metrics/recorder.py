@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -11,7 +11,6 @@ from prometheus_client import (
     CollectorRegistry,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 
 from lodestar_extproc.completion import Outcome
@@ -19,6 +18,7 @@ from lodestar_extproc.decision import Decision
 from lodestar_extproc.metrics import requests, streams
 from lodestar_extproc.metrics.children import Children, Counts
 from lodestar_extproc.metrics.collector import PoolCollector
+from lodestar_extproc.metrics.exposition import pieces
 from lodestar_extproc.metrics.metric import Metric
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.pool_view import PoolView
@@ -52,6 +52,7 @@ class Metrics:
         self._reported_hit_tokens = self._counted(requests.REPORTED_HIT_TOKENS)
         self._requests = self._counted(requests.REQUESTS)
         self._unused_decisions = self._counted(requests.UNUSED_DECISIONS)
+        self._ignored_choices = self._counted(requests.IGNORED_CHOICES)
         self._retries = self._counted(requests.RETRIES)
         self._ttft = Children(requests.TTFT_SECONDS, registry)
         self._predicted_ttft = Children(requests.PREDICTED_TTFT_SECONDS, registry)
@@ -81,12 +82,16 @@ class Metrics:
 
     def page(self) -> bytes:
         """Everything, as `CONTENT_TYPE`."""
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """The page, of which no piece takes long."""
         pools = self._pools()
         self._show_zeroes(view.pool for view in pools)
         for counts in self._counts:
             counts.tell()
         self._forget_endpoints_that_left(pools)
-        return generate_latest(self._registry)
+        return pieces(self._registry)
 
     # -- what routers report -------------------------------------------------------------------
 
@@ -115,6 +120,8 @@ class Metrics:
         self._requests[decision.pool, event.outcome] += 1
         if not request.used:
             self._unused_decisions[pool] += 1
+        if request.is_ignored:
+            self._ignored_choices[pool] += 1
         if event.attempts is not None and event.attempts > 1:
             self._retries[pool] += event.attempts - 1
         if event.prompt_tokens is not None:
@@ -195,6 +202,7 @@ class Metrics:
             self._stream_failures[(reason,)] += 0
         for pool in pools:
             self._unused_decisions[(pool,)] += 0
+            self._ignored_choices[(pool,)] += 0
             for outcome in Outcome:
                 self._requests[pool, outcome] += 0
 

@@ -83,6 +83,13 @@ UNUSED_DECISIONS = counter(
     "Requests that Envoy sent on without waiting for our choice.",
     "We are too slow for Envoy's `message_timeout`: see the decision time and event-loop lag.",
 )
+IGNORED_CHOICES = counter(
+    "lodestar_ignored_choices_total",
+    POOL,
+    "Requests for which Envoy waited for our choice, and sent its first attempt elsewhere.",
+    "Many: its cluster does not follow choices, which `lodestar-extproc check` looks for. Some: it "
+    "holds an endpoint unhealthy that we do not.",
+)
 RETRIES = counter(
     "lodestar_retries_total",
     POOL,

@@ -87,6 +87,7 @@ class EndedRequest(NamedTuple):
             a streamed answer; None where neither is known.
         label: what of it was learned, or why nothing was.
         failed: endpoints that were tried in vain and that the first token had not told of.
+        is_ignored: Envoy waited for the decision, and sent its first attempt elsewhere.
     """
 
     decision: Decision
@@ -98,6 +99,7 @@ class EndedRequest(NamedTuple):
     ttft_s: float | None
     label: Label
     failed: tuple[str, ...] = ()
+    is_ignored: bool = False
 
     @property
     def is_served(self) -> bool:
@@ -161,11 +163,13 @@ def ended_request(
     *,
     shadow: bool,
     sees_first_tokens: bool,
+    in_doubt: bool = False,
 ) -> EndedRequest:
     """What the end of *decision*'s request means.
 
     Args:
         shadow: as above.
+        in_doubt: Envoy may have chosen by itself, so that nobody knows whom it tried.
         sees_first_tokens: whether first tokens are seen here; else the access log times them.
     """
     keeping = decision.candidates.request.keeping
@@ -180,7 +184,9 @@ def ended_request(
     served, ttft_s = completion.served, completion.ttft_s
     if not decision.candidates.request.streaming or ending not in _TIMED_BY_ENVOY:
         ttft_s = None
-    n_failed = (completion.attempts or 1) - 1 if used and not shadow else 0
+    elsewhere = completion.served not in (None, decision.address)
+    is_ignored = used and not shadow and elsewhere and completion.attempts == 1
+    n_failed = (completion.attempts or 1) - 1 if used and not (shadow or in_doubt) else 0
     if first_token is not None:
         served = served or first_token.served
         ttft_s = first_token.ttft_s if first_token.is_timed else None
@@ -198,6 +204,7 @@ def ended_request(
             decision, first_token, completion, ending, served, sees_first_tokens=sees_first_tokens
         ),
         tuple([address for address in tried if address != served]) if tried else (),
+        is_ignored,
     )
 
 

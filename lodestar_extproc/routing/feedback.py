@@ -15,6 +15,7 @@ from lodestar_extproc.fleet.tokens_per_medium import TokensPerMedium
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.sample import training_sample
 from lodestar_extproc.request import RequestKind
+from lodestar_extproc.routing.choice_use import ChoiceUse
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.ending import BUSY_STATUSES, ODD_ENDINGS, Ending
 from lodestar_extproc.routing.label import TAUGHT_AT_END, Label
@@ -31,12 +32,14 @@ class Feedback:
     Attributes:
         learner: in force; replaced by the owner.
         teaches: whether anyone asks it, so that it is taught what passes; set by the owner.
+        choices: whether Envoy uses them.
         bytes_per_token, tokens_per_medium: learned from usage, by model.
     """
 
     def __init__(self, live: LiveSettings, health: Health, learner: Learner) -> None:
         self.learner = learner
         self.teaches = False
+        self.choices = ChoiceUse()
         self.bytes_per_token = BytesPerToken(live)
         self.tokens_per_medium = TokensPerMedium()
         self._health = health
@@ -56,6 +59,9 @@ class Feedback:
 
     def ended(self, request: EndedRequest) -> None:
         """A request whose decision was used ended."""
+        self.choices.ended(request)
+        if request.is_ignored and request.first_token is not None:
+            self._pardon(request.first_token.failed)
         self._blame(request.failed, request.completion.at_s)
         self._judge(request)
         self._learn_usage(request)
@@ -77,6 +83,12 @@ class Feedback:
         for address in failed:
             self._health.failed(address, at_s)
             self.learner.penalise(address, at_s)
+
+    def _pardon(self, blamed: Iterable[str]) -> None:
+        """No retry went past these, as it had looked: Envoy never asked them."""
+        for address in blamed:
+            self._health.pardon(address)
+            self.learner.pardon(address)
 
     def _judge(self, request: EndedRequest) -> None:
         """What the end says of the endpoint that served."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lodestar_extproc.endpoint import FleetSnapshot
-from lodestar_extproc.fleet.health import HealthState
-from lodestar_extproc.fleet.scraper import ScrapeCounts
+from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.fleet.scraper import ScrapeCounts, Scraper
 from lodestar_extproc.learning.learner import LearnerStatus
 from lodestar_extproc.routing.router import Router
 
@@ -25,6 +25,7 @@ class PoolView:
         cache_belief_ratios: in that order, the share of what each cache should hold that is
             believed to be there.
         scrapes: by address; an endpoint that is not scraped has none.
+        scrape_interval_s: between two reads of an engine's page, as it is now.
         open_decisions: whose answers have not ended.
     """
 
@@ -34,12 +35,13 @@ class PoolView:
     states: tuple[HealthState, ...]
     cache_belief_ratios: tuple[float, ...]
     scrapes: Mapping[str, ScrapeCounts]
+    scrape_interval_s: float
     learner: LearnerStatus
     open_decisions: int
 
 
-def view_pool(router: Router, scrapes: Mapping[str, ScrapeCounts], at_s: float) -> PoolView:
-    """*router*'s pool now."""
+def view_pool(router: Router, scraper: Scraper, at_s: float) -> PoolView:
+    """*router*'s pool now, whose engines *scraper* reads."""
     snapshot = router.fleet.everything(at_s)
     health = router.fleet.health
     return PoolView(
@@ -48,7 +50,8 @@ def view_pool(router: Router, scrapes: Mapping[str, ScrapeCounts], at_s: float) 
         snapshot=snapshot,
         states=tuple(health.state(e.address, at_s) for e in snapshot.endpoints),
         cache_belief_ratios=tuple(map(router.fleet.cache_belief_ratio, snapshot.endpoints)),
-        scrapes=scrapes,
+        scrapes=scraper.counts,
+        scrape_interval_s=scraper.interval_s,
         learner=router.learner.status(),
         open_decisions=router.n_open,
     )

@@ -189,11 +189,12 @@ class Router:
     def candidates(
         self, request: InferenceRequest, at_s: float, subset: Subset | None = None
     ) -> Candidates:
-        """*request* beside every routable endpoint it may go to: what a policy sees."""
+        """*request* beside all it may go to, on a level that is drawn: what a policy sees."""
         fleet, demand = self.fleet, None
         # What one endpoint keeps has to be asked there again, though it failed there.
         bound = request.keeping is not None and request.keeping.continues is not None
-        snapshot = fleet.snapshot(at_s, subset, None if bound else request.prompt_key)
+        draw = self._rng.random() if fleet.has_levels else 0.0
+        snapshot = fleet.snapshot(at_s, subset, None if bound else request.prompt_key, draw)
         endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
         matched = fleet.match(request, endpoints)
         tpot_s = None
@@ -226,11 +227,11 @@ class Router:
         entry = self._open.get(event.decision_id)
         if entry is None or entry.first_token is not None:
             return
-        settings = self.settings
+        settings, in_doubt = self.settings, self._feedback.choices.in_doubt
         first_token = entry.first_token = observed_first_token(
             entry.decision,
             event,
-            shadow=settings.shadow,
+            shadow=settings.shadow or in_doubt,
             retry_candidates=settings.retry_candidates,
         )
         self.fleet.first_token(event.decision_id, event.at_s, event.served, watched=event.watched)
@@ -269,6 +270,7 @@ class Router:
             event if entry.report is None else event.with_report(entry.report),
             shadow=self.settings.shadow,
             sees_first_tokens=self._sees_first_tokens,
+            in_doubt=self._feedback.choices.in_doubt,
         )
         if not self._kept.ended(request):
             self.fleet.release(

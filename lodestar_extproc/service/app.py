@@ -7,18 +7,17 @@ import gc
 import logging
 import signal
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-
-import aiohttp
 
 from lodestar_extproc.admin.server import AdminServer
 from lodestar_extproc.config import Config, PickerConfig, Pool
 from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.extproc.tls import Tls
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
-from lodestar_extproc.fleet.poller import open_session
+from lodestar_extproc.fleet.engine_client import EngineClient
+from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
 from lodestar_extproc.journal.journal import Journal
 from lodestar_extproc.journal.journal_file import JournalFile
 from lodestar_extproc.metrics import Metrics
@@ -27,6 +26,8 @@ from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
+from lodestar_extproc.service.choice_news import ChoiceNews
+from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
 
 LAG_INTERVAL_S = 0.1
@@ -68,6 +69,8 @@ class App:
         self._upkeeps: dict[str, PoolUpkeep] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._found = {pool.name: asyncio.Event() for pool in config.pools}
+        self._owners = CheckpointOwners()
+        self._budget = ScrapeBudget()
         self.metrics = Metrics()
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools)
@@ -88,7 +91,7 @@ class App:
     def _listeners(self, pool: Pool) -> list[RouterListener]:
         path = pool.settings.journal_path
         journal = [] if path is None else [self._journals[path]]
-        return [self.metrics, self.admin.decisions, *journal]
+        return [self.metrics, self.admin.decisions, ChoiceNews(), *journal]
 
     def _new_journals(self) -> dict[str, Journal]:
         """One a path: pools may share it."""
@@ -114,9 +117,9 @@ class App:
         self._heed_signals()
         await require_sources(self._config.pools)
         async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(open_session())
+            client = stack.enter_context(closing(EngineClient()))
             for pool in self._config.pools:
-                self._upkeeps[pool.name] = self._upkeep(pool, session)
+                self._upkeeps[pool.name] = self._upkeep(pool, client)
                 self._upkeeps[pool.name].restore()
             self.metrics.watch(self.pools)
             for journal in self._journals.values():
@@ -174,6 +177,9 @@ class App:
 
     def reload(self) -> None:
         """Read the configuration again now, rather than when its file is seen to change."""
+        if self._config.path is None:
+            _log.info("told to read the configuration again: there is no file of it")
+            return
         _log.info("told to read the configuration again")
         self._reload.set()
 
@@ -184,9 +190,11 @@ class App:
         # Its default would end the service at once, with no drain and no checkpoint.
         loop.add_signal_handler(signal.SIGHUP, self.reload)
 
-    def _upkeep(self, pool: Pool, session: aiohttp.ClientSession) -> PoolUpkeep:
+    def _upkeep(self, pool: Pool, client: EngineClient) -> PoolUpkeep:
         router, found = self.routers.get(pool.name), self._found[pool.name]
-        return PoolUpkeep(pool, router, session, found=found)
+        return PoolUpkeep(
+            pool, router, client, found=found, owners=self._owners, budget=self._budget
+        )
 
     async def _follow_config(self, group: asyncio.TaskGroup) -> None:
         config = self._config

@@ -8,6 +8,7 @@ aborts its request. POST /fault makes it misbehave.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
@@ -64,14 +65,16 @@ class SimulatedServer:
             shutdown_timeout=max(grace_s, 0.01),  # 0 would wait for ever
         )
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; port 0 takes a free one.
+    async def start(
+        self, host: str = "127.0.0.1", port: int = 0, *, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Listen, by TLS where it is given; port 0 takes a free one.
 
         Raises:
             OSError: the port is taken.
         """
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, backlog=1024).start()
+        await web.TCPSite(self._runner, host, port, backlog=1024, ssl_context=tls).start()
         bound = self._runner.addresses[0]
         self.address = f"{bound[0]}:{bound[1]}"
 

@@ -43,6 +43,19 @@ async def test_ready_only_while_serving():
         assert await it.get("/ready") == (503, {"ready": False, "reasons": ["draining"]})
 
 
+async def test_a_pool_whose_endpoints_are_all_down_says_so_and_goes_on():
+    async with admin() as it:
+        it.server.set_ready(ready=True)
+        fleet = it.world.router.fleet
+        for endpoint in fleet.endpoints:
+            for _ in range(2):
+                fleet.record_probe(endpoint.address, False, 0.0)
+        status, answer = await it.get("/ready")
+
+    assert (status, answer["ready"]) == (200, True)
+    assert answer["reasons"] == [f"all 3 endpoints of pool {it.world.router.pool} are down"]
+
+
 async def test_an_empty_pool_is_not_ready():
     async with admin(0) as it:
         it.server.set_ready(ready=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lodestar_extproc.commands.epp import _parser, config_of, options_of, with_command
+from lodestar_extproc.commands.epp import _parser, _tell, config_of, options_of, with_command
 from lodestar_extproc.config import ConfigError, InferencePoolRef, PodSelector
 
 # The arguments of the manifests of the Gateway API's conformance suite.
@@ -143,6 +143,35 @@ def test_other_flags_of_the_pickers_are_taken(caplog):
         "--ha-enable-leader-election --refresh-metrics-interval 50ms --v=3 --log-level error "
         "--kv-cache-usage-percentage-metric x --tls-min-version VersionTLS13 -v 2"
     )
+
+
+def test_a_flag_that_does_nothing_says_so(caplog):
+    flags, unknown = _parser().parse_known_args(
+        [
+            "--pool-name",
+            "p",
+            "--tracing",
+            "--enable-pprof=true",
+            "--zap-devel=false",
+            "--refresh-metrics-interval",
+            "50ms",
+            "--no-such-flag",
+        ]
+    )
+    _tell(flags, unknown)
+
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "--refresh-metrics-interval has no effect: set scrape_interval_s in the settings file",
+        "taken, and without any effect here: --enable-pprof, --tracing",
+        "not known here, and left out: --no-such-flag",
+    ]
+
+
+def test_ports_may_be_named_as_pods_name_them():
+    selected = config_of(parsed("--endpoint-selector app=vllm --endpoint-target-ports http,8001"))
+
+    assert selected.pools[0].kubernetes.watched.ports == ("http", 8001)
 
 
 def test_flags_without_a_command_are_the_pickers():

@@ -27,7 +27,8 @@ from lodestar_extproc.config import (
     read_eds_members,
     read_envoy_config,
 )
-from lodestar_extproc.config.upstream import DnsFamily, Pem, UpstreamTls
+from lodestar_extproc.config.upstream import DnsFamily
+from lodestar_extproc.encryption import Pem, UpstreamTls
 
 ENVOY = Path(sys.executable).parent / "envoy"
 TLS = f"{EXTENSIONS}.transport_sockets.tls.v3.UpstreamTlsContext"

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from black_hole_stack import black_hole_stack
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from scripted_engine import WRONG, good, in_gzip
 from waiting import until
 

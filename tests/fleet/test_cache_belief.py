@@ -8,7 +8,7 @@ from builders import a_fleet, a_request, dispatch, some_blocks
 from lodestar_extproc.endpoint import EndpointMetrics
 from lodestar_extproc.fleet.cache_belief import CacheBelief
 from lodestar_extproc.fleet.engine_metrics import parse
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 
 A = "10.0.0.1:8000"
 PREFIX = some_blocks(64)  # 1024 tokens

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from builders import a_fleet, a_prompt, a_request, an_endpoint, dispatch
 from lodestar_extproc.endpoint import EndpointMetrics
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 
 COUNTERS = (
     "prefill_requests",

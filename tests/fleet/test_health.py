@@ -1,6 +1,7 @@
 from builders import live_settings
 from lodestar_extproc.fleet.failed_prompts import MAX_PROMPTS
-from lodestar_extproc.fleet.health import Health, HealthState
+from lodestar_extproc.fleet.health import Health
+from lodestar_extproc.fleet.health_state import HealthState
 
 
 def a_health(**changes) -> Health:

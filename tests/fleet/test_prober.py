@@ -1,5 +1,5 @@
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 
 import pytest
@@ -7,17 +7,17 @@ import pytest
 from builders import live_settings
 from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.fleet.poller import open_session
+from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.prober import Prober
 from waiting import until
 
 
 @asynccontextmanager
 async def probing(*endpoints: Endpoint, timeout_s: float = 1.0):
-    published: list[tuple[str, bool, float]] = []
-    async with open_session() as session:
+    published: list[tuple[str, str, float]] = []
+    with closing(EngineClient()) as client:
         prober = Prober(
-            session,
+            client,
             lambda *probe: published.append(probe),
             live_settings(health_interval_s=0.05, health_timeout_s=timeout_s),
         )
@@ -39,7 +39,8 @@ async def test_an_answer_of_2xx_is_healthy(status, healthy):
     async with fake.serve() as endpoint, probing(endpoint) as published:
         await until(lambda: len(published) >= 2)
 
-    assert {probe[:2] for probe in published} == {(endpoint.address, healthy)}
+    problem = "" if healthy else f"{endpoint.health_url} answered {status}"
+    assert {probe[:2] for probe in published} == {(endpoint.address, problem)}
 
 
 async def test_no_answer_in_time_is_unhealthy():
@@ -48,7 +49,7 @@ async def test_no_answer_in_time_is_unhealthy():
     async with fake.serve() as endpoint, probing(endpoint, timeout_s=0.05) as published:
         await until(lambda: len(published) >= 1)
 
-    assert published[0][1] is False
+    assert published[0][1] == f"{endpoint.health_url} did not answer within 0.05 s"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/health", "no url"])
@@ -56,7 +57,8 @@ async def test_no_connection_is_unhealthy(url):
     async with probing(Endpoint("10.0.0.1:8000", health_url=url)) as published:
         await until(lambda: len(published) >= 1)
 
-    assert published[0][:2] == ("10.0.0.1:8000", False)
+    assert published[0][0] == "10.0.0.1:8000"
+    assert published[0][1]
 
 
 async def test_an_endpoint_without_a_health_url_is_not_judged():

@@ -1,6 +1,6 @@
 import asyncio
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 
 import pytest
@@ -8,8 +8,8 @@ import pytest
 from builders import live_settings
 from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
+from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.fleet import Fleet
-from lodestar_extproc.fleet.poller import open_session
 from lodestar_extproc.fleet.scraper import MAX_PAGE_BYTES, SLICE_BYTES, Scraper
 from waiting import until
 
@@ -32,9 +32,9 @@ class Published:
 @asynccontextmanager
 async def scraping(*endpoints: Endpoint, interval_s=INTERVAL_S, timeout_s=1.0, **more):
     published = Published()
-    async with open_session() as session:
+    with closing(EngineClient()) as client:
         scraper = Scraper(
-            session,
+            client,
             published,
             live_settings(
                 scrape_interval_s=interval_s, scrape_timeout_s=timeout_s, scrape_stale_s=60.0

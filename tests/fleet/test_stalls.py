@@ -4,7 +4,7 @@ import pytest
 
 from builders import a_fleet, a_prompt, a_request, dispatch
 from lodestar_extproc.endpoint import EndpointMetrics
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.fleet.stalls import StallDetector
 
 A, B = "10.0.0.1:8000", "10.0.0.2:8000"

@@ -4,6 +4,7 @@ import stat
 import orjson
 import pytest
 
+from in_the_way import IN_THE_WAY, everything, put_in_the_way
 from lodestar_extproc.journal.journal_file import JournalFile
 
 
@@ -82,11 +83,66 @@ def test_a_restart_begins_a_new_file_where_the_last_is_full(tmp_path):
 
 
 def test_a_line_that_a_killed_process_left_open_is_closed(tmp_path):
-    (tmp_path / "journal.jsonl").write_bytes(b'{"half": ')
+    add(a_file(tmp_path), b'{"half": ')
     file = a_file(tmp_path)
     add(file, b"one\n")
 
     assert bodies(file.path) == [b'{"half": ', b"one"]
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 5, 11, 40])
+def test_a_header_that_a_killed_process_left_open_is_closed(tmp_path, n_bytes):
+    add(a_file(tmp_path), b"")
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    for line in (b"one\n", b"two\n"):
+        add(a_file(tmp_path), line)
+
+    assert bodies(path)[-2:] == [b"one", b"two"]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+def test_whatever_is_no_journal_is_neither_opened_nor_written_nor_moved(tmp_path, kind):
+    put_in_the_way(tmp_path / "journal.jsonl", kind)
+    before = everything(tmp_path)
+    with pytest.raises(OSError, match=r"left as it is") as caught:
+        a_file(tmp_path, max_bytes=100).make_room()
+
+    assert str(tmp_path / "journal.jsonl") in str(caught.value)
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+def test_nor_is_it_where_an_old_journal_would_go(tmp_path, kind, number):
+    add(a_file(tmp_path), b"one\n")
+    put_in_the_way(tmp_path / f"journal.jsonl.{number}", kind)
+    before = everything(tmp_path)
+    with pytest.raises(OSError, match=r"left as it is"):
+        a_file(tmp_path, max_bytes=1, old_files=2).make_room()
+
+    assert everything(tmp_path) == before
+
+
+def test_the_journal_of_a_later_version_is_put_aside_and_a_new_one_begun(tmp_path):
+    later = b'{"journal":3,"opened_s":1.0}\n{"new": 1}\n'
+    (tmp_path / "journal.jsonl").write_bytes(later)
+    file = a_file(tmp_path)
+    add(file, b"one\n")
+
+    assert bodies(file.path) == [b"one"]
+    assert (tmp_path / "journal.jsonl.1").read_bytes() == later
+
+
+def test_the_journal_of_an_earlier_version_is_appended_to(tmp_path):
+    earlier = b'{"journal":1,"opened_s":1.0}\n{"old": 1}\n'
+    (tmp_path / "journal.jsonl").write_bytes(earlier)
+    file = a_file(tmp_path)
+    add(file, b"one\n")
+
+    assert bodies(file.path) == [b'{"old": 1}', b"one"]
 
 
 def test_lines_that_do_not_fit_leave_nothing_behind(tmp_path):

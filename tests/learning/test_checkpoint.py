@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +9,20 @@ import pytest
 
 from builders import live_settings
 from damaged_states import damaged
+from in_the_way import IN_THE_WAY, everything, may_mount, put_in_the_way
 from learning_worlds import LinearWorld
 from lodestar_extproc.learning import checkpoint
 from lodestar_extproc.learning.auto_predictor import AutoPredictor
 from lodestar_extproc.learning.checkpoint import (
     CheckpointError,
+    ForeignFile,
     read_checkpoint,
     warm_start,
     write_checkpoint,
 )
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
+from lodestar_extproc.learning.set_aside import MAX_ASIDE
 from lodestar_extproc.learning.trust import Trust
 
 INPUTS = Path(__file__).parent / "inputs"
@@ -94,12 +99,16 @@ def half(path, _):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def no_checkpoint(path, _):
-    path.write_bytes(b"\x80\x04pickle\n" + b"x" * 100)
+def zeroed(path, _):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def half_a_header(path, _):
+    path.write_bytes(path.read_bytes()[:30])
 
 
 @pytest.mark.parametrize(
-    "damage", [other_features, other_version, one_digit, empty, half, no_checkpoint]
+    "damage", [other_features, other_version, one_digit, empty, half, zeroed, half_a_header]
 )
 def test_a_file_that_does_not_fit_is_set_aside_with_a_warning(path, damage, monkeypatch, caplog):
     write_checkpoint(path, "engine", a_learner().state())
@@ -116,11 +125,113 @@ def test_a_file_that_does_not_fit_is_set_aside_with_a_warning(path, damage, monk
     assert "starting cold" in caplog.text
 
 
-def test_another_predictors_file_is_not_used(path, caplog):
-    write_checkpoint(path, "mlp", {"bundle": None})
+def test_another_predictors_file_is_not_used_and_kept_until_that_one_is_back(path, caplog):
+    world, learner, again = LinearWorld(), a_learner(), a_learner()
+    world.teach(learner, 100)
+    write_checkpoint(path, "engine", learner.state())
 
-    assert not warm_start(path, "engine", a_learner())
-    assert "its predictor is 'mlp', not 'engine'" in caplog.text
+    assert not warm_start(path, "mlp", a_learner())
+    assert "its predictor is 'engine', not 'mlp'" in caplog.text
+    write_checkpoint(path, "mlp", {"bundle": None})
+    assert warm_start(path, "engine", again)
+    assert again.state() == learner.state()
+    assert read_checkpoint(path.with_name("pool.checkpoint.mlp"), "mlp") == {"bundle": None}
+
+
+def test_a_state_that_is_written_late_does_not_keep_another_predictors_from_being_written(path):
+    write_checkpoint(path, "mlp", {"late": True})
+    write_checkpoint(path, "engine", STATE)
+    write_checkpoint(path, "mlp", {"later": True})
+
+    assert read_checkpoint(path, "mlp") == {"later": True}
+    assert read_checkpoint(path.with_name("pool.checkpoint.engine"), "engine") == STATE
+    write_checkpoint(path, "engine", {})
+    kept = {"pool.checkpoint", "pool.checkpoint.engine", "pool.checkpoint.mlp"}
+    assert {p.name for p in path.parent.iterdir()} == kept
+
+
+def test_files_set_aside_are_never_overwritten_and_not_without_bound(path):
+    for n in range(MAX_ASIDE):
+        path.write_bytes(b'{"version":1}' + bytes([n]))
+        assert not warm_start(path, "engine", a_learner())
+    kept = sorted(p.read_bytes()[-1] for p in path.parent.iterdir())
+    assert kept == list(range(MAX_ASIDE))
+
+    path.write_bytes(b'{"version":1} the last')
+    with pytest.raises(OSError, match="set aside"):
+        warm_start(path, "engine", a_learner())
+    with pytest.raises(OSError, match="set aside"):
+        write_checkpoint(path, "engine", STATE)
+    assert path.read_bytes() == b'{"version":1} the last'
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+def test_whatever_is_no_checkpoint_is_neither_moved_nor_overwritten_nor_waited_for(path, kind):
+    put_in_the_way(path, kind)
+    before = everything(path.parent)
+    for attempt in (
+        lambda: warm_start(path, "engine", a_learner()),
+        lambda: write_checkpoint(path, "engine", STATE),
+    ):
+        with pytest.raises((OSError, ForeignFile), match=r"left as it is") as caught:
+            attempt()
+        assert str(path.resolve()) in str(caught.value)
+        assert everything(path.parent) == before
+
+
+def test_a_file_that_may_not_be_read_stays(path, monkeypatch):
+    write_checkpoint(path, "engine", STATE)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(checkpoint, "open_regular", refuse)
+    for attempt in (
+        lambda: warm_start(path, "engine", a_learner()),
+        lambda: write_checkpoint(path, "engine", {}),
+    ):
+        with pytest.raises(PermissionError):
+            attempt()
+    monkeypatch.undo()
+    assert read_checkpoint(path, "engine") == STATE
+
+
+def test_a_link_stays_one(tmp_path, path):
+    (tmp_path / "volume").mkdir()
+    path.symlink_to(tmp_path / "volume" / "real")
+    write_checkpoint(path, "engine", STATE)
+
+    assert path.is_symlink()
+    assert read_checkpoint(tmp_path / "volume" / "real", "engine") == STATE
+
+
+@pytest.mark.skipif(not may_mount(), reason="needs leave to mount")
+def test_a_mount_point_is_told_what_to_mount_instead(tmp_path):
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(checkpoint.__file__).parents[2])!r})
+from pathlib import Path
+from lodestar_extproc.learning.checkpoint import write_checkpoint
+try:
+    write_checkpoint(Path({str(tmp_path / "mounted")!r}), "engine", {{}})
+except OSError as error:
+    print(error)
+"""
+    for name in ("mounted", "outside"):
+        (tmp_path / name).touch()
+    mounting = f"mount --bind {tmp_path}/outside {tmp_path}/mounted && exec {sys.executable} -"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mounting],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert "is a mount point: mount the folder it is in instead" in done.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mounted", "outside"]
 
 
 def test_a_state_that_the_learner_refuses_is_a_cold_start(path, caplog):

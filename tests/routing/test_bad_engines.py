@@ -9,7 +9,7 @@ from bad_engines import FAULTS, BadEngine, status
 from builders import a_prompt, a_request, a_router
 from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.config.settings import FIXED_POLICIES
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.request import RequestKind
 
 POLICIES = ("learned", *FIXED_POLICIES)

@@ -4,7 +4,7 @@ import pytest
 
 from builders import Recorder, a_request, a_router, an_ended_request
 from lodestar_extproc.completion import AnswerForm, AnswerReport, Completion, FirstToken, Outcome
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.routing.ended_request import EndedRequest, Ending, Label
 
 SERVED = Outcome.SERVED

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from builders import Recorder, a_prompt, a_request, a_router, an_endpoint
 from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, Outcome
 from lodestar_extproc.decision import Reason
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.request import RequestKind
 from lodestar_extproc.routing.assembly import policy_for_route
 from lodestar_extproc.routing.routers import Routers, UnknownPool

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from builders import a_request, a_router
+from in_the_way import IN_THE_WAY, everything, put_in_the_way
 from learning_worlds import LinearWorld
 from lodestar_extproc.config import read_envoy_config
 from lodestar_extproc.learning.checkpoint import read_checkpoint, write_checkpoint
@@ -96,7 +98,7 @@ async def test_what_was_learned_survives_a_restart(tmp_path):
         pass
     assert checkpoint.exists()
 
-    checkpoint.write_bytes(b"\x00 not a checkpoint")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-5])
     async with Running(path) as running:
         assert running.app.routers.get().learner.status().n_samples == 0
     assert checkpoint.with_name("learned.checkpoint.bad").exists()
@@ -157,6 +159,45 @@ def test_sighup_reloads_the_configuration_and_does_not_end_the_service(tmp_path)
     assert any("told to read the configuration again" in line for line in said)
 
 
+def test_sighup_while_it_starts_does_not_end_the_service(tmp_path):
+    starting = serve(
+        *("--envoy-config", str(written(tmp_path)), "--listen", f"127.0.0.1:{a_port()}"),
+        *("--admin", "127.0.0.1:0", "--drain", "0", "--grace", "0"),
+    )
+    while starting.poll() is None and not ignores_sighup(starting.pid):
+        time.sleep(0.01)
+    starting.send_signal(signal.SIGHUP)
+    for line in starting.stderr:
+        if "serving Envoy" in line:
+            starting.send_signal(signal.SIGTERM)
+            break
+    starting.communicate(timeout=60)
+
+    assert starting.returncode == 0
+
+
+def ignores_sighup(pid) -> bool:
+    """Whether the process has begun to see to its signals, as the kernel tells."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    handled = [int(re.search(rf"{name}:\s*(\w+)", status)[1], 16) for name in ("SigIgn", "SigCgt")]
+    return bool((handled[0] | handled[1]) >> (signal.SIGHUP - 1) & 1)
+
+
+async def test_two_pools_that_name_one_checkpoint_do_not_overwrite_each_others(tmp_path, caplog):
+    settings = json.dumps({"checkpoint_path": str(tmp_path / "learned")})
+    one = CONFIG.format(settings=settings)
+    second = one[one.index("  - name") :].replace("engines", "others")
+    path = tmp_path / "envoy.yaml"
+    path.write_text(one + second)
+    async with Running(path) as running:
+        for name, n_samples in (("engines", 5), ("others", 3)):
+            LinearWorld().teach(running.app.routers.get(name).learner, n_samples)
+
+    assert read_checkpoint(tmp_path / "learned", "engine")["n_learned"] == 5
+    assert "pool others: checkpoint" in caplog.text
+    assert "is that of pool engines" in caplog.text
+
+
 async def test_a_reload_says_what_needs_a_restart_and_applies_the_rest(tmp_path, caplog):
     path = written(tmp_path, policy="random")
     async with Running(path) as running:
@@ -210,16 +251,49 @@ async def test_another_checkpoint_is_taken_up_and_what_was_learned_is_kept_in_th
     assert read_checkpoint(new, "engine")["n_learned"] == 30
 
 
-async def test_a_reload_that_names_a_folder_as_checkpoint_leaves_it_and_goes_on(tmp_path, caplog):
-    folder = tmp_path / "folder"
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+@pytest.mark.parametrize("at_start", [True, False])
+async def test_whatever_is_where_states_are_to_be_it_stays_and_requests_are_served(
+    tmp_path, caplog, kind, at_start
+):
+    folder = tmp_path / "states"
     folder.mkdir()
-    path = written(tmp_path, policy="random")
+    named = {"checkpoint_path": str(folder / "learned"), "checkpoint_interval_s": 0.05}
+    named["journal_path"] = str(folder / "journal")
+    for name in ("learned", "journal"):
+        put_in_the_way(folder / name, kind)
+    before = everything(folder)
+    path = written(tmp_path, policy="random", **(named if at_start else {}))
     async with Running(path) as running:
-        written(tmp_path, policy="least_request", checkpoint_path=str(folder))
+        written(tmp_path, policy="least_request", **named)
         await running.policy_becomes("least_request")
+        router = running.app.routers.get()
+        router.route(a_request(), request_id="", at_s=time.monotonic())
+        router.expire(time.monotonic() + 1e6)  # an entry for the journal
+        await asyncio.sleep(0.3)
         assert (await running.get("/ready"))[0] == 200
-    assert folder.is_dir()
-    assert f"checkpoint {folder} not written" in caplog.text
+
+    assert everything(folder) == before
+    assert caplog.text.count("learned not written") == 1
+    assert ("journal: not written" in caplog.text) is at_start
+
+
+async def test_a_predictor_that_is_back_takes_up_what_it_had_learned(tmp_path):
+    checkpoint = {"checkpoint_path": str(tmp_path / "learned")}
+    path = written(tmp_path, policy="random", **checkpoint)
+    async with Running(path) as running:
+        router = running.app.routers.get()
+        LinearWorld().teach(router.learner, 5)
+        written(tmp_path, policy="least_request", predictor="bayesian_linear", **checkpoint)
+        await running.policy_becomes("least_request")
+        assert router.learner.status().n_samples == 0
+        LinearWorld().teach(router.learner, 3)
+        written(tmp_path, policy="random", predictor="engine", **checkpoint)
+        await running.policy_becomes("random")
+        assert router.learner.status().n_samples == 5
+    assert read_checkpoint(tmp_path / "learned", "engine")["n_learned"] == 5
+    kept = read_checkpoint(tmp_path / "learned.bayesian_linear", "bayesian_linear")
+    assert kept["n_learned"] == 3
 
 
 @pytest.mark.parametrize(

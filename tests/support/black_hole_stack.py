@@ -17,7 +17,7 @@ from extproc_fakes import RecordingListener
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.extproc.server import ExtProcServer
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.routing.assembly import new_router, policy_for_route
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers

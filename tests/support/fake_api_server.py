@@ -18,6 +18,7 @@ from kubernetes_asyncio import client
 from lodestar_extproc.fleet.discovery.kubernetes.api import Api
 
 PODS = "/api/v1/namespaces/default/pods"
+ALPHA_POOLS = "/apis/inference.networking.x-k8s.io/v1alpha2/namespaces/default/inferencepools"
 POOLS = "/apis/inference.networking.k8s.io/v1/namespaces/default/inferencepools"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 NODES = "/api/v1/nodes"
@@ -38,6 +39,7 @@ class FakeApiServer:
 
     Attributes:
         refuse: HTTP status instead of an answer, by path; `""` for every path.
+        refuse_watch: HTTP status instead of a watch; 0 for none.
         gone_as_event: tell that a version is too old by an event, as a real server mostly does.
         bookmark_s: how often a watch is told the version.
         asked: path and query of every request.
@@ -47,6 +49,7 @@ class FakeApiServer:
     version: int = 100
     oldest: int = 0
     refuse: dict[str, int] = field(default_factory=dict)
+    refuse_watch: int = 0
     gone_as_event: bool = True
     bookmark_s: float = 60.0
     page_objects: int = 500
@@ -123,6 +126,8 @@ class FakeApiServer:
             status = 401
         if status:
             return self._status(status, "refused on request")
+        if self.refuse_watch and "watch" in query:
+            return self._status(self.refuse_watch, "it may not be watched")
         if "watch" in query:
             return await self._watch(request, query)
         path, _, name = request.path.rpartition("/")
@@ -234,14 +239,22 @@ async def connected(server: FakeApiServer) -> AsyncIterator[Api]:
 
 
 def pod_parts(ip: str, *, ready: bool = True, leaving: bool = False, **changes) -> dict:
-    """The parts of a pod; *changes* to labels, annotations, node, node_selector or limits."""
+    """The parts of a pod; *changes* to labels, annotations, node, node_selector, ports or limits."""
     labels = {"app": "vllm"} | changes.get("labels", {})
     meta = {"labels": labels, "annotations": changes.get("annotations", {})}
     if leaving:
         meta["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     spec = {
         "nodeName": changes.get("node", "node-1"),
-        "containers": [{"resources": {"limits": changes.get("limits", {})}}],
+        "containers": [
+            {
+                "resources": {"limits": changes.get("limits", {})},
+                "ports": [
+                    {"name": name, "containerPort": number}
+                    for name, number in changes.get("ports", {}).items()
+                ],
+            }
+        ],
     }
     if "node_selector" in changes:
         spec["nodeSelector"] = changes["node_selector"]
@@ -265,6 +278,17 @@ def pool_parts(*ports, labels: dict[str, str] | None = None) -> dict:
                 {"number": number} | ({"role": role} if role else {}) for number, role in numbered
             ],
             "endpointPickerRef": {"name": "lodestar", "port": {"number": 9002}},
+        }
+    }
+
+
+def alpha_pool_parts(port: int = 8000) -> dict:
+    """An InferencePool's spec as v1alpha2 writes it."""
+    return {
+        "spec": {
+            "selector": {"app": "vllm"},
+            "targetPortNumber": port,
+            "extensionRef": {"name": "lodestar"},
         }
     }
 

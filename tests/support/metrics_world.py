@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from builders import a_request, a_router
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.endpoint import EndpointMetrics
-from lodestar_extproc.fleet.scraper import ScrapeCounts
+from lodestar_extproc.fleet.engine_client import EngineClient
+from lodestar_extproc.fleet.scraper import Scraper
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.routing.pool_view import PoolView, view_pool
 
@@ -17,13 +20,17 @@ class World:
         self.now_s = 100.0
         self.metrics = Metrics(clock=lambda: self.now_s)
         self.router = a_router(n, listeners=[self.metrics, *listeners], **settings)
-        self.scrapes = {
-            e.address: ScrapeCounts(7, 2, "refused") for e in self.router.fleet.endpoints
-        }
+        self.scraper = Scraper(EngineClient(), self.router.fleet.record_metrics, self.router.live)
+        self.scraper.set_endpoints(
+            replace(e, metrics_url="http://127.0.0.1:1/metrics")
+            for e in self.router.fleet.endpoints
+        )
+        for counts in self.scraper.counts.values():
+            counts.succeeded, counts.failed, counts.last_failure = 7, 2, "refused"
         self.metrics.watch(lambda: [self.view()])
 
     def view(self) -> PoolView:
-        return view_pool(self.router, self.scrapes, self.now_s)
+        return view_pool(self.router, self.scraper, self.now_s)
 
     def decide(self, request_id: str = "", took_s: float = 0.0, *, stream_id: str = "", **request):
         arrived_at_s = self.now_s

@@ -9,9 +9,7 @@ import selectors
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
-
-import aiohttp
+from typing import Any, Never
 
 from builders import Recorder, a_prompt, a_request
 from learning_worlds import LinearWorld
@@ -20,6 +18,7 @@ from lodestar_extproc.config import EndpointSettings, Member, Pool, PoolSettings
 from lodestar_extproc.endpoint import Adapters, EndpointMetrics
 from lodestar_extproc.extproc.events import Opening, Reply, RequestBody, RequestHeaders, RouteTo
 from lodestar_extproc.extproc.exchange import Exchange
+from lodestar_extproc.fleet.engine_client import EngineSilent
 from lodestar_extproc.request import RequestKind
 from lodestar_extproc.routing.assembly import new_router, policy_for_route
 from lodestar_extproc.routing.routers import Routers
@@ -33,21 +32,14 @@ KV_CAPACITY_TOKENS = 12_000.0
 
 
 class DeadEngines:
-    """An HTTP session in which nobody answers; it remembers what was asked for, how long."""
+    """A client whom nobody answers; it remembers what was asked for, how long."""
 
     def __init__(self) -> None:
-        self.asked: set[tuple[str, float | None]] = set()
+        self.asked: set[tuple[str, float, object]] = set()
 
-    def get(self, url: str, *, timeout: aiohttp.ClientTimeout, allow_redirects: bool) -> Self:
-        del allow_redirects
-        self.asked.add((url.rpartition(":8000")[2], timeout.total))
-        return self
-
-    async def __aenter__(self) -> Self:
-        raise aiohttp.ClientError("nobody is there")
-
-    async def __aexit__(self, *_: object) -> None:
-        """Never entered."""
+    async def get(self, url: str, *, within_s: float, tls: object, **_: object) -> Never:
+        self.asked.add((url.rpartition(":8000")[2], within_s, tls))
+        raise EngineSilent("nobody is there")
 
 
 class PoolAtWork:
@@ -58,12 +50,13 @@ class PoolAtWork:
     """
 
     def __init__(self, settings: PoolSettings, endpoint: EndpointSettings | None = None) -> None:
-        self.heard, self.session = Recorder(), DeadEngines()
+        self.heard, self.engines = Recorder(), DeadEngines()
         self.pool = a_pool_of(settings, endpoint)
         self.router = new_router("engines", settings, self.pool.endpoints, listeners=[self.heard])
         self.routers = Routers([self.router], policy_for_route)
-        session: Any = self.session
-        self.upkeep = PoolUpkeep(self.pool, self.router, session, clock=lambda: 0.0)
+        client: Any = self.engines
+        self.upkeep = PoolUpkeep(self.pool, self.router, client, clock=lambda: 0.0)
+        self.upkeep.restore()
         self.router.set_endpoints(self.pool.endpoints)
 
     def tell(self, settings: PoolSettings, endpoint: EndpointSettings | None = None) -> None:
@@ -225,7 +218,7 @@ def waits(work: PoolAtWork) -> list[object]:
         loop.run_until_complete(asyncio.wait_for(work.upkeep.run(), 10.0))
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
-    return [sorted(work.session.asked, key=str), sorted(loop.waits)]
+    return [sorted(work.engines.asked, key=str), sorted(loop.waits)]
 
 
 class VirtualTime(asyncio.SelectorEventLoop):

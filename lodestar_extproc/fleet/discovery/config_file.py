@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lodestar_extproc.config import (
     Config,
     ConfigError,
+    EndpointSettings,
     EnvoyConfig,
     Member,
     PickerConfig,
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 log = logging.getLogger(__name__)
+
+NOT_ENVOYS = ("name", "settings", "members", "kubernetes", "line")
+"""Of a pool: what Envoy does not read, or what is looked at apart. Everything else is its own."""
 
 
 async def watch_config(
@@ -114,8 +118,8 @@ def _fixed_in_envoy(old: Config, new: Config) -> list[str]:
         latest = new.pool(pool.name)
         if latest is None:
             fixed.append(f"pool {pool.name} is gone")
-        elif _places(latest) != _places(pool):
-            fixed.append(f"the endpoints of pool {pool.name} changed")
+        else:
+            fixed += _fixed_in_cluster(pool, latest)
     addresses = [(c.extproc_address, c.access_log_address) for c in (old, new)]
     if addresses[0] != addresses[1]:
         fixed.append("the address of the ext_proc service or the access log changed")
@@ -124,13 +128,25 @@ def _fixed_in_envoy(old: Config, new: Config) -> list[str]:
     return [f"{part}; restart Envoy and Lodestar to apply it" for part in fixed]
 
 
-def _places(pool: Pool) -> tuple[object, ...]:
-    """Where its endpoints are, apart from any setting."""
-    return pool.resolution, pool.eds, frozenset(_place(member) for member in pool.members)
+def _fixed_in_cluster(old: Pool, new: Pool) -> list[str]:
+    """What of a pool's cluster changed, apart from any setting, in words."""
+    fixed = []
+    if _places(old) != _places(new):
+        fixed.append(f"the endpoints of pool {old.name} changed")
+    names = [each.name for each in dataclasses.fields(Pool) if each.name not in NOT_ENVOYS]
+    changed = [name for name in names if getattr(old, name) != getattr(new, name)]
+    if changed:
+        fixed.append(f"the cluster of pool {old.name} changed ({', '.join(changed)})")
+    return fixed
 
 
-def _place(member: Member) -> tuple[str, int]:
-    return member.host, member.port
+def _places(pool: Pool) -> frozenset[Member]:
+    """Its members as Envoy knows them."""
+    return frozenset(map(_place, pool.members))
+
+
+def _place(member: Member) -> Member:
+    return dataclasses.replace(member, settings=EndpointSettings())
 
 
 def _with_new_settings(old: Pool, new: Pool) -> Pool:

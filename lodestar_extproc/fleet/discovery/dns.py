@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
 from lodestar_extproc.config import Member, Pool, Resolution
+from lodestar_extproc.config.pool import each_once
 from lodestar_extproc.config.upstream import DnsFamily, DnsLookup
 from lodestar_extproc.fleet.discovery.name_server import AAAA, A, ask
 
@@ -87,7 +88,7 @@ async def watch_dns(
         )
         addresses = dict(zip(pool.members, answers, strict=True))
         found = (pool.endpoint(m, ip) for m in pool.members for ip in addresses[m])
-        endpoints = tuple({endpoint.address: endpoint for endpoint in found}.values())
+        endpoints = each_once(found)
         if endpoints != known:
             known = endpoints
             yield known

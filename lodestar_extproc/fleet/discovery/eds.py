@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from lodestar_extproc.config import ConfigError, EdsFile, Pool, read_eds_members
+from lodestar_extproc.config import ConfigError, EdsFile, Pool
+from lodestar_extproc.config.members import read_eds_assignment
 from lodestar_extproc.fleet.discovery.watched_file import contents
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ async def watch_eds(pool: Pool, eds: EdsFile) -> AsyncGenerator[tuple[Endpoint, 
     async with aclosing(contents(eds.path)) as versions:
         async for _ in versions:
             try:
-                endpoints = pool.endpoints_of(await asyncio.to_thread(read_eds_members, eds))
+                told = await asyncio.to_thread(read_eds_assignment, eds)
+                now = dataclasses.replace(pool, overprovisioning=told.overprovisioning)
+                endpoints = now.endpoints_of(told.members)
             except ConfigError as error:
                 endpoints = known or ()
                 log.error("pool %s keeps its %d endpoints: %s", pool.name, len(endpoints), error)  # noqa: TRY400  (the error says all)

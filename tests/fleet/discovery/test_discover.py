@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 from contextlib import aclosing
 from dataclasses import replace as replace_in
@@ -148,6 +149,16 @@ async def test_eds_file_is_followed_and_a_bad_one_changes_nothing(tmp_path, capl
     await watch.aclose()
 
 
+async def test_the_levels_of_an_eds_file_are_by_its_own_overprovisioning(tmp_path):
+    path = an_eds_file(tmp_path, "10.0.0.1")
+    path.write_text(path.read_text() + "  policy: {overprovisioning_factor: 200}\n")
+    pool = a_pool(resolution=Resolution.EDS, eds=path)
+    async with aclosing(discover(pool)) as watch:
+        [endpoint] = await following(watch)
+
+    assert endpoint.level.overprovisioning == 2.0
+
+
 async def test_eds_file_that_is_missing_at_first_is_awaited(tmp_path):
     watch = discover(a_pool(eds=tmp_path / "eds.yaml"))
     assert await following(watch) == ()
@@ -269,6 +280,44 @@ async def test_what_envoy_shows_of_answers_changes_with_a_restart_only(tmp_path)
         "what Envoy shows of requests and answers changed; restart Envoy and Lodestar to apply it"
     ]
     assert kept.sources == read_envoy_config(old).sources
+
+
+@pytest.mark.parametrize(
+    ("written", "changed", "said"),
+    [
+        (
+            "dns_refresh_rate: 9s",
+            "dns_refresh_rate: 7s",
+            r"cluster of pool engines changed \(dns",
+        ),
+        ("type: STRICT_DNS", "type: LOGICAL_DNS", r"cluster of pool engines changed \(resolution"),
+        ("port_value: 8000", "port_value: 8001", r"endpoints of pool engines"),
+    ],
+)
+def test_what_of_a_cluster_envoy_reads_at_its_start_needs_a_restart(
+    tmp_path, written, changed, said
+):
+    text = """
+static_resources:
+  clusters:
+  - name: engines
+    type: STRICT_DNS
+    dns_refresh_rate: 9s
+    metadata: {filter_metadata: {lodestar: {policy: learned}}}
+    load_assignment:
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: engines, port_value: 8000}}}
+"""
+    path = tmp_path / "envoy.yaml"
+    path.write_text(text)
+    before = read_envoy_config(path)
+    path.write_text(text.replace(written, changed))
+    fixed, kept = fixed_parts(before, read_envoy_config(path))
+
+    assert len(fixed) == 1
+    assert re.search(said, fixed[0])
+    assert kept == before
 
 
 async def test_a_settings_file_says_what_needs_a_restart_too(tmp_path, caplog):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from builders import a_pool
 from fake_api_server import (
+    ALPHA_POOLS,
     NODES,
     PODS,
     POOLS,
     SLICES,
+    alpha_pool_parts,
     an_api_server,
     connected,
     node_parts,
@@ -28,7 +32,13 @@ from lodestar_extproc.config import (
     PodSelector,
     ServiceRef,
 )
-from lodestar_extproc.fleet.discovery.kubernetes import NotConnected, watch_kubernetes
+from lodestar_extproc.config.upstream import Transport, Transports
+from lodestar_extproc.encryption import UpstreamTls
+from lodestar_extproc.fleet.discovery.kubernetes import (
+    NotConnected,
+    collection,
+    watch_kubernetes,
+)
 from lodestar_extproc.fleet.discovery.kubernetes.api import connect
 from waiting import until
 
@@ -371,6 +381,175 @@ async def test_service_with_several_ports_needs_one_named(server, caplog, port, 
     async with watching(server, ServiceRef("vllm", "default", port)) as answers:
         assert await answers.addresses() == expected
     assert ("name the one that serves, as vllm:http" in caplog.text) == (not port)
+
+
+@pytest.mark.parametrize("port", ["80", "htp"])
+async def test_a_port_that_the_service_does_not_have_is_told_with_those_it_has(
+    server, caplog, port
+):
+    ready = {"addresses": ["10.0.0.1"], "conditions": {"ready": True}}
+    server.put(SLICES, "a", **slice_parts(ready))
+    async with watching(server, ServiceRef("vllm", "default", port)) as answers:
+        assert await answers.addresses() == []
+
+    assert "has the ports http, which pods serve as 8000" in caplog.text
+    assert "as vllm:http" in caplog.text
+
+
+async def test_pods_are_asked_as_the_cluster_beside_them_is_reached(server):
+    server.put(PODS, "a", **pod_parts("10.0.0.1"))
+    tls = UpstreamTls(server_name="engines")
+    pool = replace(a_pool(), transports=Transports(Transport(tls)))
+    source = KubernetesSource(PodSelector("app=vllm", (8000,), "default"))
+    watch = watch_kubernetes(pool, source, connect=lambda: connected(server))
+    async with aclosing(watch):
+        [endpoint] = await Answers(watch).next()
+
+    assert endpoint.metrics_url == "https://10.0.0.1:8000/metrics"
+    assert endpoint.tls == tls
+
+
+# -- what llm-d and kserve say of pods and pools ---
+
+
+@pytest.mark.parametrize(
+    ("role", "serves"),
+    [
+        ("prefill", False),
+        ("encode", False),
+        ("encode-prefill", False),
+        ("Prefill ", False),
+        ("decode", True),
+        ("both", True),
+        ("prefill-decode", True),
+        ("encode-prefill-decode", True),
+        ("all", True),
+        ("", True),
+        ("ours", True),
+    ],
+)
+async def test_pods_that_only_help_those_that_decode_are_no_endpoints(server, role, serves):
+    server.put(POOLS, "vllm", **pool_parts())
+    server.put(PODS, "a", **pod_parts("10.0.0.1"))
+    server.put(PODS, "b", **pod_parts("10.0.0.2", labels={"llm-d.ai/role": role}))
+    async with watching(server) as answers:
+        assert await answers.addresses() == ["10.0.0.1:8000", "10.0.0.2:8000"][: 1 + serves]
+
+
+async def test_a_pod_that_changes_its_role_comes_and_goes(server):
+    server.put(POOLS, "vllm", **pool_parts())
+    server.put(PODS, "a", **pod_parts("10.0.0.1", labels={"llm-d.ai/role": "prefill"}))
+    server.put(PODS, "b", **pod_parts("10.0.0.2", labels={"llm-d.ai/role": "decode"}))
+    async with watching(server) as answers:
+        assert await answers.addresses() == ["10.0.0.2:8000"]
+        await until(lambda: server.watches(PODS))
+        server.put(PODS, "a", **pod_parts("10.0.0.1", labels={"llm-d.ai/role": "both"}))
+        assert await answers.addresses() == ["10.0.0.1:8000", "10.0.0.2:8000"]
+
+
+async def test_where_no_ready_pod_serves_it_says_why_once(server, caplog):
+    server.put(POOLS, "vllm", **pool_parts())
+    for name in "abc":
+        server.put(PODS, name, **pod_parts("10.0.0.1", labels={"llm-d.ai/role": "prefill"}))
+    async with watching(server) as answers:
+        assert await answers.addresses() == []
+        await until(lambda: server.watches(PODS))
+        server.put(PODS, "d", **pod_parts("10.0.0.4", labels={"llm-d.ai/role": "prefill"}))
+        server.put(PODS, "e", **pod_parts("10.0.0.5", labels={"llm-d.ai/role": "decode"}))
+        assert await answers.addresses() == ["10.0.0.5:8000"]
+
+    assert caplog.text.count("are ready and none is an endpoint") == 1
+    assert "llm-d.ai/role" in caplog.text
+
+
+LLM_D, GAIE = "llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "ports"),
+    [
+        ({}, [8000, 8001, 8002]),
+        ({LLM_D: "8001"}, [8001]),
+        ({GAIE: "8000,8002"}, [8000, 8002]),
+        ({LLM_D: " 8000 , 8001,", GAIE: "8002"}, [8000, 8001]),
+        ({LLM_D: "9999,x,-1,8002"}, [8002]),
+        ({LLM_D: ""}, []),
+        ({LLM_D: "none"}, []),
+    ],
+)
+async def test_a_pod_serves_on_its_active_ports_only(server, annotations, ports):
+    server.put(POOLS, "vllm", **pool_parts(8000, 8001, 8002))
+    server.put(PODS, "a", **pod_parts("10.0.0.1", annotations=annotations))
+    async with watching(server) as answers:
+        assert await answers.addresses() == [f"10.0.0.1:{port}" for port in ports]
+
+
+async def test_active_ports_that_change_are_followed(server):
+    server.put(POOLS, "vllm", **pool_parts(8000, 8001))
+    server.put(PODS, "a", **pod_parts("10.0.0.1"))
+    async with watching(server) as answers:
+        assert await answers.addresses() == ["10.0.0.1:8000", "10.0.0.1:8001"]
+        await until(lambda: server.watches(PODS))
+        server.put(PODS, "a", **pod_parts("10.0.0.1", annotations={LLM_D: "8001"}))
+        assert await answers.addresses() == ["10.0.0.1:8001"]
+
+
+async def test_pool_of_the_first_alpha_is_read(server):
+    server.put(ALPHA_POOLS, "vllm", **alpha_pool_parts(8080))
+    server.put(PODS, "a", **pod_parts("10.0.0.1"))
+    server.put(PODS, "b", **pod_parts("10.0.0.2", labels={"app": "other"}))
+    pool = InferencePoolRef("vllm", "default", "inference.networking.x-k8s.io")
+    async with watching(server, pool) as answers:
+        assert await answers.addresses() == ["10.0.0.1:8080"]
+
+
+async def test_ports_are_named_as_pods_name_them(server):
+    server.put(PODS, "a", **pod_parts("10.0.0.1", ports={"http": 8000, "metrics": 9400}))
+    server.put(PODS, "b", **pod_parts("10.0.0.2", ports={"http": 8100}))
+    server.put(PODS, "c", **pod_parts("10.0.0.3"))
+    async with watching(server, PodSelector("app=vllm", ("http",), "default")) as answers:
+        assert await answers.addresses() == ["10.0.0.1:8000", "10.0.0.2:8100"]
+
+
+@pytest.mark.parametrize("status", [403, 405])
+async def test_what_may_not_be_watched_is_listed_every_few_seconds_and_told_once(
+    server, caplog, monkeypatch, status
+):
+    monkeypatch.setattr(collection, "POLL_S", 0.4)
+    caplog.set_level(logging.INFO)
+    server.put(POOLS, "vllm", **pool_parts())
+    server.put(PODS, "a", **pod_parts("10.0.0.1"))
+    server.refuse_watch = status
+    async with watching(server) as answers:
+        assert await answers.addresses() == ["10.0.0.1:8000"]
+        server.put(PODS, "b", **pod_parts("10.0.0.2"))
+        assert await answers.addresses() == ["10.0.0.1:8000", "10.0.0.2:8000"]
+        n_before = len(server.lists(PODS))
+        await until(lambda: len(server.lists(PODS)) >= n_before + 4)
+
+    for path in (PODS, POOLS):
+        assert len(server.watches(path)) == 1
+        assert caplog.text.count(f"Kubernetes: {path}") == 1
+    assert "answers again" not in caplog.text
+
+
+async def test_a_watch_that_comes_to_be_allowed_is_taken_up(server):
+    server.put(PODS, "a", **pod_parts("10.0.0.1"))
+    server.refuse_watch = 403
+    changed = asyncio.Event()
+    async with connected(server) as api:
+        pods = collection.Collection(
+            api, PODS, changed.set, sleep=lambda _: asyncio.sleep(0.01), resync_s=0.2
+        )
+        running = asyncio.ensure_future(pods.run())
+        await until(lambda: len(server.lists(PODS)) > 2)
+        server.refuse_watch = 0
+        await until(lambda: len(server.watches(PODS)) > 1)
+        await until(lambda: pods.synced)
+        server.put(PODS, "b", **pod_parts("10.0.0.2"))
+        await until(lambda: set(pods.objects) == {"a", "b"})
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 # -- accelerator, engine, settings ---

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
-from lodestar_extproc.config import KubernetesSource, Pool
+from lodestar_extproc.config import KubernetesSource, Member, Pool
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.discovery.kubernetes.api import Api, NotConnected, connect
 from lodestar_extproc.fleet.discovery.kubernetes.views import view_of
@@ -49,7 +50,7 @@ async def watch_kubernetes(
                 await changed.wait()
                 changed.clear()
                 members = view.members()
-                endpoints = None if members is None else pool.endpoints_of(members)
+                endpoints = None if members is None else _reached_by_envoy(pool, members)
                 if endpoints is not None and endpoints != known:
                     known = endpoints
                     yield known
@@ -57,3 +58,11 @@ async def watch_kubernetes(
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
+
+
+def _reached_by_envoy(pool: Pool, members: tuple[Member, ...]) -> tuple[Endpoint, ...]:
+    """The endpoints of *members*, to which Envoy speaks as the cluster beside them says, if any."""
+    transport = pool.transports.otherwise
+    return pool.endpoints_of(
+        tuple(dataclasses.replace(member, transport=transport) for member in members)
+    )

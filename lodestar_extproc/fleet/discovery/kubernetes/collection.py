@@ -1,14 +1,15 @@
 """Collection: the objects of one kind that match a query, kept in step with the API server.
 
 It lists, watches from there on, and lists anew when told that its version is gone, and now and
-then in any case. While the server is away the objects stay as they were. It does not know what
-they mean.
+then in any case. What may be listed and not watched is listed every few seconds. While the server
+is away the objects stay as they were. It does not know what they mean.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
@@ -22,6 +23,9 @@ WATCH_S = 60.0
 more, and an idle server is asked once a minute."""
 RESYNC_S = 600.0
 """Everything is listed again this often, whatever the watch said."""
+POLL_S = 5.0
+"""Without a watch everything is listed this often, as Envoy resolves names: a pod that is gone is
+found out sooner, by the request that fails."""
 SHORT_WATCH_S = 1.0  # one that ended sooner brought nothing: pause before the next
 PAGE_OBJECTS = 100
 """A pod is some 10 KB of JSON, and reading it holds up the loop that decides: 4 ms a page."""
@@ -32,7 +36,8 @@ _HINTS: Mapping[int, str] = MappingProxyType(
     {
         401: "the service account's token is not accepted",
         403: "bind a Role that allows get, list and watch",
-        404: "is its custom resource definition installed?",
+        404: "is its custom resource definition installed, in this version? Pools of v1alpha2 are "
+        "read by --pool-group inference.networking.x-k8s.io",
     }
 )
 _log = logging.getLogger(__name__)
@@ -77,6 +82,7 @@ class Collection:
         self._resync_s = resync_s
         self._version = ""
         self._failures = 0
+        self._unwatchable_until_s = -math.inf
 
     @property
     def objects(self) -> Mapping[str, Object]:
@@ -92,12 +98,16 @@ class Collection:
                 if not self._version or began_at_s - listed_at_s > self._resync_s:
                     await self._list()
                     listed_at_s = now_s()
-                await self._watch()
+                if now_s() < self._unwatchable_until_s:
+                    await self._sleep(POLL_S * self._rng.uniform(0.75, 1.25))
+                    self._version = ""
+                else:
+                    await self._watch_if_allowed()
             except ApiError as error:
                 self._tell(error)
             # A watch that ends as it should is followed by the next; one that ends at once, or
             # breaks, must not spin.
-            if self._failures or now_s() - began_at_s < SHORT_WATCH_S:
+            if self._failures or (self._version and now_s() - began_at_s < SHORT_WATCH_S):
                 await self._sleep(self._pause_s())
             began_at_s = now_s()
 
@@ -117,6 +127,19 @@ class Collection:
             self._objects, self.synced = objects, True
             self._changed()
 
+    async def _watch_if_allowed(self) -> None:
+        """Watch; where that is refused, note to list instead, until it is time to ask again."""
+        try:
+            await self._watch()
+        except ApiError as error:
+            if isinstance(error, Gone) or not 400 <= error.status < 500 or error.status == 429:
+                raise
+            first = self._unwatchable_until_s == -math.inf
+            self._unwatchable_until_s = asyncio.get_running_loop().time() + self._resync_s
+            level = logging.WARNING if first else logging.DEBUG
+            hint = _HINTS.get(error.status, "it may be listed")
+            _log.log(level, "Kubernetes: %s; listed every %g s instead (%s)", error, POLL_S, hint)
+
     async def _watch(self) -> None:
         """Take every event until the server ends the watch."""
         wait_s = WATCH_S * self._rng.uniform(0.75, 1.25)
@@ -130,6 +153,7 @@ class Collection:
         async with aclosing(events):
             async for event in events:
                 self._recovered()
+                self._unwatchable_until_s = -math.inf
                 self._take(event)
         self._recovered()
 

@@ -17,6 +17,7 @@ from lodestar_extproc.fleet.discovery.kubernetes.objects import (
     SliceEndpoint,
     read_pod,
 )
+from lodestar_extproc.fleet.discovery.kubernetes.role import active_ports, serves_clients
 
 ANONYMOUS = EndpointSettings().accelerator
 """The accelerator of an endpoint that nothing is said of."""
@@ -37,7 +38,8 @@ class PodMembers:
     def of(self, pods: Mapping[str, Object], ports: PoolPorts) -> tuple[Member, ...]:
         """One for every serving port of every ready pod of *pods*, which are by name.
 
-        A pod whose node is still being asked for its accelerator is left out.
+        A pod whose node is still being asked for its accelerator is left out, and so is one that
+        serves no clients.
         """
         self._read = {name: self._read_again(name, found) for name, found in pods.items()}
         return tuple(
@@ -47,12 +49,19 @@ class PodMembers:
             for member in _on_ports(read.pod, read.settings, ports)
         )
 
+    @property
+    def n_ready(self) -> int:
+        """Ready pods among those last read, whether they serve clients or not."""
+        return sum(read.ready for read in self._read.values())
+
     def _read_again(self, name: str, found: Object) -> _Read:
         last = self._read.get(name)
         if last is not None and last.found is found and not last.pending:
             return last
-        pod = read_pod(found)
-        return _Read(found, pod, None if pod is None else self._settings_of(pod))
+        ready = read_pod(found)
+        pod = ready if ready is not None and serves_clients(ready.labels) else None
+        settings = None if pod is None else self._settings_of(pod)
+        return _Read(found, pod, settings, ready=ready is not None)
 
     def _settings_of(self, pod: Pod) -> EndpointSettings | None:
         settings = own_settings(f"pod {pod.name}", pod.labels, pod.annotations, self._defaults)
@@ -69,11 +78,17 @@ class PodMembers:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What was read in one object; *settings* is None while the node is being asked."""
+    """What was read in one object.
+
+    Attributes:
+        pod: None unless it is ready and serves clients.
+        settings: None while the node is being asked.
+    """
 
     found: Object
     pod: Pod | None
     settings: EndpointSettings | None
+    ready: bool
 
     @property
     def pending(self) -> bool:
@@ -94,10 +109,12 @@ def slice_members(
 
 
 def _on_ports(pod: Pod, settings: EndpointSettings, ports: PoolPorts) -> Iterator[Member]:
-    if settings.metrics_port is None and ports.metrics is not None:
-        settings = dataclasses.replace(settings, metrics_port=ports.metrics)
-    for port in ports.serving:
-        yield Member(pod.ip, port, settings, ports.health)
+    metrics, health = (None if p is None else pod.port(p) for p in (ports.metrics, ports.health))
+    if settings.metrics_port is None and metrics is not None:
+        settings = dataclasses.replace(settings, metrics_port=metrics)
+    numbers = map(pod.port, active_ports(pod.annotations, ports.serving))
+    for number in dict.fromkeys(number for number in numbers if number is not None):
+        yield Member(pod.ip, number, settings, health)
 
 
 def _on(settings: EndpointSettings, accelerator_name: str | None) -> EndpointSettings:

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeAlias
 
 from lodestar_extproc.fleet.discovery.kubernetes.api import Object
 
 Labels = Mapping[str, str]
+PortName: TypeAlias = int | str
+"""A port by its number, or as a pod's containers name it."""
 MAX_PORT = 65535  # TCP
 
 
@@ -26,6 +28,7 @@ class Pod:
         node: where it runs.
         node_selector: labels that its node must have.
         devices: accelerators that its containers own.
+        named_ports: of its containers, by name.
     """
 
     name: str
@@ -35,6 +38,11 @@ class Pod:
     annotations: Labels
     node_selector: Labels
     devices: int
+    named_ports: Mapping[str, int]
+
+    def port(self, wanted: PortName) -> int | None:
+        """The number of the port *wanted*; None where it has none of that name."""
+        return self.named_ports.get(wanted) if isinstance(wanted, str) else wanted
 
 
 class PortRole(StrEnum):
@@ -54,9 +62,9 @@ class PoolPorts:
         metrics, health: where those are asked instead; None for the serving port itself.
     """
 
-    serving: tuple[int, ...]
-    metrics: int | None = None
-    health: int | None = None
+    serving: tuple[PortName, ...]
+    metrics: PortName | None = None
+    health: PortName | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +100,25 @@ def read_pod(pod: Object) -> Pod | None:
         annotations=_labels(meta, "annotations"),
         node_selector=_node_selector(spec),
         devices=_devices(spec),
+        named_ports=_named_ports(spec),
     )
 
 
 def read_inference_pool(pool: Object) -> PoolSpec | None:
-    """What *pool* selects; None where it selects nothing, rather than every pod."""
+    """What *pool* selects; None where it selects nothing, rather than every pod.
+
+    Of v1, `selector.matchLabels` and `targetPorts`; of v1alpha2, `selector` and `targetPortNumber`.
+    """
     spec = part(pool, "spec")
-    wanted = _labels(part(spec, "selector"), "matchLabels")
-    ports: dict[str, list[int]] = {}
-    for port in parts(spec, "targetPorts"):
-        if (number := _port(port.get("number"))) is not None:
-            ports.setdefault(_text(port, "role") or PortRole.SERVING, []).append(number)
+    selector = part(spec, "selector")
+    wanted = _labels(spec, "selector")
+    if any(isinstance(value, (Mapping, list)) for value in selector.values()):
+        wanted = _labels(selector, "matchLabels")
+    ports: dict[str, list[PortName]] = {}
+    for port in (*parts(spec, "targetPorts"), {"number": spec.get("targetPortNumber")}):
+        found = _port(port.get("number")) or _text(port, "name")
+        if found:
+            ports.setdefault(_text(port, "role") or PortRole.SERVING, []).append(found)
     if not wanted:
         return None
     return PoolSpec(
@@ -178,6 +194,17 @@ def _devices(spec: Object) -> int:
     limits = [part(part(c, "resources"), "limits") for c in parts(spec, "containers")]
     counts = (str(limit.get(name, "")) for limit in limits for name in DEVICE_RESOURCES)
     return sum(int(count) for count in counts if count.isdecimal())
+
+
+def _named_ports(spec: Object) -> Mapping[str, int]:
+    """Of containers, and of those that start first and stay, such as a routing sidecar."""
+    holders = (*parts(spec, "initContainers"), *parts(spec, "containers"))
+    named = (
+        (_text(port, "name"), _port(port.get("containerPort")))
+        for container in holders
+        for port in parts(container, "ports")
+    )
+    return {name: number for name, number in named if name and number is not None}
 
 
 def part(holder: object, name: str) -> Object:

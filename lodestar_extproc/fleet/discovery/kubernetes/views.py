@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Protocol
 
 from lodestar_extproc.config import (
@@ -26,8 +27,11 @@ from lodestar_extproc.fleet.discovery.kubernetes.objects import (
     read_endpoint_slice,
     read_inference_pool,
 )
+from lodestar_extproc.fleet.discovery.kubernetes.role import ROLE_LABEL
 
 Changed = Callable[[], None]
+POOL_VERSIONS: Mapping[str, str] = MappingProxyType({"inference.networking.x-k8s.io": "v1alpha2"})
+"""The version of InferencePools by their group, where it is not v1."""
 _log = logging.getLogger(__name__)
 
 
@@ -65,13 +69,30 @@ class PodsView:
         self._nodes = Nodes(api, changed)
         self._members = PodMembers(self._nodes, source.defaults)
         self._heard = False
+        self._emptied = False
 
     def members(self) -> tuple[Member, ...] | None:
         if not self._pods.synced:
             return None
         members = self._members.of(self._pods.objects, self.spec.ports)
+        self._tell_if_none(members)
         self._heard = self._heard or not self._nodes.asking
         return members if self._heard else None
+
+    def _tell_if_none(self, members: tuple[Member, ...]) -> None:
+        """Once, where ready pods are there and none of them may be given a request."""
+        n_ready = self._members.n_ready
+        emptied = n_ready > 0 and not members and not self._nodes.asking
+        if emptied and not self._emptied:
+            _log.warning(
+                "pods %s: %d are ready and none is an endpoint: by their %s, their active ports, "
+                "or because none has the port %s",
+                self.spec.labels,
+                n_ready,
+                ROLE_LABEL,
+                ", ".join(map(str, self.spec.ports.serving)) or "(none named)",
+            )
+        self._emptied = emptied
 
     def expose(self, ports: PoolPorts) -> None:
         """The same pods on other ports."""
@@ -92,7 +113,8 @@ class InferencePoolView:
         self._source = source
         self._changed = changed
         self._wake = asyncio.Event()
-        path = f"/apis/{ref.group}/v1/namespaces/{ref.namespace}/inferencepools"
+        api_version = POOL_VERSIONS.get(ref.group, "v1")
+        path = f"/apis/{ref.group}/{api_version}/namespaces/{ref.namespace}/inferencepools"
         self._pools = Collection(api, path, self._wake.set, fields=f"metadata.name={ref.name}")
         self._pods: PodsView | None = None
         self._last: tuple[Member, ...] | None = None
@@ -172,19 +194,21 @@ class ServiceView:
 
     def _on_port(self, found: list[SliceEndpoint]) -> list[SliceEndpoint]:
         wanted = self._ref.port
-        if wanted:
-            return [e for e in found if wanted in (e.port_name, str(e.port))]
+        named = [e for e in found if wanted in (e.port_name, str(e.port))] if wanted else found
         names = sorted({endpoint.port_name for endpoint in found})
-        if len(names) > 1 and not self._ambiguous:
-            self._ambiguous = True
+        numbers = sorted({endpoint.port for endpoint in found})
+        unclear = (bool(found) and not named) if wanted else len(names) > 1
+        if unclear and not self._ambiguous:
             _log.error(
-                "%s has the ports %s: name the one that serves, as %s:%s",
+                "%s has the ports %s, which pods serve as %s: name the one that serves, as %s:%s",
                 self._ref,
                 ", ".join(names),
+                ", ".join(map(str, numbers)),
                 self._ref.name,
-                names[0],
+                names[0] or numbers[0],
             )
-        return found if len(names) <= 1 else []
+        self._ambiguous = unclear
+        return [] if unclear else named
 
 
 async def _together(*coroutines: Coroutine[None, None, None]) -> None:

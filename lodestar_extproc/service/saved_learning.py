@@ -1,0 +1,129 @@
+"""SavedLearning: keeps what one pool has learned on the disk, and takes it up again.
+
+Whatever the disk or the file answers, requests are served, and what was wrong is told: once when
+it begins, and once when it is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lodestar_extproc.learning.checkpoint import warm_start, write_checkpoint
+from lodestar_extproc.routing.router import Router
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointOwners:
+    """Which pool writes which file: one file holds what one pool has learned."""
+
+    def __init__(self) -> None:
+        self._owners: dict[Path, str] = {}
+
+    def claim(self, path: Path | None, pool: str) -> str:
+        """Give *path*, and nothing beside, to *pool* if it is free; returns whose it is then."""
+        self._owners = {held: owner for held, owner in self._owners.items() if owner != pool}
+        return pool if path is None else self._owners.setdefault(path.absolute(), pool)
+
+
+class SavedLearning:
+    """The checkpoint of *router*, where its settings name one; `restore` comes first.
+
+    Args:
+        owners: the files of all pools.
+    """
+
+    def __init__(self, router: Router, owners: CheckpointOwners | None = None) -> None:
+        self._router = router
+        self._owners = CheckpointOwners() if owners is None else owners
+        self._path: Path | None = None
+        self._told = ""
+
+    def adopt(self, apply: Callable[[], None]) -> None:
+        """Let *apply* change the settings; what was learned is neither lost nor mixed.
+
+        Where another file or another predictor is chosen, what was learned until now goes into the
+        old file first, and what is kept for the new choice is taken up, as at a start.
+        """
+        before, learner = self._choice, self._router.learner
+        apply()
+        if self._choice == before:
+            return
+        if self._path is not None:
+            self._write(self._path, learner.predictor.name, learner.state())
+        self.restore()
+
+    def restore(self) -> None:
+        """Take up what was learned before, if there is anything; what cannot be read is told."""
+        self._path = self._claimed()
+        if self._path is None:
+            return
+        pool, learner = self._router.pool, self._router.learner
+        try:
+            warm = warm_start(self._path, learner.predictor.name, learner)
+        except (OSError, ValueError) as error:
+            # It is there, and can be neither read nor set aside: no reason to stop serving.
+            words = _words(error)
+            _log.warning("pool %s: checkpoint %s not taken up: %s", pool, self._path, words)
+            return
+        if warm:
+            _log.info("pool %s: starting warm from %s", pool, self._path)
+
+    def save(self) -> None:
+        """Write the checkpoint, where one is configured."""
+        learner = self._router.learner
+        if self._path is not None:
+            self._write(self._path, learner.predictor.name, learner.state())
+
+    async def save_often(self) -> None:
+        """Save every `checkpoint_interval_s`, until cancelled."""
+        while True:
+            await asyncio.sleep(self._router.settings.checkpoint_interval_s)
+            path, learner = self._path, self._router.learner
+            if path is not None:
+                # The disk may take its time; requests may not.
+                name, state = learner.predictor.name, learner.state()
+                await asyncio.to_thread(self._write, path, name, state)
+
+    @property
+    def _choice(self) -> tuple[str | None, str]:
+        """What settings say of where, and of what is learned."""
+        settings = self._router.settings
+        return settings.checkpoint_path, settings.predictor
+
+    def _claimed(self) -> Path | None:
+        """The file that settings name; None for none, and where it is another pool's."""
+        named, pool = self._router.settings.checkpoint_path, self._router.pool
+        path = None if named is None else Path(named)
+        owner = self._owners.claim(path, pool)
+        if owner == pool:
+            return path
+        words = "what is learned stays in memory: name another file"
+        _log.warning("pool %s: checkpoint %s is that of pool %s, %s", pool, path, owner, words)
+        return None
+
+    def _write(self, path: Path, predictor: str, state: dict[str, Any]) -> None:
+        try:
+            write_checkpoint(path, predictor, state)
+        except (OSError, ValueError) as error:
+            words = _words(error)
+            self._tell(f"checkpoint {path} not written, what is learned stays in memory: {words}")
+        else:
+            self._tell("")
+
+    def _tell(self, problem: str) -> None:
+        """When it begins to fail, or fails otherwise, and when that is over."""
+        if problem and problem != self._told:
+            _log.warning("pool %s: %s", self._router.pool, problem)
+        elif self._told and not problem:
+            _log.warning("pool %s: the checkpoint is written again", self._router.pool)
+        self._told = problem
+
+
+def _words(error: OSError | ValueError) -> str:
+    """Without the name of a temporary file, which is another each time."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
