@@ -386,9 +386,6 @@ TRAPS: tuple[Trap, ...] = (
     ),
     Trap("idle_timeout", "default", take(pool, "typed_extension_protocol_options")),
     Trap("idle_timeout", "long", lambda c: options(pool(c))[_HTTP].update(idle_timeout="60s")),
-    Trap(
-        "closed_when_unhealthy", "closes", put(pool, close_connections_on_host_health_failure=True)
-    ),
     Trap("pool_max_requests", "one unset", take(lambda c: limits(pool(c)), "max_connections")),
     Trap(
         "pool_max_requests",

@@ -52,7 +52,6 @@ RULES: tuple[Rule, ...] = (
     policies.header_override,
     pool.no_endpoint,
     pool.idle_timeout,
-    pool.closed_when_unhealthy,
     limits.pool_max_requests,
     limits.pool_max_retries,
     limits.service_max_requests,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lodestar_extproc.check import stanzas
 from lodestar_extproc.check.clusters import has_endpoints, protocol_options
-from lodestar_extproc.check.finding import Fault, drop
+from lodestar_extproc.check.finding import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,19 +47,6 @@ def no_endpoint(subject: Subject) -> Iterator[Fault]:
             yield Fault(
                 pool.get("load_assignment"),
                 "the pool has no endpoint: every request is answered 503",
-            )
-
-
-def closed_when_unhealthy(subject: Subject) -> Iterator[Fault]:
-    """An engine too busy to answer a health check has its answers cut off."""
-    for pool in subject.pools:
-        closes = pool.get("close_connections_on_host_health_failure")
-        if closes.flag:
-            yield Fault(
-                closes,
-                "the answers of an engine that fails its health checks are cut off, though it may "
-                "only be busy",
-                (drop(closes),),
             )
 
 
