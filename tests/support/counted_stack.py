@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +24,7 @@ from process_stack import REQUEST_TIMEOUT, Engine, Service, get
 from waiting import until
 
 N_REQUESTS = 12
+JSON = "application/json"
 PATIENT = "10s"
 """A busy machine answers late; whether 0.5 s is enough is no question here."""
 PATIENCE_S = 3.0
@@ -68,7 +70,7 @@ class CountedStack:
         self._n = 0
 
     async def count(
-        self, config: dict[str, Any], path: str = "/v1/chat/completions", n: int = N_REQUESTS
+        self, config: dict[str, Any], *, n: int = N_REQUESTS, prompt: str = "x"
     ) -> Count:
         """What happens with *config*, whose engines and service are replaced by these."""
         self._n += 1
@@ -78,7 +80,7 @@ class CountedStack:
             await self._warm(envoy)
             earlier = {decision["decision_id"] for decision in await self._decisions()}
             generated = await self._generated()
-            answers = await self._send(f"{envoy.url}{path}", n)
+            answers = await self._send(f"{envoy.url}/v1/chat/completions", n, prompt)
             decided = await self._told_of(earlier)
             generated = await self._generated() - generated
         return Count(
@@ -126,14 +128,18 @@ class CountedStack:
         except AssertionError:
             return  # it is counted as it is
 
-    async def _send(self, url: str, n: int) -> list[int]:
+    async def _send(self, url: str, n: int, prompt: str) -> list[int]:
         async with aiohttp.ClientSession(timeout=REQUEST_TIMEOUT) as client:
-            return await asyncio.gather(*(self._ask(client, url, i) for i in range(n)))
+            return await asyncio.gather(
+                *(self._ask(client, url, f"{i} {prompt}") for i in range(n))
+            )
 
-    async def _ask(self, client: aiohttp.ClientSession, url: str, i: int) -> int:
-        body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": f"{i} x"}]}
+    async def _ask(self, client: aiohttp.ClientSession, url: str, prompt: str) -> int:
+        body = {"model": "m", "stream": True, "messages": [{"role": "user", "content": prompt}]}
         try:
-            async with client.post(url, json=body) as response:
+            # A stream: a large body in one piece would hold up the event loop.
+            whole, given = io.BytesIO(json.dumps(body).encode()), {"content-type": JSON}
+            async with client.post(url, data=whole, headers=given) as response:
                 await response.read()
                 return response.status
         except aiohttp.ClientError:

@@ -150,6 +150,11 @@ def both(*edits: Callable[[Config], Any]) -> Callable[[Config], None]:
     return edit
 
 
+def small_listener(config: Config) -> None:
+    """One with Envoy's own limit on what it buffers."""
+    del config["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"]
+
+
 def _second_pool(config: Config) -> None:
     other = copy.deepcopy(pool(config))
     other["name"] = other["load_assignment"]["cluster_name"] = "others"
@@ -243,8 +248,20 @@ TRAPS: tuple[Trap, ...] = (
         "default",
         lambda c: c["static_resources"]["listeners"][0].pop("per_connection_buffer_limit_bytes"),
     ),
-    Trap("body_limit", "of the host", put(host, per_request_buffer_limit_bytes=65536)),
-    Trap("body_limit", "of the route", put(route, request_body_buffer_limit=65536)),
+    Trap(
+        "body_limit",
+        "of the host",
+        both(small_listener, put(host, per_request_buffer_limit_bytes=2 * 2**20)),
+    ),
+    Trap(
+        "body_limit",
+        "of the route",
+        both(
+            small_listener,
+            put(host, request_body_buffer_limit=32 * 2**20),
+            put(route, request_body_buffer_limit=2 * 2**20),
+        ),
+    ),
     Trap("message_timeout", "default", take(decide, "message_timeout")),
     Trap("message_timeout", "short", put(decide, message_timeout={"nanos": 100_000_000})),
     Trap("failure_mode_allow", "decision", take(decide, "failure_mode_allow")),
