@@ -16,9 +16,12 @@ from packaging.requirements import Requirement
 
 IN_WHEEL = (
     "lodestar_extproc/py.typed",
-    "lodestar_extproc/cli.py",
+    "lodestar_extproc/commands/cli.py",
     "lodestar_extproc/generated/lodestar/v1/envoy_pb2.py",
     "lodestar_extproc/generated/lodestar/v1/envoy_pb2.pyi",
+    "lodestar_extproc/config/envoy_schema.json",
+    "lodestar_extproc/setup/files/envoy.yaml",
+    "lodestar_extproc/setup/files/istio.yaml",
 )
 IN_SDIST = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "proto/lodestar/v1")
 PACKAGE = "lodestar_extproc"

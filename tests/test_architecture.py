@@ -25,6 +25,7 @@ ASYNC_FILES = (
     "fleet/poller.py",
     "fleet/scraper.py",
     "fleet/prober.py",
+    "setup/engine_probe.py",
 )
 
 

@@ -1,7 +1,16 @@
 """The doctor: known traps in an Envoy configuration, and their cures."""
 
-from lodestar_extproc.check.doctor import check
+from lodestar_extproc.check.doctor import check, check_running
 from lodestar_extproc.check.envoy_binary import find_envoy
-from lodestar_extproc.check.finding import Fault, Finding, Patch, Report
+from lodestar_extproc.check.finding import Fault, Finding, Patch, Report, Unseen
 
-__all__ = ["Fault", "Finding", "Patch", "Report", "check", "find_envoy"]
+__all__ = [
+    "Fault",
+    "Finding",
+    "Patch",
+    "Report",
+    "Unseen",
+    "check",
+    "check_running",
+    "find_envoy",
+]

@@ -1,18 +1,11 @@
-"""What the rules for both kinds of clusters share: HTTP options and limits."""
+"""What the rules for both kinds of clusters share: HTTP options, endpoints."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lodestar_extproc.check.finding import Patch
-    from lodestar_extproc.check.subject import Subject
     from lodestar_extproc.config.node import Node
-
-DEFAULT_MAX_REQUESTS = 1024
-"""Requests that Envoy sends to a cluster at once, where nothing else is set."""
-MAX_REQUESTS = 65536
-"""What the cure sets: more than any fleet of engines has in flight."""
 
 
 def protocol_options(cluster: Node) -> Node:
@@ -21,17 +14,9 @@ def protocol_options(cluster: Node) -> Node:
     )
 
 
-def max_requests(subject: Subject, cluster: Node) -> tuple[Node, tuple[Patch, ...]]:
-    """The limit on requests at once, of the default priority, and what raises it."""
-    thresholds = cluster.get("circuit_breakers", "thresholds")
-    raised = {"max_requests": MAX_REQUESTS, "max_pending_requests": MAX_REQUESTS}
-    for entry in thresholds.items():
-        if entry.get("priority").text in ("", "DEFAULT"):
-            patches = (
-                subject.put(entry.get(name), value)
-                for name, value in raised.items()
-                if (entry.get(name).number or 0) < value
-            )
-            return entry.get("max_requests"), tuple(patches)
-    patch = subject.put(thresholds, [*(e.value for e in thresholds.items()), raised])
-    return thresholds.get("max_requests"), (patch,)
+def has_endpoints(cluster: Node) -> bool:
+    """Whether it has any, or has them from elsewhere: EDS, or a cluster of another kind."""
+    if cluster.get("type").text == "EDS" or cluster.get("cluster_type"):
+        return True
+    localities = cluster.get("load_assignment", "endpoints").items()
+    return any(any(locality.get("lb_endpoints").items()) for locality in localities)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from lodestar_extproc.check.words import words
+
 if TYPE_CHECKING:
+    from lodestar_extproc.check.running.origin import Origin, Origins
     from lodestar_extproc.config.node import Key, Node
 
 
@@ -16,11 +18,19 @@ class Patch:
     """One operation of a JSON Patch (RFC 6902); the parent of its place exists.
 
     Attributes:
-        value: what to put there, replacing what was there; None to remove it.
+        file: in which it belongs.
+        value: what to put there; None to remove what is there.
+        inserts: before the element that stands there, instead of replacing it.
     """
 
+    file: str
     path: tuple[Key, ...]
     value: object = None
+    inserts: bool = False
+
+    def below(self, depth: int) -> Patch:
+        """The same in the document that stands at the first *depth* keys."""
+        return replace(self, path=self.path[depth:])
 
     @property
     def operation(self) -> dict[str, object]:
@@ -29,7 +39,9 @@ class Patch:
         pointer = "".join(f"/{key}" for key in escaped)
         if self.value is None:
             return {"op": "remove", "path": pointer}
-        return {"op": "add", "path": pointer, "value": self.value}
+        # There, "add" replaces the value of a key, and is before an element of a list.
+        replaces = isinstance(self.path[-1], int) and not self.inserts
+        return {"op": "replace" if replaces else "add", "path": pointer, "value": self.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,49 +62,59 @@ class Finding:
     """A fault, with the name of the rule that found it.
 
     Attributes:
-        line: counted from 1; of the nearest thing above where something is missing.
-        key: dotted path of the place.
+        line: counted from 1; of the nearest thing above where something is missing. 0 where it
+            was found in no file.
+        path: of the place; in a running Envoy, from its resource on.
+        origin: the resource of a running Envoy.
     """
 
     rule: str
+    file: str
     line: int
-    key: str
+    path: tuple[Key, ...]
     problem: str
     cure: tuple[Patch, ...] = ()
+    origin: Origin | None = None
 
-    def as_json(self) -> dict[str, object]:
-        """For machines."""
-        return {
-            "rule": self.rule,
-            "line": self.line,
-            "key": self.key,
-            "problem": self.problem,
-            "cure": [patch.operation for patch in self.cure],
-        }
+    @property
+    def key(self) -> str:
+        """The path in words."""
+        return words(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """What the doctor could not look at.
+
+    Attributes:
+        what: in words, with the reason.
+        where: a line of a file, or a resource of a running Envoy.
+    """
+
+    what: str
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was found in one file.
+    """All that was found in one file, or in one running Envoy.
 
     Attributes:
-        envoy_version: of the Envoy that validated the file; None where none was found.
+        source: the file's path, or the address of the admin page.
+        unseen: what was not looked at, so that nothing is known of it.
+        envoy_version: of the Envoy that validated the file, or that runs; None if unknown.
+        validated: whether an Envoy accepted or refused it.
         hints: what works and could be better; no traps.
+        origins: the resources of a running Envoy, by their place in what was examined.
     """
 
-    path: Path
+    source: str
     findings: tuple[Finding, ...]
+    unseen: tuple[Unseen, ...] = ()
     envoy_version: str | None = None
+    validated: bool = False
     hints: tuple[Finding, ...] = ()
-
-    def as_json(self) -> dict[str, object]:
-        """For machines: `findings[].cure` is a JSON Patch."""
-        return {
-            "file": str(self.path),
-            "envoy_version": self.envoy_version,
-            "findings": [finding.as_json() for finding in self.findings],
-            "hints": [hint.as_json() for hint in self.hints],
-        }
+    origins: Origins = field(default_factory=dict)
 
 
 def put(root: Node, place: Node, value: object) -> Patch:
@@ -105,11 +127,23 @@ def put(root: Node, place: Node, value: object) -> Patch:
         if inside is None:
             for missing in reversed(place.path[depth + 1 :]):
                 value = {missing: value}
-            return Patch(place.path[: depth + 1], value)
+            return Patch(place.file, place.path[: depth + 1], value)
         there = inside
-    return Patch(place.path, value)
+    return Patch(place.file, place.path, value)
+
+
+def insert(root: Node, items: Node, index: int, value: object) -> Patch:
+    """Put *value* before element *index* of the list *items*, which may be missing."""
+    if isinstance(items.value, list):
+        return Patch(items.file, (*items.path, index), value, inserts=True)
+    return put(root, items, [value])
+
+
+def append(root: Node, items: Node, value: object) -> Patch:
+    """Put *value* at the end of the list *items*, which may be missing."""
+    return insert(root, items, sum(1 for _ in items.items()), value)
 
 
 def drop(place: Node) -> Patch:
     """Remove what stands at *place*."""
-    return Patch(place.path)
+    return Patch(place.file, place.path)

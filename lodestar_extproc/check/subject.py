@@ -3,96 +3,159 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lodestar_extproc.check.finding import Patch, put
-from lodestar_extproc.config import envoy_tree as tree
-from lodestar_extproc.config.own_service import OwnService, find_own_service
+from lodestar_extproc.check import finding
+from lodestar_extproc.config.errors import ConfigError
+from lodestar_extproc.config.node import read_node
+from lodestar_extproc.config.own_service import find_own_service
+from lodestar_extproc.config.schema import RESOURCES
+from lodestar_extproc.names import METADATA_NAMESPACE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from lodestar_extproc.check.finding import Patch
     from lodestar_extproc.config.connection_manager import ConnectionManager, GrpcAccessLog, Route
-    from lodestar_extproc.config.ext_proc_filter import ExtProcFilter
+    from lodestar_extproc.config.ext_proc_filter import ExtProcFilter, FilterOnRoute
     from lodestar_extproc.config.node import Node
+    from lodestar_extproc.config.own_service import OwnService
     from lodestar_extproc.config.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A connection manager that Lodestar is asked by, or that leads to a pool.
+    """A connection manager by which requests reach a pool, or that asks Lodestar.
 
     Attributes:
-        decider, watcher: its ext_proc filters that call Lodestar; None where there is none.
-        log: its access log that is sent to Lodestar.
+        filters: its ext_proc filters that call Lodestar.
         routes: those that lead to a pool.
+        logs: its access logs that are sent to Lodestar.
     """
 
-    connections: ConnectionManager
-    decider: ExtProcFilter | None
-    watcher: ExtProcFilter | None
-    log: GrpcAccessLog | None
+    manager: ConnectionManager
+    filters: tuple[ExtProcFilter, ...]
     routes: tuple[Route, ...]
-
-    @property
-    def listener(self) -> Node:
-        return self.connections.listener
-
-    @property
-    def manager(self) -> Node:
-        return self.connections.config
-
-    @property
-    def decision(self) -> Node | None:
-        """What the deciding filter is set to."""
-        return None if self.decider is None else self.decider.config
-
-    @property
-    def observer(self) -> Node | None:
-        """What the observing filter is set to."""
-        return None if self.watcher is None else self.watcher.config
+    logs: tuple[GrpcAccessLog, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """What the rules look at.
 
     Attributes:
+        documents: the tree of each file that was read, by its name.
         pools: the clusters that are pools.
-        services: the clusters through which Envoy reaches Lodestar.
     """
 
+    documents: Mapping[str, Node]
     resources: Resources
-    own: OwnService
+    service: OwnService
+    pools: tuple[Node, ...]
     gateways: tuple[Gateway, ...]
 
-    @property
-    def root(self) -> Node:
-        return self.resources.root
+    @cached_property
+    def ways(self) -> tuple[tuple[Gateway, Route], ...]:
+        """The routes that lead to a pool and ask Lodestar, each with its gateway.
 
-    @property
-    def pools(self) -> tuple[Node, ...]:
-        return self.resources.pools
+        All that lead to a pool where none asks; a route that passes Lodestar by is its owner's.
+        """
+        every = [(gateway, route) for gateway in self.gateways for route in gateway.routes]
+        asking = tuple(way for way in every if self.waiting(*way))
+        return asking or tuple(every)
 
-    @property
-    def services(self) -> tuple[Node, ...]:
-        return self.own.clusters
+    def waiting(self, gateway: Gateway, route: Route) -> tuple[FilterOnRoute, ...]:
+        """The filters that ask Lodestar on *route* and wait for its reply."""
+        return tuple(f for f in self._running(gateway, route) if not f.ext_proc.observes)
+
+    def decision(self, gateway: Gateway, route: Route) -> FilterOnRoute | None:
+        """The one that asks for a choice: whose metadata is taken, else that sees the prompt."""
+        return max(self.waiting(gateway, route), key=_chooses, default=None)
+
+    def beside_decision(self, gateway: Gateway, route: Route) -> tuple[FilterOnRoute, ...]:
+        """The filters that ask Lodestar on *route*, wait, and are not the decision."""
+        decision = self.decision(gateway, route)
+        waiting = self.waiting(gateway, route)
+        return tuple(f for f in waiting if decision and f.ext_proc is not decision.ext_proc)
+
+    def observer(self, gateway: Gateway, route: Route) -> FilterOnRoute | None:
+        """The filter that shows Lodestar answers without waiting."""
+        observing = (f for f in self._running(gateway, route) if f.ext_proc.observes)
+        return next(observing, None)
+
+    def decisions(self) -> Iterator[FilterOnRoute]:
+        """The decision on every route that has one."""
+        for gateway, route in self.ways:
+            if (decision := self.decision(gateway, route)) is not None:
+                yield decision
+
+    def observers(self) -> Iterator[FilterOnRoute]:
+        """The observer on every route that has one."""
+        for gateway, route in self.ways:
+            if (observer := self.observer(gateway, route)) is not None:
+                yield observer
 
     def put(self, place: Node, value: object) -> Patch:
-        return put(self.root, place, value)
+        return finding.put(self._document(place), place, value)
+
+    def insert(self, items: Node, index: int, value: object) -> Patch:
+        return finding.insert(self._document(items), items, index, value)
+
+    def append(self, items: Node, value: object) -> Patch:
+        return finding.append(self._document(items), items, value)
+
+    def _running(self, gateway: Gateway, route: Route) -> Iterator[FilterOnRoute]:
+        for ext_proc in gateway.filters:
+            on_route = route.of(ext_proc)
+            if on_route.runs and self.service.is_called_by(on_route):
+                yield on_route
+
+    def _document(self, place: Node) -> Node:
+        return self.documents[place.file]
 
 
-def subject_of(resources: Resources) -> Subject:
-    own = find_own_service(resources)
-    names = {pool.get("name").text for pool in resources.pools}
-    found = (_gateway(manager, own, names) for manager in resources.managers)
-    gateways = tuple(gateway for gateway in found if gateway.decision or gateway.routes)
-    return Subject(resources, own, gateways)
+def subject_of(resources: Resources, listen: Sequence[str] = ()) -> Subject:
+    """What of *resources* concerns us.
+
+    Args:
+        listen: where Lodestar was told to listen, which helps to tell who it is.
+    """
+    service = find_own_service(resources, listen)
+    leading = _leading_to_pools(resources)
+    found = (_gateway(manager, service, leading) for manager in resources.managers)
+    gateways = tuple(gateway for gateway in found if gateway.filters or gateway.routes)
+    return Subject(_documents(resources), resources, service, resources.pools, gateways)
 
 
-def _gateway(manager: ConnectionManager, own: OwnService, pools: set[str]) -> Gateway:
+def _documents(resources: Resources) -> dict[str, Node]:
+    documents = {resources.root.file: resources.root}
+    for file in resources.files:
+        try:
+            documents[str(file)] = read_node(file, RESOURCES)
+        except ConfigError:
+            continue  # it is said as not looked at
+    return documents
+
+
+def _gateway(manager: ConnectionManager, service: OwnService, leading: set[str]) -> Gateway:
     return Gateway(
-        connections=manager,
-        decider=tree.decision_filter(manager, own),
-        watcher=tree.observing_filter(manager, own),
-        log=tree.access_log(manager, own),
-        routes=tuple(route for route in manager.routes if route.cluster in pools),
+        manager=manager,
+        filters=tuple(service.filters_of(manager)),
+        routes=tuple(route for route in manager.routes if route.cluster in leading),
+        logs=tuple(log for log in manager.grpc_access_logs if service.is_called_by(log.common)),
     )
+
+
+def _leading_to_pools(resources: Resources) -> set[str]:
+    """The names of the pools, and of the aggregates with one in them."""
+    names = {pool.get("name").text for pool in resources.pools}
+    custom = (c.get("name").text for c in resources.clusters if c.get("cluster_type"))
+    return names | {name for name in custom if resources.may_be_pool(name)}
+
+
+def _chooses(on_route: FilterOnRoute) -> tuple[bool, bool]:
+    namespaces = on_route.get("metadata_options", "receiving_namespaces", "untyped").items()
+    takes = METADATA_NAMESPACE in [namespace.text for namespace in namespaces]
+    mode = on_route.get("processing_mode", "request_body_mode").text
+    return takes, mode not in ("", "NONE")

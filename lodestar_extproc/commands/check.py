@@ -1,32 +1,49 @@
-"""The command `check`: the doctor's report, for people or for machines."""
+"""The command `check`: the doctor's report, for people or for machines, and its cures."""
 
 from __future__ import annotations
 
-import io
 import json
-import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
-from ruamel.yaml import YAML
 
+from lodestar_extproc.check.as_json import as_json as report_as_json
 from lodestar_extproc.check.doctor import check as diagnose
+from lodestar_extproc.check.doctor import check_running
 from lodestar_extproc.check.envoy_binary import find_envoy
+from lodestar_extproc.commands.fix import fix as fix_file
+from lodestar_extproc.commands.report_view import show
 from lodestar_extproc.config import NotEnvoyConfig
 
-if TYPE_CHECKING:
-    from lodestar_extproc.check.finding import Finding, Patch, Report
-    from lodestar_extproc.config.node import Key
+TRAPS, NOT_ENVOY, NOT_ALL_SEEN = 1, 2, 3  # exit statuses
 
-TRAPS, NOT_ENVOY = 1, 2  # exit statuses
+File = Annotated[
+    Path | None,
+    typer.Argument(
+        help="An Envoy bootstrap, YAML or JSON, or a config dump; - for standard input.",
+        show_default=False,
+    ),
+]
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="An Envoy bootstrap, YAML or JSON.")],
+    file: File = None,
     *,
+    envoy_admin: Annotated[
+        str | None,
+        typer.Option(help="Examine a running Envoy: its admin page, http://127.0.0.1:9901."),
+    ] = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Show what the cures change, then write the file.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --fix: do not ask.")] = False,
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(help="Where Lodestar listens, if it cannot be told which service it is."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON; cures are JSON Patches.")
     ] = False,
@@ -36,77 +53,40 @@ def check(
 ) -> None:
     """Find known traps in an Envoy configuration, and say how to cure each.
 
-    Exits with 0 if there are none, 1 if there are some, 2 if the file is no Envoy configuration.
+    Exits with 0 if there are none, 1 if there are some, 2 if it is no Envoy configuration, and 3
+    if none was found but something could not be looked at.
 
     Examples:
 
         lodestar-extproc check envoy/envoy.yaml
 
-        lodestar-extproc check --json /etc/envoy/envoy.yaml | jq '.findings[].rule'
+        lodestar-extproc check --fix /etc/envoy/envoy.yaml
+
+        lodestar-extproc check --envoy-admin http://127.0.0.1:9901
+
+        lodestar-extproc check --json dump.json | jq '.findings[].rule'
     """
+    if (file is None) == (not envoy_admin):
+        raise typer.BadParameter("give either a file or --envoy-admin")
+    if fix and (file is None or as_json):
+        raise typer.BadParameter("--fix writes a file, and shows what it changes")
+    envoy = find_envoy() if with_envoy else None
     try:
-        report = diagnose(file, envoy=find_envoy() if with_envoy else None)
+        if fix and file is not None:
+            fix_file(file, envoy=envoy, asks=not yes, listen=listen or ())
+        if file is None:
+            report = check_running(envoy_admin or "", listen or ())
+        else:
+            report = diagnose(file, envoy=envoy, listen=listen or ())
     except NotEnvoyConfig as error:
         if as_json:
-            typer.echo(json.dumps({"file": str(file), "error": str(error)}, indent=2))
+            typer.echo(json.dumps({"file": error.file, "error": str(error)}, indent=2))
         else:
             Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(NOT_ENVOY) from None
     if as_json:
-        typer.echo(json.dumps(report.as_json(), indent=2))
+        typer.echo(json.dumps(report_as_json(report), indent=2))
     else:
         show(report, Console(highlight=False))
-    if report.findings:
-        raise typer.Exit(TRAPS)
-
-
-def show(report: Report, console: Console) -> None:
-    """Print every finding with the YAML that cures it."""
-    for finding in report.findings:
-        _show_finding(report, finding, console, "bold red")
-    for hint in report.hints:
-        _show_finding(report, hint, console, "bold yellow")
-    validated = (
-        f"validated by Envoy {report.envoy_version}"
-        if report.envoy_version
-        else "not validated by Envoy itself"
-    )
-    verdict = [_counted(len(report.findings), "trap"), validated]
-    if report.hints:
-        verdict.insert(1, _counted(len(report.hints), "hint"))
-    style = "red" if report.findings else "green"
-    summary = Text(f"{report.path}: {', '.join(verdict)}", style=style)
-    console.print(summary, soft_wrap=True)
-
-
-def _counted(n: int, what: str) -> str:
-    return f"no {what}s" if n == 0 else f"1 {what}" if n == 1 else f"{n} {what}s"
-
-
-def _show_finding(report: Report, finding: Finding, console: Console, style: str) -> None:
-    heading = Text(f"{report.path}:{finding.line}  ", style="bold")
-    heading.append(finding.rule, style=style)
-    lines = [heading, Text(f"  {finding.problem}")]
-    for patch in finding.cure:
-        verb = "remove" if patch.value is None else "set"
-        lines.append(Text(f"  {verb}, under {_words(patch.path[:-1])}:", style="dim"))
-        lines.append(Text(textwrap.indent(_yaml(patch), "    "), style="cyan"))
-    for line in (*lines, Text()):
-        console.print(line, soft_wrap=True)
-
-
-def _yaml(patch: Patch) -> str:
-    """The lines that belong under the parent of the patch's place."""
-    key = patch.path[-1]
-    if patch.value is None:
-        return f"{key}: ..."
-    text = io.StringIO()
-    yaml = YAML()
-    yaml.width = 200
-    yaml.dump([patch.value] if isinstance(key, int) else {key: patch.value}, text)
-    return text.getvalue().rstrip("\n")
-
-
-def _words(path: tuple[Key, ...]) -> str:
-    parts = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
-    return "".join(parts).removeprefix(".")
+    if report.findings or report.unseen:
+        raise typer.Exit(TRAPS if report.findings else NOT_ALL_SEEN)

@@ -18,6 +18,7 @@ from lodestar_extproc.commands.check import check  # noqa: E402
 from lodestar_extproc.commands.demo import demo  # noqa: E402
 from lodestar_extproc.commands.epp import epp, with_command  # noqa: E402
 from lodestar_extproc.commands.explain import explain  # noqa: E402
+from lodestar_extproc.commands.init import init  # noqa: E402
 from lodestar_extproc.commands.load import load  # noqa: E402
 from lodestar_extproc.commands.replay import replay  # noqa: E402
 from lodestar_extproc.commands.serve import serve  # noqa: E402
@@ -48,7 +49,7 @@ def root(
     """A learned router for LLM engines behind Envoy."""
 
 
-for command in (serve, demo, check, simulate, load, explain, replay, bench):
+for command in (serve, init, check, demo, simulate, load, explain, replay, bench):
     app.command()(command)
 # Its flags are another program's, read as that program would.
 app.command(

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from builders import an_envoy_file, with_route_metadata
 from json_patch import applied
+from lodestar_extproc.check.as_json import as_json
 from lodestar_extproc.check.doctor import check
 from lodestar_extproc.config import ConfigError, PoolSettings, ServiceRef, read_envoy_config
 from lodestar_extproc.config.old_spelling import names_before
@@ -132,7 +133,7 @@ def test_the_doctor_hints_at_the_new_names_and_its_cure_says_the_same_by_them(tm
     assert not report.findings
     assert report.hints
     document = YAML(typ="safe").load(path)
-    for hint in json.loads(json.dumps(report.as_json()))["hints"]:
+    for hint in json.loads(json.dumps(as_json(report)))["hints"]:
         assert "is now called" in hint["problem"]
         document = applied(document, hint["cure"])
     cured = tmp_path / "cured.yaml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def applied(document, operations):
-    """*document* after a JSON Patch of `add` and `remove`, by RFC 6902."""
+    """*document* after a JSON Patch of `add`, `replace` and `remove`, by RFC 6902."""
     for operation in operations:
         *above, last = [
             key.replace("~1", "/").replace("~0", "~") for key in operation["path"].split("/")[1:]
@@ -15,6 +15,8 @@ def applied(document, operations):
         last = int(last) if isinstance(place, list) else last
         if operation["op"] == "remove":
             del place[last]
+        elif operation["op"] == "add" and isinstance(place, list):
+            place.insert(last, operation["value"])
         else:
             place[last] = operation["value"]
     return document

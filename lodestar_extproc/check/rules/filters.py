@@ -1,4 +1,4 @@
-"""Traps in the ext_proc filters: timeouts, failure, metadata."""
+"""Traps in the ext_proc filters: timeouts, failure, metadata; as they stand, and on a route."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from lodestar_extproc.names import METADATA_NAMESPACE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lodestar_extproc.check.subject import Gateway, Subject
-    from lodestar_extproc.config.node import Node
+    from lodestar_extproc.check.subject import Subject
 
 DEFAULT_MESSAGE_TIMEOUT_S = 0.2
 """Envoy's own, where the filter sets none."""
@@ -23,62 +22,40 @@ CHANGEABLE_MODES = ("BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED")
 
 def message_timeout(subject: Subject) -> Iterator[Fault]:
     """Envoy waits 200 ms for a choice unless told to wait longer."""
-    for gateway in subject.gateways:
-        if gateway.decision is not None:
-            timeout = gateway.decision.get("message_timeout")
-            written_s = timeout.seconds
-            if written_s is None or written_s <= DEFAULT_MESSAGE_TIMEOUT_S:
-                held_s = DEFAULT_MESSAGE_TIMEOUT_S if written_s is None else written_s
-                yield Fault(
-                    timeout,
-                    f"Envoy gives up on a choice after {held_s * 1e3:g} ms: large prompts and busy "
-                    "moments go unrouted",
-                    (subject.put(timeout, "0.5s"),),
-                )
+    for decision in subject.decisions():
+        timeout = decision.get("message_timeout")
+        held_s = timeout.seconds if timeout else DEFAULT_MESSAGE_TIMEOUT_S
+        if held_s is not None and held_s <= DEFAULT_MESSAGE_TIMEOUT_S:
+            yield Fault(
+                timeout,
+                f"Envoy gives up on a choice after {held_s * 1e3:g} ms: large prompts and busy "
+                "moments go unrouted",
+                (subject.put(timeout, "0.5s"),),
+            )
 
 
 def failure_mode_allow(subject: Subject) -> Iterator[Fault]:
     """With Lodestar down, Envoy answers 500 instead of going on without a choice."""
-    for gateway in subject.gateways:
-        for config in _ours(gateway):
-            allow = config.get("failure_mode_allow")
-            if not allow.flag:
-                yield Fault(
-                    allow,
-                    "while Lodestar is down, slow or restarting, clients get 500 and 504",
-                    (subject.put(allow, value=True),),
-                )
+    for on_route in (*subject.decisions(), *subject.observers()):
+        allow = on_route.get("failure_mode_allow")
+        if not allow.flag:
+            yield Fault(
+                allow,
+                "while Lodestar is down, slow or restarting, clients get 500 and 504",
+                (subject.put(allow, value=True),),
+            )
 
 
 def receiving_namespace(subject: Subject) -> Iterator[Fault]:
     """Envoy drops the choice silently unless the filter may write its namespace."""
-    for gateway in subject.gateways:
-        if gateway.decision is None:
-            continue
-        names = tree.receiving_namespaces(gateway.decision)
-        if METADATA_NAMESPACE not in names:
-            place = gateway.decision.get("metadata_options", "receiving_namespaces", "untyped")
+    for decision in subject.decisions():
+        if METADATA_NAMESPACE not in tree.receiving_namespaces(decision):
+            place = decision.get("metadata_options", "receiving_namespaces", "untyped")
             yield Fault(
                 place,
                 f"Envoy drops the choice: {METADATA_NAMESPACE} is no namespace that it takes "
                 "from this filter",
-                (subject.put(place, [*names, METADATA_NAMESPACE]),),
-            )
-
-
-def forwarding_namespace(subject: Subject) -> Iterator[Fault]:
-    """The observer cannot tell whose first token it sees unless it is shown the decision's id."""
-    for gateway in subject.gateways:
-        if gateway.observer is None:
-            continue
-        names = tree.forwarding_namespaces(gateway.observer)
-        if METADATA_NAMESPACE not in names:
-            place = gateway.observer.get("metadata_options", "forwarding_namespaces", "untyped")
-            yield Fault(
-                place,
-                "first tokens are seen but not whose they are: the observing filter is not shown "
-                f"{METADATA_NAMESPACE}, which holds the decision's id",
-                (subject.put(place, [*names, METADATA_NAMESPACE]),),
+                (subject.append(place, METADATA_NAMESPACE),),
             )
 
 
@@ -86,17 +63,12 @@ def model_rewrites(subject: Subject) -> Iterator[Fault]:
     """Of a body that goes on part by part, or is not shown, no model can be rewritten."""
     if not any(settings_block(pool).get("model_rewrites") for pool in subject.pools):
         return
-    for gateway in subject.gateways:
-        if gateway.decision is not None:
-            mode = gateway.decision.get("processing_mode", "request_body_mode")
-            if mode.text not in CHANGEABLE_MODES:
-                yield Fault(
-                    mode,
-                    "model_rewrites rewrites nothing: Lodestar is not given the whole body before "
-                    "its parts go on",
-                    (subject.put(mode, "BUFFERED"),),
-                )
-
-
-def _ours(gateway: Gateway) -> list[Node]:
-    return [config for config in (gateway.decision, gateway.observer) if config is not None]
+    for decision in subject.decisions():
+        mode = decision.get("processing_mode", "request_body_mode")
+        if mode.text not in CHANGEABLE_MODES:
+            yield Fault(
+                mode,
+                "model_rewrites rewrites nothing: Lodestar is not given the whole body before "
+                "its parts go on",
+                (subject.put(mode, "BUFFERED"),),
+            )

@@ -1,13 +1,12 @@
-"""Traps in the engines' cluster: is the choice applied, and by whom may it be made."""
+"""Traps in the engines' cluster: its connections and its health checks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.check import stanzas
-from lodestar_extproc.check.clusters import max_requests, protocol_options
-from lodestar_extproc.check.finding import Fault, drop
-from lodestar_extproc.config.members import settings_block
+from lodestar_extproc.check.clusters import has_endpoints, protocol_options
+from lodestar_extproc.check.finding import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,38 +18,8 @@ if TYPE_CHECKING:
 KEEP_ALIVE_S = 5.0
 """vLLM and SGLang serve by uvicorn, which closes idle connections after 5 s."""
 IDLE_TIMEOUT = "4s"
-
-
-def override_host(subject: Subject) -> Iterator[Fault]:
-    """Envoy balances on its own unless the cluster takes the choice."""
-    for pool in subject.pools:
-        shadow = settings_block(pool).get("shadow").flag
-        if not shadow and not _override_sources(pool):
-            policies = pool.get("load_balancing_policy", "policies")
-            patches = [subject.put(policies, [stanzas.override_host()])]
-            # Envoy allows only one of the two ways to name a policy.
-            if pool.get("lb_policy"):
-                patches.append(drop(pool.get("lb_policy")))
-            yield Fault(
-                policies,
-                "Envoy ignores the choice: the cluster has no override_host policy "
-                "(with `shadow: true` that is meant)",
-                tuple(patches),
-            )
-
-
-def header_override(subject: Subject) -> Iterator[Fault]:
-    """A client could send the header, and so choose its engine."""
-    for pool in subject.pools:
-        for source in _override_sources(pool).items():
-            header = source.get("header")
-            if header and not _clients_cannot_send(subject, header.text):
-                yield Fault(
-                    header,
-                    f"a client that sends {header.text} chooses its own engine; metadata cannot "
-                    "be sent by clients",
-                    (subject.put(source, stanzas.metadata_source()),),
-                )
+CONNECT_S = 2.0
+"""An engine is near: one that has not answered by then will not. Envoy's default is 5 s."""
 
 
 def idle_timeout(subject: Subject) -> Iterator[Fault]:
@@ -59,9 +28,10 @@ def idle_timeout(subject: Subject) -> Iterator[Fault]:
         options = protocol_options(pool)
         timeout = options.get("common_http_protocol_options", "idle_timeout")
         older = pool.get("common_http_protocol_options", "idle_timeout")
-        held_s = timeout.seconds or older.seconds
-        if held_s is None or held_s >= KEEP_ALIVE_S:
-            held = f"{held_s:g} s" if held_s else "an hour, Envoy's default"
+        # The options of before hold only where there are none of now.
+        held_s = timeout.seconds if timeout or options else older.seconds
+        if held_s is None or held_s >= KEEP_ALIVE_S or held_s == 0:
+            held = f"{held_s:g} s" if held_s else "ever" if held_s == 0 else _DEFAULT
             yield Fault(
                 timeout if timeout or not older else older,
                 f"Envoy keeps idle connections for {held}, engines close them after "
@@ -70,37 +40,42 @@ def idle_timeout(subject: Subject) -> Iterator[Fault]:
             )
 
 
-def pool_max_requests(subject: Subject) -> Iterator[Fault]:
-    """Envoy sends at most 1024 requests at once to a cluster that sets no limit."""
+def no_endpoint(subject: Subject) -> Iterator[Fault]:
+    """A cluster without hosts answers 503."""
     for pool in subject.pools:
-        limit, patches = max_requests(subject, pool)
-        if not limit:
+        if not has_endpoints(pool):
             yield Fault(
-                limit,
-                "at most 1024 requests run at once, Envoy's default; the others get 503. Set the "
-                "limit you want",
-                patches,
+                pool.get("load_assignment"),
+                "the pool has no endpoint: every request is answered 503",
             )
 
 
-def _override_sources(pool: Node) -> Node:
-    for policy in pool.get("load_balancing_policy", "policies").items():
-        config = policy.get("typed_extension_config", "typed_config")
-        if config.type_name == "OverrideHost":
-            return config.get("override_host_sources")
-    return pool.get("load_balancing_policy", "override_host_sources")
+def pool_health_check(subject: Subject) -> Iterator[Fault]:
+    """While Lodestar is away, only Envoy's own checks keep requests from an engine that hangs."""
+    for pool in subject.pools:
+        checks = pool.get("health_checks")
+        if not list(checks.items()):
+            yield Fault(
+                checks,
+                "while Lodestar is away, nothing keeps requests from an engine that hangs",
+                (subject.put(checks, [stanzas.engine_health_check()]),),
+            )
 
 
-def _clients_cannot_send(subject: Subject, header: str) -> bool:
-    """Whether every gateway removes *header* from what clients send, before any filter."""
-    return bool(subject.gateways) and all(
-        any(
-            mutation.get("remove").text.lower() == header.lower()
-            for extension in gateway.manager.get("early_header_mutation_extensions").items()
-            for mutation in extension.get("typed_config", "mutations").items()
-        )
-        for gateway in subject.gateways
-    )
+def connect_timeout(subject: Subject) -> Iterator[Fault]:
+    """The next engine is tried only when the connection to the one before has failed."""
+    for pool in subject.pools:
+        timeout = pool.get("connect_timeout")
+        held_s = timeout.seconds if timeout else 5.0
+        if held_s is None or held_s > CONNECT_S:
+            yield Fault(
+                timeout,
+                f"an engine whose machine is gone is given up only after {held_s or 5:g} s",
+                (subject.put(timeout, "0.5s"),),
+            )
+
+
+_DEFAULT = "an hour, Envoy's default"
 
 
 def _shorter_idle(subject: Subject, options: Node, timeout: Node) -> Patch:

@@ -1,0 +1,1 @@
+"""Cures written into a file: in its text, so that comments, order and style stay."""
