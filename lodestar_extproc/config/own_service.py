@@ -79,10 +79,7 @@ def find_own_service(resources: Resources, listen: Sequence[str] = ()) -> OwnSer
     names = marked
     if asked.isdisjoint(marked):
         here = {name for name in asked if _is_at(resources, name, listen)}
-        named = {name for name in asked if NAMESPACE in name.lower()}
-        names = marked | (
-            _likeliest(resources, calls, here) or (named if len(named) == 1 else set())
-        )
+        names = marked | (_likeliest(resources, calls, here) or _named(asked))
     logged = {callee(log.common) for m in resources.managers for log in m.grpc_access_logs}
     names |= set(_twins(resources, names, asked | logged))
     others = (f for m in resources.managers for f in m.ext_proc if names.isdisjoint(_callees(f, m)))
