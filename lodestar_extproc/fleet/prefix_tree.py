@@ -76,6 +76,10 @@ class PrefixTree:
     def free(self, place: int) -> None:
         """Whoever had *place* holds nothing any more and is gone."""
         self._free.append(place)
+        while self._n_places - 1 in self._free:
+            self._n_places -= 1
+            self._free.remove(self._n_places)
+        self._places.clear()
 
     # -- what is asked --------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """deep_state(): an object's whole state as plain values, to be compared with another's.
 
-What no setting decides is left out: states of random generators, functions, and event loops.
+What no setting decides is left out: states of random generators, functions, and event loops; and
+by which number a cache is known in a tree with others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+NUMBERS_IN_A_TREE = frozenset({"_bit", "_free", "_n_places", "_places", "place"})
 PLAIN = (str, bytes, int, bool, type(None), Enum)
 
 
@@ -48,7 +50,9 @@ class _State:
         elif isinstance(thing, list | tuple | deque):
             yield from map(self.of, thing)
         elif not isinstance(thing, random.Random):
-            yield from ((name, self.of(value)) for name, value in _attributes(thing))
+            for name, value in _attributes(thing):
+                if name not in NUMBERS_IN_A_TREE:
+                    yield name, self.of(value)
 
 
 def _attributes(thing: object) -> Iterator[tuple[str, Any]]:
