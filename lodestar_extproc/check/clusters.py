@@ -19,4 +19,6 @@ def has_endpoints(cluster: Node) -> bool:
     if cluster.get("type").text == "EDS" or cluster.get("cluster_type"):
         return True
     localities = cluster.get("load_assignment", "endpoints").items()
-    return any(any(locality.get("lb_endpoints").items()) for locality in localities)
+    entries = (entry for locality in localities for entry in locality.get("lb_endpoints").items())
+    # By DNS, Envoy accepts an endpoint that has no address.
+    return any(entry.get("endpoint", "address") for entry in entries)
