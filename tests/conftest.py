@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 LONG = (
@@ -34,6 +35,9 @@ LONG = (
 
 def pytest_configure() -> None:
     """A test run that is told to stop ends what it started, as on Ctrl-C."""
+    # An example that takes long on a busy machine is no fault.
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
