@@ -79,7 +79,7 @@ class Exchange:
         self._pool_of = partial(overrides.find, routers, opening.pool)
         self._own_paths = partial(overrides.paths, routers, opening.pool)
         self._observe = partial(Observation, routers, access_log=access_log)
-        self.request = IncomingRequest()
+        self.request = IncomingRequest(self._pool_of)
         self._tests_conformance = self._seen_enough = False
         observes = stream_mode is StreamMode.OBSERVED
         self._observation: Observation | None = self._observe() if observes else None
@@ -232,7 +232,7 @@ class Exchange:
 
     def _look_up(self, event: RequestEvent, content: bytes | None = None) -> Done | None:
         """Go where something is kept; None for a request that is for nothing such."""
-        found = self.request.looked_up(self._pool_of, event.at_s)
+        found = self.request.looked_up(event.at_s)
         # A picker has to name an endpoint: by a decision, where nobody knows who keeps it.
         if found is None or (self._requests.refuses_without_endpoint and not found.addresses):
             return None

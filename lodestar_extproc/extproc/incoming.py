@@ -44,12 +44,16 @@ OwnPaths = Callable[[], tuple[str, ...]]
 class IncomingRequest:
     """One request, put together from its parts.
 
+    Args:
+        pool_of: finds its pool's router; errors as of `Overrides.find`.
+
     Attributes:
         is_complete: its last part has come.
         over_budget: what its body was beyond, where that was read no further.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pool_of: Callable[[], tuple[PoolRouter, object]]) -> None:
+        self._pool_of = pool_of
         self.is_complete = False
         self.over_budget: Limit | None = None
         self.held = HeldBody()
@@ -113,21 +117,35 @@ class IncomingRequest:
         makes = paths.makes_kept(self._headers.get(METHOD, ""), self._path)
         return not self._knows_path and bool(makes or paths.kept_name(self._path))
 
-    def looked_up(
-        self, pool_of: Callable[[], tuple[PoolRouter, object]], at_s: float
-    ) -> Lookup | None:
-        """Where that is kept; None where it is for nothing such, or its pool is not known."""
-        if not self.is_about_kept:
-            return None
+    def is_owed(self, event: Event) -> bool:
+        """Whether it may be told in a moment who keeps what *event*, its headers, is for."""
+        if not isinstance(event, RequestHeaders):
+            return False
+        path, method = event.headers.get(PATH, ""), event.headers.get(METHOD, "")
+        name = paths.kept_name(path)
+        if not name or paths.kind_of(method, path) is not None:
+            return False
+        found = self._find(name, event.at_s)
+        return found is not None and found[0].is_owed
+
+    def _find(self, name: str, at_s: float) -> tuple[Lookup, PoolSettings] | None:
+        """Where *name* is kept, in the pool of those settings; None where that is not known."""
         try:
-            router, _ = pool_of()
+            router, _ = self._pool_of()
         except (UnknownPool, ValueError):
             return None
-        found = router.look_up(paths.kept_name(self._path), at_s)
-        subset = self.subset(router.settings)
+        return router.look_up(name, at_s), router.settings
+
+    def looked_up(self, at_s: float) -> Lookup | None:
+        """Where that is kept; None where it is for nothing such, or its pool is not known."""
+        found = self._find(paths.kept_name(self._path), at_s) if self.is_about_kept else None
+        if found is None:
+            return None
+        lookup, settings = found
+        subset = self.subset(settings)
         if subset is None:
-            return found
-        return found._replace(addresses=tuple(a for a in found.addresses if a in subset))
+            return lookup
+        return lookup._replace(addresses=tuple(a for a in lookup.addresses if a in subset))
 
     @property
     def request_id(self) -> str:

@@ -46,6 +46,9 @@ OPTIONS = (
     # A mesh may ping as often as it likes.
     ("grpc.http2.max_ping_strikes", 0),
 )
+TURN_S, TOLD_WITHIN_TURNS = 0.005, 20
+"""A tenth of a second at most: the observer is late by some turns of a busy loop, and Envoy waits
+for half a second. Judgements."""
 _log = logging.getLogger(__name__)
 
 
@@ -164,6 +167,7 @@ class ExtProcServer:
                     del data, message
                     self._listener.message(event.phase)
                     with self._boundary:
+                        await _until_told(exchange, event)
                         await self._in_steps.work(exchange.steps(event))
                     for reply in self._replies(exchange, event):
                         await self._tell(exchange, reply, context)
@@ -220,6 +224,14 @@ class ExtProcServer:
                 said = summary(outcome, exchange.decision, exchange.observed_id)
                 _log.debug("exchange %s", said)
         self._listener.stream_closed(outcome)
+
+
+async def _until_told(exchange: Exchange, event: Event) -> None:
+    """Let the observer come first: a client may ask for an answer as soon as it knows its id."""
+    for _ in range(TOLD_WITHIN_TURNS):
+        if not exchange.request.is_owed(event):
+            return
+        await asyncio.sleep(TURN_S)
 
 
 def _bind(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> int:

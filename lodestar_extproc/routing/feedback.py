@@ -65,18 +65,21 @@ class Feedback:
         self._blame(request.failed, request.completion.at_s)
         self._judge(request)
         self._learn_usage(request)
+        self._note_model(request)
         served = request.served or request.decision.address
         if request.is_served and self.teaches:
             self._learn_generation(request, served)
-            model = request.decision.candidates.request.model
-            if model and len(self._served_models) < 2:
-                self._served_models.add(model)
         if request.label in TAUGHT_AT_END:
             censored = request.label is Label.CENSORED
             ttft_s = request.waited_s if censored else request.completion.ttft_s
             if ttft_s is not None:
                 at_s = request.completion.at_s
                 self._learn(request.decision, served, ttft_s, at_s, censored=censored)
+
+    def _note_model(self, request: EndedRequest) -> None:
+        model = request.decision.candidates.request.model
+        if request.is_served and model and len(self._served_models) < 2:
+            self._served_models.add(model)
 
     def _blame(self, failed: Iterable[str], at_s: float) -> None:
         """A retry went past these."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from lodestar_extproc.request import InferenceRequest, Keeping, RequestKind, nam
 from lodestar_extproc.routing.continuation import continued
 from lodestar_extproc.routing.ended_request import EndedRequest
 from lodestar_extproc.routing.ending import Ending
+from lodestar_extproc.routing.open_decisions import OpenDecision
 
 MAX_KEPT = 50_000
 """Ids that are remembered: about 20 MB. A judgement."""
@@ -38,10 +40,12 @@ class Lookup(NamedTuple):
     Attributes:
         addresses: of the endpoint that keeps it; none where nobody knows.
         lookup_id: by which its answer is told.
+        is_owed: an answer that is on its way may tell in a moment who keeps it.
     """
 
     addresses: tuple[str, ...]
     lookup_id: str
+    is_owed: bool = False
 
 
 @dataclass(slots=True)
@@ -84,11 +88,19 @@ class KeptAnswers:
 
     # -- requests ---------------------------------------------------------------------------------
 
-    def look_up(self, pool: str, name: str, at_s: float) -> Lookup:
+    def look_up(self, pool: str, name: str, at_s: float, unended: Iterable[OpenDecision]) -> Lookup:
         """Where *name* is kept, and what its answer is to be known by."""
         key = name_key(name) if name else 0
-        kept = self._recall(key, at_s)
-        return Lookup(() if kept is None else (kept.address,), f"{pool}.kept-{key:016x}")
+        kept, lookup_id = self._recall(key, at_s), f"{pool}.kept-{key:016x}"
+        if kept is not None:
+            return Lookup((kept.address,), lookup_id)
+        is_owed = key != 0 and any(self._owes(each.decision) for each in unended)
+        return Lookup((), lookup_id, is_owed)
+
+    def _owes(self, decision: Decision) -> bool:
+        """Whether the answer to *decision* will tell what is kept, and has not yet."""
+        keeping = decision.candidates.request.keeping or Keeping()
+        return keeping.keeps_answer and decision.decision_id not in self._key_of_open
 
     @staticmethod
     def is_lookup(decision_id: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lodestar_extproc.completion import AnswerReport
@@ -35,6 +36,9 @@ class OpenDecisions:
     def __init__(self) -> None:
         self._by_id: OrderedDict[str, OpenDecision] = OrderedDict()
         self._id_of_stream: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[OpenDecision]:
+        return iter(self._by_id.values())
 
     def __len__(self) -> int:
         return len(self._by_id)

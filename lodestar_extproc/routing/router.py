@@ -127,7 +127,7 @@ class Router:
 
     def look_up(self, name: str, at_s: float) -> Lookup:
         """Where to go for the kept answer or conversation *name*: no decision, and no load."""
-        return self._kept.look_up(self.pool, name, at_s)
+        return self._kept.look_up(self.pool, name, at_s, self._open)
 
     def route(
         self,

@@ -71,7 +71,7 @@ async def test_what_a_refusal_asks_for_is_heard_of_envoy(tmp_path):
 
 
 async def test_compressed_answers_are_as_good_as_plain_ones(tmp_path):
-    async with black_hole_stack(tmp_path, in_gzip(good()), policy="round_robin") as stack:
+    async with black_hole_stack(tmp_path, in_gzip(good()), policy="learned") as stack:
         await stack.run(30)
         assert stack.router.fleet.health.all_healthy
         assert stack.bad.address in {e.address for e in stack.router.learner.status().endpoints}

@@ -78,7 +78,7 @@ async def test_an_id_that_many_requests_share_ends_none_of_the_others(stack):
         engine.prefill_s, engine.between_tokens_s = 0.0, 0.3
     running = [asyncio.create_task(stack.post(chat(), **{"x-request-id": "one"})) for _ in range(6)]
     await until(lambda: len(stack.routers.first_tokens) == 6)
-    for path in ("/v1/models", "/health", CHAT + "/nowhere"):
+    for path in ("/v1/models", "/health", "/v1/nowhere"):
         await raw(stack, "GET", path, x_request_id=b"one")
     await raw(stack, "POST", "/tokenize", b"{}", x_request_id=b"one")
     # Their ends are in the log, and its next batch.

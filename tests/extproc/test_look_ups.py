@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
 import pytest
+from test_extproc_server import replies_to, request_headers, running
 
 from extproc_fakes import FakeRouters
+from lodestar_extproc import names
 from lodestar_extproc.completion import KeptState
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc import paths
@@ -26,6 +29,7 @@ from lodestar_extproc.extproc.events import (
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.request import Subset, name_key
+from waiting import until
 
 KEEPER = "10.0.0.2:8000"
 LOOKUP = f"pool.kept-{name_key('resp_1'):016x}"
@@ -158,3 +162,21 @@ def test_an_answer_that_knows_nothing_of_it_says_so(code):
     exchange.receive(answer if code == 404 else replace(answer, end_of_stream=True))
     (kept,) = told.kept_answers
     assert (kept.name, kept.state, kept.served) == ("", KeptState.GONE, KEEPER)
+
+
+async def test_a_look_up_that_overtakes_the_observer_waits_for_it():
+    told = routers()
+    known, told.keepers = told.keepers, {}
+    look_up = told.look_up
+    told.look_up = lambda name, at_s: look_up(name, at_s)._replace(is_owed=not told.keepers)
+    async with running(told) as (_, channel, _, _):
+        message = request_headers()
+        for header in message.request_headers.headers.headers:
+            header.raw_value = {b":method": b"GET", b":path": b"/v1/responses/resp_1"}[header.key]
+        message.request_headers.end_of_stream = True
+        asked = asyncio.create_task(replies_to(channel, message))
+        await until(lambda: asked.done() or told.asked)
+        told.keepers = known
+        (reply,) = await asked
+        choice = reply.dynamic_metadata.fields[names.METADATA_NAMESPACE].struct_value.fields
+        assert choice[names.DESTINATION].string_value == KEEPER

@@ -201,6 +201,19 @@ def test_what_is_not_to_be_kept_is_not_remembered():
         assert router.look_up("resp_1", 2.0).addresses == ()
 
 
+def test_while_an_answer_that_is_kept_is_on_its_way_an_unknown_id_may_be_its():
+    router = a_router(3)
+    assert not router.look_up("resp_1", 0.0).is_owed
+    chat = route(router, a_request())
+    assert not router.look_up("resp_1", 0.0).is_owed
+    decision = route(router, a_response(a_prompt(100)))
+    assert router.look_up("resp_1", 0.0).is_owed
+    tell(router, decision, "resp_1", KeptState.RUNNING)
+    assert not router.look_up("resp_1", 0.0).is_owed
+    assert not router.look_up("resp_2", 0.0).is_owed
+    end(router, chat)
+
+
 # -- in the background -------------------------------------------------------------------------
 
 
