@@ -14,9 +14,9 @@ from lodestar_extproc.fleet.adapters import AdapterTable
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.fleet.health import Health
 from lodestar_extproc.fleet.health_state import HealthState
-from lodestar_extproc.fleet.levels import columns_of_a_level
 from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
 from lodestar_extproc.fleet.prefix_caches import PrefixCaches, PrefixMatch
+from lodestar_extproc.fleet.routable import Routable
 from lodestar_extproc.fleet.silence import Silence
 from lodestar_extproc.fleet.stalls import StallDetector
 from lodestar_extproc.request import InferenceRequest, Subset
@@ -27,9 +27,6 @@ class Fleet:
 
     Args:
         endpoints: the fleet at start.
-
-    Attributes:
-        has_levels: not all of them are of one level of priority.
     """
 
     def __init__(self, live: LiveSettings, endpoints: Iterable[Endpoint] = ()) -> None:
@@ -37,7 +34,6 @@ class Fleet:
         self._health = Health(live)
         self._endpoints: tuple[Endpoint, ...] = ()
         self._declared: dict[str, Endpoint] = {}
-        self.has_levels = False
         self._caches = PrefixCaches(live)
         self.adapters = AdapterTable()
         self.decode_speed = DecodeSpeed()
@@ -46,12 +42,18 @@ class Fleet:
         self._expected: list[tuple[float, str]] = []
         self.stalls = StallDetector()
         self._silence = Silence(live, self._load, self._health, self.stalls)
+        self._routable = Routable(self._health, self._load, self._silence, self._in_flight)
         self.set_endpoints(endpoints)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """All members, routable or not."""
         return self._endpoints
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether not all of them are of one level of priority."""
+        return self._routable.has_levels
 
     @property
     def health(self) -> Health:
@@ -74,7 +76,8 @@ class Fleet:
             self._silence.forget(address)
         for endpoint in joined:
             self._health.add(endpoint.address)
-        self._in_flight = {k: f for k, f in self._in_flight.items() if f.address in wanted}
+        for key in [k for k, f in self._in_flight.items() if f.address not in wanted]:
+            del self._in_flight[key]
         self._declared = wanted
         self._adopt()
         return joined, left
@@ -82,8 +85,7 @@ class Fleet:
     def _adopt(self) -> None:
         """Go by what is declared of the endpoints, and by what their engines have said since."""
         self._endpoints = tuple(map(self._caches.as_told, self._declared.values()))
-        levels = {(e.level.priority, e.level.is_degraded) for e in self._endpoints}
-        self.has_levels = len(levels) > 1
+        self._routable.adopt(self._endpoints)
         self._load.adopt(self._endpoints)
         self._caches.adopt(self._endpoints, self._load.kv_capacity_tokens)
 
@@ -107,7 +109,7 @@ class Fleet:
         """
         self._pass_expected_first_tokens(at_s)
         self._silence.judge(self._endpoints, self._in_flight.values(), at_s)
-        columns, endpoints = self._routable(at_s, subset, prompt, draw), self._endpoints
+        columns, endpoints = self._routable.columns(at_s, subset, prompt, draw), self._endpoints
         if columns is not None:
             endpoints = tuple(endpoints[i] for i in columns)
         return self._load.view(endpoints, columns, at_s, self._live.current.scrape_stale_s)
@@ -123,40 +125,6 @@ class Fleet:
     def cache_belief_ratio(self, endpoint: Endpoint) -> float:
         """The share of what *endpoint*'s cache should hold that is believed to be there."""
         return self._caches.belief_ratio(endpoint)
-
-    def _routable(
-        self, at_s: float, subset: Subset | None, prompt: int | None, draw: float
-    ) -> list[int] | None:
-        """Columns that may be chosen; None for all."""
-        allowed = None
-        if subset is not None:
-            allowed = [i for i, e in enumerate(self._endpoints) if e.address in subset]
-        if self.has_levels and allowed != []:
-            columns = range(len(self._endpoints)) if allowed is None else allowed
-            allowed = columns_of_a_level(
-                self._endpoints, columns, lambda column: self._is_up(column, at_s), draw
-            )
-        failed = () if prompt is None else self._health.failed_with(prompt, at_s)
-        if self._health.all_healthy and not failed:
-            return allowed
-        columns = range(len(self._endpoints)) if allowed is None else allowed
-        chosen = [i for i in columns if self._takes(i, at_s)]
-        return [i for i in chosen if self._endpoints[i].address not in failed] or chosen or allowed
-
-    def _is_up(self, column: int, at_s: float) -> bool:
-        """Whether the endpoint in *column* serves, perhaps on probation."""
-        state = self._health.state(self._endpoints[column].address, at_s)
-        return state in (HealthState.HEALTHY, HealthState.PROBATION)
-
-    def _takes(self, column: int, at_s: float) -> bool:
-        """Whether the endpoint in *column* may be given a request."""
-        address = self._endpoints[column].address
-        state = self._health.state(address, at_s)
-        if state is not HealthState.PROBATION:
-            return state is HealthState.HEALTHY
-        left = self._silence.n_written_off(address, self._in_flight.values())
-        left += sum(f.in_background for f in self._in_flight.values() if f.address == address)
-        return bool(self._load.in_flight()[column] <= left)
 
     def keeps(self, address: str, at_s: float) -> bool:
         """Whether *address* is a member that may still have what it kept for clients."""
