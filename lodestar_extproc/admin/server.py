@@ -53,6 +53,7 @@ class AdminServer:
 
     Attributes:
         decisions: to be told by the routers what they decide.
+        address: `host:port` it listens on, once it does.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class AdminServer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.decisions = DecisionLog()
+        self.address = ""
         self._metrics = metrics
         self._pools = pools
         self._clock = clock
@@ -81,7 +83,9 @@ class AdminServer:
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, host.strip("[]") or None, int(port)).start()
-        return int(self._runner.addresses[0][1])
+        bound = int(self._runner.addresses[0][1])
+        self.address = f"{host}:{bound}"
+        return bound
 
     async def stop(self) -> None:
         """Stop listening. Idempotent."""

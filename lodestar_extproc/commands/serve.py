@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lodestar_extproc.commands.option_values import listen_address, listen_addresses
+
 if TYPE_CHECKING:
     from lodestar_extproc.config import Config, EnvoyConfig, Watched
     from lodestar_extproc.extproc.tls import Tls
@@ -52,17 +54,26 @@ _AccessLog = Annotated[
 ]
 _Listen = Annotated[
     list[str] | None,
-    typer.Option(help="Address for Envoy instead of the configuration's; may be repeated."),
+    typer.Option(
+        help="Address for Envoy instead of the configuration's; may be repeated.",
+        callback=listen_addresses,
+    ),
 ]
 _Tls = Annotated[
     str, typer.Option(help="off; self-signed; or a folder with tls.crt and tls.key, read anew.")
 ]
 _Health = Annotated[
     list[str] | None,
-    typer.Option(help="Further address for gRPC health checks alone; may be repeated."),
+    typer.Option(
+        help="Further address for gRPC health checks alone; may be repeated.",
+        callback=listen_addresses,
+    ),
 ]
 _Admin = Annotated[
-    str, typer.Option(help="Address of metrics, readiness, dashboard and explanations.")
+    str,
+    typer.Option(
+        help="Address of metrics, readiness, dashboard and explanations.", callback=listen_address
+    ),
 ]
 _Drain = Annotated[float, typer.Option(min=0, help="Seconds to serve on once health checks fail.")]
 _Grace = Annotated[float, typer.Option(min=0, help="Seconds open streams may take to end.")]

@@ -163,7 +163,7 @@ class App:
         settle_garbage()
         self.admin.set_ready(ready=True)
         self.ext_proc.set_serving(serving=True)
-        _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self._options.admin)
+        _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self.admin.address)
 
     async def _drain(self) -> None:
         _log.info("stopping: draining for %g s", self._options.drain_s)

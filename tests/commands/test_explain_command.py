@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
-from lodestar_extproc.admin.server import AdminServer
+from admin_world import an_admin_server
 from lodestar_extproc.commands.cli import app
 from lodestar_extproc.endpoint import Endpoint
-from metrics_world import World
-
-
-@asynccontextmanager
-async def an_admin_server(**settings):
-    """A world that its admin server at the address given knows of."""
-    world = World(**settings)
-    server = AdminServer(world.metrics, lambda: [world.view()], clock=lambda: world.now_s)
-    world.router._listeners += (server.decisions,)
-    port = await server.start("127.0.0.1:0")
-    try:
-        yield world, f"127.0.0.1:{port}"
-    finally:
-        await server.stop()
 
 
 async def run(*arguments: str):
