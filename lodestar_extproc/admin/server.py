@@ -18,7 +18,9 @@ from aiohttp import web
 
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
 from lodestar_extproc.admin.pool_json import pool_json
-from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.events.endpoint_changes import whole_outage
+from lodestar_extproc.events.event_log import CAPACITY as EVENTS_KEPT
+from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
 from lodestar_extproc.routing.pool_view import PoolView
 
@@ -49,6 +51,7 @@ class AdminServer:
     Args:
         metrics: what `/metrics` shows.
         pools: the pools as they are now.
+        events: what `/events` shows.
         clock: monotonic seconds, the routers'.
 
     Attributes:
@@ -60,6 +63,7 @@ class AdminServer:
         self,
         metrics: Metrics,
         pools: Callable[[], Sequence[PoolView]],
+        events: EventLog | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,6 +71,7 @@ class AdminServer:
         self.address = ""
         self._metrics = metrics
         self._pools = pools
+        self._events = EventLog() if events is None else events
         self._clock = clock
         self._phase = ServingState.STARTING
         self._dashboard = resources.files(__package__).joinpath("dashboard.html").read_bytes()
@@ -110,6 +115,7 @@ class AdminServer:
                 web.get("/ready", self._show_ready),
                 web.get("/endpoints", self._show_endpoints),
                 web.get("/decisions", self._show_decisions),
+                web.get("/events", self._show_events),
                 web.get("/explain/{id}", self._show_explanation),
             ]
         )
@@ -136,24 +142,24 @@ class AdminServer:
         reasons += [f"pool {p.pool} has no endpoint" for p in pools if not p.states]
         # Requests are answered all the same, and may well be served: what is wrong may be how
         # health is asked. So that is told, and takes nobody out.
-        warnings = [
-            f"all {len(p.states)} endpoints of pool {p.pool} are down"
-            for p in pools
-            if p.states and set(p.states) == {HealthState.DOWN}
-        ]
-        told = {"ready": not reasons, "reasons": reasons + warnings}
-        return _json(told, 503 if reasons else 200)
+        told = [*reasons, *filter(None, map(whole_outage, pools))]
+        return _json({"ready": not reasons, "reasons": told}, 503 if reasons else 200)
 
     async def _show_endpoints(self, _request: web.Request) -> web.Response:
         return _json({"phase": self._phase, "pools": [pool_json(p) for p in self._pools()]})
 
     async def _show_decisions(self, request: web.Request) -> web.Response:
-        asked = request.query.get("limit", str(DEFAULT_LIMIT))
-        if not asked.isascii() or not asked.isdigit() or len(asked) > 9:
-            return _json(
-                {"error": f"limit is a number from 0 to {CAPACITY}, not {asked[:20]}"}, 400
-            )
-        return _json({"decisions": self.decisions.last(int(asked), self._clock())})
+        limit = _number(request, "limit", DEFAULT_LIMIT)
+        if limit is None:
+            return _no_number("limit", request, CAPACITY)
+        return _json({"decisions": self.decisions.last(limit, self._clock())})
+
+    async def _show_events(self, request: web.Request) -> web.Response:
+        limit, since = _number(request, "limit", DEFAULT_LIMIT), _number(request, "since", 0)
+        if limit is None or since is None:
+            name = "limit" if limit is None else "since"
+            return _no_number(name, request, EVENTS_KEPT)
+        return _json({"events": [event.as_json() for event in self._events.last(limit, since)]})
 
     async def _show_explanation(self, request: web.Request) -> web.Response:
         explained = self.decisions.explain(request.match_info["id"], self._clock())
@@ -161,6 +167,17 @@ class AdminServer:
             message = f"not among the last {CAPACITY} decisions, by decision id or x-request-id"
             return _json({"error": message}, 404)
         return _json(explained)
+
+
+def _number(request: web.Request, name: str, default: int) -> int | None:
+    """The number asked for by *name*; None where it is none."""
+    asked = request.query.get(name, str(default))
+    return int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= 9 else None
+
+
+def _no_number(name: str, request: web.Request, most: int) -> web.Response:
+    said = request.query[name][:20]
+    return _json({"error": f"{name} is a number from 0 to {most}, not {said}"}, 400)
 
 
 def _json(value: dict[str, Any], status: int = 200) -> web.Response:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from lodestar_extproc.admin.server import AdminServer
 from lodestar_extproc.config import Config, PickerConfig, Pool
+from lodestar_extproc.events.change import ChangeKind
+from lodestar_extproc.events.event_log import EventLog
+from lodestar_extproc.events.settings_changes import changed_settings
 from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.extproc.tls import Tls
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
@@ -26,7 +29,7 @@ from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
-from lodestar_extproc.service.choice_news import ChoiceNews
+from lodestar_extproc.service.event_watch import EventWatch
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
 
@@ -72,8 +75,10 @@ class App:
         self._owners = CheckpointOwners()
         self._budget = ScrapeBudget()
         self.metrics = Metrics()
+        self.events = EventLog()
+        self._watch = EventWatch(self.events, [pool.name for pool in config.pools], self.pools)
         self._journals = self._new_journals()
-        self.admin = AdminServer(self.metrics, self.pools)
+        self.admin = AdminServer(self.metrics, self.pools, self.events)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.ext_proc = ExtProcServer(
             self.routers, self.metrics, access_log=config.sources.access_log_tags is not None
@@ -91,7 +96,7 @@ class App:
     def _listeners(self, pool: Pool) -> list[RouterListener]:
         path = pool.settings.journal_path
         journal = [] if path is None else [self._journals[path]]
-        return [self.metrics, self.admin.decisions, ChoiceNews(), *journal]
+        return [self.metrics, self.admin.decisions, self._watch.choices[pool.name], *journal]
 
     def _new_journals(self) -> dict[str, Journal]:
         """One a path: pools may share it."""
@@ -148,11 +153,12 @@ class App:
                 self._tasks[name] = group.create_task(upkeep.run())
             following = group.create_task(self._follow_config(group))
             lagging = group.create_task(self._watch_lag())
+            watching = group.create_task(self._watch.run())
             readying = group.create_task(self._get_ready(addresses))
             await self._stop.wait()
             readying.cancel()
             await self._drain()
-            for task in (following, lagging, *self._tasks.values()):
+            for task in (following, lagging, watching, *self._tasks.values()):
                 task.cancel()
 
     async def _get_ready(self, addresses: Sequence[str]) -> None:
@@ -198,13 +204,24 @@ class App:
 
     async def _follow_config(self, group: asyncio.TaskGroup) -> None:
         config = self._config
-        async for latest in watch_config(config, self.metrics.config_reloaded, self._reload):
+        async for latest in watch_config(config, self._told_of_config, self._reload):
             for pool in latest.pools:
-                if pool != config.pool(pool.name):
+                old = config.pool(pool.name)
+                if pool != old:
                     await self._adopt(pool, group)
+                    words = "" if old is None else changed_settings(old.settings, pool.settings)
+                    self.events.tell(
+                        ChangeKind.SETTINGS_APPLIED, f"settings applied: {words}", pool=pool.name
+                    )
             self.routers.forget_overrides()
             self.metrics.config_reloaded("applied")
             config = latest
+
+    def _told_of_config(self, result: str, why: str) -> None:
+        refused = result == "refused"
+        kind = ChangeKind.SETTINGS_REFUSED if refused else ChangeKind.SETTINGS_NEED_RESTART
+        self.events.tell(kind, why)
+        self.metrics.config_reloaded(result)
 
     async def _adopt(self, pool: Pool, group: asyncio.TaskGroup) -> None:
         """Run by the new settings of *pool*, and wait for nothing by its old ones."""

@@ -5,6 +5,7 @@ import pytest
 
 from lodestar_extproc.admin.server import AdminServer
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.events.change import ChangeKind
 from metrics_world import World
 
 
@@ -13,6 +14,7 @@ class Admin:
 
     def __init__(self, session: aiohttp.ClientSession, server: AdminServer, world: World, url: str):
         self.session, self.server, self.world, self.url = session, server, world, url
+        self.events = server._events
 
     async def get(self, path: str):
         async with self.session.get(self.url + path) as response:
@@ -176,3 +178,48 @@ async def test_an_endpoint_without_scrapes_is_shown():
 
         [pool] = (await it.get("/endpoints"))[1]["pools"]
         assert [e["scrapes_succeeded"] for e in pool["endpoints"]] == [0]
+
+
+async def test_everything_down_is_told_by_ready_and_takes_nobody_out():
+    async with admin(2) as it:
+        it.server.set_ready(ready=True)
+        for endpoint in it.world.router.fleet.endpoints:
+            for _ in range(5):
+                it.world.router.fleet.record_probe(endpoint.address, False, it.world.now_s)
+
+        assert await it.get("/ready") == (
+            200,
+            {"ready": True, "reasons": ["all 2 endpoints of pool pool are out: 2 down"]},
+        )
+
+
+async def test_an_ejection_of_seconds_does_not_unready_the_service():
+    async with admin(1) as it:
+        it.server.set_ready(ready=True)
+        (endpoint,) = it.world.router.fleet.endpoints
+        it.world.router.fleet.health.failed(endpoint.address, it.world.now_s)
+
+        assert (await it.get("/ready"))[0] == 200
+
+
+async def test_events_are_shown_newest_first_from_a_number_on():
+    async with admin() as it:
+        for text in ("first", "second", "third"):
+            it.events.tell(ChangeKind.DRIFT, text, pool="pool", endpoint="10.0.0.1:8000")
+
+        _, everything = await it.get("/events")
+        _, newer = await it.get("/events?since=2")
+        _, one = await it.get("/events?limit=1")
+    assert [event["text"] for event in everything["events"]] == ["third", "second", "first"]
+    assert everything["events"][0]["event"] == "drift"
+    assert everything["events"][0]["severity"] == "warning"
+    assert newer == one
+
+
+@pytest.mark.parametrize("query", ["limit=x", "since=-1", "since=%C2%B2"])
+async def test_an_impossible_number_of_events_is_told(query):
+    async with admin() as it:
+        status, answer = await it.get(f"/events?{query}")
+
+    assert status == 400
+    assert f"{query.partition('=')[0]} is a number" in answer["error"]
