@@ -43,10 +43,14 @@ def show_explanation(answer: Mapping[str, Any], console: Console) -> None:
         f"{number(answer['propensity'])}",
         soft_wrap=True,
     )
+    console.print(answer["explanation"], soft_wrap=True)
+    console.print()
     console.print(_candidates(answer))
+    if any(each.get("costs_s") for each in answer["candidates"]):
+        console.print()
+        console.print(_costs(answer))
     for policy, endpoint in answer["shadows"].items():
         console.print(f"Shadow policy {policy} would have chosen {endpoint}.", soft_wrap=True)
-    console.print(answer["explanation"], soft_wrap=True)
 
 
 def _candidates(answer: Mapping[str, Any]) -> FittedTable:
@@ -66,6 +70,29 @@ def _candidates(answer: Mapping[str, Any]) -> FittedTable:
             number(each["prefill_tokens"], 0),
             number(each["decode_requests"], 0),
             number(each["scrape_age_s"], 1),
+            emphasis=each["rank"] == 1,
+        )
+    return table
+
+
+def _costs(answer: Mapping[str, Any]) -> FittedTable:
+    """What each candidate would have cost, part by part; the cheapest was the predictor's."""
+    names = next(each["costs_s"] for each in answer["candidates"] if each.get("costs_s"))
+    columns = [name.replace("_", " ") for name in names]
+    table = FittedTable(
+        ("", "endpoint", "80 % of TTFT", *columns, "cost s"),
+        left=2,
+        title="what it would have cost, in seconds",
+    )
+    for each in answer["candidates"]:
+        if not each.get("costs_s"):
+            continue
+        table.add(
+            str(each["rank"]),
+            each["endpoint"],
+            f"{number(each['ttft_low_s'])} to {number(each['ttft_high_s'])}",
+            *(number(each["costs_s"][name]) for name in names),
+            number(each["cost_s"]),
             emphasis=each["rank"] == 1,
         )
     return table
