@@ -199,10 +199,17 @@ class Decision(NamedTuple):
         return self.ranking.order[0]
 
     @property
+    def predicted_ttft_s(self) -> float | None:
+        """Of the best endpoint; None where nothing was predicted."""
+        predicted = self.ranking.predicted_ttft_s
+        return None if predicted is None else float(predicted[self.chosen])
+
+    @property
     def expected_ttft_s(self) -> float:
         """As predicted for the best endpoint, or guessed where nothing was."""
-        if self.ranking.predicted_ttft_s is not None:
-            return float(self.ranking.predicted_ttft_s[self.chosen])
+        predicted_s = self.predicted_ttft_s
+        if predicted_s is not None:
+            return predicted_s
         return self.candidates.work_tokens_on(self.chosen) * 1e-3 * UNTRAINED_S_PER_KTOKEN
 
     def features_of(self, index: int) -> FloatArray:

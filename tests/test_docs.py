@@ -107,7 +107,10 @@ def test_envoys_files_spell_names_as_we_do(file):
         assert name in OUR_NAMES
     for namespace, key in re.findall(r"%DYNAMIC_METADATA\(([^:)]+):([^)]+)\)%", text):
         assert namespace == names.METADATA_NAMESPACE
-        assert key in {names.DESTINATION, names.DECISION_ID, names.SERVED, names.STREAM_ID}
+        assert key in {
+            *(names.DESTINATION, names.DECISION_ID, names.SERVED, names.STREAM_ID),
+            names.PREDICTED_TTFT,
+        }
     for document in YAML(typ="safe").load_all(text):
         for namespaces in [
             *found(document, "receiving_namespaces"),

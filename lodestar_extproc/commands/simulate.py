@@ -35,6 +35,8 @@ KvCapacity = Annotated[
     ),
 ]
 
+Port = Annotated[int, typer.Option(help="Port of the first server; 0 for any.", min=0, max=65_535)]
+
 
 def simulate(  # noqa: PLR0913  (the command's options)
     *,
@@ -43,9 +45,7 @@ def simulate(  # noqa: PLR0913  (the command's options)
     ] = "a30",
     instances: Instances = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port of the first server; 0 for any.", min=0, max=65_535)
-    ] = 18001,
+    port: Port = 18001,
     model: Annotated[str, typer.Option(help="Name the model is served under.")] = DEFAULT_MODEL,
     speed: Annotated[
         float, typer.Option(help="How many times faster than the accelerator.", min=0.01)

@@ -1,7 +1,4 @@
-"""bootstrap(): the Envoy configuration of the demo, built from Envoy's own message types.
-
-It says what `envoy/envoy.yaml` says line by line, for the ports and engines of one run.
-"""
+"""bootstrap(): envoy/envoy.yaml for one run of the demo, built from Envoy's own message types."""
 
 from __future__ import annotations
 
@@ -82,6 +79,7 @@ def bootstrap(
 def _listener(port: int) -> listener_v3.Listener:
     manager = manager_v3.HttpConnectionManager(
         stat_prefix="openai",
+        always_set_request_id_in_response=True,
         stream_idle_timeout=timedelta(hours=1),
         request_timeout=timedelta(0),
         access_log=[_access_log()],

@@ -227,7 +227,8 @@ class Exchange:
         )
         new_body = self._requests.replaced_body(content, wanted)
         phase, told_id = self._requests.reply_phase(event), decision.decision_id
-        reply = route_to(phase, decision.addresses, told_id, router.settings, new_body)
+        predicted_s, settings = decision.predicted_ttft_s, router.settings
+        reply = route_to(phase, decision.addresses, told_id, settings, new_body, predicted_s)
         return self._routed(event, reply, wanted, StreamOutcome.ROUTED)
 
     def _look_up(self, event: RequestEvent, content: bytes | None = None) -> Done | None:
