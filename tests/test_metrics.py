@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.metrics.docs import all_metrics, metrics_page
 from lodestar_extproc.metrics.exposition import MAX_SAMPLES
 from metrics_world import World
@@ -55,6 +56,9 @@ def test_everything_declared_is_shown_and_nothing_else():
     world.end(world.decide(), decision_id="", stream_id="")
     world.end(world.decide(stream_id="s"), decision_id="", stream_id="s")
     world.end(world.decide(), attempts=3, prompt_tokens=100, cached_tokens=60)
+    world.metrics.watch_gains(
+        lambda: {"pool": [Gain("p", "shadow", 9, 0.5, 1.0, 2.0, 0.5, 0.4, 0.6)]}
+    )
     world.metrics.stream_opened()
     world.metrics.message("request_headers")
     world.metrics.stream_closed("chosen")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from lodestar_extproc.endpoint import FleetSnapshot
 from lodestar_extproc.fleet.scraper import ScrapeCounts
+from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.learning.learner import EndpointStatus, LearnerStatus
 from lodestar_extproc.routing.pool_view import PoolView
 
@@ -28,6 +30,11 @@ def pool_json(view: PoolView) -> dict[str, Any]:
             )
         ],
     }
+
+
+def gain_json(gain: Gain) -> dict[str, Any]:
+    """Everything in *gain*."""
+    return asdict(gain) | {"verdict": gain.verdict}
 
 
 def _endpoint(snapshot: FleetSnapshot, i: int) -> dict[str, Any]:

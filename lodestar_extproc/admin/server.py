@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from importlib import resources
 from types import MappingProxyType
@@ -17,10 +17,11 @@ import orjson
 from aiohttp import web
 
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
-from lodestar_extproc.admin.pool_json import pool_json
+from lodestar_extproc.admin.pool_json import gain_json, pool_json
 from lodestar_extproc.events.endpoint_changes import whole_outage
 from lodestar_extproc.events.event_log import CAPACITY as EVENTS_KEPT
 from lodestar_extproc.events.event_log import EventLog
+from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
 from lodestar_extproc.routing.pool_view import PoolView
 
@@ -52,6 +53,7 @@ class AdminServer:
         metrics: what `/metrics` shows.
         pools: the pools as they are now.
         events: what `/events` shows.
+        gains: by pool, what `/gain` shows.
         clock: monotonic seconds, the routers'.
 
     Attributes:
@@ -64,6 +66,7 @@ class AdminServer:
         metrics: Metrics,
         pools: Callable[[], Sequence[PoolView]],
         events: EventLog | None = None,
+        gains: Callable[[], Mapping[str, Sequence[Gain]]] = dict,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +74,7 @@ class AdminServer:
         self.address = ""
         self._metrics = metrics
         self._pools = pools
+        self._gains = gains
         self._events = EventLog() if events is None else events
         self._clock = clock
         self._phase = ServingState.STARTING
@@ -116,6 +120,7 @@ class AdminServer:
                 web.get("/endpoints", self._show_endpoints),
                 web.get("/decisions", self._show_decisions),
                 web.get("/events", self._show_events),
+                web.get("/gain", self._show_gains),
                 web.get("/explain/{id}", self._show_explanation),
             ]
         )
@@ -160,6 +165,10 @@ class AdminServer:
             name = "limit" if limit is None else "since"
             return _no_number(name, request, EVENTS_KEPT)
         return _json({"events": [event.as_json() for event in self._events.last(limit, since)]})
+
+    async def _show_gains(self, _request: web.Request) -> web.Response:
+        gains = {pool: list(map(gain_json, each)) for pool, each in self._gains().items()}
+        return _json({"gains": gains})
 
     async def _show_explanation(self, request: web.Request) -> web.Response:
         explained = self.decisions.explain(request.match_info["id"], self._clock())

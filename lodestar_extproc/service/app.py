@@ -6,13 +6,13 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from lodestar_extproc.admin.server import AdminServer
-from lodestar_extproc.config import Config, PickerConfig, Pool
+from lodestar_extproc.config import Config, PickerConfig, Pool, PoolSettings
 from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.settings_changes import changed_settings
@@ -21,6 +21,8 @@ from lodestar_extproc.extproc.tls import Tls
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
+from lodestar_extproc.gain.compared import Gain
+from lodestar_extproc.gain.gain_watch import GainWatch
 from lodestar_extproc.journal.journal import Journal
 from lodestar_extproc.journal.journal_file import JournalFile
 from lodestar_extproc.metrics import Metrics
@@ -77,8 +79,9 @@ class App:
         self.metrics = Metrics()
         self.events = EventLog()
         self._watch = EventWatch(self.events, [pool.name for pool in config.pools], self.pools)
+        self._gains = {pool.name: GainWatch(self._settings_of(pool.name)) for pool in config.pools}
         self._journals = self._new_journals()
-        self.admin = AdminServer(self.metrics, self.pools, self.events)
+        self.admin = AdminServer(self.metrics, self.pools, self.events, self.gains)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.ext_proc = ExtProcServer(
             self.routers, self.metrics, access_log=config.sources.access_log_tags is not None
@@ -96,7 +99,11 @@ class App:
     def _listeners(self, pool: Pool) -> list[RouterListener]:
         path = pool.settings.journal_path
         journal = [] if path is None else [self._journals[path]]
-        return [self.metrics, self.admin.decisions, self._watch.choices[pool.name], *journal]
+        watching = (self._watch.choices[pool.name], self._gains[pool.name])
+        return [self.metrics, self.admin.decisions, *watching, *journal]
+
+    def _settings_of(self, pool: str) -> Callable[[], PoolSettings]:
+        return lambda: self.routers.get(pool).settings
 
     def _new_journals(self) -> dict[str, Journal]:
         """One a path: pools may share it."""
@@ -110,6 +117,10 @@ class App:
     def pools(self) -> list[PoolView]:
         """Every pool as it is now, for those who watch."""
         return [upkeep.view() for upkeep in self._upkeeps.values()]
+
+    def gains(self) -> dict[str, list[Gain]]:
+        """By pool, what its decisions gain over other policies."""
+        return {name: watch.gains() for name, watch in self._gains.items()}
 
     async def run(self) -> None:
         """Serve until `stop` or a signal; then drain.
@@ -127,6 +138,7 @@ class App:
                 self._upkeeps[pool.name] = self._upkeep(pool, client)
                 self._upkeeps[pool.name].restore()
             self.metrics.watch(self.pools)
+            self.metrics.watch_gains(self.gains)
             for journal in self._journals.values():
                 await stack.enter_async_context(journal.running())
             addresses = self._options.listen or listen_addresses(self._config)
