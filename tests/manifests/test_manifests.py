@@ -43,6 +43,7 @@ OWN = {
     "gateway.networking.k8s.io": "gateway_api.yaml",
     "networking.istio.io": "istio.yaml",
     "kustomize.config.k8s.io": "kustomize.yaml",
+    "monitoring.coreos.com": "monitoring.yaml",
 }
 
 
