@@ -16,7 +16,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from lodestar_extproc import __version__
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
+from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.pool_json import gain_json, pool_json
 from lodestar_extproc.events.endpoint_changes import whole_outage
 from lodestar_extproc.events.event_log import CAPACITY as EVENTS_KEPT
@@ -32,10 +34,20 @@ _HEADERS = MappingProxyType(
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
         # The page brings its own style and script and asks nobody but us.
-        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; connect-src 'self'; img-src data:",
+        "Content-Security-Policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; "
+        "script-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:",
     }
 )
+
+_FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "/": ("dashboard.html", "text/html"),
+        "/uplot.js": ("vendored/uplot.js", "text/javascript"),
+        "/uplot.css": ("vendored/uplot.css", "text/css"),
+        "/charts.js": ("charts.js", "text/javascript"),
+    }
+)
+"""What the page is made of: file and kind, by path."""
 
 
 class ServingState(StrEnum):
@@ -58,6 +70,7 @@ class AdminServer:
 
     Attributes:
         decisions: to be told by the routers what they decide.
+        histories: by pool, to be told the same.
         address: `host:port` it listens on, once it does.
     """
 
@@ -71,6 +84,8 @@ class AdminServer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.decisions = DecisionLog()
+        self.histories: dict[str, PoolHistory] = {}
+        self._began_at_s = clock()
         self.address = ""
         self._metrics = metrics
         self._pools = pools
@@ -78,7 +93,10 @@ class AdminServer:
         self._events = EventLog() if events is None else events
         self._clock = clock
         self._phase = ServingState.STARTING
-        self._dashboard = resources.files(__package__).joinpath("dashboard.html").read_bytes()
+        self._files = {
+            path: resources.files(__package__).joinpath(name).read_bytes()
+            for path, (name, _) in _FILES.items()
+        }
         self._runner: web.AppRunner | None = None
 
     async def start(self, address: str) -> int:
@@ -113,7 +131,8 @@ class AdminServer:
         app = web.Application()
         app.add_routes(
             [
-                web.get("/", self._show_dashboard),
+                *(web.get(path, self._show_file) for path in _FILES),
+                web.get("/history", self._show_history),
                 web.get("/metrics", self._show_metrics),
                 web.get("/healthz", self._show_alive),
                 web.get("/ready", self._show_ready),
@@ -126,10 +145,15 @@ class AdminServer:
         )
         return app
 
-    async def _show_dashboard(self, _request: web.Request) -> web.Response:
+    async def _show_file(self, request: web.Request) -> web.Response:
+        kind = _FILES[request.path][1]
         return web.Response(
-            body=self._dashboard, content_type="text/html", charset="utf-8", headers=_HEADERS
+            body=self._files[request.path], content_type=kind, charset="utf-8", headers=_HEADERS
         )
+
+    async def _show_history(self, _request: web.Request) -> web.Response:
+        minutes = {pool: history.minutes() for pool, history in self.histories.items()}
+        return _json({"history": minutes})
 
     async def _show_metrics(self, _request: web.Request) -> web.Response:
         page = bytearray()
@@ -151,7 +175,14 @@ class AdminServer:
         return _json({"ready": not reasons, "reasons": told}, 503 if reasons else 200)
 
     async def _show_endpoints(self, _request: web.Request) -> web.Response:
-        return _json({"phase": self._phase, "pools": [pool_json(p) for p in self._pools()]})
+        return _json(
+            {
+                "phase": self._phase,
+                "version": __version__,
+                "uptime_s": self._clock() - self._began_at_s,
+                "pools": [pool_json(p) for p in self._pools()],
+            }
+        )
 
     async def _show_decisions(self, request: web.Request) -> web.Response:
         limit = _number(request, "limit", DEFAULT_LIMIT)

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.server import AdminServer
 from lodestar_extproc.config import Config, PickerConfig, Pool, PoolSettings
 from lodestar_extproc.events.change import ChangeKind
@@ -78,7 +79,8 @@ class App:
         self._budget = ScrapeBudget()
         self.metrics = Metrics()
         self.events = EventLog()
-        self._watch = EventWatch(self.events, [pool.name for pool in config.pools], self.pools)
+        names = [pool.name for pool in config.pools]
+        self._watch = EventWatch(self.events, names, self.pools, self._note)
         self._gains = {pool.name: GainWatch(self._settings_of(pool.name)) for pool in config.pools}
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools, self.events, self.gains)
@@ -99,7 +101,8 @@ class App:
     def _listeners(self, pool: Pool) -> list[RouterListener]:
         path = pool.settings.journal_path
         journal = [] if path is None else [self._journals[path]]
-        watching = (self._watch.choices[pool.name], self._gains[pool.name])
+        history = self.admin.histories[pool.name] = PoolHistory()
+        watching = (self._watch.choices[pool.name], self._gains[pool.name], history)
         return [self.metrics, self.admin.decisions, *watching, *journal]
 
     def _settings_of(self, pool: str) -> Callable[[], PoolSettings]:
@@ -117,6 +120,9 @@ class App:
     def pools(self) -> list[PoolView]:
         """Every pool as it is now, for those who watch."""
         return [upkeep.view() for upkeep in self._upkeeps.values()]
+
+    def _note(self, view: PoolView) -> None:
+        self.admin.histories[view.pool].look(view, self._gains[view.pool].gains)
 
     def gains(self) -> dict[str, list[Gain]]:
         """By pool, what its decisions gain over other policies."""

@@ -21,6 +21,7 @@ class EventWatch:
 
     Args:
         pools: the pools as they are now.
+        looked: told of each pool, too, as often.
         clock: monotonic seconds.
     """
 
@@ -29,8 +30,10 @@ class EventWatch:
         events: EventLog,
         names: Sequence[str],
         pools: Callable[[], Sequence[PoolView]],
+        looked: Callable[[PoolView], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._looked = looked
         self._pools = pools
         self._clock = clock
         self.choices = {name: ChoiceWatch(events) for name in names}
@@ -47,6 +50,7 @@ class EventWatch:
         """Tell what is new."""
         at_s = self._clock()
         for view in self._pools():
+            self._looked(view)
             self.endpoints[view.pool].observe(view, at_s)
             self._learners[view.pool].observe(view, at_s)
             self.choices[view.pool].observe(view, at_s)

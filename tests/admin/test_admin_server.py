@@ -1,11 +1,14 @@
+import re
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 
+from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.server import AdminServer
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.events.change import ChangeKind
+from lodestar_extproc.gain.compared import Gain
 from metrics_world import World
 
 
@@ -151,7 +154,10 @@ async def test_the_page_asks_nobody_else_and_runs_nothing_of_others():
         policy = response.headers["Content-Security-Policy"]
 
     assert "default-src 'none'" in policy
-    assert "src=" not in page.replace("xmlns=", "")
+    assert re.findall(r"(?:src|href)=\"(?!data:)([^\"#]+)\"", page) == [
+        *("/uplot.css", "/uplot.js", "/charts.js"),
+        *("/events", "/endpoints", "/decisions", "/metrics", "/ready"),
+    ]
     assert "innerHTML" not in page
     for path in ("/endpoints", "/decisions", "/explain/"):
         assert path in page
@@ -223,3 +229,43 @@ async def test_an_impossible_number_of_events_is_told(query):
 
     assert status == 400
     assert f"{query.partition('=')[0]} is a number" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/uplot.js", "text/javascript"),
+        ("/uplot.css", "text/css"),
+        ("/charts.js", "text/javascript"),
+    ],
+)
+async def test_the_page_brings_its_charts_along(path, kind):
+    async with admin() as it, it.session.get(it.url + path) as response:
+        assert (response.status, response.content_type) == (200, kind)
+        assert len(await response.read()) > 1000
+
+
+async def test_gains_and_history_are_json_by_pool():
+    gain = Gain("least_request", "shadow", 300, 0.5, 1.0, 2.0, 0.5, 0.4, 0.6)
+    async with admin() as it:
+        it.server._gains = lambda: {"pool": [gain, Gain("random", "shadow", 0, float("nan"), 1.0)]}
+        it.server.histories["pool"] = PoolHistory()
+        _, gains = await it.get("/gain")
+        _, history = await it.get("/history")
+
+    known, unknown = gains["gains"]["pool"]
+    assert (known["ratio"], known["verdict"]) == (0.5, "the decisions made are 50% faster")
+    assert (unknown["ratio"], unknown["agreement_ratio"]) == (None, None)
+    assert history == {"history": {"pool": []}}
+
+
+async def test_version_uptime_and_settings_in_force_are_told():
+    async with admin(policy="random") as it:
+        it.world.now_s += 61.0
+        _, state = await it.get("/endpoints")
+
+    assert state["uptime_s"] == 61.0
+    assert state["version"]
+    settings = state["pools"][0]["settings"]
+    assert settings["policy"] == "random"
+    assert next(iter(settings)) == "policy"  # what differs from the default comes first

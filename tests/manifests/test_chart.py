@@ -226,7 +226,7 @@ def test_every_value_has_a_place_in_a_template_and_in_the_schema():
     for name, value in values.items():
         keys = (
             [name]
-            if not isinstance(value, dict) or name in ("settings",)
+            if not isinstance(value, dict) or name == "settings"
             else [f"{name}.{key}" for key in value]
         )
         for key in keys:
