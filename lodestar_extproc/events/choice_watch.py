@@ -51,7 +51,8 @@ class ChoiceWatch:
         if is_ignored:
             text = (
                 f"Envoy does not go where it is told: {len(why)} of the last {n} requests "
-                f"{why[-1]}. `lodestar-extproc check` on Envoy's file looks for the reason"
+                f"{why[-1]}. `lodestar-extproc check` on Envoy's file looks for the reason; an "
+                "endpoint that Envoy itself holds unhealthy is passed over, too (/clusters there)"
             )
             self._events.tell(ChangeKind.CHOICES_IGNORED, text, pool=view.pool)
         else:
@@ -63,7 +64,7 @@ def _ignored(request: EndedRequest) -> str:
     """How the choice was passed over, in words; empty where it was followed."""
     if not request.used:
         return "were sent on without waiting for the choice (message_timeout, or we are too slow)"
-    completion, chosen = request.completion, request.decision.address
-    if completion.served in (None, chosen) or (completion.attempts or 1) > 1:
+    if not request.is_ignored:
         return ""
-    return f"went elsewhere at their first attempt (the last to {completion.served}, not {chosen})"
+    served, chosen = request.completion.served, request.decision.address
+    return f"went elsewhere at their first attempt (the last to {served}, not {chosen})"

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.told_states import ToldStates
-from lodestar_extproc.fleet.health import HealthState
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.learning.learner import EndpointStatus
 from lodestar_extproc.routing.pool_view import PoolView
 
@@ -145,9 +145,11 @@ class EndpointChanges:
         if not self._told.turns("outage", bool(words), at_s):
             return
         if words:
+            last = next(reversed(self._problems.values()), NO_ANSWER)
             text = (
-                f"{words}. Requests go to any of them. If they do serve, their health is "
-                "elsewhere: see health_path, and whether engines are reached by TLS"
+                f"{words}. Requests go to any of them. What was found last: {last}. If they do "
+                "serve, their health is elsewhere: see health_path, and whether engines are "
+                "reached by TLS"
             )
             self._events.tell(ChangeKind.ALL_DOWN, text, pool=view.pool)
         elif view.states:

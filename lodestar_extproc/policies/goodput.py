@@ -72,7 +72,7 @@ class Goodput:
         if slo_s is None:
             return self._externality.terms(estimate, candidates)
         backlog_s = np.minimum(estimate.backlog_s, BACKLOG_RATIO * slo_s)
-        terms = self._externality.terms(replace(estimate, backlog_s=backlog_s), candidates)
+        terms = self._externality.terms(estimate._replace(backlog_s=backlog_s), candidates)
         late = self.late_ratio(estimate, candidates.snapshot.endpoints, slo_s)
         return terms | {
             "own_ttft": OWN_WEIGHT * estimate.ttft_s,

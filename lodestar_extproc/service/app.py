@@ -217,7 +217,13 @@ class App:
     def _upkeep(self, pool: Pool, client: EngineClient) -> PoolUpkeep:
         router, found = self.routers.get(pool.name), self._found[pool.name]
         return PoolUpkeep(
-            pool, router, client, found=found, owners=self._owners, budget=self._budget
+            pool,
+            router,
+            client,
+            found=found,
+            owners=self._owners,
+            budget=self._budget,
+            found_wrong=self._watch.endpoints[pool.name].found,
         )
 
     async def _follow_config(self, group: asyncio.TaskGroup) -> None:

@@ -69,12 +69,16 @@ def test_an_endpoint_down_and_up_again_is_told_once_each_with_the_reason():
 def test_everything_down_is_said_loudly_and_when_it_is_over():
     watched = Watched(3)
     addresses = [e.address for e in watched.world.router.fleet.endpoints]
+    watched.changes.found(addresses[0], "it answered 404")
     watched.probe(*addresses)
 
     assert watched.after() == [*[ChangeKind.ENDPOINT_DOWN] * 3, ChangeKind.ALL_DOWN]
     loud = watched.log.last(1)[0]
     assert loud.severity is Severity.ERROR
     assert "all 3 endpoints of pool pool are out: 3 down" in loud.text
+    assert "What was found last: it answered 404. If they do serve" in loud.text
+    assert "health_path" in loud.text
+    assert "TLS" in loud.text
     watched.probe(addresses[0], healthy=True)
     assert watched.after() == [ChangeKind.ENDPOINT_UP, ChangeKind.SOME_UP]
 
