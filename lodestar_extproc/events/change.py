@@ -1,4 +1,4 @@
-"""Change: one change of state, in words that say what it means."""
+"""StateChange: one change of state, in words that say what it means."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _SEVERITIES: Mapping[ChangeKind, Severity] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StateChange:
     """One change.
 
     Attributes:

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from lodestar_extproc.events.change import Change, ChangeKind, Severity
+from lodestar_extproc.events.change import ChangeKind, Severity, StateChange
 
 CAPACITY = 500
 """Events kept for `/events` and the page. A judgement: a bad day of a fleet, some 150 kB."""
@@ -30,7 +30,7 @@ class EventLog:
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
-        self._events: deque[Change] = deque(maxlen=CAPACITY)
+        self._events: deque[StateChange] = deque(maxlen=CAPACITY)
         self._n_told = 0
         self._lines_left = float(LINES_AT_ONCE)
         self._filled_at_s = wall_clock()
@@ -39,16 +39,16 @@ class EventLog:
     def tell(self, kind: ChangeKind, text: str, *, pool: str = "", endpoint: str = "") -> None:
         """Something has changed."""
         self._n_told += 1
-        event = Change(self._n_told, self._wall_clock(), kind, pool, endpoint, text)
+        event = StateChange(self._n_told, self._wall_clock(), kind, pool, endpoint, text)
         self._events.append(event)
         self._write(event)
 
-    def last(self, limit: int, since: int = 0) -> list[Change]:
+    def last(self, limit: int, since: int = 0) -> list[StateChange]:
         """The last *limit* events with a number above *since*, newest first."""
         newer = [event for event in self._events if event.number > since]
         return newer[::-1][:limit]
 
-    def _write(self, event: Change) -> None:
+    def _write(self, event: StateChange) -> None:
         gained = LINES_PER_S * max(0.0, event.wall_s - self._filled_at_s)
         self._lines_left = min(float(LINES_AT_ONCE), self._lines_left + gained)
         self._filled_at_s = event.wall_s
