@@ -289,3 +289,18 @@ def test_a_large_fleet_is_shown_in_small_pieces_that_make_the_same_page():
     states = next(f for f in families if f.name == "lodestar_endpoint_state")
     assert len(states.samples) == 300 * len(HealthState)
     assert len(families) == len(described)
+
+
+def test_times_to_first_token_have_the_buckets_of_vllms_own():
+    world = World(policy="random")
+    world.serve(1, ttft_s=100.0)
+    bounds = [
+        float(dict(labels)["le"])
+        for name, labels in samples(world)
+        if name == "lodestar_ttft_seconds_bucket"
+    ]
+
+    assert sorted(set(bounds)) == [
+        *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
+        *(10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0, float("inf")),
+    ]
