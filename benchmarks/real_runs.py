@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent / "vllm"))
 from cells import CPU_BLOCK_TOKENS, LETTERS_PER_TOKEN, TRACES, Cell
 
 from lodestar_extproc.evaluation.chats import Arrival
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 Row: TypeAlias = Mapping[str, str]
 MARKER = "\n\n"

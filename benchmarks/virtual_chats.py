@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from lodestar_extproc.evaluation.chats import Chats
 from lodestar_extproc.evaluation.load import request_body
-from lodestar_extproc.simulator.api import DEFAULT_MODEL, parse_call
+from lodestar_extproc.simulator.api import parse_call
 from lodestar_extproc.simulator.arrival import VirtualRequest
+from lodestar_extproc.simulator.defaults import DEFAULT_MODEL
 
 LONGEST_TOKENS = 30_000  # the longest document and its questions fit
 

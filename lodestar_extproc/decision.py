@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +112,30 @@ class Reason(StrEnum):
     """The body could not be read: no prompt to predict from."""
 
 
+class CostAccount(Protocol):
+    """What a policy weighed, for those who ask why; to ask changes nothing.
+
+    Attributes:
+        cost_s: [n_endpoints], what the candidates were ranked by.
+        fallback_policy: who ranks while the predictor may not.
+    """
+
+    @property
+    def cost_s(self) -> FloatArray: ...
+
+    @property
+    def fallback_policy(self) -> str: ...
+
+    def terms_s(self, candidates: Candidates) -> Mapping[str, FloatArray]:
+        """Each part of the cost by its name, [n_endpoints]."""
+
+    def interval_s(self, candidates: Candidates) -> tuple[FloatArray, FloatArray]:
+        """Where 80 % of the TTFTs predicted so fall, low and high, [n_endpoints] each."""
+
+    def fallback_choice(self, candidates: Candidates) -> int | None:
+        """Where the fallback would have sent it; None where that cannot be told any more."""
+
+
 class Ranking(NamedTuple):
     """A policy's answer: endpoints from best to worst.
 
@@ -119,6 +144,7 @@ class Ranking(NamedTuple):
         predicted_ttft_s: [n_endpoints]; None where the policy predicts nothing.
         propensity: probability with which the first was chosen, given the candidates.
         service_s: [n_endpoints], seconds of service the request would add; None if not predicted.
+        account: what was weighed; None where nothing was.
     """
 
     order: tuple[int, ...]
@@ -126,6 +152,7 @@ class Ranking(NamedTuple):
     predicted_ttft_s: FloatArray | None = None
     propensity: float = 1.0
     service_s: FloatArray | None = None
+    account: CostAccount | None = None
 
 
 UNTRAINED_S_PER_KTOKEN = 0.1
@@ -172,10 +199,17 @@ class Decision(NamedTuple):
         return self.ranking.order[0]
 
     @property
+    def predicted_ttft_s(self) -> float | None:
+        """Of the best endpoint; None where nothing was predicted."""
+        predicted = self.ranking.predicted_ttft_s
+        return None if predicted is None else float(predicted[self.chosen])
+
+    @property
     def expected_ttft_s(self) -> float:
         """As predicted for the best endpoint, or guessed where nothing was."""
-        if self.ranking.predicted_ttft_s is not None:
-            return float(self.ranking.predicted_ttft_s[self.chosen])
+        predicted_s = self.predicted_ttft_s
+        if predicted_s is not None:
+            return predicted_s
         return self.candidates.work_tokens_on(self.chosen) * 1e-3 * UNTRAINED_S_PER_KTOKEN
 
     def features_of(self, index: int) -> FloatArray:

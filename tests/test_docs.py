@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from lodestar_extproc import names
 from lodestar_extproc.commands.cli import app
+from lodestar_extproc.commands.on_demand import COMMANDS as LISTED
+from lodestar_extproc.commands.on_demand import FOREIGN, loaded
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of Envoy's message types
@@ -27,9 +28,7 @@ PAGES = sorted(
     for page in (folder.glob("*.md") if folder == ROOT else folder.rglob("*.md"))
 )
 ENVOY_FILES = sorted((ROOT / "envoy").rglob("*.yaml"))
-COMMANDS: dict[str, Any] = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-FOREIGN = "epp"
-"""Its flags are another program's."""
+COMMANDS: dict[str, Any] = {name: loaded(name) for name in LISTED}
 OUR_NAMES = {value for value in vars(names).values() if isinstance(value, str)} | {
     name for value in vars(names).values() if isinstance(value, tuple) for name in value
 }
@@ -108,7 +107,10 @@ def test_envoys_files_spell_names_as_we_do(file):
         assert name in OUR_NAMES
     for namespace, key in re.findall(r"%DYNAMIC_METADATA\(([^:)]+):([^)]+)\)%", text):
         assert namespace == names.METADATA_NAMESPACE
-        assert key in {names.DESTINATION, names.DECISION_ID, names.SERVED, names.STREAM_ID}
+        assert key in {
+            *(names.DESTINATION, names.DECISION_ID, names.SERVED, names.STREAM_ID),
+            names.PREDICTED_TTFT,
+        }
     for document in YAML(typ="safe").load_all(text):
         for namespaces in [
             *found(document, "receiving_namespaces"),

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.metrics.docs import all_metrics, metrics_page
 from lodestar_extproc.metrics.exposition import MAX_SAMPLES
 from metrics_world import World
@@ -55,6 +56,9 @@ def test_everything_declared_is_shown_and_nothing_else():
     world.end(world.decide(), decision_id="", stream_id="")
     world.end(world.decide(stream_id="s"), decision_id="", stream_id="s")
     world.end(world.decide(), attempts=3, prompt_tokens=100, cached_tokens=60)
+    world.metrics.watch_gains(
+        lambda: {"pool": [Gain("p", "shadow", 9, 0.5, 1.0, 2.0, 0.5, 0.4, 0.6)]}
+    )
     world.metrics.stream_opened()
     world.metrics.message("request_headers")
     world.metrics.stream_closed("chosen")
@@ -285,3 +289,18 @@ def test_a_large_fleet_is_shown_in_small_pieces_that_make_the_same_page():
     states = next(f for f in families if f.name == "lodestar_endpoint_state")
     assert len(states.samples) == 300 * len(HealthState)
     assert len(families) == len(described)
+
+
+def test_times_to_first_token_have_the_buckets_of_vllms_own():
+    world = World(policy="random")
+    world.serve(1, ttft_s=100.0)
+    bounds = [
+        float(dict(labels)["le"])
+        for name, labels in samples(world)
+        if name == "lodestar_ttft_seconds_bucket"
+    ]
+
+    assert sorted(set(bounds)) == [
+        *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
+        *(10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0, float("inf")),
+    ]

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, Arrival, ChatKind, text
 from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest, Workload
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 LETTERS_PER_TOKEN = 1.82
 """Of generated words in the made model's tokenizer; measured."""

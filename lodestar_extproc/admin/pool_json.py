@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from typing import Any
 
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import FleetSnapshot
 from lodestar_extproc.fleet.scraper import ScrapeCounts
+from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.learning.learner import EndpointStatus, LearnerStatus
 from lodestar_extproc.routing.pool_view import PoolView
 
@@ -17,6 +20,7 @@ def pool_json(view: PoolView) -> dict[str, Any]:
         "pool": view.pool,
         "policy": view.policy,
         "open_decisions": view.open_decisions,
+        "settings": shown_settings(view.settings),
         "learner": _learner(view.learner),
         "endpoints": [
             {"address": endpoint.address, "state": state}
@@ -28,6 +32,19 @@ def pool_json(view: PoolView) -> dict[str, Any]:
             )
         ],
     }
+
+
+def shown_settings(settings: PoolSettings) -> dict[str, str]:
+    """Each setting as text, those that are not the default first."""
+    default = PoolSettings()
+    names = [each.name for each in fields(settings)]
+    changed = [n for n in names if getattr(settings, n) != getattr(default, n)]
+    return {n: str(getattr(settings, n)) for n in (*changed, *sorted(set(names) - set(changed)))}
+
+
+def gain_json(gain: Gain) -> dict[str, Any]:
+    """Everything in *gain*."""
+    return asdict(gain) | {"verdict": gain.verdict}
 
 
 def _endpoint(snapshot: FleetSnapshot, i: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from importlib import resources
 from types import MappingProxyType
@@ -16,9 +16,14 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from lodestar_extproc import __version__
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
-from lodestar_extproc.admin.pool_json import pool_json
-from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.admin.history import PoolHistory
+from lodestar_extproc.admin.pool_json import gain_json, pool_json
+from lodestar_extproc.events.endpoint_changes import whole_outage
+from lodestar_extproc.events.event_log import CAPACITY as EVENTS_KEPT
+from lodestar_extproc.events.event_log import EventLog
+from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
 from lodestar_extproc.routing.pool_view import PoolView
 
@@ -29,10 +34,20 @@ _HEADERS = MappingProxyType(
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
         # The page brings its own style and script and asks nobody but us.
-        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; connect-src 'self'; img-src data:",
+        "Content-Security-Policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; "
+        "script-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:",
     }
 )
+
+_FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "/": ("dashboard.html", "text/html"),
+        "/uplot.js": ("vendored/uplot.js", "text/javascript"),
+        "/uplot.css": ("vendored/uplot.css", "text/css"),
+        "/charts.js": ("charts.js", "text/javascript"),
+    }
+)
+"""What the page is made of: file and kind, by path."""
 
 
 class ServingState(StrEnum):
@@ -49,25 +64,39 @@ class AdminServer:
     Args:
         metrics: what `/metrics` shows.
         pools: the pools as they are now.
+        events: what `/events` shows.
+        gains: by pool, what `/gain` shows.
         clock: monotonic seconds, the routers'.
 
     Attributes:
         decisions: to be told by the routers what they decide.
+        histories: by pool, to be told the same.
+        address: `host:port` it listens on, once it does.
     """
 
     def __init__(
         self,
         metrics: Metrics,
         pools: Callable[[], Sequence[PoolView]],
+        events: EventLog | None = None,
+        gains: Callable[[], Mapping[str, Sequence[Gain]]] = dict,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.decisions = DecisionLog()
+        self.histories: dict[str, PoolHistory] = {}
+        self._began_at_s = clock()
+        self.address = ""
         self._metrics = metrics
         self._pools = pools
+        self._gains = gains
+        self._events = EventLog() if events is None else events
         self._clock = clock
         self._phase = ServingState.STARTING
-        self._dashboard = resources.files(__package__).joinpath("dashboard.html").read_bytes()
+        self._files = {
+            path: resources.files(__package__).joinpath(name).read_bytes()
+            for path, (name, _) in _FILES.items()
+        }
         self._runner: web.AppRunner | None = None
 
     async def start(self, address: str) -> int:
@@ -81,7 +110,9 @@ class AdminServer:
         self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, host.strip("[]") or None, int(port)).start()
-        return int(self._runner.addresses[0][1])
+        bound = int(self._runner.addresses[0][1])
+        self.address = f"{host}:{bound}"
+        return bound
 
     async def stop(self) -> None:
         """Stop listening. Idempotent."""
@@ -100,21 +131,29 @@ class AdminServer:
         app = web.Application()
         app.add_routes(
             [
-                web.get("/", self._show_dashboard),
+                *(web.get(path, self._show_file) for path in _FILES),
+                web.get("/history", self._show_history),
                 web.get("/metrics", self._show_metrics),
                 web.get("/healthz", self._show_alive),
                 web.get("/ready", self._show_ready),
                 web.get("/endpoints", self._show_endpoints),
                 web.get("/decisions", self._show_decisions),
+                web.get("/events", self._show_events),
+                web.get("/gain", self._show_gains),
                 web.get("/explain/{id}", self._show_explanation),
             ]
         )
         return app
 
-    async def _show_dashboard(self, _request: web.Request) -> web.Response:
+    async def _show_file(self, request: web.Request) -> web.Response:
+        kind = _FILES[request.path][1]
         return web.Response(
-            body=self._dashboard, content_type="text/html", charset="utf-8", headers=_HEADERS
+            body=self._files[request.path], content_type=kind, charset="utf-8", headers=_HEADERS
         )
+
+    async def _show_history(self, _request: web.Request) -> web.Response:
+        minutes = {pool: history.minutes() for pool, history in self.histories.items()}
+        return _json({"history": minutes})
 
     async def _show_metrics(self, _request: web.Request) -> web.Response:
         page = bytearray()
@@ -132,24 +171,35 @@ class AdminServer:
         reasons += [f"pool {p.pool} has no endpoint" for p in pools if not p.states]
         # Requests are answered all the same, and may well be served: what is wrong may be how
         # health is asked. So that is told, and takes nobody out.
-        warnings = [
-            f"all {len(p.states)} endpoints of pool {p.pool} are down"
-            for p in pools
-            if p.states and set(p.states) == {HealthState.DOWN}
-        ]
-        told = {"ready": not reasons, "reasons": reasons + warnings}
-        return _json(told, 503 if reasons else 200)
+        told = [*reasons, *filter(None, map(whole_outage, pools))]
+        return _json({"ready": not reasons, "reasons": told}, 503 if reasons else 200)
 
     async def _show_endpoints(self, _request: web.Request) -> web.Response:
-        return _json({"phase": self._phase, "pools": [pool_json(p) for p in self._pools()]})
+        return _json(
+            {
+                "phase": self._phase,
+                "version": __version__,
+                "uptime_s": self._clock() - self._began_at_s,
+                "pools": [pool_json(p) for p in self._pools()],
+            }
+        )
 
     async def _show_decisions(self, request: web.Request) -> web.Response:
-        asked = request.query.get("limit", str(DEFAULT_LIMIT))
-        if not asked.isascii() or not asked.isdigit() or len(asked) > 9:
-            return _json(
-                {"error": f"limit is a number from 0 to {CAPACITY}, not {asked[:20]}"}, 400
-            )
-        return _json({"decisions": self.decisions.last(int(asked), self._clock())})
+        limit = _number(request, "limit", DEFAULT_LIMIT)
+        if limit is None:
+            return _no_number("limit", request, CAPACITY)
+        return _json({"decisions": self.decisions.last(limit, self._clock())})
+
+    async def _show_events(self, request: web.Request) -> web.Response:
+        limit, since = _number(request, "limit", DEFAULT_LIMIT), _number(request, "since", 0)
+        if limit is None or since is None:
+            name = "limit" if limit is None else "since"
+            return _no_number(name, request, EVENTS_KEPT)
+        return _json({"events": [event.as_json() for event in self._events.last(limit, since)]})
+
+    async def _show_gains(self, _request: web.Request) -> web.Response:
+        gains = {pool: list(map(gain_json, each)) for pool, each in self._gains().items()}
+        return _json({"gains": gains})
 
     async def _show_explanation(self, request: web.Request) -> web.Response:
         explained = self.decisions.explain(request.match_info["id"], self._clock())
@@ -157,6 +207,17 @@ class AdminServer:
             message = f"not among the last {CAPACITY} decisions, by decision id or x-request-id"
             return _json({"error": message}, 404)
         return _json(explained)
+
+
+def _number(request: web.Request, name: str, default: int) -> int | None:
+    """The number asked for by *name*; None where it is none."""
+    asked = request.query.get(name, str(default))
+    return int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= 9 else None
+
+
+def _no_number(name: str, request: web.Request, most: int) -> web.Response:
+    said = request.query[name][:20]
+    return _json({"error": f"{name} is a number from 0 to {most}, not {said}"}, 400)
 
 
 def _json(value: dict[str, Any], status: int = 200) -> web.Response:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lodestar_extproc.commands.option_values import file_to_write, folder_to_fill
 from lodestar_extproc.evaluation.bench_names import SCENARIO_NAMES, STANDARD_FLEETS, WORKLOADS
 
 DEFAULT_POLICIES = "prefix_cache,prefix_affinity_token_load,lmetric,least_load,learned"
@@ -22,7 +23,11 @@ Loads = Annotated[
 ]
 Rate = Annotated[float | None, typer.Option(min=0.01, help="Requests a second, not --load.")]
 Policies = Annotated[
-    str, typer.Option(help="With commas; learned:predictor=mlp changes a setting.")
+    str,
+    typer.Option(
+        help="With commas; learned:predictor=mlp changes a setting.",
+        show_default=DEFAULT_POLICIES.replace(",", ", "),
+    ),
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="Runs of each cell, on other arrivals.")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="The others follow it.")]
@@ -39,10 +44,18 @@ WithHindsight = Annotated[
     bool, typer.Option(help="Compare learned decisions with a clairvoyant's: slower.")
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one a core")]
-Json = Annotated[Path | None, typer.Option(help="Write all figures and ratios here.")]
-Report = Annotated[Path | None, typer.Option(help="Write tables and plots into this folder.")]
+Json = Annotated[
+    Path | None, typer.Option(help="Write all figures and ratios here.", callback=file_to_write)
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(help="Write tables and plots into this folder.", callback=folder_to_fill),
+]
 Keep = Annotated[
-    Path | None, typer.Option(help="Keep ended trials here; run again, it goes on from them.")
+    Path | None,
+    typer.Option(
+        help="Keep ended trials here; run again, it goes on from them.", callback=folder_to_fill
+    ),
 ]
 
 
@@ -104,6 +117,9 @@ def bench(  # noqa: PLR0913  (one argument an option)
             hindsight=hindsight,
         )
         run_bench(study, jobs=jobs, json=json, report=report, keep=keep)
+    except OSError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

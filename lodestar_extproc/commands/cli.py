@@ -1,4 +1,4 @@
-"""The command line. Each command stands in a file of its own; here they are put together."""
+"""The command line. Each command stands in a file of its own, which is loaded when it is named."""
 
 from __future__ import annotations
 
@@ -13,21 +13,16 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 import typer  # noqa: E402
 
 from lodestar_extproc import __version__  # noqa: E402
-from lodestar_extproc.commands.bench import bench  # noqa: E402
-from lodestar_extproc.commands.check import check  # noqa: E402
-from lodestar_extproc.commands.demo import demo  # noqa: E402
-from lodestar_extproc.commands.epp import epp, with_command  # noqa: E402
-from lodestar_extproc.commands.explain import explain  # noqa: E402
-from lodestar_extproc.commands.init import init  # noqa: E402
-from lodestar_extproc.commands.load import load  # noqa: E402
-from lodestar_extproc.commands.replay import replay  # noqa: E402
-from lodestar_extproc.commands.serve import serve  # noqa: E402
-from lodestar_extproc.commands.simulate import simulate  # noqa: E402
+from lodestar_extproc.commands.epp import with_command  # noqa: E402
+from lodestar_extproc.commands.on_demand import CommandsOnDemand  # noqa: E402
 
 app = typer.Typer(
     name="lodestar-extproc",
+    cls=CommandsOnDemand,
     no_args_is_help=True,
-    add_completion=False,
+    # Plain help: it wraps and never cuts a name, in any width, and comes in half the time.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -46,16 +41,11 @@ def root(
         typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """A learned router for LLM engines behind Envoy."""
+    """A learned router for LLM engines behind Envoy.
 
-
-for command in (serve, init, check, demo, simulate, load, explain, replay, bench):
-    app.command()(command)
-# Its flags are another program's, read as that program would.
-app.command(
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    add_help_option=False,
-)(epp)
+    Every option can be given by the environment, too: --admin of serve as LODESTAR_SERVE_ADMIN.
+    --install-completion teaches your shell to complete commands and options.
+    """
 
 
 def main() -> None:

@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
-from lodestar_extproc.config.settings import POLICIES
+from lodestar_extproc.commands.option_values import file_to_write, folder_to_fill
 
 DURATION_S, QUICK_DURATION_S = 40.0, 10.0  # of load on each policy; 40 s give a P99 of 640 requests
+
+Json = Annotated[Path | None, typer.Option(help="Write the result here.", callback=file_to_write)]
+Out = Annotated[
+    Path | None, typer.Option(help="Keep configurations and logs here.", callback=folder_to_fill)
+]
 
 
 def demo(
@@ -26,16 +31,18 @@ def demo(
     policies: Annotated[
         str | None,
         typer.Option(
-            help=f"Policies to compare, of {', '.join(POLICIES)}.",
-            show_default="round_robin,least_request,prefix_affinity_token_load,learned; "
+            help="Policies to compare, with commas: any of docs/settings.md.",
+            show_default="round_robin, least_request, prefix_affinity_token_load, learned; "
             "quick: without least_request",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same arrivals.")] = 1,
-    port: Annotated[int, typer.Option(help="Port of Envoy; 0 for any.")] = 0,
-    engine_port: Annotated[int, typer.Option(help="Port of the first engine; 0 for any.")] = 0,
-    json: Annotated[Path | None, typer.Option(help="Write the result here.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Keep configurations and logs here.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of Envoy; 0 for any.")] = 0,
+    engine_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the first engine; 0 for any.")
+    ] = 0,
+    json: Json = None,
+    out: Out = None,
 ) -> None:
     """Run real Envoy, Lodestar and a mixed fleet of simulated engines, and compare policies.
 
@@ -43,7 +50,8 @@ def demo(
     named, the real Envoy, and Lodestar as its external processor. The same arrivals are sent
     through Envoy over HTTP: conversations, long documents, short questions, all streamed.
 
-    Exit status: 0, or 1 when a request failed or a program did not start.
+    Exit status: 0, or 1 when a request failed or a program did not start; what ran is shown
+    and written all the same.
 
     Examples:
 

@@ -72,6 +72,7 @@ UNUSED = (
 )
 """Flags that are taken and change nothing: they are named together."""
 _UNITS: Mapping[str, float] = MappingProxyType({"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3})
+_OURS = ("-h", "--help", "--version", "--install-completion", "--show-completion")
 _log = logging.getLogger(__name__)
 
 
@@ -208,6 +209,7 @@ def with_command(arguments: Sequence[str] = ()) -> list[str]:
     ['epp', '--pool-name', 'vllm']
     """
     given = list(arguments or sys.argv[1:])
+    if not given or not given[0].startswith("-") or given[0] in _OURS:
+        return given
     flags = {option for action in _parser()._actions for option in action.option_strings}  # noqa: SLF001
-    first = given[0].partition("=")[0] if given else ""
-    return ["epp", *given] if first in flags - {"-h", "--help"} else given
+    return ["epp", *given] if given[0].partition("=")[0] in flags else given

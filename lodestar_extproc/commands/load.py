@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import csv
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import aiohttp
-import orjson
 import typer
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
+from lodestar_extproc.commands.option_values import file_to_write
 from lodestar_extproc.evaluation.chats import MIXES, Chats
-from lodestar_extproc.evaluation.load import LoadClient, LoadRecord, first_model
-from lodestar_extproc.evaluation.summary import Summary, summarise
+
+if TYPE_CHECKING:
+    from lodestar_extproc.evaluation.load import LoadClient
 
 REFRESH_S = 0.5  # of the table on the screen
 
@@ -37,8 +32,12 @@ def load(
     repeat: Annotated[bool, typer.Option(help="Begin again when done, until stopped.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same arrivals.")] = 1,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds an answer may take.")] = 120.0,
-    json: Annotated[Path | None, typer.Option(help="Write the summary here.")] = None,
-    records: Annotated[Path | None, typer.Option(help="Write every request here, as CSV.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the summary here.", callback=file_to_write)
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="Write every request here, as CSV.", callback=file_to_write)
+    ] = None,
 ) -> None:
     """Send open-loop load to any OpenAI-compatible endpoint and time its first tokens.
 
@@ -54,67 +53,81 @@ def load(
     """
     if workload not in MIXES:
         raise typer.BadParameter(f"{workload!r} is none of {', '.join(MIXES)}")
+    if not url.startswith(("http://", "https://")):
+        raise typer.BadParameter(f"{url!r} is no URL: write http://HOST:PORT")
+    # Here, so that `--help` answers at once.
+    from lodestar_extproc.commands.load_view import failures  # noqa: PLC0415
+    from lodestar_extproc.evaluation.load import LoadClient  # noqa: PLC0415
+
     mix = replace(MIXES[workload], rate_per_s=rate)
     name = model or _first_model(url)
     client = LoadClient(url, model=name, timeout_s=timeout)
     try:
         while True:
-            asyncio.run(_run(client, Chats(mix, seed, duration)))
+            _run(client, Chats(mix, seed, duration))
             if not repeat:
                 break
             client, seed = LoadClient(url, model=name, timeout_s=timeout), seed + 1
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; what follows is of the requests that had ended")
-    summary = summarise(client.records)
-    if json is not None:
-        json.write_bytes(orjson.dumps(asdict(summary), option=orjson.OPT_INDENT_2))
-    if records is not None:
-        write_csv(records, client.records)
-    if summary.failed:
-        Console(stderr=True).print(f"failed: {_failures(client.records)}", style="red")
+        typer.echo("stopped; what follows is of the requests that had ended", err=True)
+    _write(client, json, records)
+    if any(record.failure for record in client.records):
+        typer.secho(f"failed: {failures(client.records)}", fg="red", err=True)
         raise typer.Exit(1)
 
 
 def _first_model(url: str) -> str:
+    import asyncio  # noqa: PLC0415
+
+    import aiohttp  # noqa: PLC0415
+
+    from lodestar_extproc.evaluation.load import first_model  # noqa: PLC0415
+
     try:
         return asyncio.run(first_model(url))
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        typer.secho(f"error: {url} does not say what it serves: {error}", fg="red", err=True)
+        typer.secho(
+            f"error: {url} does not say what it serves: {error or 'no answer in time'}; is it up, "
+            "and does it speak OpenAI's API? --model NAME asks for a model without asking it",
+            fg="red",
+            err=True,
+        )
         raise typer.Exit(1) from None
 
 
-async def _run(client: LoadClient, chats: Chats) -> None:
-    with Live(_table(client, chats), refresh_per_second=4) as live:
-        running = asyncio.ensure_future(client.run(chats))
-        while not running.done():
-            await asyncio.wait([running], timeout=REFRESH_S)
-            live.update(_table(client, chats))
-        running.result()
+def _run(client: LoadClient, chats: Chats) -> None:
+    import asyncio  # noqa: PLC0415
+
+    from rich.console import Console  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
+
+    from lodestar_extproc.commands.load_view import table  # noqa: PLC0415
+
+    async def run() -> None:
+        console = Console(highlight=False)
+        with Live(table(client, chats), console=console, refresh_per_second=4) as live:
+            running = asyncio.ensure_future(client.run(chats))
+            while not running.done():
+                await asyncio.wait([running], timeout=REFRESH_S)
+                live.update(table(client, chats))
+            running.result()
+
+    asyncio.run(run())
 
 
-def _table(client: LoadClient, chats: Chats) -> Table:
-    sent_until_s = max((r.at_s for r in client.records), default=0.0)
-    table = Table(title=f"{client.n_sent} sent, {sent_until_s:.0f} of {chats.duration_s:.0f} s")
-    summary = summarise(client.records)
-    for field in fields(Summary):
-        table.add_column(field.name, justify="right")
-    table.add_row(*(_shown(getattr(summary, field.name)) for field in fields(Summary)))
-    return table
+def _write(client: LoadClient, json: Path | None, records: Path | None) -> None:
+    """The files asked for; what cannot be written is told, and the rest is written."""
+    import orjson  # noqa: PLC0415
 
+    from lodestar_extproc.commands.load_view import write_csv  # noqa: PLC0415
+    from lodestar_extproc.evaluation.summary import summarise  # noqa: PLC0415
 
-def _shown(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
-def _failures(records: list[LoadRecord]) -> str:
-    reasons = [r.failure for r in records if r.failure]
-    return "; ".join(f"{reasons.count(reason)} x {reason}" for reason in dict.fromkeys(reasons))
-
-
-def write_csv(path: Path, records: list[LoadRecord]) -> None:
-    """One line a request."""
-    names = [field.name for field in fields(LoadRecord)]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows([getattr(record, name) for name in names] for record in records)
+    try:
+        if records is not None:
+            write_csv(records, client.records)
+        if json is not None:
+            summary = asdict(summarise(client.records))
+            json.write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
+    except OSError as error:
+        typer.secho(f"error: not written: {error}", fg="red", err=True)
+        raise typer.Exit(1) from None

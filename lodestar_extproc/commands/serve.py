@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lodestar_extproc.commands.log_format import FORMATS, configure_logging
+from lodestar_extproc.commands.option_values import listen_address, listen_addresses
+
 if TYPE_CHECKING:
     from lodestar_extproc.config import Config, EnvoyConfig, Watched
     from lodestar_extproc.extproc.tls import Tls
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 BAD_CONFIG, CANNOT_LISTEN = 2, 3  # exit statuses
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -52,23 +54,34 @@ _AccessLog = Annotated[
 ]
 _Listen = Annotated[
     list[str] | None,
-    typer.Option(help="Address for Envoy instead of the configuration's; may be repeated."),
+    typer.Option(
+        help="Address for Envoy instead of the configuration's; may be repeated.",
+        callback=listen_addresses,
+    ),
 ]
 _Tls = Annotated[
     str, typer.Option(help="off; self-signed; or a folder with tls.crt and tls.key, read anew.")
 ]
 _Health = Annotated[
     list[str] | None,
-    typer.Option(help="Further address for gRPC health checks alone; may be repeated."),
+    typer.Option(
+        help="Further address for gRPC health checks alone; may be repeated.",
+        callback=listen_addresses,
+    ),
 ]
 _Admin = Annotated[
-    str, typer.Option(help="Address of metrics, readiness, dashboard and explanations.")
+    str,
+    typer.Option(
+        help="Address of metrics, readiness, dashboard and explanations.", callback=listen_address
+    ),
 ]
 _Drain = Annotated[float, typer.Option(min=0, help="Seconds to serve on once health checks fail.")]
 _Grace = Annotated[float, typer.Option(min=0, help="Seconds open streams may take to end.")]
 _LogLevel = Annotated[
     str, typer.Option(help="debug, with a line for each exchange; info; warning; error.")
 ]
+
+_LogFormat = Annotated[str, typer.Option(help="text, or json: one object a line.")]
 
 
 def serve(  # noqa: PLR0913  (the command's options)
@@ -87,6 +100,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     drain: _Drain = 1.0,
     grace: _Grace = 5.0,
     log_level: _LogLevel = "info",
+    log_format: _LogFormat = "text",
 ) -> None:
     """Choose an endpoint for every request Envoy asks about, and learn from the answers.
 
@@ -125,17 +139,21 @@ def serve(  # noqa: PLR0913  (the command's options)
         warn_of_unread(config)
         return config, options
 
-    run(configure, log_level)
+    run(configure, log_level, log_format)
 
 
-def run(configure: Callable[[], tuple[Config, ServeOptions]], log_level: str = "info") -> None:
+def run(
+    configure: Callable[[], tuple[Config, ServeOptions]],
+    log_level: str = "info",
+    log_format: str = "text",
+) -> None:
     """Serve as *configure* says, until a signal; what is wrong ends the process with a word."""
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error")
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    logging.getLogger("lodestar_extproc").setLevel(level)
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    if log_format not in FORMATS:
+        raise typer.BadParameter(f"{log_format!r} is none of {', '.join(FORMATS)}")
+    configure_logging(level, log_format)
     # Until the service heeds it: its default would end us while we start.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from lodestar_extproc.config import ConfigError  # noqa: PLC0415

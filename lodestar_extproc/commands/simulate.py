@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
+from errno import EADDRINUSE
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
-from lodestar_extproc.simulator.api import DEFAULT_MODEL
+from lodestar_extproc.simulator.defaults import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -36,6 +35,8 @@ KvCapacity = Annotated[
     ),
 ]
 
+Port = Annotated[int, typer.Option(help="Port of the first server; 0 for any.", min=0, max=65_535)]
+
 
 def simulate(  # noqa: PLR0913  (the command's options)
     *,
@@ -44,7 +45,7 @@ def simulate(  # noqa: PLR0913  (the command's options)
     ] = "a30",
     instances: Instances = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the first server.", min=1, max=65_535)] = 18001,
+    port: Port = 18001,
     model: Annotated[str, typer.Option(help="Name the model is served under.")] = DEFAULT_MODEL,
     speed: Annotated[
         float, typer.Option(help="How many times faster than the accelerator.", min=0.01)
@@ -92,7 +93,9 @@ def simulate(  # noqa: PLR0913  (the command's options)
 
         specs = parse_instances(instances or accelerator, kv_capacity, max_model_len)
     except ModuleNotFoundError as error:
-        typer.secho(f"error: {error}; install lodestar-extproc[simulator]", fg="red", err=True)
+        typer.secho(
+            f"error: {error}; pip install 'lodestar-extproc[simulator]'", fg="red", err=True
+        )
         raise typer.Exit(NOT_INSTALLED) from None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -100,11 +103,15 @@ def simulate(  # noqa: PLR0913  (the command's options)
     try:
         _run(_serve_until_signal(specs, options))
     except OSError as error:
-        typer.secho(f"error: {error}; choose another --port", fg="red", err=True)
+        advice = "choose another --port" if error.errno == EADDRINUSE else "see --host and --port"
+        typer.secho(f"error: {error}; {advice}", fg="red", err=True)
         raise typer.Exit(CANNOT_LISTEN) from None
 
 
 async def _serve_until_signal(specs: tuple[EngineSpec, ...], options: ServingOptions) -> None:
+    import asyncio  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
     from lodestar_extproc.simulator.instances import serve_instances  # noqa: PLC0415
 
     stop = asyncio.Event()
@@ -114,11 +121,14 @@ async def _serve_until_signal(specs: tuple[EngineSpec, ...], options: ServingOpt
 
 
 def _announce(servers: tuple[SimulatedServer, ...]) -> None:
+    """Say what was bound: whoever asked for any port reads it here."""
     for server in servers:
         typer.echo(f"{server.spec.accelerator:8} http://{server.address}")
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:
+    import asyncio  # noqa: PLC0415
+
     try:
         import uvloop  # noqa: PLC0415  (there is none for Windows)
     except ModuleNotFoundError:

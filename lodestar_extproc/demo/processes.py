@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,8 @@ STOP_TIMEOUT_S = 5.0
 """Each ends within a second of SIGTERM; then it is killed."""
 READY_TIMEOUT_S = 60.0
 """The first start of a simulated engine compiles it."""
+
+_LINE = re.compile(r"^(\S+)$", re.MULTILINE)
 
 
 class DemoError(RuntimeError):
@@ -52,6 +55,36 @@ class Processes:
     def log_of(self, name: str) -> Path:
         """Where the output of *name* goes."""
         return self._folder / f"{name}.log"
+
+    async def said(self, name: str, pattern: re.Pattern[str], times: int = 1) -> list[str]:
+        """Wait until *name* has printed what matches *pattern* so many times; the groups.
+
+        Raises:
+            DemoError: it did not in time, or a program ended.
+        """
+        return await self._found(name, self.log_of(name), pattern, times)
+
+    async def written(self, name: str, path: Path) -> list[str]:
+        """Wait until *name* has written *path*; its lines.
+
+        Raises:
+            DemoError: it did not in time, or a program ended.
+        """
+        return await self._found(name, path, _LINE, 1)
+
+    async def _found(
+        self, name: str, path: Path, pattern: re.Pattern[str], times: int
+    ) -> list[str]:
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                while True:
+                    found = pattern.findall(_text(path))
+                    if len(found) >= times:
+                        return found
+                    self.check()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise DemoError(f"{name} did not start in time; see {self._folder}") from None
 
     async def ready(self, session: aiohttp.ClientSession, url: str) -> None:
         """Wait until *url* answers 200.
@@ -96,6 +129,10 @@ class Processes:
                 process.kill()
                 process.wait()
         self._running.clear()
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:

@@ -2,76 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
+from lodestar_extproc.demo.compare import DemoPlan, Progress
 from lodestar_extproc.demo.watch import Watch
-from lodestar_extproc.evaluation.load import LoadRecord
+from lodestar_extproc.evaluation.fitted_table import FittedTable
 from lodestar_extproc.evaluation.summary import Summary, summarise
 
 
-def live(
-    plan: Sequence[str],
-    done: Mapping[str, Summary],
-    policy: str,
-    watch: Watch | None,
-    records: Sequence[LoadRecord],
-    progress_ratio: float,
-) -> RenderableType:
-    """The whole screen while *policy* runs.
-
-    Args:
-        progress_ratio: of the whole demo, 0 to 1.
-    """
-    title = f"{policy}: {plan.index(policy) + 1} of {len(plan)}"
-    bar = Table.grid(padding=(0, 1))
-    bar.add_row(
-        Text(title, style="bold"),
-        ProgressBar(total=1.0, completed=progress_ratio, width=40),
-        f"{progress_ratio:4.0%}",
-    )
-    running = dict(done) | {policy: summarise(records)}
-    tables = [bar, comparison(running, running=policy)]
-    if watch is not None:
-        tables.append(endpoint_table(watch))
-    return Group(*tables)
+def live(plan: DemoPlan, progress: Progress) -> RenderableType:
+    """The whole screen while a policy runs."""
+    policy, done_ratio = progress.policy, progress.done_ratio(plan)
+    title = f"{policy}: {plan.policies.index(policy) + 1} of {len(plan.policies)}"
+    records = progress.client.records if progress.client else []
+    running = progress.summaries | {policy: summarise(records)}
+    shown: list[RenderableType] = [
+        Text(f"{title}, {done_ratio:.0%} of all requests sent", style="bold"),
+        ProgressBar(total=1.0, completed=done_ratio, width=40),
+        comparison(running, running=policy),
+    ]
+    if progress.watch is not None:
+        shown.append(endpoint_table(progress.watch))
+    return Group(*shown)
 
 
-def comparison(summaries: Mapping[str, Summary], *, running: str = "") -> Table:
+def comparison(summaries: Mapping[str, Summary], *, running: str = "") -> FittedTable:
     """TTFT by policy, each on the same arrivals."""
-    table = Table(title="time to first token, by policy (same arrivals, cold caches)")
-    table.add_column("policy")
-    for name in ("requests", "failed", "mean s", "P50 s", "P99 s", "end to end s"):
-        table.add_column(name, justify="right")
+    figures = ("requests", "failed", "mean s", "P50 s", "P99 s", "E2E s")
+    title = "time to first token, by policy (same arrivals, cold caches)"
+    table = FittedTable(("policy", *figures), title=title)
     for policy, s in summaries.items():
-        table.add_row(
+        table.add(
             f"{policy} ..." if policy == running else policy,
             str(s.requests),
-            Text(str(s.failed), style="red" if s.failed else ""),
+            str(s.failed),
             *(_seconds(v) for v in (s.ttft_mean_s, s.ttft_p50_s, s.ttft_p99_s, s.e2e_mean_s)),
+            emphasis=s.failed > 0,
         )
     return table
 
 
-def endpoint_table(watch: Watch) -> Table:
+def endpoint_table(watch: Watch) -> FittedTable:
     """Every endpoint now: load, prefix hits, predicted and observed TTFT."""
-    table = Table(title=_learner_line(watch))
-    table.add_column("endpoint")
-    table.add_column("accelerator")
-    for name in ("share", "prefill", "decode", "KV", "prefix hit", "predicted s", "observed s"):
-        table.add_column(name, justify="right")
+    figures = ("share", "prefill", "decode", "KV", "hit", "predicted s", "observed s")
+    table = FittedTable(("endpoint", "on", *figures), left=2, title=_learner_line(watch))
     for endpoint in watch.endpoints:
         chosen = [d for d in watch.decisions if d["chosen"] == endpoint["address"]]
         timed = [d for d in chosen if d["ttft_s"] is not None]
         prompt_tokens = sum(d["prompt_tokens"] for d in chosen)
         hit = sum(d["matched_tokens"] for d in chosen) / prompt_tokens if prompt_tokens else None
-        table.add_row(
+        table.add(
             endpoint["address"],
             endpoint["accelerator"],
             _percent(len(chosen) / max(1, len(watch.decisions))),
@@ -83,6 +69,16 @@ def endpoint_table(watch: Watch) -> Table:
             _mean([d["ttft_s"] for d in timed]),
         )
     return table
+
+
+def problems(progress: Progress) -> Iterator[str]:
+    """What went wrong, each kind once."""
+    for message in dict.fromkeys(progress.failures.values()):
+        policies = [name for name, said in progress.failures.items() if said == message]
+        yield f"error: {', '.join(policies)} not run to the end: {message}"
+    failures = [r.failure for records in progress.records.values() for r in records if r.failure]
+    for reason in dict.fromkeys(failures):
+        yield f"failed: {failures.count(reason)} x {reason}"
 
 
 def closing(summaries: Mapping[str, Summary], model_share: float | None) -> str:

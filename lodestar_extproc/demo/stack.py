@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 
 from lodestar_extproc.demo.bootstrap import Ports, bootstrap
-from lodestar_extproc.demo.processes import Processes, beside_python, free_ports
+from lodestar_extproc.demo.processes import Processes, beside_python
 
+LODESTAR = (sys.executable, "-m", "lodestar_extproc")
+ENGINE_IS_UP = re.compile(r"^\S+ +http://(\S+)$", re.MULTILINE)
+LODESTAR_IS_UP = re.compile(r"serving Envoy on .*; admin on (\S+)")
 Configure = Callable[[Ports, Sequence[tuple[str, str]], Mapping[str, Any]], Mapping[str, Any]]
 """Makes Envoy's configuration; `bootstrap` is one."""
 
@@ -66,6 +72,9 @@ async def running_stack(
 ) -> AsyncIterator[Stack]:
     """Start a world and end it with the body.
 
+    Each program takes a port that is free as it starts, and says which: one that was looked for
+    beforehand may be another's by then. Envoy asks Lodestar through a socket in the file system.
+
     Args:
         settings: the pool's block.
         folder: for configuration and output.
@@ -74,30 +83,35 @@ async def running_stack(
     Raises:
         DemoError: a program is not installed, or did not start.
     """
-    ports, engine_port = _ports(port, fleet)
-    addresses = [f"127.0.0.1:{engine_port + i}" for i in range(len(fleet.accelerators))]
-    config = folder / "envoy.json"
-    config.write_text(json.dumps(configure(ports, _engines(addresses, fleet), settings), indent=1))
-    admin_url = f"http://127.0.0.1:{ports.lodestar_admin}"
-    envoy_admin_url = f"http://127.0.0.1:{ports.envoy_admin}"
-    with Processes(folder) as processes:
+    # Short and our own: the path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="lodestar-") as short, Processes(folder) as processes:
         async with aiohttp.ClientSession() as session:
-            for name, command in _commands(config, ports, engine_port, fleet).items():
-                processes.start(name, command)
-            for address in addresses:
-                await processes.ready(session, f"http://{address}/health")
-            await processes.ready(session, f"{admin_url}/ready")
-            await processes.ready(session, f"{envoy_admin_url}/ready")
-        yield Stack(f"http://127.0.0.1:{ports.listener}", admin_url, envoy_admin_url, processes)
+            processes.start("engines", _engines_command(fleet))
+            addresses = await processes.said("engines", ENGINE_IS_UP, len(fleet.accelerators))
+            at = Ports(port, 0, f"{short}/ext_proc", 0)
+            config = folder / "envoy.json"
+            config.write_text(
+                json.dumps(configure(at, _engines(addresses, fleet), settings), indent=1)
+            )
+            processes.start("lodestar", _lodestar_command(config))
+            (admin,) = await processes.said("lodestar", LODESTAR_IS_UP)
+            processes.start("envoy", _envoy_command(config, Path(short) / "envoy_admin"))
+            (envoy_admin,) = await processes.written("envoy", Path(short) / "envoy_admin")
+            await processes.ready(session, f"http://{envoy_admin}/ready")
+            listener = await _listener(session, f"http://{envoy_admin}")
+        yield Stack(
+            f"http://127.0.0.1:{listener}",
+            f"http://{admin}",
+            f"http://{envoy_admin}",
+            processes,
+        )
 
 
-def _ports(port: int, fleet: FleetPlan) -> tuple[Ports, int]:
-    listener, envoy_admin, ext_proc, lodestar_admin, engines = free_ports(5)
-    # Consecutive ports cannot be reserved; those above a free one are free as a rule.
-    return (
-        Ports(port or listener, envoy_admin, ext_proc, lodestar_admin),
-        fleet.first_port or min(engines, 65_000 - len(fleet.accelerators)),
-    )
+async def _listener(session: aiohttp.ClientSession, envoy_admin_url: str) -> int:
+    """The port that Envoy's only listener was given."""
+    async with session.get(f"{envoy_admin_url}/listeners?format=json") as response:
+        (status,) = orjson.loads(await response.read())["listener_statuses"]
+    return int(status["local_address"]["socket_address"]["port_value"])
 
 
 def _engines(addresses: Sequence[str], fleet: FleetPlan) -> list[tuple[str, str]]:
@@ -114,31 +128,33 @@ def sorted_kinds(accelerators: Sequence[str]) -> list[str]:
     return [kind for kind in kinds for _ in range(list(accelerators).count(kind))]
 
 
-def _commands(
-    config: Path, ports: Ports, engine_port: int, fleet: FleetPlan
-) -> dict[str, list[str]]:
-    lodestar = [sys.executable, "-m", "lodestar_extproc"]
-    return {
-        "engines": [
-            *lodestar,
-            "simulate",
-            *("--instances", fleet.as_option),
-            *("--port", str(engine_port)),
-            *("--seed", str(fleet.seed)),
-        ],
-        "lodestar": [
-            *lodestar,
-            "serve",
-            *("--envoy-config", str(config)),
-            *("--admin", f"127.0.0.1:{ports.lodestar_admin}"),
-            *("--drain", "0"),
-            *("--grace", "0.2"),
-        ],
-        "envoy": [
-            beside_python("envoy"),
-            *("--config-path", str(config)),
-            *("--concurrency", "1"),
-            *("--log-level", "warning"),
-            "--use-dynamic-base-id",
-        ],
-    }
+def _engines_command(fleet: FleetPlan) -> list[str]:
+    return [
+        *LODESTAR,
+        "simulate",
+        *("--instances", fleet.as_option),
+        *("--port", str(fleet.first_port)),
+        *("--seed", str(fleet.seed)),
+    ]
+
+
+def _lodestar_command(config: Path) -> list[str]:
+    return [
+        *LODESTAR,
+        "serve",
+        *("--envoy-config", str(config)),
+        *("--admin", "127.0.0.1:0"),
+        *("--drain", "0"),
+        *("--grace", "0.2"),
+    ]
+
+
+def _envoy_command(config: Path, says_admin_in: Path) -> list[str]:
+    return [
+        beside_python("envoy"),
+        *("--config-path", str(config)),
+        *("--admin-address-path", str(says_admin_in)),
+        *("--concurrency", "1"),
+        *("--log-level", "warning"),
+        "--use-dynamic-base-id",
+    ]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 from lodestar_extproc.simulator.record import RequestRecord
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from lodestar_extproc.simulator.accelerators import EngineSpec, StepCost
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 UNEQUAL = tuple(
     EngineSpec(name, cost, kv_blocks=3_000, api_delay_s=api_delay_s, jitter_cv=0.0, stall_ratio=0.0)

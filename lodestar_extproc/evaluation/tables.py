@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from rich.table import Table
 
 from lodestar_extproc.evaluation.comparison import BEST_HEURISTIC, Comparison, Ratio, half_width
+from lodestar_extproc.evaluation.fitted_table import FittedTable
 from lodestar_extproc.evaluation.trial import Cell
 
 RATIO_FIGURES = ("ttft_mean", "ttft_p99", "e2e_mean", "tpot_mean")
@@ -103,14 +103,15 @@ def ratio_text(ratio: Ratio) -> str:
     return f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
 
 
-def cell_table(comparison: Comparison) -> Table:
+def cell_table(comparison: Comparison) -> FittedTable:
     """For the terminal."""
     return _table("TTFT by cell, mean of the seeds", cell_rows(comparison))
 
 
-def ratio_table(comparison: Comparison) -> Table:
+def ratio_table(comparison: Comparison) -> FittedTable:
     """For the terminal."""
-    return _table(f"{comparison.subject} over others, geometric mean", ratio_rows(comparison))
+    title = f"{comparison.subject} over others, geometric mean"
+    return _table(title, ratio_rows(comparison), left=1)
 
 
 def markdown(rows: Rows) -> str:
@@ -120,14 +121,9 @@ def markdown(rows: Rows) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _table(title: str, rows: Rows) -> Table:
+def _table(title: str, rows: Rows, *, left: int = 2) -> FittedTable:
     head, *body = rows
-    table = Table(title=title)
-    for number, name in enumerate(head):
-        table.add_column(name, justify="left" if number < 2 else "right", overflow="fold")
-    for row in body:
-        table.add_row(*row)
-    return table
+    return FittedTable(tuple(head), left, title, [tuple(row) for row in body])
 
 
 def _with_interval(values: np.ndarray) -> str:

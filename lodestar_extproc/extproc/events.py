@@ -209,6 +209,7 @@ class RouteTo:
     Attributes:
         addresses: none lets Envoy decide, and only tells it the decision's id.
         body: what to send instead of the request's body; None for that itself.
+        predicted_ttft_s: at the first of *addresses*; None where nothing was predicted.
     """
 
     phase: Phase
@@ -216,6 +217,7 @@ class RouteTo:
     decision_id: str
     headers: Headers = ()
     body: bytes | None = None
+    predicted_ttft_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,8 +226,8 @@ class Exchange:
             policy=policy,
         )
         new_body = self._requests.replaced_body(content, wanted)
-        phase, told_id = self._requests.reply_phase(event), decision.decision_id
-        reply = route_to(phase, decision.addresses, told_id, router.settings, new_body)
+        told = decision.decision_id, router.settings, new_body, decision.predicted_ttft_s
+        reply = route_to(self._requests.reply_phase(event), decision.addresses, *told)
         return self._routed(event, reply, wanted, StreamOutcome.ROUTED)
 
     def _look_up(self, event: RequestEvent, content: bytes | None = None) -> Done | None:

@@ -52,6 +52,7 @@ from lodestar_extproc.names import (
     MODEL_REWRITE_HEADERS,
     OBJECTIVE_HEADERS,
     PATH,
+    PREDICTED_TTFT,
     REQUEST_ID,
     RETRY_AFTER,
     SERVED,
@@ -194,6 +195,8 @@ def _set_route(message: envoy_pb2.ProcessingResponse, reply: RouteTo) -> None:
         _set_headers(replaced.header_mutation, ((CONTENT_LENGTH, str(len(reply.body))),))
     told = _told(message)
     told[DECISION_ID].string_value = reply.decision_id
+    if reply.predicted_ttft_s is not None:
+        told[PREDICTED_TTFT].string_value = f"{1e3 * reply.predicted_ttft_s:.0f}"
     if not reply.addresses:
         return
     destination = ",".join(reply.addresses)

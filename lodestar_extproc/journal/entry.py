@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS
+from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, FloatArray
 from lodestar_extproc.features import FEATURES, FeatureMatrix
 from lodestar_extproc.routing.ended_request import EndedRequest
 
@@ -87,7 +87,36 @@ def _decided(made: Entry) -> dict[str, Any]:
         "propensity": ranking.propensity,
         "order": ranking.order,
         "shadows": dict(decision.shadows),
+        "predicted_by": decision.predicted_by,
+        **_weighed(made),
     }
+
+
+def _weighed(made: Entry) -> dict[str, Any]:
+    """What each candidate would have cost, and what the fallback would have done."""
+    decision = made.request.decision
+    account, candidates = decision.ranking.account, decision.candidates
+    if account is None:
+        return {"costs": None, "fallback": None}
+    low, high = account.interval_s(candidates)
+    terms = account.terms_s(candidates)
+    choice = account.fallback_choice(candidates)
+    return {
+        "costs": {
+            "cost_s": _short(account.cost_s),
+            "terms_s": {name: _short(term) for name, term in terms.items()},
+            "ttft_low_s": _short(low),
+            "ttft_high_s": _short(high),
+        },
+        "fallback": None
+        if choice is None
+        else {"policy": account.fallback_policy, "choice": choice},
+    }
+
+
+def _short(values: FloatArray) -> Any:
+    """Seven digits are enough to learn from, and half as long."""
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _request(made: Entry, salt: bytes) -> dict[str, Any]:
@@ -126,8 +155,7 @@ def _candidates(made: Entry) -> dict[str, Any]:
         "matched_ratio": candidates.matched_ratio.tolist(),
         "prefill_s_per_ktoken": candidates.prefill_s_per_ktoken.tolist(),
         "snapshot": {name: getattr(snapshot, name).tolist() for name in SNAPSHOT_COLUMNS},
-        # Seven digits are enough to learn from, and half as long.
-        "features": np.ascontiguousarray(made.features.values, dtype=np.float32),
+        "features": _short(made.features.values),
     }
 
 

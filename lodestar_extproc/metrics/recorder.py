@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -15,10 +15,12 @@ from prometheus_client import (
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.decision import Decision
+from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.metrics import requests, streams
 from lodestar_extproc.metrics.children import Children, Counts
 from lodestar_extproc.metrics.collector import PoolCollector
 from lodestar_extproc.metrics.exposition import pieces
+from lodestar_extproc.metrics.gains import GainCollector
 from lodestar_extproc.metrics.metric import Metric
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.pool_view import PoolView
@@ -79,6 +81,10 @@ class Metrics:
         """Show these pools, as they are whenever the page is asked for. To be called once."""
         self._pools = pools
         self._registry.register(PoolCollector(pools))
+
+    def watch_gains(self, gains: Callable[[], Mapping[str, Sequence[Gain]]]) -> None:
+        """Show these, by pool, as they are whenever the page is asked for. To be called once."""
+        self._registry.register(GainCollector(gains))
 
     def page(self) -> bytes:
         """Everything, as `CONTENT_TYPE`."""

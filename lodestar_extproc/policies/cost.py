@@ -43,6 +43,10 @@ class CostFunction(Protocol):
         """Cost of each candidate, seconds, [n]; the lowest is best."""
         ...
 
+    def terms(self, estimate: Estimate, candidates: Candidates) -> dict[str, FloatArray]:
+        """What `score` adds up, each part by its name, seconds, [n]; for those who ask why."""
+        ...
+
 
 class GreedyTTFT:
     """The request's own predicted TTFT, whatever it does to others."""
@@ -53,6 +57,10 @@ class GreedyTTFT:
     def score(self, estimate: Estimate, candidates: Candidates) -> FloatArray:  # noqa: ARG002
         """The predicted TTFT, [n]."""
         return estimate.ttft_s
+
+    def terms(self, estimate: Estimate, candidates: Candidates) -> dict[str, FloatArray]:  # noqa: ARG002
+        """See `CostFunction`."""
+        return {"own_ttft": estimate.ttft_s}
 
 
 class Externality:
@@ -112,6 +120,24 @@ class Externality:
         price += lost * (ONE + price)
         cost: FloatArray = estimate.ttft_s + price * x + self._memory_s(candidates)
         return cost
+
+    def terms(self, estimate: Estimate, candidates: Candidates) -> dict[str, FloatArray]:
+        """See `CostFunction`; a test holds that they add up to `score`."""
+        x, settings, demand = estimate.service_s, self._live.current, demand_of(candidates)
+        limit_s = np.inf if settings.backlog_limit_s is None else settings.backlog_limit_s
+        v = np.minimum(estimate.backlog_s, limit_s)
+        congestion = arrival_rate(demand, estimate) / (1.0 - busy_ratio(demand))
+        delay = 0.5 * settings.externality_weight * congestion * (2.0 * v + x)
+        decode_weight = settings.decode_weight if self._prices_slower_tokens else 0.0
+        decode = decode_weight * candidates.snapshot.decode_requests
+        lost = settings.eviction_weight * demand.asked_again_ratio
+        return {
+            "own_ttft": estimate.ttft_s,
+            "delay_to_others": delay * x,
+            "slower_tokens": decode * x,
+            "lost_cache": lost * (1.0 + delay + decode) * x,
+            "memory": self._memory_s(candidates),
+        }
 
     def _memory_s(self, candidates: Candidates) -> FloatArray:
         """The price of the memory the request takes; 0 where nobody knows how much there is."""

@@ -55,6 +55,15 @@ class EndToEnd:
         weight = self._live.current.generation_weight
         return cost + weight * (slowed_s + self.generation_s(candidates))
 
+    def terms(self, estimate: Estimate, candidates: Candidates) -> dict[str, FloatArray]:
+        """See `CostFunction`."""
+        weight = self._live.current.generation_weight
+        slowed_s = candidates.snapshot.decode_requests * estimate.service_s
+        return self._externality.terms(estimate, candidates) | {
+            "slower_tokens": weight * slowed_s,
+            "generation": weight * self.generation_s(candidates),
+        }
+
     def generation_s(self, candidates: Candidates) -> FloatArray:
         """Seconds the request's own answer will take from its first token to its end, [n]."""
         endpoints = candidates.snapshot.endpoints

@@ -66,6 +66,19 @@ class Goodput:
         late = self.late_ratio(estimate, candidates.snapshot.endpoints, slo_s)
         return cost - (1.0 - OWN_WEIGHT) * estimate.ttft_s + LATE_WEIGHT * slo_s * late
 
+    def terms(self, estimate: Estimate, candidates: Candidates) -> dict[str, FloatArray]:
+        """See `CostFunction`."""
+        slo_s = candidates.request.ttft_slo_s or self._live.current.ttft_slo_s
+        if slo_s is None:
+            return self._externality.terms(estimate, candidates)
+        backlog_s = np.minimum(estimate.backlog_s, BACKLOG_RATIO * slo_s)
+        terms = self._externality.terms(estimate._replace(backlog_s=backlog_s), candidates)
+        late = self.late_ratio(estimate, candidates.snapshot.endpoints, slo_s)
+        return terms | {
+            "own_ttft": OWN_WEIGHT * estimate.ttft_s,
+            "late": LATE_WEIGHT * slo_s * late,
+        }
+
     def late_ratio(
         self, estimate: Estimate, endpoints: Sequence[Endpoint], slo_s: float
     ) -> FloatArray:

@@ -16,6 +16,7 @@ from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import CostFunction
+from lodestar_extproc.policies.cost_account import LearnedCosts
 from lodestar_extproc.policies.protocol import Policy, by_cost
 
 FEW_SAMPLES = 20.0
@@ -58,17 +59,28 @@ class Learned:
     def rank(self, candidates: Candidates, rng: random.Random) -> Ranking:
         snapshot = candidates.snapshot
         prediction = self._learner.predict(candidates.features, snapshot.endpoints)
-        order, reason, propensity = self._choose(candidates, prediction, rng)
+        penalty_s = self._learner.penalty_s(snapshot.endpoints, snapshot.at_s)
+        cost = self._cost_function.score(prediction, candidates) + penalty_s
+        order, reason, propensity = self._choose(candidates, prediction, cost, rng)
         if not self._learner.is_trained:
             return Ranking(order, reason, propensity=propensity)
-        return Ranking(order, reason, prediction.ttft_s, propensity, prediction.service_s)
+        account = LearnedCosts(
+            prediction,
+            cost,
+            penalty_s,
+            self._cost_function,
+            self._fallback,
+            self._learner.interval_s,
+        )
+        return Ranking(order, reason, prediction.ttft_s, propensity, prediction.service_s, account)
 
     def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
         if ranking.reason not in (Reason.MODEL, Reason.EXPLORATION):
             self._fallback.dispatched(candidates, ranking)
 
-    def _choose(self, candidates: Candidates, prediction: Estimate, rng: random.Random) -> Choice:
-        cost = self._cost(candidates, prediction)
+    def _choose(
+        self, candidates: Candidates, prediction: Estimate, cost: FloatArray, rng: random.Random
+    ) -> Choice:
         if not math.isfinite(np.add.reduce(cost)):
             return self._fall_back(candidates, Reason.UNTRUSTED, rng)
         order = by_cost(cost, rng)
@@ -81,11 +93,6 @@ class Learned:
     def _fall_back(self, candidates: Candidates, reason: Reason, rng: random.Random) -> Choice:
         heuristic = self._fallback.rank(candidates, rng)
         return heuristic.order, reason, heuristic.propensity
-
-    def _cost(self, candidates: Candidates, prediction: Estimate) -> FloatArray:
-        snapshot = candidates.snapshot
-        cost = self._cost_function.score(prediction, candidates)
-        return cost + self._learner.penalty_s(snapshot.endpoints, snapshot.at_s)
 
     def _explore(
         self,

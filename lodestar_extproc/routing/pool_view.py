@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import FleetSnapshot
 from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.fleet.scraper import ScrapeCounts, Scraper
@@ -27,6 +28,7 @@ class PoolView:
         scrapes: by address; an endpoint that is not scraped has none.
         scrape_interval_s: between two reads of an engine's page, as it is now.
         open_decisions: whose answers have not ended.
+        settings: in force.
     """
 
     pool: str
@@ -38,6 +40,7 @@ class PoolView:
     scrape_interval_s: float
     learner: LearnerStatus
     open_decisions: int
+    settings: PoolSettings
 
 
 def view_pool(router: Router, scraper: Scraper, at_s: float) -> PoolView:
@@ -54,4 +57,5 @@ def view_pool(router: Router, scraper: Scraper, at_s: float) -> PoolView:
         scrape_interval_s=scraper.interval_s,
         learner=router.learner.status(),
         open_decisions=router.n_open,
+        settings=router.settings,
     )

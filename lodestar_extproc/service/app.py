@@ -6,18 +6,24 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.server import AdminServer
-from lodestar_extproc.config import Config, PickerConfig, Pool
+from lodestar_extproc.config import Config, PickerConfig, Pool, PoolSettings
+from lodestar_extproc.events.change import ChangeKind
+from lodestar_extproc.events.event_log import EventLog
+from lodestar_extproc.events.settings_changes import changed_settings
 from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.extproc.tls import Tls
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
+from lodestar_extproc.gain.compared import Gain
+from lodestar_extproc.gain.gain_watch import GainWatch
 from lodestar_extproc.journal.journal import Journal
 from lodestar_extproc.journal.journal_file import JournalFile
 from lodestar_extproc.metrics import Metrics
@@ -26,7 +32,7 @@ from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
-from lodestar_extproc.service.choice_news import ChoiceNews
+from lodestar_extproc.service.event_watch import EventWatch
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
 
@@ -72,8 +78,12 @@ class App:
         self._owners = CheckpointOwners()
         self._budget = ScrapeBudget()
         self.metrics = Metrics()
+        self.events = EventLog()
+        names = [pool.name for pool in config.pools]
+        self._watch = EventWatch(self.events, names, self.pools, self._note)
+        self._gains = {pool.name: GainWatch(self._settings_of(pool.name)) for pool in config.pools}
         self._journals = self._new_journals()
-        self.admin = AdminServer(self.metrics, self.pools)
+        self.admin = AdminServer(self.metrics, self.pools, self.events, self.gains)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.ext_proc = ExtProcServer(
             self.routers, self.metrics, access_log=config.sources.access_log_tags is not None
@@ -91,7 +101,12 @@ class App:
     def _listeners(self, pool: Pool) -> list[RouterListener]:
         path = pool.settings.journal_path
         journal = [] if path is None else [self._journals[path]]
-        return [self.metrics, self.admin.decisions, ChoiceNews(), *journal]
+        history = self.admin.histories[pool.name] = PoolHistory()
+        watching = (self._watch.choices[pool.name], self._gains[pool.name], history)
+        return [self.metrics, self.admin.decisions, *watching, *journal]
+
+    def _settings_of(self, pool: str) -> Callable[[], PoolSettings]:
+        return lambda: self.routers.get(pool).settings
 
     def _new_journals(self) -> dict[str, Journal]:
         """One a path: pools may share it."""
@@ -105,6 +120,13 @@ class App:
     def pools(self) -> list[PoolView]:
         """Every pool as it is now, for those who watch."""
         return [upkeep.view() for upkeep in self._upkeeps.values()]
+
+    def _note(self, view: PoolView) -> None:
+        self.admin.histories[view.pool].look(view, self._gains[view.pool].gains)
+
+    def gains(self) -> dict[str, list[Gain]]:
+        """By pool, what its decisions gain over other policies."""
+        return {name: watch.gains() for name, watch in self._gains.items()}
 
     async def run(self) -> None:
         """Serve until `stop` or a signal; then drain.
@@ -122,6 +144,7 @@ class App:
                 self._upkeeps[pool.name] = self._upkeep(pool, client)
                 self._upkeeps[pool.name].restore()
             self.metrics.watch(self.pools)
+            self.metrics.watch_gains(self.gains)
             for journal in self._journals.values():
                 await stack.enter_async_context(journal.running())
             addresses = self._options.listen or listen_addresses(self._config)
@@ -148,11 +171,12 @@ class App:
                 self._tasks[name] = group.create_task(upkeep.run())
             following = group.create_task(self._follow_config(group))
             lagging = group.create_task(self._watch_lag())
+            watching = group.create_task(self._watch.run())
             readying = group.create_task(self._get_ready(addresses))
             await self._stop.wait()
             readying.cancel()
             await self._drain()
-            for task in (following, lagging, *self._tasks.values()):
+            for task in (following, lagging, watching, *self._tasks.values()):
                 task.cancel()
 
     async def _get_ready(self, addresses: Sequence[str]) -> None:
@@ -163,7 +187,7 @@ class App:
         settle_garbage()
         self.admin.set_ready(ready=True)
         self.ext_proc.set_serving(serving=True)
-        _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self._options.admin)
+        _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self.admin.address)
 
     async def _drain(self) -> None:
         _log.info("stopping: draining for %g s", self._options.drain_s)
@@ -193,18 +217,35 @@ class App:
     def _upkeep(self, pool: Pool, client: EngineClient) -> PoolUpkeep:
         router, found = self.routers.get(pool.name), self._found[pool.name]
         return PoolUpkeep(
-            pool, router, client, found=found, owners=self._owners, budget=self._budget
+            pool,
+            router,
+            client,
+            found=found,
+            owners=self._owners,
+            budget=self._budget,
+            found_wrong=self._watch.endpoints[pool.name].found,
         )
 
     async def _follow_config(self, group: asyncio.TaskGroup) -> None:
         config = self._config
-        async for latest in watch_config(config, self.metrics.config_reloaded, self._reload):
+        async for latest in watch_config(config, self._told_of_config, self._reload):
             for pool in latest.pools:
-                if pool != config.pool(pool.name):
+                old = config.pool(pool.name)
+                if pool != old:
                     await self._adopt(pool, group)
+                    words = "" if old is None else changed_settings(old.settings, pool.settings)
+                    self.events.tell(
+                        ChangeKind.SETTINGS_APPLIED, f"settings applied: {words}", pool=pool.name
+                    )
             self.routers.forget_overrides()
             self.metrics.config_reloaded("applied")
             config = latest
+
+    def _told_of_config(self, result: str, why: str) -> None:
+        refused = result == "refused"
+        kind = ChangeKind.SETTINGS_REFUSED if refused else ChangeKind.SETTINGS_NEED_RESTART
+        self.events.tell(kind, why)
+        self.metrics.config_reloaded(result)
 
     async def _adopt(self, pool: Pool, group: asyncio.TaskGroup) -> None:
         """Run by the new settings of *pool*, and wait for nothing by its old ones."""

@@ -1,57 +1,39 @@
-"""EndpointNews: says in the log when endpoints of a pool turn down or up, or pages come late.
+"""EndpointNews: passes on what probes find, and says in the log when pages come late.
 
-What happens again and again is said once.
+What follows for an endpoint is told as a change (`events/endpoint_changes.py`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
-from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.fleet.scraper import Scraper
 from lodestar_extproc.routing.router import Router
 
 STRETCHED = 1.25
 """A longer interval than this times what was asked for is worth a line. A judgement."""
+Found = Callable[[str, str], None]
 _log = logging.getLogger(__name__)
 
 
 class EndpointNews:
-    """What is to be told of the endpoints of *router*."""
+    """What is to be told of the endpoints of *router*.
 
-    def __init__(self, router: Router) -> None:
+    Args:
+        found: told what a probe of an address found wrong.
+    """
+
+    def __init__(self, router: Router, found: Found = lambda _address, _problem: None) -> None:
         self._router = router
-        self._all_down = False
+        self._found = found
         self._is_stretched = False
 
     def probed(self, address: str, problem: str, at_s: float) -> None:
-        """Take an active probe's answer to the fleet, and say what that changes."""
-        fleet = self._router.fleet
-        was_down = fleet.health.state(address, at_s) is HealthState.DOWN
-        fleet.record_probe(address, not problem, at_s)
-        is_down = fleet.health.state(address, at_s) is HealthState.DOWN
-        if was_down == is_down or all(e.address != address for e in fleet.endpoints):
-            return
-        if is_down:
-            _log.warning("pool %s: endpoint %s is down: %s", self._router.pool, address, problem)
-        else:
-            _log.warning("pool %s: endpoint %s is up again", self._router.pool, address)
-        self._tell_if_all_down(at_s, problem)
-
-    def _tell_if_all_down(self, at_s: float, problem: str) -> None:
-        fleet = self._router.fleet
-        states = [fleet.health.state(e.address, at_s) for e in fleet.endpoints]
-        all_down = all(state is HealthState.DOWN for state in states)
-        if all_down and not self._all_down:
-            _log.error(
-                "pool %s: all %d endpoints are down: requests go to any of them. The last one: %s. "
-                "If they do serve, their health is elsewhere: see health_path, and whether "
-                "engines are reached by TLS",
-                self._router.pool,
-                len(states),
-                problem,
-            )
-        self._all_down = all_down
+        """Take an active probe's answer to the fleet, and tell what it found wrong."""
+        if problem:
+            self._found(address, problem)
+        self._router.fleet.record_probe(address, not problem, at_s)
 
     def paced(self, scraper: Scraper) -> None:
         """Say where pages are read less often than was asked for, and when that is over."""

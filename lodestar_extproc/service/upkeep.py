@@ -37,6 +37,7 @@ class PoolUpkeep:
         found: set once it was heard where the endpoints are, even if there are none.
         owners: of the checkpoints of all pools.
         budget: of a core, for reading metric pages of all pools.
+        found_wrong: told what a probe of an address found wrong.
         clock: monotonic seconds, the router's.
     """
 
@@ -49,6 +50,7 @@ class PoolUpkeep:
         found: asyncio.Event | None = None,
         owners: CheckpointOwners | None = None,
         budget: ScrapeBudget | None = None,
+        found_wrong: Callable[[str, str], None] = lambda _address, _problem: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._found = asyncio.Event() if found is None else found
@@ -56,7 +58,7 @@ class PoolUpkeep:
         self._router = router
         self._saved = SavedLearning(router, owners)
         self._clock = clock
-        self._news = EndpointNews(router)
+        self._news = EndpointNews(router, found_wrong)
         self._scraper = Scraper(
             client,
             router.fleet.record_metrics,

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from lodestar_extproc.request import hash_blocks
 
-DEFAULT_MODEL = "llama-3.1-8b"
 TOKEN_BYTES = 4  # a simulated token is four letters: about what English text has
 DEFAULT_MAX_TOKENS = 128  # where a call sets no limit; vLLM would fill its context
 _WORDS = tuple(f"{a}{b}{c} " for a in "bdfghklmnprstvwxz" for b in "aeiou" for c in "bdgklmnprst")

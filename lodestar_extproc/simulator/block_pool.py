@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from lodestar_extproc.simulator.state import BLOCK_TOKENS, EngineState
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
+from lodestar_extproc.simulator.state import EngineState
 
 
 @njit(cache=True)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from lodestar_extproc.simulator import kernel, live_requests
 from lodestar_extproc.simulator.accelerators import ACCELERATORS, EngineSpec
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 from lodestar_extproc.simulator.state import (
-    BLOCK_TOKENS,
     EVENT,
     N_HEADS,
     EngineState,

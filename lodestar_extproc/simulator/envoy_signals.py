@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, RequestKind
 from lodestar_extproc.simulator.arrival import VirtualRequest
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from lodestar_extproc.simulator.accelerators import ACCELERATORS, EngineSpec
-from lodestar_extproc.simulator.api import DEFAULT_MODEL
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS, DEFAULT_MODEL
 from lodestar_extproc.simulator.engine import warm_up
 from lodestar_extproc.simulator.server import SimulatedServer
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
 MAX_INSTANCES = 256  # one process serves them all, each on a port of its own
 

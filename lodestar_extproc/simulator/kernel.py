@@ -22,9 +22,9 @@ from lodestar_extproc.simulator.block_pool import (
     take_hits,
     unlink,
 )
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 from lodestar_extproc.simulator.live_requests import NOBODY, leave, show
 from lodestar_extproc.simulator.state import (
-    BLOCK_TOKENS,
     PENDING,
     RUNNING,
     WAITING,

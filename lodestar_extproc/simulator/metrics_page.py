@@ -11,8 +11,8 @@ from bisect import bisect_left
 from itertools import accumulate
 
 from lodestar_extproc.simulator.accelerators import EngineSpec
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 from lodestar_extproc.simulator.engine import EngineGauges
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Buckets of histograms, as vLLM has them.

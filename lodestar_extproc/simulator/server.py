@@ -20,7 +20,8 @@ from aiohttp import web
 from lodestar_extproc.simulator.accelerators import EngineSpec
 from lodestar_extproc.simulator.answer import Answer, StreamedAnswer, reset
 from lodestar_extproc.simulator.answer_format import AnswerFormat
-from lodestar_extproc.simulator.api import DEFAULT_MODEL, InvalidCallError, busy, parse_call
+from lodestar_extproc.simulator.api import InvalidCallError, busy, parse_call
+from lodestar_extproc.simulator.defaults import DEFAULT_MODEL
 from lodestar_extproc.simulator.engine import Engine, EngineFull
 from lodestar_extproc.simulator.faults import FaultKind, InjectedFault, parse_fault
 from lodestar_extproc.simulator.metrics_page import CONTENT_TYPE, MetricsPage

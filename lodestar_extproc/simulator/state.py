@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-BLOCK_TOKENS = 16  # vLLM's default
 PENDING, WAITING, RUNNING, UNUSED = 0, 1, 2, 3
 """The first request slots head circular lists; every other slot is in exactly one of them."""
 N_HEADS = 4  # PENDING to UNUSED

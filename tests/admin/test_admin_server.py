@@ -1,10 +1,14 @@
+import re
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
 
+from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.server import AdminServer
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.events.change import ChangeKind
+from lodestar_extproc.gain.compared import Gain
 from metrics_world import World
 
 
@@ -13,6 +17,7 @@ class Admin:
 
     def __init__(self, session: aiohttp.ClientSession, server: AdminServer, world: World, url: str):
         self.session, self.server, self.world, self.url = session, server, world, url
+        self.events = server._events
 
     async def get(self, path: str):
         async with self.session.get(self.url + path) as response:
@@ -53,7 +58,7 @@ async def test_a_pool_whose_endpoints_are_all_down_says_so_and_goes_on():
         status, answer = await it.get("/ready")
 
     assert (status, answer["ready"]) == (200, True)
-    assert answer["reasons"] == [f"all 3 endpoints of pool {it.world.router.pool} are down"]
+    assert answer["reasons"] == ["all 3 endpoints of pool pool are out: 3 down"]
 
 
 async def test_an_empty_pool_is_not_ready():
@@ -149,7 +154,10 @@ async def test_the_page_asks_nobody_else_and_runs_nothing_of_others():
         policy = response.headers["Content-Security-Policy"]
 
     assert "default-src 'none'" in policy
-    assert "src=" not in page.replace("xmlns=", "")
+    assert re.findall(r"(?:src|href)=\"(?!data:)([^\"#]+)\"", page) == [
+        *("/uplot.css", "/uplot.js", "/charts.js"),
+        *("/events", "/endpoints", "/decisions", "/metrics", "/ready"),
+    ]
     assert "innerHTML" not in page
     for path in ("/endpoints", "/decisions", "/explain/"):
         assert path in page
@@ -176,3 +184,75 @@ async def test_an_endpoint_without_scrapes_is_shown():
 
         [pool] = (await it.get("/endpoints"))[1]["pools"]
         assert [e["scrapes_succeeded"] for e in pool["endpoints"]] == [0]
+
+
+async def test_an_ejection_of_seconds_does_not_unready_the_service():
+    async with admin(1) as it:
+        it.server.set_ready(ready=True)
+        (endpoint,) = it.world.router.fleet.endpoints
+        it.world.router.fleet.health.failed(endpoint.address, it.world.now_s)
+
+        assert (await it.get("/ready"))[0] == 200
+
+
+async def test_events_are_shown_newest_first_from_a_number_on():
+    async with admin() as it:
+        for text in ("first", "second", "third"):
+            it.events.tell(ChangeKind.DRIFT, text, pool="pool", endpoint="10.0.0.1:8000")
+
+        _, everything = await it.get("/events")
+        _, newer = await it.get("/events?since=2")
+        _, one = await it.get("/events?limit=1")
+    assert [event["text"] for event in everything["events"]] == ["third", "second", "first"]
+    assert everything["events"][0]["event"] == "drift"
+    assert everything["events"][0]["severity"] == "warning"
+    assert newer == one
+
+
+@pytest.mark.parametrize("query", ["limit=x", "since=-1", "since=%C2%B2"])
+async def test_an_impossible_number_of_events_is_told(query):
+    async with admin() as it:
+        status, answer = await it.get(f"/events?{query}")
+
+    assert status == 400
+    assert f"{query.partition('=')[0]} is a number" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/uplot.js", "text/javascript"),
+        ("/uplot.css", "text/css"),
+        ("/charts.js", "text/javascript"),
+    ],
+)
+async def test_the_page_brings_its_charts_along(path, kind):
+    async with admin() as it, it.session.get(it.url + path) as response:
+        assert (response.status, response.content_type) == (200, kind)
+        assert len(await response.read()) > 1000
+
+
+async def test_gains_and_history_are_json_by_pool():
+    gain = Gain("least_request", "shadow", 300, 0.5, 1.0, 2.0, 0.5, 0.4, 0.6)
+    async with admin() as it:
+        it.server._gains = lambda: {"pool": [gain, Gain("random", "shadow", 0, float("nan"), 1.0)]}
+        it.server.histories["pool"] = PoolHistory()
+        _, gains = await it.get("/gain")
+        _, history = await it.get("/history")
+
+    known, unknown = gains["gains"]["pool"]
+    assert (known["ratio"], known["verdict"]) == (0.5, "the decisions made are 50% faster")
+    assert (unknown["ratio"], unknown["agreement_ratio"]) == (None, None)
+    assert history == {"history": {"pool": []}}
+
+
+async def test_version_uptime_and_settings_in_force_are_told():
+    async with admin(policy="random") as it:
+        it.world.now_s += 61.0
+        _, state = await it.get("/endpoints")
+
+    assert state["uptime_s"] == 61.0
+    assert state["version"]
+    settings = state["pools"][0]["settings"]
+    assert settings["policy"] == "random"
+    assert next(iter(settings)) == "policy"  # what differs from the default comes first

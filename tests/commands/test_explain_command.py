@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
-from lodestar_extproc.admin.server import AdminServer
+from admin_world import an_admin_server
 from lodestar_extproc.commands.cli import app
 from lodestar_extproc.endpoint import Endpoint
-from metrics_world import World
-
-
-@asynccontextmanager
-async def an_admin_server(**settings):
-    """A world that its admin server at the address given knows of."""
-    world = World(**settings)
-    server = AdminServer(world.metrics, lambda: [world.view()], clock=lambda: world.now_s)
-    world.router._listeners += (server.decisions,)
-    port = await server.start("127.0.0.1:0")
-    try:
-        yield world, f"127.0.0.1:{port}"
-    finally:
-        await server.stop()
+from recorded_journal import Recording
 
 
 async def run(*arguments: str):
@@ -143,3 +129,30 @@ async def test_an_address_that_is_none_is_refused(admin):
 
     assert shown.exit_code == 2
     assert "error: " in shown.stderr
+
+
+async def test_what_each_candidate_would_have_cost_is_shown_part_by_part():
+    async with an_admin_server(burn_in_samples=1) as (world, address):
+        world.serve(30)
+        decision = world.decide()
+        shown = await run(decision.decision_id, "--admin", address)
+
+    for text in ("what it would have cost, in seconds", "own ttft", "delay to others", "memory"):
+        assert text in shown.output
+    assert shown.output.index("Policy learned chose") < shown.output.index("delay to others")
+
+
+async def test_a_journal_explains_a_request_of_yesterday(tmp_path):
+    recording = Recording(tmp_path / "journal.jsonl", burn_in_samples=1)
+    await asyncio.to_thread(recording.serve, 40)
+    path = await asyncio.to_thread(recording.write)
+    decision = recording.listener.decisions[0]
+    shown = await run(decision.decision_id, "--journal", str(path))
+    missing = await run("nobody", "--journal", str(path))
+    without = await run("--journal", str(path))
+
+    assert shown.exit_code == 0, shown.output
+    assert decision.address in shown.output
+    assert (missing.exit_code, without.exit_code) == (1, 2)
+    assert "an older file may have it" in missing.stderr
+    assert "--journal wants an ID" in " ".join(without.stderr.split())

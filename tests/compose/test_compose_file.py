@@ -170,5 +170,17 @@ def test_grafana_finds_the_dashboard_and_its_source():
 
     assert (ROOT / mounts[provider["options"]["path"]] / "lodestar.json").exists()
     assert source["url"] == "http://prometheus:9090"
-    uids = set(re.findall(r'"uid": "(\w+)"', json.dumps(dashboard())))
-    assert uids == {source["uid"], dashboard()["uid"]}
+    uids = set(re.findall(r'"uid": "([^"]+)"', json.dumps(dashboard())))
+    assert uids == {"${datasource}", dashboard()["uid"]}
+    (variable,) = [v for v in dashboard()["templating"]["list"] if v["name"] == "datasource"]
+    assert (variable["type"], variable["query"]) == ("datasource", source["type"])
+
+
+def test_every_alert_has_a_runbook_that_is_there():
+    rules = YAML(typ="safe").load(PROMETHEUS / "rules.yaml")["groups"][0]["rules"]
+    headings = re.findall(r"^## (\w+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE)
+    for rule in rules:
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert page.endswith("/docs/runbooks.md")
+        assert anchor == rule["alert"].lower()
+    assert headings == [rule["alert"] for rule in rules]

@@ -15,6 +15,8 @@ HAS_PROMETHEUS = shutil.which("prometheus") is not None and shutil.which("promto
 needs_prometheus = pytest.mark.skipif(
     not HAS_PROMETHEUS, reason="needs Prometheus: make tools, or apt-get install prometheus"
 )
+MAY_BE_ABSENT = ("lodestar_gain_ttft_ratio", "lodestar_shadow_decisions_total")
+"""What takes 200 requests, and what only a shadow policy has."""
 NOT_RUN = {"grafana"} if HAS_PROMETHEUS else {"grafana", "prometheus"}
 N_ENGINES = 4
 
@@ -106,7 +108,7 @@ def test_prometheus_evaluates_every_rule_and_nothing_is_down(stack):
 
 @needs_prometheus
 def test_every_query_of_the_dashboard_returns_data(stack):
-    missing = dashboard_queries()
+    missing = [q for q in dashboard_queries() if not any(name in q[1] for name in MAY_BE_ABSENT)]
 
     def all_answered() -> bool:
         missing[:] = [(title, query) for title, query in missing if not known(ask(stack, query))]

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from envoy_process import patient
-from lodestar_extproc.simulator.api import DEFAULT_MODEL
+from lodestar_extproc.simulator.defaults import DEFAULT_MODEL
 from simulated_stack import simulated_stack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

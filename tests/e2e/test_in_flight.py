@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from envoy_process import cluster_of
-from lodestar_extproc.simulator.api import DEFAULT_MODEL
+from lodestar_extproc.simulator.defaults import DEFAULT_MODEL
 from simulated_stack import FULL_DUPLEX, simulated_stack
 from waiting import until
 

@@ -12,7 +12,7 @@ from lodestar_extproc.evaluation.workloads.agent_sessions import (
 )
 from lodestar_extproc.evaluation.workloads.agent_threads import AgentTurn, Thread, Threads
 from lodestar_extproc.evaluation.workloads.catalog import GENERATED
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 
 def turns(threads):

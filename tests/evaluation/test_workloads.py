@@ -18,7 +18,7 @@ from lodestar_extproc.evaluation.workloads.catalog import (
 from lodestar_extproc.evaluation.workloads.mooncake import read_mooncake
 from lodestar_extproc.evaluation.workloads.prefixes import SharedPrefixes
 from lodestar_extproc.evaluation.workloads.recorded import MIN_THINK_S, read_recorded
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 
 def json_lines(path, *entries):

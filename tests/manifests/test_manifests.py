@@ -11,14 +11,13 @@ from pathlib import Path
 import click
 import kubernetes_validate
 import pytest
-import typer
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 from ruamel.yaml import YAML
 
 from kustomization import FILE, documents, files, render
-from lodestar_extproc.commands.cli import app
+from lodestar_extproc.commands.on_demand import loaded
 from lodestar_extproc.commands.serve import watched_by
 from lodestar_extproc.config import InferencePoolRef, ServiceRef
 from lodestar_extproc.config.picker import read_settings_file
@@ -44,6 +43,7 @@ OWN = {
     "gateway.networking.k8s.io": "gateway_api.yaml",
     "networking.istio.io": "istio.yaml",
     "kustomize.config.k8s.io": "kustomize.yaml",
+    "monitoring.coreos.com": "monitoring.yaml",
 }
 
 
@@ -173,7 +173,7 @@ def container_of(deployment):
 def options(objects):
     """The options of `serve` as the command itself reads the container's arguments."""
     command, *arguments = container_of(one(objects, "Deployment"))["args"]
-    serve = typer.main.get_command(app).commands[command]
+    serve = loaded(command)
     with click.Context(serve):
         return serve.make_context(command, list(arguments)).params
 

@@ -1,6 +1,4 @@
-"""An Envoy that goes elsewhere than it is told: counted, told once, and no endpoint's fault."""
-
-import logging
+"""An Envoy that goes elsewhere than it is told: counted, and no endpoint's fault."""
 
 import pytest
 
@@ -8,17 +6,14 @@ from builders import Recorder, a_request, a_router
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.routing.choice_use import SURE_AFTER
-from lodestar_extproc.service.choice_news import ChoiceNews
 
 
 class Gateway:
     """Asks, and says what became of it."""
 
     def __init__(self, **settings) -> None:
-        self.heard, self.news = Recorder(), ChoiceNews()
-        self.router = a_router(
-            3, policy="round_robin", listeners=[self.heard, self.news], **settings
-        )
+        self.heard = Recorder()
+        self.router = a_router(3, policy="round_robin", listeners=[self.heard], **settings)
         self.now_s = 0.0
 
     def ask(self, *, place=0, attempts: int | None = 1, first_token=True):
@@ -104,14 +99,3 @@ def test_in_a_shadow_nothing_is_ignored():
     gateway.ask(place=1)
 
     assert gateway.n_ignored() == 0
-
-
-def test_it_is_told_once_with_what_to_do(caplog):
-    caplog.set_level(logging.WARNING)
-    gateway = Gateway()
-    for _ in range(3):
-        gateway.ask(place=1)
-    [said] = [r.getMessage() for r in caplog.records if "at its first attempt" in r.getMessage()]
-
-    assert "lodestar-extproc check" in said
-    assert "lodestar_ignored_choices_total" in said

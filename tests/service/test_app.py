@@ -52,7 +52,8 @@ class Running:
     async def __aenter__(self):
         self.task = asyncio.create_task(self.app.run())
         async with asyncio.timeout(60):
-            while (await self.get("/ready"))[0] != 200:  # noqa: ASYNC110
+            # Not `/ready`: it says no again once the dead engines of these files were probed.
+            while b'"phase":"serving"' not in (await self.get("/endpoints"))[1]:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         return self
 
@@ -196,6 +197,40 @@ async def test_two_pools_that_name_one_checkpoint_do_not_overwrite_each_others(t
     assert read_checkpoint(tmp_path / "learned", "engine")["n_learned"] == 5
     assert "pool others: checkpoint" in caplog.text
     assert "is that of pool engines" in caplog.text
+
+
+async def test_dead_engines_are_told_in_the_log_at_events_and_by_ready(tmp_path, caplog):
+    async with Running(written(tmp_path, health_interval_s=0.05)) as running:
+
+        async def all_down() -> bool:
+            return b'"all_down"' in (await running.get("/events"))[1]
+
+        await until(all_down)
+        status, ready = await running.get("/ready")
+        events = json.loads((await running.get("/events"))[1])["events"]
+    assert status == 200
+    assert json.loads(ready)["reasons"] == ["all 2 endpoints of pool engines are out: 2 down"]
+    assert [e["endpoint"] for e in events if e["event"] == "endpoint_down"] == [
+        "127.0.0.1:10",
+        "127.0.0.1:9",
+    ]
+    assert "pool engines: all 2 endpoints of pool engines are out: 2 down" in caplog.text
+
+
+async def test_settings_applied_and_refused_are_events_with_what_changed(tmp_path):
+    path = written(tmp_path, policy="least_request")
+    async with Running(path) as running:
+
+        async def told(text: bytes) -> bool:
+            return text in (await running.get("/events"))[1]
+
+        written(tmp_path, policy="no_such_policy")
+        await until(lambda: told(b"no_such_policy"))
+        written(tmp_path, policy="random")
+        await until(lambda: told(b"policy: 'least_request' is now 'random'"))
+        events = json.loads((await running.get("/events"))[1])["events"]
+    kinds = [e["event"] for e in events if e["event"].startswith("settings")]
+    assert kinds == ["settings_applied", "settings_refused"]
 
 
 async def test_a_reload_says_what_needs_a_restart_and_applies_the_rest(tmp_path, caplog):

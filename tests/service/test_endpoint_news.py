@@ -7,6 +7,7 @@ import pytest
 
 from builders import a_router
 from lodestar_extproc.fleet.engine_client import EngineClient
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.fleet.scraper import Scraper
 from lodestar_extproc.service import file_limit
 from lodestar_extproc.service.endpoint_news import EndpointNews
@@ -24,43 +25,18 @@ def said(caplog):
     return found
 
 
-def test_an_endpoint_that_turns_down_or_up_is_told_once(caplog):
-    router = a_router(2)
-    news, (first, _) = EndpointNews(router), router.fleet.endpoints
-    for at_s in range(5):
-        news.probed(first.address, "/health answered 503", float(at_s))
-    assert said(caplog) == [
-        ("WARNING", f"pool {router.pool}: endpoint {first.address} is down: /health answered 503")
-    ]
-    for at_s in range(5, 8):
-        news.probed(first.address, "", float(at_s))
-    assert said(caplog) == [
-        ("WARNING", f"pool {router.pool}: endpoint {first.address} is up again")
-    ]
+def test_what_a_probe_finds_is_passed_on_and_counts_for_health():
+    router, found = a_router(2), []
+    news = EndpointNews(router, lambda *each: found.append(each))
+    address = router.fleet.endpoints[0].address
+    for at_s in range(3):
+        news.probed(address, "/health answered 503", float(at_s))
+    assert found == [(address, "/health answered 503")] * 3
+    assert router.fleet.health.state(address, 3.0) is HealthState.DOWN
 
-
-def test_when_all_are_down_it_is_loud_and_says_where_to_look(caplog):
-    router = a_router(2)
-    news = EndpointNews(router)
-    for at_s in range(4):
-        for endpoint in router.fleet.endpoints:
-            news.probed(endpoint.address, "it answered 404", float(at_s))
-    errors = [text for level, text in said(caplog) if level == "ERROR"]
-
-    assert len(errors) == 1
-    assert "all 2 endpoints are down" in errors[0]
-    assert "it answered 404" in errors[0]
-    assert "health_path" in errors[0]
-    assert "TLS" in errors[0]
-
-
-def test_an_endpoint_that_has_left_is_no_news(caplog):
-    router = a_router(2)
-    news = EndpointNews(router)
-    for at_s in range(4):
-        news.probed("10.9.9.9:1", "gone", float(at_s))
-
-    assert said(caplog) == []
+    news.probed(address, "", 4.0)
+    assert len(found) == 3
+    assert router.fleet.health.state(address, 4.0) is not HealthState.DOWN
 
 
 def test_pages_that_are_read_less_often_are_told_once(caplog):

@@ -17,7 +17,7 @@ from lodestar_extproc.routing.assembly import new_router, policy_for_route
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
-from lodestar_extproc.simulator.api import DEFAULT_MODEL
+from lodestar_extproc.simulator.defaults import DEFAULT_MODEL
 from lodestar_extproc.simulator.server import SimulatedServer
 from stack import CHAT
 

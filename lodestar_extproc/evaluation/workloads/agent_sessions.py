@@ -27,7 +27,7 @@ from lodestar_extproc.evaluation.workloads.agent_threads import AgentTurn, Threa
 from lodestar_extproc.evaluation.workloads.agentic import LogNormal
 from lodestar_extproc.evaluation.workloads.blocks import FreshBlocks
 from lodestar_extproc.simulator.arrival import BlockIds
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 TURNS = LogNormal(107.0, 0.9)
 """The median is the blog's; the spread makes a tenth of the sessions longer than 340 turns."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from lodestar_extproc.evaluation.workloads.blocks import FreshBlocks
 from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 MAX_TURNS = 25  # of a dialogue; the recorded ones go on, and are cut there
 SHORT_RATIO = 0.3

@@ -19,7 +19,7 @@ from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.evaluation.workloads.arrivals import OpenLoop
 from lodestar_extproc.evaluation.workloads.blocks import FreshBlocks
 from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 LONGEST_GAP_S = 2.0  # the nights of the trace are no load
 MEAN_EXTRA_GAP_S = 0.01  # parts requests that the trace gives one time stamp

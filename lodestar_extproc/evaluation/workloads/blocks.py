@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar_extproc.simulator.arrival import BlockIds
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 
 def mixed(values: NDArray[np.uint64]) -> BlockIds:

@@ -14,7 +14,7 @@ import numpy as np
 from lodestar_extproc.evaluation.workloads.arrivals import OpenLoop, poisson
 from lodestar_extproc.evaluation.workloads.blocks import FreshBlocks
 from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 # Sizes, shares and answers as in gangmuk/Lodestar; the spreads keep two prompts from being alike.
 SIZES_TOKENS = (1000, 2000, 4000, 8000)

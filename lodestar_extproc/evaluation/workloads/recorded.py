@@ -22,7 +22,7 @@ import xxhash
 
 from lodestar_extproc.evaluation.workloads.blocks import FreshBlocks
 from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest
-from lodestar_extproc.simulator.state import BLOCK_TOKENS
+from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 
 MIN_THINK_S = 0.02
 """Between the end of an answer and the session's next request."""

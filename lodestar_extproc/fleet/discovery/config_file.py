@@ -34,7 +34,7 @@ NOT_ENVOYS = ("name", "settings", "members", "kubernetes", "line")
 
 async def watch_config(
     config: Config,
-    told: Callable[[str], None] = lambda _: None,
+    told: Callable[[str, str], None] = lambda _, __: None,
     asked: asyncio.Event | None = None,
 ) -> AsyncGenerator[Config, None]:
     """Every change to the file of *config*, if it has one, that says something new and good.
@@ -43,7 +43,7 @@ async def watch_config(
     new settings; what would need a restart is logged. A bad file is logged, and nothing changes.
 
     Args:
-        told: of a change that was `refused` or that `needs_restart`, in part at least.
+        told: of a change that was `refused` or that `needs_restart`, in part at least; and why.
         asked: set to have the file read again now, whether it has changed or not.
     """
     if config.path is None:
@@ -58,21 +58,18 @@ async def watch_config(
                 yield config
 
 
-async def _read(config: Config, told: Callable[[str], None]) -> Config:
+async def _read(config: Config, told: Callable[[str, str], None]) -> Config:
     """The file of *config* as it is now, as far as it can be applied; *config* if it is bad."""
     try:
         latest = await asyncio.to_thread(_read_again, config)
     except ConfigError as error:
-        log.error("configuration refused, the old one stays: %s", error)  # noqa: TRY400  (the error says all)
-        told("refused")
+        told("refused", f"configuration refused, the old one stays: {error}")
         return config
     if latest.old_spellings:
         log.warning("%s: %s", config.path, in_words(latest.old_spellings))
     fixed, latest = fixed_parts(config, latest)
-    for part in fixed:
-        log.warning("%s: %s", config.path, part)
     if fixed:
-        told("needs_restart")
+        told("needs_restart", f"{config.path}: {'; '.join(fixed)}")
     return latest
 
 

@@ -1,0 +1,1 @@
+"""What the decisions gain, estimated while they are made."""
