@@ -17,6 +17,8 @@ def pool_json(view: PoolView) -> dict[str, Any]:
         "pool": view.pool,
         "policy": view.policy,
         "open_decisions": view.open_decisions,
+        "share": view.share or None,
+        "peers": view.peers,
         "learner": _learner(view.learner),
         "endpoints": [
             {"address": endpoint.address, "state": state}

@@ -105,12 +105,12 @@ def ratio_text(ratio: Ratio) -> str:
 
 def cell_table(comparison: Comparison) -> Table:
     """For the terminal."""
-    return _table("TTFT by cell, mean of the seeds", cell_rows(comparison))
+    return table("TTFT by cell, mean of the seeds", cell_rows(comparison))
 
 
 def ratio_table(comparison: Comparison) -> Table:
     """For the terminal."""
-    return _table(f"{comparison.subject} over others, geometric mean", ratio_rows(comparison))
+    return table(f"{comparison.subject} over others, geometric mean", ratio_rows(comparison))
 
 
 def markdown(rows: Rows) -> str:
@@ -120,7 +120,8 @@ def markdown(rows: Rows) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _table(title: str, rows: Rows) -> Table:
+def table(title: str, rows: Rows) -> Table:
+    """*rows*, of which the first is the heading, for the terminal."""
     head, *body = rows
     table = Table(title=title)
     for number, name in enumerate(head):

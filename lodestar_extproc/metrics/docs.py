@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import ModuleType
 
-from lodestar_extproc.metrics import endpoints, learning, requests, streams
+from lodestar_extproc.metrics import endpoints, learning, replicas, requests, streams
 from lodestar_extproc.metrics.metric import Metric
 
 _INTRO = """\
@@ -24,6 +24,7 @@ _SECTIONS: tuple[tuple[str, ModuleType], ...] = (
     ("Endpoints", endpoints),
     ("Learning", learning),
     ("The streams and the process", streams),
+    ("Other replicas", replicas),
 )
 
 

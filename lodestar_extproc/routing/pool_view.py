@@ -27,6 +27,8 @@ class PoolView:
         scrapes: by address; an endpoint that is not scraped has none.
         scrape_interval_s: between two reads of an engine's page, as it is now.
         open_decisions: whose answers have not ended.
+        share: how well it is shared with other replicas; empty where it is not to be.
+        peers: other replicas that are heard of.
     """
 
     pool: str
@@ -38,6 +40,8 @@ class PoolView:
     scrape_interval_s: float
     learner: LearnerStatus
     open_decisions: int
+    share: str = ""
+    peers: int = 0
 
 
 def view_pool(router: Router, scraper: Scraper, at_s: float) -> PoolView:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lodestar_extproc.admin.server import AdminServer
-from lodestar_extproc.config import Config, PickerConfig, Pool
+from lodestar_extproc.config import Config, EnvoyConfig, PickerConfig, Pool
+from lodestar_extproc.extproc.error_boundary import ErrorBoundary
 from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.extproc.tls import Tls
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
@@ -27,6 +28,7 @@ from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.choice_news import ChoiceNews
+from lodestar_extproc.service.replicas import Replicas
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
 
@@ -45,6 +47,7 @@ class ServeOptions:
         listen: addresses for Envoy, `host:port` or `unix:/path`; empty takes the configuration's.
         tls: how to encrypt the way from Envoy; None for plain text.
         health: addresses for gRPC health checks alone, beside Envoy's; never encrypted.
+        peers: `host:port` of other replicas, beside those that the configuration names.
         admin: `host:port` of the HTTP server for operators.
         drain_s: how long to serve on after health checks have begun to fail.
         grace_s: how long open streams may then take to end.
@@ -53,6 +56,7 @@ class ServeOptions:
     listen: tuple[str, ...] = ()
     tls: Tls | None = None
     health: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
     admin: str = "127.0.0.1:9090"
     drain_s: float = 1.0
     grace_s: float = 5.0
@@ -74,10 +78,21 @@ class App:
         self.metrics = Metrics()
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools)
+        self.replicas = Replicas(self._places, self.metrics, ErrorBoundary(self.metrics))
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.ext_proc = ExtProcServer(
-            self.routers, self.metrics, access_log=config.sources.access_log_tags is not None
+            self.replicas.join(self.routers),
+            self.metrics,
+            access_log=config.sources.access_log_tags is not None,
+            origin=self.replicas.origin,
         )
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        """Where Envoy may find us, or another replica."""
+        config = self._config
+        named = config.replica_addresses if isinstance(config, EnvoyConfig) else ()
+        return tuple(dict.fromkeys((*named, *self._options.peers)))
 
     def _router(self, pool: Pool) -> Router:
         return new_router(
@@ -86,12 +101,19 @@ class App:
             pool.endpoints,
             listeners=self._listeners(pool),
             sees_first_tokens=self._config.sources.first_token,
+            origin=self.replicas.origin,
         )
 
     def _listeners(self, pool: Pool) -> list[RouterListener]:
         path = pool.settings.journal_path
         journal = [] if path is None else [self._journals[path]]
-        return [self.metrics, self.admin.decisions, ChoiceNews(), *journal]
+        return [
+            self.metrics,
+            self.admin.decisions,
+            ChoiceNews(),
+            *journal,
+            *self.replicas.listeners(pool),
+        ]
 
     def _new_journals(self) -> dict[str, Journal]:
         """One a path: pools may share it."""
@@ -104,7 +126,7 @@ class App:
 
     def pools(self) -> list[PoolView]:
         """Every pool as it is now, for those who watch."""
-        return [upkeep.view() for upkeep in self._upkeeps.values()]
+        return [self.replicas.view(upkeep.view()) for upkeep in self._upkeeps.values()]
 
     async def run(self) -> None:
         """Serve until `stop` or a signal; then drain.
@@ -128,6 +150,7 @@ class App:
             await self.admin.start(self._options.admin)
             stack.push_async_callback(self.admin.stop)
             stack.push_async_callback(self.ext_proc.stop, self._options.grace_s)
+            stack.callback(self.replicas.stop)
             await self._listen(addresses)
             await self._keep_up(addresses)
 
@@ -138,6 +161,7 @@ class App:
             addresses,
             credentials=None if tls is None else tls.credentials(),
             health_addresses=self._options.health,
+            beside=self.replicas.handlers,
             serving=False,
         )
 
@@ -149,10 +173,11 @@ class App:
             following = group.create_task(self._follow_config(group))
             lagging = group.create_task(self._watch_lag())
             readying = group.create_task(self._get_ready(addresses))
+            others = group.create_task(self.replicas.run())
             await self._stop.wait()
             readying.cancel()
             await self._drain()
-            for task in (following, lagging, *self._tasks.values()):
+            for task in (following, lagging, others, *self._tasks.values()):
                 task.cancel()
 
     async def _get_ready(self, addresses: Sequence[str]) -> None:
@@ -193,7 +218,13 @@ class App:
     def _upkeep(self, pool: Pool, client: EngineClient) -> PoolUpkeep:
         router, found = self.routers.get(pool.name), self._found[pool.name]
         return PoolUpkeep(
-            pool, router, client, found=found, owners=self._owners, budget=self._budget
+            pool,
+            router,
+            client,
+            found=found,
+            owners=self._owners,
+            budget=self._budget,
+            settled_early=self.metrics.settled_early,
         )
 
     async def _follow_config(self, group: asyncio.TaskGroup) -> None:
