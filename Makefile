@@ -16,7 +16,7 @@ UV := 0.13.9
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-vllm lint types dist release demo bench-learning bench-agents bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -40,15 +40,16 @@ lint: install  ## ruff and the import contract
 types: install  ## mypy, strict
 	$(BIN)/mypy
 
-tools:  ## Debian's prometheus and docker-compose, which some tests run; without root they are skipped
+tools:  ## Debian's prometheus, docker-compose and redis-server, which some tests run; without root they are skipped
 	@have() { command -v $$1 >/dev/null; }; \
-	if ! { have prometheus && have promtool && have docker-compose; } \
+	if ! { have prometheus && have promtool && have docker-compose && have redis-server; } \
 	  && have apt-get && [ "$$(id -u)" = 0 ]; then \
 	  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes \
-	    --no-install-recommends prometheus docker-compose; } >/dev/null 2>&1 || true; \
+	    --no-install-recommends prometheus docker-compose redis-server; } >/dev/null 2>&1 || true; \
 	fi; \
 	have prometheus && have promtool || echo "no Prometheus: its tests are skipped (apt-get install prometheus)"; \
-	have docker-compose || echo "no docker-compose: its test is skipped (apt-get install docker-compose)"
+	have docker-compose || echo "no docker-compose: its test is skipped (apt-get install docker-compose)"; \
+	have redis-server || echo "no Redis: its tests are skipped (apt-get install redis-server)"
 
 helm:  ## helm by Go's own client, which the tests of the chart run; without it they are skipped
 	@command -v helm >/dev/null || test -x .tools/bin/helm \
@@ -107,6 +108,9 @@ bench-learning: install  ## policies on simulated fleets: the tables and picture
 
 bench-agents: install  ## the cells of agent sessions alone (ARGS="--quick --json FILE")
 	$(BIN)/python benchmarks/learning.py --part agents --part agents_bound $(ARGS)
+
+bench-replicas: install  ## what several routers that share cost over one, in virtual time (ARGS="--quick --json FILE")
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/replicas.py $(ARGS)
 
 bench-simulation: install  ## requests that `bench` simulates in a second of one core (ARGS="--traces DIR")
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/simulation_speed.py $(ARGS)

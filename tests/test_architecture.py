@@ -15,6 +15,7 @@ ASYNC_FOLDERS = (
     "simulator",
     "evaluation",
     "service",
+    "sharing",
     "commands",
 )
 ASYNC_FILES = (

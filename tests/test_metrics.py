@@ -63,6 +63,8 @@ def test_everything_declared_is_shown_and_nothing_else():
     world.metrics.message("request_headers")
     world.metrics.stream_closed("chosen")
     world.metrics.messages_repeated(2)
+    world.metrics.share_state("pool", "shared", 1)
+    world.metrics.frames("pool", "sent")
     world.metrics.body_over_budget("items")
     world.metrics.stream_failed("protocol")
     world.metrics.log_entry("served")

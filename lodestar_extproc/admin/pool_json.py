@@ -21,6 +21,8 @@ def pool_json(view: PoolView) -> dict[str, Any]:
         "policy": view.policy,
         "open_decisions": view.open_decisions,
         "settings": shown_settings(view.settings),
+        "share": view.share or None,
+        "peers": view.peers,
         "learner": _learner(view.learner),
         "endpoints": [
             {"address": endpoint.address, "state": state}

@@ -12,6 +12,8 @@ from lodestar_extproc.evaluation.bench_names import SCENARIO_NAMES, STANDARD_FLE
 
 DEFAULT_POLICIES = "prefix_cache,prefix_affinity_token_load,lmetric,least_load,learned"
 
+MOST_ROUTERS, MOST_FRAME_MS = 64, 10_000  # beyond any that share a pool
+
 Workloads = Annotated[
     str, typer.Option(help=f"{', '.join(WORKLOADS)}, all, or a file; several with commas.")
 ]
@@ -36,6 +38,14 @@ Requests = Annotated[
     typer.Option(min=100, help="Of each run.", show_default="400 s of them, 5000 to 14000"),
 ]
 Scenarios = Annotated[str, typer.Option(help=f"{', '.join(SCENARIO_NAMES)}, or all; with commas.")]
+Routers = Annotated[
+    str | None,
+    typer.Option(
+        help="Numbers of routers to compare with one, with commas, in place of --scenario."
+    ),
+]
+Share = Annotated[str, typer.Option(help="How routers share: by frames of so long (30ms), or off.")]
+Loss = Annotated[float, typer.Option(min=0, max=1, help="Share of the frames that is lost.")]
 Traces = Annotated[Path, typer.Option(help="Folder of the public traces.")]
 TokensPerHash = Annotated[
     int | None, typer.Option(min=1, help="Tokens a hash id of a Mooncake trace stands for.")
@@ -70,6 +80,9 @@ def bench(  # noqa: PLR0913  (one argument an option)
     first_seed: FirstSeed = 1,
     requests: Requests = None,
     scenario: Scenarios = "steady",
+    routers: Routers = None,
+    share: Share = "30ms",
+    loss: Loss = 0.0,
     traces: Traces = Path("traces"),
     tokens_per_hash: TokensPerHash = None,
     hindsight: WithHindsight = False,
@@ -93,6 +106,8 @@ def bench(  # noqa: PLR0913  (one argument an option)
 
         lodestar-extproc bench --scenario all --report report/ --keep report/trials
 
+        lodestar-extproc bench --policies learned --routers 1,2,4,8 --share 30ms
+
         lodestar-extproc bench --workload mine.jsonl --rate 12 --fleet mine.yaml
     """
     # Here, so that other commands need not load numba, River and matplotlib.
@@ -106,7 +121,7 @@ def bench(  # noqa: PLR0913  (one argument an option)
         study = Study(
             workloads=_names(workload, WORKLOADS),
             fleets=_names(fleet, STANDARD_FLEETS),
-            scenarios=_names(scenario, SCENARIO_NAMES),
+            scenarios=_scenarios(scenario, routers, share, loss),
             contenders=_names(policies, ()),
             seeds=tuple(range(first_seed, first_seed + seeds)),
             traces=traces,
@@ -130,6 +145,15 @@ def _names(text: str, everything: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
+def _scenarios(text: str, routers: str | None, share: str, loss: float) -> tuple[str, ...]:
+    """Those that *text* names, or of so many routers where these are asked for."""
+    from lodestar_extproc.evaluation.router_counts import router_scenarios  # noqa: PLC0415
+
+    if routers is None:
+        return _names(text, SCENARIO_NAMES)
+    return router_scenarios(_counts(routers), _frame_ms(share), loss)
+
+
 def _loads(text: str) -> tuple[float, ...]:
     try:
         loads = tuple(float(part) for part in text.split(","))
@@ -138,3 +162,22 @@ def _loads(text: str) -> tuple[float, ...]:
     if not loads or not all(0 < x < 2 for x in loads):
         raise typer.BadParameter(f"{text!r}: wants shares like 0.6,0.8", param_hint="--load")
     return loads
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or not all(0 < n <= MOST_ROUTERS for n in counts):
+        raise typer.BadParameter(f"{text!r}: wants numbers like 1,2,4", param_hint="--routers")
+    return counts
+
+
+def _frame_ms(text: str) -> int | None:
+    if text == "off":
+        return None
+    written = text.removesuffix("ms")
+    if not written.isdecimal() or not 0 < int(written) <= MOST_FRAME_MS:
+        raise typer.BadParameter(f"{text!r}: wants a time like 30ms, or off", param_hint="--share")
+    return int(written)

@@ -75,6 +75,13 @@ _Admin = Annotated[
         help="Address of metrics, readiness, dashboard and explanations.", callback=listen_address
     ),
 ]
+_Peer = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="HOST:PORT of other replicas, beside those in Envoy's cluster for us; a name stands "
+        "for all its addresses. May be repeated."
+    ),
+]
 _Drain = Annotated[float, typer.Option(min=0, help="Seconds to serve on once health checks fail.")]
 _Grace = Annotated[float, typer.Option(min=0, help="Seconds open streams may take to end.")]
 _LogLevel = Annotated[
@@ -96,6 +103,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     listen: _Listen = None,
     tls: _Tls = "off",
     health: _Health = None,
+    peer: _Peer = None,
     admin: _Admin = "127.0.0.1:9090",
     drain: _Drain = 1.0,
     grace: _Grace = 5.0,
@@ -129,6 +137,7 @@ def serve(  # noqa: PLR0913  (the command's options)
             listen=tuple(listen or ()),
             tls=tls_of(tls),
             health=tuple(health or ()),
+            peers=tuple(peer or ()),
             admin=admin,
             drain_s=drain,
             grace_s=grace,

@@ -65,6 +65,8 @@ class EnvoyConfig:
         extproc_address: where Envoy expects the ext_proc service, `host:port` or `unix:path`; the
             host may be a name. None where the file does not say.
         access_log_address: the same of the access log service.
+        replica_addresses: where it expects the ext_proc service, all of them: ourselves, and
+            whoever else it may ask instead.
         files: those beside the bootstrap that it leads to.
         listen: where Lodestar was told to listen, which helps to tell who it is.
         own_service: which of the services that Envoy calls are Lodestar.
@@ -78,6 +80,7 @@ class EnvoyConfig:
     sources: TimingSources = TimingSources()
     extproc_address: str | None = None
     access_log_address: str | None = None
+    replica_addresses: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     listen: tuple[str, ...] = ()
     own_service: OwnService = field(default=NOBODY, compare=False)
@@ -92,6 +95,8 @@ def read_envoy_config(path: Path, listen: Sequence[str] = ()) -> EnvoyConfig:
     """Read the Envoy bootstrap at *path*, YAML or JSON.
 
     Args:
+        replica_addresses: where it expects the ext_proc service, all of them: ourselves, and
+            whoever else it may ask instead.
         files: those beside the bootstrap that it leads to.
         listen: where Lodestar was told to listen.
 
@@ -114,6 +119,7 @@ def config_of(resources: Resources, path: Path, listen: Sequence[str] = ()) -> E
         raise _no_pool(resources)
     names = [pool.name for pool in pools]
     own = find_own_service(resources, listen)
+    extproc = _extproc_addresses(resources, own, names)
     return EnvoyConfig(
         path=path,
         files=resources.files,
@@ -122,7 +128,8 @@ def config_of(resources: Resources, path: Path, listen: Sequence[str] = ()) -> E
         overrides=read_overrides(resources.managers, own, names),
         sources=_sources(resources, own, names),
         own_service=own,
-        extproc_address=_extproc_address(resources, own, names),
+        extproc_address=next(iter(extproc), None),
+        replica_addresses=extproc,
         access_log_address=_access_log_address(resources, own),
         old_spellings=(
             *(
@@ -194,11 +201,14 @@ def _sources(resources: Resources, own: OwnService, pools: Collection[str]) -> T
     )
 
 
-def _extproc_address(resources: Resources, own: OwnService, pools: Collection[str]) -> str | None:
+def _extproc_addresses(
+    resources: Resources, own: OwnService, pools: Collection[str]
+) -> tuple[str, ...]:
     for manager in resources.managers:
         if decision := tree.decision_filter(manager, own):
-            return _first_address(resources, callee(tree.towards(manager, decision, pools)))
-    return None
+            name = callee(tree.towards(manager, decision, pools))
+            return addresses_of(resources.cluster(name), name)
+    return ()
 
 
 def _access_log_address(resources: Resources, own: OwnService) -> str | None:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from lodestar_extproc.config.mapped import NO_PRIORITIES, NO_REWRITES, ModelRewrites, Priorities
 from lodestar_extproc.config.setting import SettingError, check, setting
+from lodestar_extproc.config.share import check_share
 
 # Defaults of weights and bounds were tuned or argued for in docs/learning.md and the decisions.
 
@@ -246,6 +247,13 @@ class PoolSettings:
         "File to which decisions and outcomes are appended, without prompt text, for `replay`.",
         restart=True,
     )
+    share: str | None = setting(
+        None,
+        "Redis or Valkey through which replicas share what they know, as in "
+        "`redis://host:6379?frame_ms=30&prefix=lodestar`; also `rediss://`, `redis+sentinel://`, "
+        "`redis+cluster://`. Needs the extra `redis`; null shares nothing.",
+        restart=True,
+    )
     seed: int | None = setting(
         None, "Makes random choices repeatable; for tests.", at_least=0, restart=True
     )
@@ -262,6 +270,8 @@ class PoolSettings:
                 '"mlp" is trained by scikit-learn, which is not installed: '
                 "pip install 'lodestar-extproc[mlp]'",
             )
+        if self.share is not None:
+            check_share(self.share)
         if self.scrape_stale_s < self.scrape_interval_s:
             raise SettingError(
                 "scrape_stale_s",

@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -25,9 +26,10 @@ from lodestar_extproc.evaluation.fleets import find_fleet
 from lodestar_extproc.evaluation.kept import kept_outcomes
 from lodestar_extproc.evaluation.report import write_report
 from lodestar_extproc.evaluation.results import write_json
-from lodestar_extproc.evaluation.scenarios import SCENARIOS
+from lodestar_extproc.evaluation.router_counts import router_json, router_rows
+from lodestar_extproc.evaluation.scenarios import find_scenario
 from lodestar_extproc.evaluation.study import Study, run_all
-from lodestar_extproc.evaluation.tables import cell_table, ratio_table
+from lodestar_extproc.evaluation.tables import cell_table, ratio_table, table
 from lodestar_extproc.evaluation.trial import Trial, TrialResult
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
 
@@ -60,8 +62,11 @@ def run_bench(
     elapsed_s = time.perf_counter() - began_s
     comparison = Comparison(outcomes)
     _show(comparison, Console())
+    routers: Mapping[str, Any] = {}
+    if any(find_scenario(name).n_routers > 1 for name in study.scenarios):
+        routers = _show_routers(outcomes, Console())
     if json is not None:
-        write_json(json, comparison, sys.argv[1:], elapsed_s)
+        write_json(json, comparison, sys.argv[1:], elapsed_s, routers)
     if report is not None:
         write_report(report, comparison, sys.argv[1:], elapsed_s)
         console.print(f"report: {report / 'report.md'}")
@@ -71,6 +76,14 @@ def _show(comparison: Comparison, console: Console) -> None:
     console.print(cell_table(comparison))
     if comparison.subject is not None and len(comparison.contenders) > 1:
         console.print(ratio_table(comparison))
+
+
+def _show_routers(outcomes: list[TrialResult], console: Console) -> Mapping[str, Any]:
+    """What several routers cost, where one was run beside them; the same for JSON."""
+    if not any(find_scenario(o.cell.scenario).n_routers == 1 for o in outcomes):
+        return {}
+    console.print(table("several routers over one", router_rows(outcomes)))
+    return {"routers": router_json(outcomes)}
 
 
 def _check(study: Study) -> None:
@@ -83,8 +96,7 @@ def _check(study: Study) -> None:
         parse_contender(contender)
     warn_of_old_names(study.contenders)
     for scenario in study.scenarios:
-        if scenario not in SCENARIOS:
-            raise ValueError(f"no scenario {scenario!r}; there are {', '.join(SCENARIOS)}")
+        find_scenario(scenario)
     if not study.contenders:
         raise ValueError("name at least one policy")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lodestar_extproc.evaluation.comparison import Comparison
 from lodestar_extproc.evaluation.plots import draw_all
 from lodestar_extproc.evaluation.results import write_json
-from lodestar_extproc.evaluation.scenarios import SCENARIOS
+from lodestar_extproc.evaluation.scenarios import find_scenario
 from lodestar_extproc.evaluation.tables import cell_rows, markdown, quality_rows, ratio_rows
 
 
@@ -45,7 +45,7 @@ def _by(comparison: Comparison, attribute: str) -> Iterator[str]:
         return
     for value in values:
         cells = [c for c in comparison.cells if getattr(c, attribute) == value]
-        text = f": {SCENARIOS[value].text}" if attribute == "scenario" else ""
+        text = f": {find_scenario(value).text}" if attribute == "scenario" else ""
         yield f"### {attribute} {value}{text}\n"
         yield markdown(ratio_rows(comparison, cells))
 

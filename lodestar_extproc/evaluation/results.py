@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -16,10 +17,14 @@ from lodestar_extproc.evaluation.comparison import BEST_HEURISTIC, COMPARED, Com
 
 
 def write_json(
-    path: Path, comparison: Comparison, command: Sequence[str], elapsed_s: float
+    path: Path,
+    comparison: Comparison,
+    command: Sequence[str],
+    elapsed_s: float,
+    beside: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """All of *comparison* at *path*."""
-    content = _heading(command, elapsed_s) | _content(comparison)
+    """All of *comparison* at *path*, and what else is to stand *beside* it."""
+    content = _heading(command, elapsed_s) | _content(comparison) | dict(beside)
     path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
 

@@ -6,12 +6,14 @@ Times are shares of the run, so that a scenario means the same at any rate.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.evaluation.frames import Frames
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.envoy_signals import EnvoySignals
@@ -90,6 +92,7 @@ class Scenario:
         index_ratio: size of the prefix index over that of the engine's cache.
         jitter_cv: spread of the steps' times; None for the engine's own.
         n_routers: each sees only its own requests.
+        frames: by which they share what they see; None where they share nothing.
         incidents: what happens when.
         workloads: that follow one another at equal times; "" stands for the cell's own.
         load: share of saturation at which it is run where none is asked for.
@@ -101,6 +104,7 @@ class Scenario:
     index_ratio: float = 1.0
     jitter_cv: float | None = None
     n_routers: int = 1
+    frames: Frames | None = None
     incidents: tuple[Incident, ...] = ()
     workloads: tuple[str, ...] = ("",)
     load: float = 0.85
@@ -160,6 +164,29 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
         ),
     }
 )
+
+
+def find_scenario(name: str) -> Scenario:
+    """The scenario *name*, or the one that `routers_scenario` called so.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name in SCENARIOS:
+        return SCENARIOS[name]
+    found = re.fullmatch(r"routers (\d+)(?: share (\d+)ms(?: loss ([0-9.]+))?)?", name)
+    if found is None:
+        raise ValueError(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}")
+    n_routers, frame_ms, loss = int(found[1]), found[2], float(found[3] or 0)
+    frames = None if frame_ms is None else Frames(int(frame_ms) / 1000.0, loss_ratio=loss)
+    return Scenario(f"{n_routers} routers", n_routers=n_routers, frames=frames)
+
+
+def routers_scenario(n_routers: int, frame_ms: int | None, loss_ratio: float = 0.0) -> str:
+    """The name of a scenario of so many routers, which share by frames, or nothing."""
+    share = "" if frame_ms is None else f" share {frame_ms}ms"
+    loss = f" loss {loss_ratio:g}" if loss_ratio and share else ""
+    return f"routers {n_routers}{share}{loss}"
 
 
 def _endpoints(cluster: VirtualCluster) -> list[Endpoint]:

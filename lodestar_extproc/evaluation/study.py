@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lodestar_extproc.evaluation.kept import KeptOutcomes
 from lodestar_extproc.evaluation.saturation import known_saturation, requests_at, saturation
-from lodestar_extproc.evaluation.scenarios import SCENARIOS
+from lodestar_extproc.evaluation.scenarios import find_scenario
 from lodestar_extproc.evaluation.trial import Cell, Trial, TrialResult, run_trial
 
 
@@ -55,7 +55,7 @@ class Study:
     def _loads(self, scenario: str) -> Sequence[float | None]:
         if self.rate_per_s is not None:
             return (None,)
-        return self.loads or (SCENARIOS[scenario].load,)
+        return self.loads or (find_scenario(scenario).load,)
 
     def _cell(
         self,
@@ -67,7 +67,7 @@ class Study:
     ) -> Cell:
         rates = tuple(
             self._rate(name or workload, fleet, load, note, own=not name)
-            for name in SCENARIOS[scenario].workloads
+            for name in find_scenario(scenario).workloads
         )
         return Cell(workload, fleet, scenario, load, rates)
 

@@ -105,13 +105,13 @@ def ratio_text(ratio: Ratio) -> str:
 
 def cell_table(comparison: Comparison) -> FittedTable:
     """For the terminal."""
-    return _table("TTFT by cell, mean of the seeds", cell_rows(comparison))
+    return table("TTFT by cell, mean of the seeds", cell_rows(comparison))
 
 
 def ratio_table(comparison: Comparison) -> FittedTable:
     """For the terminal."""
     title = f"{comparison.subject} over others, geometric mean"
-    return _table(title, ratio_rows(comparison), left=1)
+    return table(title, ratio_rows(comparison), left=1)
 
 
 def markdown(rows: Rows) -> str:
@@ -121,7 +121,8 @@ def markdown(rows: Rows) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def _table(title: str, rows: Rows, *, left: int = 2) -> FittedTable:
+def table(title: str, rows: Rows, *, left: int = 2) -> FittedTable:
+    """*rows*, of which the first is the heading, for the terminal; *left* columns are names."""
     head, *body = rows
     return FittedTable(tuple(head), left, title, [tuple(row) for row in body])
 

@@ -15,7 +15,7 @@ from lodestar_extproc.evaluation.clairvoyant import Hindsight, Oracle
 from lodestar_extproc.evaluation.contenders import Contender, parse_contender
 from lodestar_extproc.evaluation.figures import Figures, Quality, measure
 from lodestar_extproc.evaluation.fleets import find_fleet
-from lodestar_extproc.evaluation.scenarios import SCENARIOS, Scenario
+from lodestar_extproc.evaluation.scenarios import Scenario, find_scenario
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
 from lodestar_extproc.evaluation.workloads.sequel import Part, Sequel
 from lodestar_extproc.routing.router import Router
@@ -68,7 +68,7 @@ class Trial:
     @property
     def scenario(self) -> Scenario:
         """The cell's."""
-        return SCENARIOS[self.cell.scenario]
+        return find_scenario(self.cell.scenario)
 
     @property
     def run_s(self) -> float:
@@ -135,13 +135,18 @@ class _World:
         self._hindsight = Hindsight(self._oracle)
         watches = trial.hindsight and contender.learns
         machines = _machines(trial)
+        frames = scenario.frames
+        pools = [] if frames is None else frames.pools(scenario.n_routers)
         self._routers = [
             contender.router(
                 machines,
                 self._oracle,
                 trial.seed + number,
                 index_ratio=scenario.index_ratio,
-                listeners=[self._hindsight] if watches else [],
+                listeners=[
+                    *([self._hindsight] if watches else ()),
+                    *(pool.outbox for pool in pools[number : number + 1]),
+                ],
             )
             for number in range(scenario.n_routers)
         ]
@@ -149,6 +154,8 @@ class _World:
             machines, self._routers, signals=scenario.signals, seed=trial.seed
         )
         self._oracle.watch(self.cluster)
+        if frames is not None:
+            frames.plan(self.cluster, self._routers, pools, trial.seed)
         for incident in scenario.incidents:
             incident.plan(self.cluster, trial.run_s)
 

@@ -30,6 +30,7 @@ from lodestar_extproc.extproc.stream_listener import StreamListener
 from lodestar_extproc.extproc.stream_outcome import StreamOutcome, summary
 from lodestar_extproc.extproc.work_in_steps import WorkInSteps
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import ProcessingRequest
+from lodestar_extproc.routing.ids import new_id
 
 MAX_MESSAGE_BYTES = 64 * 2**20
 """gRPC's own 4 MiB turn a larger body into a 500; this holds a million tokens, and images."""
@@ -61,6 +62,7 @@ class ExtProcServer:
 
     Args:
         access_log: Envoy is configured to send its access log here.
+        origin: begins the ids of streams (`routing/ids.py`).
         clock: monotonic seconds.
     """
 
@@ -70,11 +72,13 @@ class ExtProcServer:
         listener: StreamListener,
         *,
         access_log: bool = True,
+        origin: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routers = routers
         self._listener = listener
         self._access_log = access_log
+        self._origin = origin
         self._clock = clock
         self._health = HealthServicer()
         self._boundary = ErrorBoundary(listener)
@@ -91,6 +95,7 @@ class ExtProcServer:
         *,
         credentials: grpc.ServerCredentials | None = None,
         health_addresses: Sequence[str] = (),
+        beside: Sequence[grpc.GenericRpcHandler] = (),
         serving: bool = True,
     ) -> tuple[int, ...]:
         """Listen on each `host:port` or `unix:/path`; the ports bound, for port 0 the one given.
@@ -98,6 +103,7 @@ class ExtProcServer:
         Args:
             credentials: to encrypt the way to *addresses* by.
             health_addresses: where health alone is told, as probes ask it: not encrypted.
+            beside: what else is served on *addresses*.
             serving: what health is told from now on.
 
         Raises:
@@ -105,7 +111,7 @@ class ExtProcServer:
         """
         health = self._health.handler()
         ports = (
-            *await self._listen(addresses, (*self._handlers(), health), credentials),
+            *await self._listen(addresses, (*self._handlers(), health, *beside), credentials),
             *await self._listen(health_addresses, (health,)),
         )
         self.set_serving(serving=serving)
@@ -199,7 +205,7 @@ class ExtProcServer:
             self._routers,
             wire.decode_opening(message),
             Overrides.of(sent),
-            stream_id=f"{self._ids.getrandbits(64):016x}",
+            stream_id=new_id(self._origin, self._ids),
             access_log=self._access_log,
         )
 

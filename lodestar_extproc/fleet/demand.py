@@ -7,7 +7,7 @@ it is known where it goes. Asking changes nothing. It neither predicts nor choos
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -123,16 +123,9 @@ class Demand:
             uncached_tokens: of its prompt, those that the endpoint has to compute.
             service_s: seconds of service that it adds there; what is no number adds nothing.
         """
-        decay = self._decay(fleet.at_s)
-        if self._started_at_s is None:
-            self._started_at_s = fleet.at_s
-        self._at_s = fleet.at_s
-        self._arrivals = self._arrivals * decay + 1.0 / MEMORY_S
-        self._service *= decay
         columns = self._columns_of(fleet.endpoints)
         self._memory[columns], self._memory_seen_at_s[columns] = seen.memory_ratio, fleet.at_s
-        if 0.0 < service_s < math.inf:
-            self._service[self._column[address]] += service_s / MEMORY_S
+        self._count(address, service_s, fleet.at_s)
         self._lost.place(
             request,
             fleet,
@@ -140,6 +133,35 @@ class Demand:
             uncached_tokens=uncached_tokens,
             missed_tokens=seen.missed_tokens,
         )
+
+    def heard(
+        self,
+        request: InferenceRequest,
+        address: str,
+        *,
+        uncached_tokens: float,
+        missed_tokens: Mapping[str, float],
+        service_s: float,
+        at_s: float,
+    ) -> None:
+        """Count *request*, which another replica sent to *address*; the rest as in `dispatch`.
+
+        Args:
+            missed_tokens: what it asks for again, by where it was lost.
+        """
+        if address in self._column:
+            self._count(address, service_s, max(at_s, self._at_s))
+            self._lost.heard(request, address, uncached_tokens, missed_tokens)
+
+    def _count(self, address: str, service_s: float, at_s: float) -> None:
+        decay = self._decay(at_s)
+        if self._started_at_s is None:
+            self._started_at_s = at_s
+        self._at_s = at_s
+        self._arrivals = self._arrivals * decay + 1.0 / MEMORY_S
+        self._service *= decay
+        if 0.0 < service_s < math.inf:
+            self._service[self._column[address]] += service_s / MEMORY_S
 
     def _columns_of(self, endpoints: Sequence[Endpoint]) -> Columns:
         if endpoints is self._endpoints:

@@ -15,6 +15,8 @@ from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.fleet.health import Health
 from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
+from lodestar_extproc.fleet.overcount import Overcount
+from lodestar_extproc.fleet.peer_requests import PeerRequests
 from lodestar_extproc.fleet.prefix_caches import PrefixCaches, PrefixMatch
 from lodestar_extproc.fleet.routable import Routable
 from lodestar_extproc.fleet.silence import Silence
@@ -43,6 +45,8 @@ class Fleet:
         self.stalls = StallDetector()
         self._silence = Silence(live, self._load, self._health, self.stalls)
         self._routable = Routable(self._health, self._load, self._silence, self._in_flight)
+        self._overcount = Overcount()
+        self.peers = PeerRequests(self._load, self._caches)
         self.set_endpoints(endpoints)
 
     @property
@@ -74,12 +78,14 @@ class Fleet:
             self.adapters.forget(address)
             self.decode_speed.forget(address)
             self._silence.forget(address)
+            self._overcount.forget(address)
         for endpoint in joined:
             self._health.add(endpoint.address)
         for key in [k for k, f in self._in_flight.items() if f.address not in wanted]:
             del self._in_flight[key]
         self._declared = wanted
         self._adopt()
+        self.peers.adopt(wanted)
         return joined, left
 
     def _adopt(self) -> None:
@@ -136,6 +142,10 @@ class Fleet:
     def n_in_flight(self) -> int:
         """Requests dispatched and not yet released."""
         return len(self._in_flight)
+
+    def overcounted(self, at_s: float) -> list[str]:
+        """Ids of requests that are over, as their engines show; to be asked once a second."""
+        return self._overcount.look(self._in_flight, self.everything(at_s))
 
     def dispatch(
         self,

@@ -7,7 +7,7 @@ were larger. It knows block hashes and lengths, not what recomputing costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +130,23 @@ class LostPrefixes:
             self._tokens[_MISSED, self._places_of(snapshot.endpoints)] += missed_tokens
         if request.block_hashes and snapshot.at_s >= self._look_again_at_s:
             self._look(snapshot, request.tokens_per_block)
+        self._place(request, address, uncached_tokens)
+
+    def heard(
+        self,
+        request: InferenceRequest,
+        address: str,
+        uncached_tokens: float,
+        missed_tokens: Mapping[str, float],
+    ) -> None:
+        """Another replica sent *request* to *address*; it asks again for these, by endpoint."""
+        for lost_at, tokens in missed_tokens.items():
+            ghost = self._ghosts.get(lost_at)
+            if ghost is not None and ghost.index is not None:
+                self._tokens[_MISSED, ghost.place] += tokens
+        self._place(request, address, uncached_tokens)
+
+    def _place(self, request: InferenceRequest, address: str, uncached_tokens: float) -> None:
         ghost = self._ghosts.get(address)
         if ghost is None or ghost.index is None:
             return

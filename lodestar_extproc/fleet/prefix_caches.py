@@ -195,6 +195,22 @@ class PrefixCaches:
         if index is not None:
             index.remove(request.block_hashes)
 
+    def prompts(self, most_blocks: int) -> list[tuple[str, list[int]]]:
+        """What each cache should hold, by address, the most recent first; each has its share."""
+        share = most_blocks // max(1, len(self._indexes))
+        return [
+            (address, hashes)
+            for address, index in self._indexes.items()
+            if index is not None
+            for hashes in index.prompts(share)
+        ]
+
+    def place(self, address: str, hashes: Sequence[int]) -> None:
+        """A prompt is said to be in the cache of *address*."""
+        index = self._indexes.get(address)
+        if index is not None:
+            index.insert(hashes)
+
     def clear(self, address: str) -> None:
         """The engine has lost everything."""
         index = self._indexes.get(address)

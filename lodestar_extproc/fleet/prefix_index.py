@@ -102,6 +102,22 @@ class PrefixIndex:
         """So much of the capacity is taken by blocks of others' answers, until told anew."""
         self._n_aside = n_blocks
 
+    def prompts(self, most_blocks: int) -> list[list[int]]:
+        """What it holds, prompt by prompt, the most recent first, of so many blocks at most.
+
+        What only requests in flight hold is not among them.
+        """
+        found: list[list[int]] = []
+        for run in reversed(self._runs):
+            if any(child.caches & self._bit for child in run.children.values()):
+                continue
+            hashes = run.prompt()
+            most_blocks -= len(hashes)
+            if most_blocks < 0:
+                break
+            found.append(hashes)
+        return found
+
     def remove(self, hashes: Sequence[int]) -> None:
         """Forget what *hashes* do not share with others: their prompt never reached the cache."""
         path, _, n_here = self._path(hashes)

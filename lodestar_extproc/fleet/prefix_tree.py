@@ -48,6 +48,13 @@ class Run:
         self.n_blocks = len(blocks)
         self.last = blocks[-1] if blocks else -1
 
+    def prompt(self) -> list[int]:
+        """All blocks from the beginning of the prompt to the end of this run."""
+        runs = [self]
+        while (before := runs[-1].parent) is not None:
+            runs.append(before)
+        return [block for run in reversed(runs) for block in run.blocks]
+
 
 class PrefixTree:
     """A radix tree of block hashes with the set of caches that hold each run.

@@ -20,6 +20,7 @@ from lodestar_extproc.learning.labels import believed_s, precision
 from lodestar_extproc.learning.nonnegative_rls import NonNegativeRLS
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
+from lodestar_extproc.learning.sample_sums import EndpointSums, SampleSums
 
 # θ and its standard deviation before any sample, by engine feature: seconds for a request, for
 # 1000 tokens, for a step ... of an 8B model on an accelerator of some 100 TFLOPS.
@@ -65,6 +66,9 @@ class EnginePredictor(Predictor):
     Args:
         prior: [N_ENGINE], θ before any sample.
         prior_scale: [N_ENGINE], its standard deviations.
+
+    Attributes:
+        sums: gather what is learned, for others to merge; None where nobody wants them.
     """
 
     name = "engine"
@@ -73,6 +77,7 @@ class EnginePredictor(Predictor):
     def __init__(
         self, prior: Sequence[float] = PRIOR, prior_scale: Sequence[float] = PRIOR_SCALE
     ) -> None:
+        self.sums: SampleSums | None = None
         self._prior = prior
         self._prior_scale = dict(zip(ENGINE_FEATURES, prior_scale, strict=True))
         self._fleet = self._new_shared(prior, FLEET_SWEEPS)
@@ -137,15 +142,31 @@ class EnginePredictor(Predictor):
         weight = precision(max(predicted_s, MIN_PRECISE_S), observed_s, WEIGHT_SCALE)
         weighted = weight * row
         gram, moment = np.multiply.outer(weighted, row), weighted * observed_s
+        if self.sums is not None:
+            self.sums.add(sample, gram, moment)
         accelerator = self._accelerator(sample.accelerator)
-        own = self._own(sample)
+        own = self._own(sample.address, sample.accelerator)
         for regressor in (self._fleet, accelerator, own):
             regressor.absorb(gram, moment)
+        self._solve(sample.address, sample.accelerator)
+
+    def merge(self, sums: EndpointSums) -> None:
+        """Learn what another learned from its samples of one endpoint, all at once."""
+        accelerator = self._accelerator(sums.accelerator)
+        own = self._own(sums.address, sums.accelerator)
+        for regressor in (self._fleet, accelerator, own):
+            regressor.absorb_many(sums.gram, sums.moment, sums.n_samples)
+        self._solve(sums.address, sums.accelerator)
+
+    def _solve(self, address: str, accelerator: str) -> None:
+        """Take up what the three regressors of *address* have absorbed."""
+        shared, own = self._accelerators[accelerator], self._endpoints[address].regressor
+        for regressor in (self._fleet, shared, own):
             regressor.solve()
         self._theta.set_default(self._fleet.theta)
-        self._theta.set_accelerator(sample.accelerator, accelerator.theta)
-        self._theta.set(sample.address, own.theta)
-        self._follow_accelerator(sample)
+        self._theta.set_accelerator(accelerator, shared.theta)
+        self._theta.set(address, own.theta)
+        self._follow_accelerator(address, accelerator)
 
     def discount(self, address: str) -> None:
         """Keep a fiftieth of what the endpoint's own samples said."""
@@ -176,27 +197,27 @@ class EnginePredictor(Predictor):
             self._with_few_samples[name] = deque()
         return self._accelerators[name]
 
-    def _own(self, sample: TrainingSample) -> NonNegativeRLS:
+    def _own(self, address: str, accelerator: str) -> NonNegativeRLS:
         """The endpoint's regressor; a new one starts at the accelerator's coefficients."""
-        known = self._endpoints.get(sample.address)
-        if known is not None and known.accelerator == sample.accelerator:
+        known = self._endpoints.get(address)
+        if known is not None and known.accelerator == accelerator:
             return known.regressor
-        self.forget(sample.address)
-        own = _new_own(self._accelerators[sample.accelerator])
-        self._endpoints[sample.address] = _EndpointRegression(sample.accelerator, own)
-        self._with_few_samples[sample.accelerator].append(sample.address)
+        self.forget(address)
+        own = _new_own(self._accelerators[accelerator])
+        self._endpoints[address] = _EndpointRegression(accelerator, own)
+        self._with_few_samples[accelerator].append(address)
         return own
 
-    def _follow_accelerator(self, sample: TrainingSample) -> None:
+    def _follow_accelerator(self, learned: str, accelerator: str) -> None:
         """Solve one of the endpoints with few samples again: its accelerator's θ has moved."""
-        addresses = self._with_few_samples[sample.accelerator]
+        addresses = self._with_few_samples[accelerator]
         if not addresses:
             return
         address = addresses.popleft()
         regressor = self._endpoints[address].regressor
         if regressor.n_samples < FEW_SAMPLES:
             addresses.append(address)
-        if address != sample.address:
+        if address != learned:
             regressor.solve()
             self._theta.set(address, regressor.theta)
 

@@ -186,8 +186,12 @@ class Learner:
             self._score(sample.address, predicted_s, observed_s)
         self._predictor.learn(label)
         self._trust.learned(label)
-        self._n_samples[sample.address] = self._n_samples.get(sample.address, 0) + 1
-        self._n_learned += 1
+        self.count(sample.address, 1)
+
+    def count(self, address: str, n_samples: int) -> None:
+        """The predictor has learned so many samples of *address*."""
+        self._n_samples[address] = self._n_samples.get(address, 0) + n_samples
+        self._n_learned += n_samples
 
     def generated(self, accelerator: str, generation_s: float) -> None:
         """A whole answer came from such an accelerator, so long after its first token."""

@@ -141,6 +141,13 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         self.moment += moment
         self.n_samples = self.forgetting * self.n_samples + 1.0
 
+    def absorb_many(self, gram: FloatArray, moment: FloatArray, n_samples: int) -> None:
+        """Add the sums of *n_samples* samples, as old as the youngest of them."""
+        kept = self.forgetting**n_samples
+        self.gram = kept * self.gram + gram
+        self.moment = kept * self.moment + moment
+        self.n_samples = kept * self.n_samples + n_samples
+
     def solve(self) -> None:
         """Move θ towards the solution of the equations, from where it is."""
         gram, moment = self.gram, self.moment

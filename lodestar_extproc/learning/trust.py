@@ -44,13 +44,16 @@ class Trust:
 
     def learned(self, sample: TrainingSample) -> None:
         """The predictor has learned this row: rows like it are in range."""
-        row = sample.features
+        self.widen(sample.features, sample.features)
+
+    def widen(self, low: FloatArray, high: FloatArray) -> None:
+        """Rows between these were learned, both [N_FEATURES]."""
         if self._range is None:
-            self.adopt((row, row))
+            self.adopt((low, high))
             return
         lowest, highest = self._range
-        if ((row < lowest) | (row > highest)).any():
-            self.adopt((np.minimum(lowest, row), np.maximum(highest, row)))
+        if ((low < lowest) | (high > highest)).any():
+            self.adopt((np.minimum(lowest, low), np.maximum(highest, high)))
 
     def update(self, address: str, errors: LiveErrors) -> None:
         """The errors of the fleet and of the endpoint at *address* have changed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import ModuleType
 
-from lodestar_extproc.metrics import endpoints, gains, learning, requests, streams
+from lodestar_extproc.metrics import endpoints, gains, learning, replicas, requests, streams
 from lodestar_extproc.metrics.metric import Metric
 
 _INTRO = """\
@@ -25,6 +25,7 @@ _SECTIONS: tuple[tuple[str, ModuleType], ...] = (
     ("Learning", learning),
     ("What is gained", gains),
     ("The streams and the process", streams),
+    ("Other replicas", replicas),
 )
 
 

@@ -16,7 +16,7 @@ from prometheus_client import (
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.gain.compared import Gain
-from lodestar_extproc.metrics import requests, streams
+from lodestar_extproc.metrics import replicas, requests, streams
 from lodestar_extproc.metrics.children import Children, Counts
 from lodestar_extproc.metrics.collector import PoolCollector
 from lodestar_extproc.metrics.exposition import pieces
@@ -69,6 +69,11 @@ class Metrics:
         self._loop_lag = Children(streams.LOOP_LAG, registry)[()]
         self._config_reloads = self._counted(streams.CONFIG_RELOADS)
         self._journal_entries = self._counted(streams.JOURNAL_ENTRIES)
+        self._handed_over = self._counted(replicas.HANDED_OVER)
+        self._settled_early = self._counted(replicas.SETTLED_EARLY)
+        self._share_state = Children(replicas.SHARE_STATE, registry)
+        self._share_peers = Children(replicas.SHARE_PEERS, registry)
+        self._frames = self._counted(replicas.FRAMES)
         self._show_zeroes()
         Children(streams.BUILD_INFO, registry)[(version("lodestar-extproc"),)].set(1)
 
@@ -186,6 +191,26 @@ class Metrics:
         """See `StreamListener`."""
         self._log_entries[("unreadable",)] += 1
 
+    # -- what is heard of other replicas ------------------------------------------------------
+
+    def handed_over(self, result: str) -> None:
+        """Something heard of one replica's request by another was `handed`, `received`, `lost`."""
+        self._handed_over[(result,)] += 1
+
+    def settled_early(self, pool: str, n: int) -> None:
+        """So many requests were given up before their time: their engines have long ended them."""
+        self._settled_early[(pool,)] += n
+
+    def share_state(self, pool: str, state: str, n_peers: int) -> None:
+        """*pool* is shared so well, with so many others."""
+        for each in replicas.SHARE_STATES:
+            self._share_state[pool, each].set(each == state)
+        self._share_peers[(pool,)].set(n_peers)
+
+    def frames(self, pool: str, result: str, n: int = 1) -> None:
+        """So many frames were `sent`, `received`, `lost` or `unreadable`."""
+        self._frames[pool, result] += n
+
     # -- what the process reports --------------------------------------------------------------
 
     def loop_lag(self, seconds: float) -> None:
@@ -206,8 +231,11 @@ class Metrics:
             self._config_reloads[(result,)] += 0
         for reason in ("protocol", "internal"):
             self._stream_failures[(reason,)] += 0
+        for result in replicas.HANDOVER_RESULTS:
+            self._handed_over[(result,)] += 0
         for pool in pools:
             self._unused_decisions[(pool,)] += 0
+            self._settled_early[(pool,)] += 0
             self._ignored_choices[(pool,)] += 0
             for outcome in Outcome:
                 self._requests[pool, outcome] += 0

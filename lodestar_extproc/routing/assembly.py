@@ -41,12 +41,13 @@ def new_router(
     rng: random.Random | None = None,
     listeners: Sequence[RouterListener] = (),
     sees_first_tokens: bool = True,
+    origin: str = "",
 ) -> Router:
     """A router with a fleet of *endpoints* and nothing learned yet."""
     rng = random.Random(settings.seed) if rng is None else rng
     live = LiveSettings(settings)
     learner = new_learner(live, rng)
-    return Router(
+    router = Router(
         pool,
         live,
         fleet=Fleet(live, endpoints),
@@ -58,6 +59,8 @@ def new_router(
         listeners=listeners,
         sees_first_tokens=sees_first_tokens,
     )
+    router.origin = origin
+    return router
 
 
 def apply_settings(router: Router, settings: PoolSettings) -> None:

@@ -53,6 +53,16 @@ class OpenDecisions:
         """Look without taking."""
         return self._by_id.get(decision_id)
 
+    def decision(self, decision_id: str) -> Decision | None:
+        """The decision alone; None for an id that is not open."""
+        entry = self._by_id.get(decision_id)
+        return None if entry is None else entry.decision
+
+    def address_of(self, decision_id: str) -> str | None:
+        """Where the request was sent; None for an id that is not open."""
+        found = self.decision(decision_id)
+        return None if found is None else found.address
+
     def take(self, decision_id: str, stream_id: str = "") -> OpenDecision | None:
         """Remove and return a decision; by *stream_id* where *decision_id* is empty."""
         found = self._by_id.pop(decision_id or self._id_of_stream.get(stream_id, ""), None)

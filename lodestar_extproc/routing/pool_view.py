@@ -29,6 +29,8 @@ class PoolView:
         scrape_interval_s: between two reads of an engine's page, as it is now.
         open_decisions: whose answers have not ended.
         settings: in force.
+        share: how well it is shared with other replicas; empty where it is not to be.
+        peers: other replicas that are heard of.
     """
 
     pool: str
@@ -41,6 +43,8 @@ class PoolView:
     learner: LearnerStatus
     open_decisions: int
     settings: PoolSettings
+    share: str = ""
+    peers: int = 0
 
 
 def view_pool(router: Router, scraper: Scraper, at_s: float) -> PoolView:

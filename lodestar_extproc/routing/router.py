@@ -27,6 +27,7 @@ from lodestar_extproc.routing.answer_watch import AnswerWatch
 from lodestar_extproc.routing.dispatch import dispatch
 from lodestar_extproc.routing.ended_request import ended_request, observed_first_token
 from lodestar_extproc.routing.feedback import Feedback
+from lodestar_extproc.routing.ids import new_id
 from lodestar_extproc.routing.kept_answers import KeptAnswers, Lookup
 from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.open_decisions import OpenDecisions
@@ -60,6 +61,7 @@ class Router:
         sees_first_tokens: bool = True,
     ) -> None:
         self.pool = pool
+        self.origin = ""  # begins the ids of decisions, where it is set before them (`ids.py`)
         self.live = live
         self.fleet = fleet
         self.demand = Demand(fleet.endpoints)
@@ -119,9 +121,8 @@ class Router:
 
     def draw_full_observation(self, decision_id: str) -> bool:
         """Draw whether an answer is watched to its end; advances the rng."""
-        entry = self._open.get(decision_id)
-        address = None if entry is None else entry.decision.address
-        return self._kept.is_lookup(decision_id) or self._watch.draw(address)
+        at = self._open.address_of(decision_id)
+        return self._kept.is_lookup(decision_id) or self._watch.draw(at)
 
     # -- a request came ---
 
@@ -160,11 +161,10 @@ class Router:
         candidates = self.candidates(request, at_s, subset)
         if len(candidates) == 0:
             raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
-        decision_id = f"{self.pool}.{self._rng.getrandbits(64):016x}"
+        decision_id = f"{self.pool}.{new_id(self.origin, self._rng)}"
         ranking = self._rank(candidates, policy, keeper)
         if request.is_sheddable:
-            ttft_slo_s = request.ttft_slo_s or self.live.current.ttft_slo_s
-            shed_if_late(ranking, candidates, ttft_slo_s)
+            shed_if_late(ranking, candidates, request.ttft_slo_s or self.settings.ttft_slo_s)
         shadowed = policies.shadow_rankings(candidates)
         decision = Decision(
             decision_id=decision_id,
@@ -245,8 +245,7 @@ class Router:
 
     def kept(self, event: KeptAnswer) -> None:
         """An answer told what its engine keeps. Unknown ids are ignored."""
-        entry = self._open.get(event.decision_id)
-        self._kept.heard(event, None if entry is None else entry.decision)
+        self._kept.heard(event, self._open.decision(event.decision_id))
 
     # -- its answer ended ---
 
@@ -290,9 +289,10 @@ class Router:
 
     def expire(self, at_s: float) -> None:
         """End the requests of which nothing was heard for the pool's request timeout."""
-        for decision_id in self._open.older_than(at_s - self.live.current.request_timeout_s):
+        timeout_s = self.settings.request_timeout_s
+        for decision_id in self._open.older_than(at_s - timeout_s):
             self.complete(Completion(at_s, Outcome.EXPIRED, decision_id=decision_id))
-        self._kept.expire(at_s, self.live.current.request_timeout_s)
+        self._kept.expire(at_s, timeout_s)
 
     @property
     def n_open(self) -> int:

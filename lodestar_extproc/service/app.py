@@ -13,10 +13,11 @@ from pathlib import Path
 
 from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.server import AdminServer
-from lodestar_extproc.config import Config, PickerConfig, Pool, PoolSettings
+from lodestar_extproc.config import Config, EnvoyConfig, Pool, PoolSettings
 from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.settings_changes import changed_settings
+from lodestar_extproc.extproc.error_boundary import ErrorBoundary
 from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.extproc.tls import Tls
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
@@ -33,13 +34,13 @@ from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.event_watch import EventWatch
+from lodestar_extproc.service.listen_addresses import listen_addresses
+from lodestar_extproc.service.replicas import Replicas
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
 
 LAG_INTERVAL_S = 0.1
 """A stall as long as a human notices is met by a timer; ten wake-ups a second cost nothing."""
-PICKER_ADDRESS = "[::]:9002"
-"""Where gateways expect an endpoint picker."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,6 +52,7 @@ class ServeOptions:
         listen: addresses for Envoy, `host:port` or `unix:/path`; empty takes the configuration's.
         tls: how to encrypt the way from Envoy; None for plain text.
         health: addresses for gRPC health checks alone, beside Envoy's; never encrypted.
+        peers: `host:port` of other replicas, beside those that the configuration names.
         admin: `host:port` of the HTTP server for operators.
         drain_s: how long to serve on after health checks have begun to fail.
         grace_s: how long open streams may then take to end.
@@ -59,6 +61,7 @@ class ServeOptions:
     listen: tuple[str, ...] = ()
     tls: Tls | None = None
     health: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
     admin: str = "127.0.0.1:9090"
     drain_s: float = 1.0
     grace_s: float = 5.0
@@ -84,10 +87,21 @@ class App:
         self._gains = {pool.name: GainWatch(self._settings_of(pool.name)) for pool in config.pools}
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools, self.events, self.gains)
+        self.replicas = Replicas(self._places, self.metrics, ErrorBoundary(self.metrics))
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.ext_proc = ExtProcServer(
-            self.routers, self.metrics, access_log=config.sources.access_log_tags is not None
+            self.replicas.join(self.routers),
+            self.metrics,
+            access_log=config.sources.access_log_tags is not None,
+            origin=self.replicas.origin,
         )
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        """Where Envoy may find us, or another replica."""
+        config = self._config
+        named = config.replica_addresses if isinstance(config, EnvoyConfig) else ()
+        return tuple(dict.fromkeys((*named, *self._options.peers)))
 
     def _router(self, pool: Pool) -> Router:
         return new_router(
@@ -96,6 +110,7 @@ class App:
             pool.endpoints,
             listeners=self._listeners(pool),
             sees_first_tokens=self._config.sources.first_token,
+            origin=self.replicas.origin,
         )
 
     def _listeners(self, pool: Pool) -> list[RouterListener]:
@@ -103,7 +118,8 @@ class App:
         journal = [] if path is None else [self._journals[path]]
         history = self.admin.histories[pool.name] = PoolHistory()
         watching = (self._watch.choices[pool.name], self._gains[pool.name], history)
-        return [self.metrics, self.admin.decisions, *watching, *journal]
+        ours: list[RouterListener] = [self.metrics, self.admin.decisions, *watching, *journal]
+        return [*ours, *self.replicas.listeners(pool)]
 
     def _settings_of(self, pool: str) -> Callable[[], PoolSettings]:
         return lambda: self.routers.get(pool).settings
@@ -119,7 +135,7 @@ class App:
 
     def pools(self) -> list[PoolView]:
         """Every pool as it is now, for those who watch."""
-        return [upkeep.view() for upkeep in self._upkeeps.values()]
+        return [self.replicas.view(upkeep.view()) for upkeep in self._upkeeps.values()]
 
     def _note(self, view: PoolView) -> None:
         self.admin.histories[view.pool].look(view, self._gains[view.pool].gains)
@@ -151,6 +167,7 @@ class App:
             await self.admin.start(self._options.admin)
             stack.push_async_callback(self.admin.stop)
             stack.push_async_callback(self.ext_proc.stop, self._options.grace_s)
+            stack.callback(self.replicas.stop)
             await self._listen(addresses)
             await self._keep_up(addresses)
 
@@ -161,6 +178,7 @@ class App:
             addresses,
             credentials=None if tls is None else tls.credentials(),
             health_addresses=self._options.health,
+            beside=self.replicas.handlers,
             serving=False,
         )
 
@@ -173,10 +191,11 @@ class App:
             lagging = group.create_task(self._watch_lag())
             watching = group.create_task(self._watch.run())
             readying = group.create_task(self._get_ready(addresses))
+            others = group.create_task(self.replicas.run())
             await self._stop.wait()
             readying.cancel()
             await self._drain()
-            for task in (following, lagging, watching, *self._tasks.values()):
+            for task in (following, lagging, watching, others, *self._tasks.values()):
                 task.cancel()
 
     async def _get_ready(self, addresses: Sequence[str]) -> None:
@@ -224,6 +243,7 @@ class App:
             owners=self._owners,
             budget=self._budget,
             found_wrong=self._watch.endpoints[pool.name].found,
+            settled_early=self.metrics.settled_early,
         )
 
     async def _follow_config(self, group: asyncio.TaskGroup) -> None:
@@ -260,35 +280,6 @@ class App:
             asleep_at_s = clock()
             await asyncio.sleep(LAG_INTERVAL_S)
             self.metrics.loop_lag(max(0.0, clock() - asleep_at_s - LAG_INTERVAL_S))
-
-
-def listen_addresses(config: Config) -> tuple[str, ...]:
-    """Where Envoy will look for us, made into addresses to bind.
-
-    A loopback or wildcard address, or a socket's path, is taken as it stands; for any other host,
-    which is ours as seen by Envoy, all interfaces are bound.
-
-    Raises:
-        ValueError: the configuration does not say.
-    """
-    if isinstance(config, PickerConfig):
-        return (PICKER_ADDRESS,)
-    named = dict.fromkeys(a for a in (config.extproc_address, config.access_log_address) if a)
-    if not named:
-        raise ValueError(
-            f"{config.path}: {config.own_service.problem}"
-            if config.own_service.problem
-            else f"{config.path} does not say where the ext_proc service is; use --listen, for "
-            "example --listen 0.0.0.0:9002"
-        )
-    return tuple(dict.fromkeys(_bindable(address) for address in named))
-
-
-def _bindable(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if address.startswith("unix") or host in ("127.0.0.1", "[::1]", "localhost", "0.0.0.0"):  # noqa: S104
-        return address
-    return f"0.0.0.0:{port}"
 
 
 def settle_garbage() -> None:

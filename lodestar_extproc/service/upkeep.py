@@ -20,9 +20,11 @@ from lodestar_extproc.fleet.scraper import Scraper
 from lodestar_extproc.routing.assembly import apply_settings
 from lodestar_extproc.routing.pool_view import PoolView, view_pool
 from lodestar_extproc.routing.router import Router
+from lodestar_extproc.routing.settle import settle_overcounted
 from lodestar_extproc.service.endpoint_news import EndpointNews
 from lodestar_extproc.service.file_limit import tell_if_too_few_files
 from lodestar_extproc.service.saved_learning import CheckpointOwners, SavedLearning
+from lodestar_extproc.sharing.handover import CURE
 
 EXPIRY_INTERVAL_S = 1.0
 """Fine beside a request timeout of minutes; only what has expired costs anything."""
@@ -34,6 +36,7 @@ class PoolUpkeep:
 
     Args:
         client: for scrapes and probes.
+        settled_early: is told of a pool how many requests were given up before their time.
         found: set once it was heard where the endpoints are, even if there are none.
         owners: of the checkpoints of all pools.
         budget: of a core, for reading metric pages of all pools.
@@ -51,9 +54,12 @@ class PoolUpkeep:
         owners: CheckpointOwners | None = None,
         budget: ScrapeBudget | None = None,
         found_wrong: Callable[[str, str], None] = lambda _address, _problem: None,
+        settled_early: Callable[[str, int], None] = lambda _pool, _n: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._found = asyncio.Event() if found is None else found
+        self._settled_early = settled_early
+        self._warned_of_ends = False
         self._pool = pool
         self._router = router
         self._saved = SavedLearning(router, owners)
@@ -111,3 +117,20 @@ class PoolUpkeep:
             await asyncio.sleep(EXPIRY_INTERVAL_S)
             self._router.expire(self._clock())
             self._news.paced(self._scraper)
+            n_settled = settle_overcounted(self._router, self._clock())
+            if n_settled:
+                self._settled_early(self._pool.name, n_settled)
+                self._warn_of_ends(n_settled)
+
+    def _warn_of_ends(self, n_settled: int) -> None:
+        """Once: a configuration that sends ends elsewhere does so with every request."""
+        level = logging.DEBUG if self._warned_of_ends else logging.WARNING
+        self._warned_of_ends = True
+        _log.log(
+            level,
+            "pool %s: %d requests were given up: their engines have long ended them, and no end "
+            "was heard of. Send Envoy's access log here; with several replicas, %s",
+            self._pool.name,
+            n_settled,
+            CURE,
+        )

@@ -69,8 +69,9 @@ class VirtualCluster:
         self._signals = EnvoySignals() if signals is None else signals
         self._rng = random.Random(seed)
         self._actions: list[tuple[float, int, Action]] = []
-        self._reports: list[tuple[float, int, Callable[..., object], FirstToken | Completion]] = []
+        self._reports: list[tuple[float, int, Callable[..., object], object]] = []
         self._n_planned = 0
+        self._n_repeating = 0
         self._live: dict[int, _Live] = {}
         self._rack = Rack([m.engine for m in self.machines])
         self._addresses = [m.endpoint.address for m in self.machines]
@@ -81,13 +82,31 @@ class VirtualCluster:
         self._n_planned += 1
         heapq.heappush(self._actions, (at_s, self._n_planned, action))
 
+    def repeat(self, every_s: float, action: Action) -> None:
+        """Do *action* now and every so often, for as long as there is anything else to do."""
+        self._n_repeating += 1
+        self.plan(self.now_s, partial(self._repeat, every_s, action))
+
+    def _repeat(self, every_s: float, action: Action) -> None:
+        action()
+        # A workload may end before all requests have come, so that none need be in flight or left.
+        if self._live or len(self._actions) >= self._n_repeating:
+            self.plan(self.now_s + every_s, partial(self._repeat, every_s, action))
+        else:
+            self._n_repeating -= 1
+
+    def tell(self, at_s: float, hear: Callable[..., object], event: object) -> None:
+        """Have *hear* told of *event* at *at_s*: it changes no engine."""
+        self._n_planned += 1
+        heapq.heappush(self._reports, (at_s, self._n_planned, hear, event))
+
     def run(self, workload: Workload, n_requests: int) -> list[RequestRecord]:
         """The first *n_requests* of *workload*, until the last has ended."""
         self._workload, self._n_left = workload, n_requests
         self._arrivals = iter(workload)
         self._await_next_arrival()
         if self._signals.scrape_interval_s < math.inf:
-            self.plan(0.0, self._scrape)
+            self.repeat(self._signals.scrape_interval_s, self._scrape)
         while True:
             due_s = self._actions[0][0] if self._actions else math.inf
             safe_s = self._no_turn_before_s()
@@ -203,7 +222,7 @@ class VirtualCluster:
         ttft_s = self._signals.reported_ttft_s(record.ttft_s + delay_s, self._rng)
         live.reported_ttft_s = ttft_s
         token = FirstToken(live.decision.decision_id, record.arrived_s + ttft_s, address)
-        self._report(at_s + delay_s, live.router.first_token, token)
+        self.tell(at_s + delay_s, live.router.first_token, token)
 
     def _completed(self, live: _Live, at_s: float) -> None:
         live.record.e2e_s = at_s - live.record.arrived_s
@@ -225,13 +244,7 @@ class VirtualCluster:
             ttft_s=live.reported_ttft_s,
             duration_s=ended_s - live.record.arrived_s,
         )
-        self._report(logged_s, live.router.complete, completion)
-
-    def _report(
-        self, at_s: float, hear: Callable[..., object], event: FirstToken | Completion
-    ) -> None:
-        self._n_planned += 1
-        heapq.heappush(self._reports, (at_s, self._n_planned, hear, event))
+        self.tell(logged_s, live.router.complete, completion)
 
     def _deliver(self, until_s: float) -> None:
         reports = self._reports
@@ -248,6 +261,3 @@ class VirtualCluster:
             metrics = EndpointMetrics(running, waiting, usage, capacity, generated, queries, hits)
             for router in self.routers:
                 router.fleet.record_metrics(endpoint.address, metrics, self.now_s)
-        # As long as anything may happen: a workload may end before all requests have come.
-        if self._live or self._actions:
-            self.plan(self.now_s + self._signals.scrape_interval_s, self._scrape)

@@ -36,6 +36,7 @@ CHANGED = {
     "eds.yaml": {"engines.type", "engines.eds_cluster_config", "engines.load_assignment"},
     "strict_dns.yaml": {"engines.type", "engines.load_assignment"},
     "envoy_1_36.yaml": {"manager.access_log"},
+    "standby.yaml": {"lodestar.load_assignment", "lodestar.health_checks"},
     "compose.yaml": {
         "engines.type",
         "engines.load_assignment",

@@ -173,7 +173,9 @@ class Recorder:
         return [request.completion for request in self.ended_requests]
 
 
-def a_router(n: int = 3, *, listeners=(), sees_first_tokens: bool = True, **settings):
+def a_router(
+    n: int = 3, *, listeners=(), sees_first_tokens: bool = True, origin: str = "", **settings
+):
     from lodestar_extproc.routing.assembly import new_router  # noqa: PLC0415  (imports every model)
 
     return new_router(
@@ -182,4 +184,5 @@ def a_router(n: int = 3, *, listeners=(), sees_first_tokens: bool = True, **sett
         [an_endpoint(i + 1) for i in range(n)],
         listeners=listeners,
         sees_first_tokens=sees_first_tokens,
+        origin=origin,
     )

@@ -1,0 +1,123 @@
+"""Replicas: this process among others: what it hands to them, and what it shares with them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Protocol
+
+import grpc
+
+from lodestar_extproc.config import Pool
+from lodestar_extproc.config.share import parse_share
+from lodestar_extproc.fleet.discovery.dns import resolve
+from lodestar_extproc.routing.ids import new_origin
+from lodestar_extproc.routing.listener import RouterListener
+from lodestar_extproc.routing.pool_view import PoolView
+from lodestar_extproc.routing.routers import Routers
+from lodestar_extproc.sharing.handed import HandedEvent
+from lodestar_extproc.sharing.handover import Handover, HandoverListener
+from lodestar_extproc.sharing.links import Links
+from lodestar_extproc.sharing.shared_pool import SharedPool
+from lodestar_extproc.sharing.sharer import ShareListener, Sharer
+from lodestar_extproc.sharing.tell_service import TellService
+
+RESTART_S = 1.0
+"""Before sharing begins anew after a fault of our own: no fault may keep a core busy."""
+
+
+class ReplicaListener(HandoverListener, ShareListener, Protocol):
+    """Who is told of all of it: metrics."""
+
+
+class Replicas:
+    """All that this process is to others. `listeners` of every pool first, then `join`.
+
+    Args:
+        places: `host:port` of every replica that Envoy may ask, this one among them.
+        boundary: counts and suppresses what goes wrong inside it.
+
+    Attributes:
+        origin: our name; the ids of our decisions begin with it.
+        handover: what stands for our routers where answers are heard of; once joined.
+    """
+
+    handover: Handover
+
+    def __init__(
+        self,
+        places: Sequence[str],
+        listener: ReplicaListener,
+        boundary: AbstractContextManager[object],
+    ) -> None:
+        self.origin = new_origin(random.SystemRandom())
+        self._listener = listener
+        self._boundary = boundary
+        self._shared: dict[str, SharedPool] = {}
+        self._sharers: dict[str, Sharer] = {}
+        self._links = Links(self.origin, places, resolve)
+        # One place is our own: there is nobody to hand anything to.
+        self._has_others = len(set(places)) > 1 or any(map(_may_be_several, places))
+        self._service = TellService(self.origin, self._receive)
+
+    def listeners(self, pool: Pool) -> list[RouterListener]:
+        """Who listens to the router of *pool* for the others: nobody where it is not shared."""
+        if pool.settings.share is None:
+            return []
+        target = parse_share(pool.settings.share)
+        shared = SharedPool(self.origin, target.frame_s, self._receive)
+        self._shared[pool.name] = shared
+        self._sharers[pool.name] = Sharer(pool.name, target, shared, self._listener)
+        return [shared.outbox]
+
+    def join(self, routers: Routers) -> Handover:
+        """Be a replica with these routers."""
+        self.handover = Handover(self.origin, routers, self._post, self._listener)
+        for pool, shared in self._shared.items():
+            shared.join(routers.get(pool))
+        return self.handover
+
+    @property
+    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+        """What is served to other replicas, on the port that Envoy asks."""
+        return (self._service.handler(),)
+
+    def view(self, view: PoolView) -> PoolView:
+        """*view*, with how well its pool is shared."""
+        sharer = self._sharers.get(view.pool)
+        return view if sharer is None else replace(view, share=sharer.state, peers=sharer.n_peers)
+
+    async def run(self) -> None:
+        """Keep in touch with the others, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            if self._has_others:
+                group.create_task(self._links.run())
+            for sharer in self._sharers.values():
+                group.create_task(self._keep_sharing(sharer))
+
+    def stop(self) -> None:
+        """End what others tell us: a server that stops would wait for it."""
+        self._service.end()
+
+    async def _keep_sharing(self, sharer: Sharer) -> None:
+        """Whatever goes wrong in sharing, requests go on, and so does it."""
+        while True:
+            with self._boundary:
+                await sharer.run()
+            await asyncio.sleep(RESTART_S)
+
+    def _post(self, owner: str, event: HandedEvent) -> bool:
+        posted = self._links.post(owner, event)
+        return posted or any(shared.hand(owner, event) for shared in self._shared.values())
+
+    def _receive(self, event: HandedEvent | None) -> None:
+        self.handover.receive(event)
+
+
+def _may_be_several(place: str) -> bool:
+    """Whether *place* has a name, which may stand for several addresses."""
+    host = place.rpartition(":")[0]
+    return not place.startswith(("unix:", "[")) and any(c.isalpha() for c in host)

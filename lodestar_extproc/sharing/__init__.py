@@ -1,0 +1,1 @@
+"""Replicas: what they hand to each other, and what they share."""
