@@ -107,7 +107,8 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
     if len(text) > LARGE_BYTES:
         text = yield from strings.part(text)
     fields = _object(load(text))
-    yield
+    if len(text) > UNCOUNTED_BYTES:
+        yield
     reader = PromptReader(Source(strings))
     try:
         try:
@@ -120,6 +121,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         raise OverBudget(Limit.NESTING) from None
     hashes: list[int] = []
     text_bytes, other_bytes, n_token_ids, n_media = reader.rest_bytes, 0, 0, 0
+    is_plain = not reader.rest_bytes
     for sequence in reader.sequences:
         if len(sequence.data) <= HASHED_BYTES:
             hashes += hash_blocks(sequence.data)
@@ -129,6 +131,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         other_bytes += sequence.other_bytes
         n_token_ids += sequence.n_tokens
         n_media += sequence.n_media
+        is_plain = is_plain and sequence.is_plain
     return ParsedBody(
         model=_model(fields, strings),
         block_hashes=hashes,
@@ -137,7 +140,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         prompt_bytes=text_bytes + other_bytes,
         n_token_ids=n_token_ids,
         n_media=n_media,
-        is_plain=reader.is_plain,
+        is_plain=is_plain,
         streaming=kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream")),
         max_output_tokens=_output_limit(fields),
         session=_session(fields, strings),
@@ -284,11 +287,14 @@ def _session(fields: Mapping[str, Any], strings: LongStrings) -> int | None:
 
 
 def _output_limit(fields: Mapping[str, Any]) -> int | None:
-    for holder in (fields, *map(fields.get, _HOLD_LIMITS)):
-        if not isinstance(holder, dict):
-            continue
-        for name in _OUTPUT_LIMITS:
-            limit = positive(holder[name]) if name in holder else None
-            if limit:
-                return limit
+    limit = _limit_in(fields)
+    for name in _HOLD_LIMITS:
+        limit = limit or _limit_in(fields.get(name))
+    return limit
+
+
+def _limit_in(holder: Any) -> int | None:
+    for name in _OUTPUT_LIMITS if isinstance(holder, dict) else ():
+        if name in holder and (limit := positive(holder[name])):
+            return limit
     return None

@@ -15,7 +15,7 @@ from lodestar_extproc.extproc import keeping
 from lodestar_extproc.extproc.canonical import PromptWriter, Source
 from lodestar_extproc.extproc.json_text import InvalidRequest
 from lodestar_extproc.extproc.messages import MessageWriter
-from lodestar_extproc.extproc.tools import write_tools
+from lodestar_extproc.extproc.tools import has_tools, write_tools
 from lodestar_extproc.request import RequestKind
 
 MAX_SEQUENCES = 5_000
@@ -53,16 +53,6 @@ class PromptReader:
         self.head = b""
         self._source = source
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether all but media is text that was read and that every template renders."""
-        if self.rest_bytes:
-            return False
-        for each in self.sequences:  # noqa: SIM110  (half as long as all() takes for one)
-            if not each.is_plain:
-                return False
-        return True
-
     def read(self, kind: RequestKind, body: Mapping[str, Any]) -> Work:
         """Read the sequences of *body*, written for the API *kind*.
 
@@ -77,20 +67,23 @@ class PromptReader:
 
     def _chat(self, body: Mapping[str, Any]) -> Work:
         out = self._messages()
-        yield from write_tools(out.writer, body)
+        if has_tools(body):
+            yield from write_tools(out.writer, body)
         # Anthropic's system prompt stands beside the messages, OpenAI's is the first of them.
         out.system(body.get("system"))
         yield from out.conversation(body.get("messages"))
 
     def _anthropic(self, body: Mapping[str, Any]) -> Work:
         out = self._messages(drops_billing=True)
-        yield from write_tools(out.writer, body)
+        if has_tools(body):
+            yield from write_tools(out.writer, body)
         out.system(body.get("system"))
         yield from out.conversation(body.get("messages"))
 
     def _responses(self, body: Mapping[str, Any]) -> Work:
         out = self._messages()
-        yield from write_tools(out.writer, body)
+        if has_tools(body):
+            yield from write_tools(out.writer, body)
         out.system(body.get("instructions"))
         self.head = bytes(out.writer.data)
         if keeping.continued_name(body):
