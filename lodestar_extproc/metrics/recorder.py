@@ -22,6 +22,7 @@ from lodestar_extproc.metrics.collector import PoolCollector
 from lodestar_extproc.metrics.exposition import pieces
 from lodestar_extproc.metrics.gains import GainCollector
 from lodestar_extproc.metrics.metric import Metric
+from lodestar_extproc.metrics.observations import Observations
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.pool_view import PoolView
 
@@ -46,7 +47,7 @@ class Metrics:
         self._decisions = self._counted(requests.DECISIONS)
         self._priority_decisions = self._counted(requests.PRIORITY_DECISIONS)
         self._endpoint_decisions = self._counted(requests.ENDPOINT_DECISIONS)
-        self._decision_seconds = Children(requests.DECISION_SECONDS, registry)
+        self._decision_seconds = Observations(requests.DECISION_SECONDS, registry)
         self._shadow_decisions = self._counted(requests.SHADOW_DECISIONS)
         self._prompt_tokens = self._counted(requests.PROMPT_TOKENS)
         self._predicted_hit_tokens = self._counted(requests.PREDICTED_HIT_TOKENS)
@@ -56,9 +57,9 @@ class Metrics:
         self._unused_decisions = self._counted(requests.UNUSED_DECISIONS)
         self._ignored_choices = self._counted(requests.IGNORED_CHOICES)
         self._retries = self._counted(requests.RETRIES)
-        self._ttft = Children(requests.TTFT_SECONDS, registry)
-        self._predicted_ttft = Children(requests.PREDICTED_TTFT_SECONDS, registry)
-        self._ttft_error = Children(requests.TTFT_ERROR_RATIO, registry)
+        self._ttft = Observations(requests.TTFT_SECONDS, registry)
+        self._predicted_ttft = Observations(requests.PREDICTED_TTFT_SECONDS, registry)
+        self._ttft_error = Observations(requests.TTFT_ERROR_RATIO, registry)
         self._streams = self._counted(streams.STREAMS)
         self._open_streams = Children(streams.OPEN_STREAMS, registry)[()]
         self._messages = self._counted(streams.MESSAGES)
@@ -112,7 +113,7 @@ class Metrics:
         self._decisions[decision.pool, decision.policy, decision.ranking.reason] += 1
         self._priority_decisions[decision.pool, str(candidates.request.priority)] += 1
         self._endpoint_decisions[decision.pool, _address(decision, chosen)] += 1
-        self._decision_seconds[pool].observe(self._clock() - decision.at_s)
+        self._decision_seconds.observe(pool, self._clock() - decision.at_s)
         self._prompt_tokens[pool] += candidates.request.prompt_tokens
         self._predicted_hit_tokens[pool] += float(candidates.matched_tokens[chosen])
         for policy, index in decision.shadows:
@@ -149,12 +150,12 @@ class Metrics:
         index = decision.chosen if address == chosen else decision.index_of(address)
         if index is None:
             return  # Envoy sent it to an endpoint that was no candidate
-        self._ttft[decision.pool, address].observe(ttft_s)
+        self._ttft.observe((decision.pool, address), ttft_s)
         predicted = decision.ranking.predicted_ttft_s
         if predicted is not None and ttft_s > 0:
             predicted_s = float(predicted[index])
-            self._predicted_ttft[decision.pool, address].observe(predicted_s)
-            self._ttft_error[(decision.pool,)].observe(abs(ttft_s - predicted_s) / ttft_s)
+            self._predicted_ttft.observe((decision.pool, address), predicted_s)
+            self._ttft_error.observe((decision.pool,), abs(ttft_s - predicted_s) / ttft_s)
 
     # -- what streams report --------------------------------------------------------------------
 
@@ -245,7 +246,7 @@ class Metrics:
         present = {
             (view.pool, endpoint.address) for view in pools for endpoint in view.snapshot.endpoints
         }
-        shown: tuple[Children | Counts, ...] = (
+        shown: tuple[Observations | Counts, ...] = (
             self._endpoint_decisions,
             self._ttft,
             self._predicted_ttft,
