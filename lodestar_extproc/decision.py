@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar_extproc.computed_once import ComputedOnce
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.features import (
     FeatureMatrix,
@@ -22,9 +22,11 @@ from lodestar_extproc.fleet.demand import DemandSnapshot
 from lodestar_extproc.request import InferenceRequest
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Candidates:
-    """One request beside every endpoint that could serve it.
+    """One request beside every endpoint that could serve it; nobody changes it.
+
+    It is not frozen: that would add a hundredth to what a decision costs.
 
     Attributes:
         matched_tokens: [n_endpoints], prompt tokens each cache probably holds.
@@ -53,7 +55,7 @@ class Candidates:
             return np.zeros(len(self), dtype=bool)
         return self.tpot_s > self.tpot_slo_s
 
-    @cached_property
+    @ComputedOnce
     def features(self) -> FeatureMatrix:
         """For the predictor, computed once, if at all: a fixed rule needs none of it."""
         rate = self.prefill_s_per_ktoken

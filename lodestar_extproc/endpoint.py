@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lodestar_extproc.computed_once import ComputedOnce
 from lodestar_extproc.encryption import UpstreamTls
 
 FloatArray = NDArray[np.float64]
@@ -171,7 +172,12 @@ class Column:
         return self if snapshot is None else snapshot.values[self.place]
 
 
-@dataclass(frozen=True)
+def rows_of(*columns: Column) -> Callable[[FloatArray], tuple[FloatArray, ...]]:
+    """What takes the rows of *columns* from a snapshot's values: a third of asking one by one."""
+    return itemgetter(*[column.place for column in columns])
+
+
+@dataclass(eq=False)
 class FleetSnapshot:
     """The routable endpoints at one instant; every column is float64 of shape [n_endpoints].
 
@@ -180,8 +186,7 @@ class FleetSnapshot:
 
     Attributes:
         at_s: monotonic seconds.
-        values: [n_columns, n_endpoints]. Columns are looked up where they are asked for, for most
-            rules read two or three.
+        values: [n_columns, n_endpoints]; see `rows_of` where many columns are asked for.
     """
 
     at_s: float
@@ -243,19 +248,20 @@ class FleetSnapshot:
         """Since the last scrape was asked for; inf before any."""
         return self.at_s - self.scraped_at_s
 
-    @cached_property
+    @ComputedOnce
     def decode_context_tokens(self) -> FloatArray:
         """Prompt plus estimated generated tokens of the decodes, computed once, if at all."""
-        decoding_s = self.decode_requests * self.at_s - self.decode_started_s
-        generated = self.decode_tokens_per_s * np.maximum(ZERO, decoding_s)
-        return self.decode_prompt_tokens + generated
+        decodes, started_s, tokens_per_s, prompt_tokens = _DECODE(self.values)
+        decoding_s = decodes * self.at_s - started_s
+        context: FloatArray = prompt_tokens + tokens_per_s * np.maximum(ZERO, decoding_s)
+        return context
 
-    @cached_property
+    @ComputedOnce
     def held_tokens(self) -> FloatArray:
         """Of all requests there, counted prompt by prompt; computed once, if at all."""
         return self.decode_context_tokens + self.prefill_prompt_tokens
 
-    @cached_property
+    @ComputedOnce
     def memory_used_ratio(self) -> FloatArray:
         """Share of each KV cache that the requests there hold; NaN where its size is unknown.
 
@@ -263,22 +269,32 @@ class FleetSnapshot:
         a shared block once, but not yet those of prompts that wait. Neither is far too low, so the
         lower of the two counts; without a report, what is counted.
         """
-        capacity_tokens = self.kv_capacity_tokens
-        waiting_ratio = self.prefill_uncached_tokens / capacity_tokens
-        used: FloatArray = np.fmin(
-            self.held_tokens / capacity_tokens, self.kv_usage_ratio + waiting_ratio
-        )
+        capacity, waiting, reported = _MEMORY(self.values)
+        used: FloatArray = np.fmin(self.held_tokens / capacity, reported + waiting / capacity)
         return used
 
     def let_go(self) -> None:
         """Forget what was computed of it: who asks again has it computed again."""
         known = vars(self)
-        if "decode_context_tokens" in known:  # what all others are computed from
-            for name in ("decode_context_tokens", "held_tokens", "memory_used_ratio"):
-                known.pop(name, None)
+        for name in ("decode_context_tokens", "held_tokens", "memory_used_ratio"):
+            known.pop(name, None)
 
 
+_DECODE = rows_of(
+    FleetSnapshot.decode_requests,
+    FleetSnapshot.decode_started_s,
+    FleetSnapshot.decode_tokens_per_s,
+    FleetSnapshot.decode_prompt_tokens,
+)
+_MEMORY = rows_of(
+    FleetSnapshot.kv_capacity_tokens,
+    FleetSnapshot.prefill_uncached_tokens,
+    FleetSnapshot.kv_usage_ratio,
+)
 COLUMNS = tuple(each for each in vars(FleetSnapshot).values() if isinstance(each, Column))
 """In the order of their places."""
+_SCRAPED = [column.place for column in COLUMNS if column.scraped]
+SCRAPED = slice(_SCRAPED[0], _SCRAPED[-1] + 1)
+"""Rows of what scrapes tell: they are neighbours, and can be had or made unknown at once."""
 SNAPSHOT_COLUMNS = tuple(each.kept_as for each in COLUMNS if each.kept)
 """What a journal keeps of a snapshot."""

@@ -12,7 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lodestar_extproc.endpoint import HALF, ONE, ZERO, FleetSnapshot, FloatArray
+from lodestar_extproc.endpoint import (
+    HALF,
+    ONE,
+    SCRAPED,
+    ZERO,
+    FleetSnapshot,
+    FloatArray,
+    rows_of,
+)
 from lodestar_extproc.request import InferenceRequest
 
 
@@ -79,15 +87,38 @@ _KV_USABLE_RATIO = np.array(KV_USABLE_RATIO)
 def _scales() -> FloatArray:
     scales = np.ones((N_ENGINE, 1))
     scales[[Feature.WORK_KTOKENS, Feature.KV_DEFICIT_KTOKENS]] = 1e-3
-    scales[Feature.STEPS_X_DECODES] = 1e-2
-    scales[Feature.STEPS_X_CONTEXT] = 1e-5
+    scales[Feature.STEPS] = 0.5
+    scales[Feature.STEPS_X_DECODES] = 0.5e-2
+    scales[Feature.STEPS_X_CONTEXT] = 0.5e-5
     scales[Feature.ATTENTION_PAIRS] = 1e-7
     scales[Feature.DECODE_LOAD] = 0.1
     return scales
 
 
 _SCALES = _scales()
-"""Of the engine features, [N_ENGINE, 1]: such that all are about 1."""
+"""Of the engine features, [N_ENGINE, 1]: such that all are about 1, and half of twice the steps."""
+_OF_A_KTOKEN = np.zeros((N_ENGINE, 1))
+_OF_A_KTOKEN[Feature.WORK_KTOKENS] = 1.0
+"""What 1000 uncached tokens are of the features that no endpoint has a say in, [N_ENGINE, 1]."""
+
+_ENGINE_LOAD = rows_of(
+    FleetSnapshot.token_budget,
+    FleetSnapshot.decode_requests,
+    FleetSnapshot.prefill_requests,
+    FleetSnapshot.prefill_pairs,
+    FleetSnapshot.kv_capacity_tokens,
+)
+_COUNTED_LOAD = rows_of(
+    FleetSnapshot.prefill_requests,
+    FleetSnapshot.decode_requests,
+    FleetSnapshot.prefill_prompt_tokens,
+)
+_QUEUE = rows_of(
+    FleetSnapshot.last_first_token_at_s,
+    FleetSnapshot.head_dispatched_at_s,
+    FleetSnapshot.head_uncached_tokens,
+    FleetSnapshot.prefill_uncached_tokens,
+)
 
 
 class FeatureMatrix(NamedTuple):
@@ -130,8 +161,8 @@ class FeatureMatrix(NamedTuple):
 
     @property
     def engine_parts(self) -> FloatArray:
-        """`marginal`, `per_ktoken` and `engine`, [3, N_ENGINE, n_endpoints]: for one product."""
-        return self.rows[: 3 * N_ENGINE].reshape(3, N_ENGINE, -1)
+        """`marginal`, `per_ktoken` and `engine`, [3, n_endpoints, N_ENGINE]: for one product."""
+        return self.rows[: 3 * N_ENGINE].reshape(3, N_ENGINE, -1).transpose(0, 2, 1)
 
 
 def uncached_prompt_tokens(request: InferenceRequest, matched_tokens: FloatArray) -> FloatArray:
@@ -155,15 +186,15 @@ def extract(
         prefill_s_per_ktoken: [n], the learned rate, by which the oldest prefill has progressed.
     """
     uncached = uncached_prompt_tokens(request, matched_tokens)
-    pairs = uncached * (request.prompt_tokens - HALF * uncached)
+    prompt = np.array(request.prompt_tokens)  # as `ONE`
+    pairs = uncached * (prompt - HALF * uncached)
     queued = queued_tokens(snapshot, prefill_s_per_ktoken)
     # Each call costs as much as the arithmetic for a hundred endpoints: hence few, and in place.
     rows = np.empty((2 * N_ENGINE + N_FEATURES, len(snapshot)))
-    _fill_engine(rows[_ENGINE], request.prompt_tokens, snapshot, queued + uncached, pairs)
+    _fill_engine(rows[_ENGINE], prompt, snapshot, queued + uncached, pairs)
     _fill_loads(rows[_VALUES], request.prompt_tokens, snapshot, queued, uncached)
     per_ktoken = rows[_PER_KTOKEN]
-    per_ktoken.fill(0.0)
-    per_ktoken[Feature.WORK_KTOKENS] = ONE
+    per_ktoken[:] = _OF_A_KTOKEN
     steps = np.divide(_1E3, snapshot.token_budget, out=per_ktoken[Feature.STEPS])
     context = snapshot.decode_context_tokens / _1E5
     np.multiply(steps, context, out=per_ktoken[Feature.STEPS_X_CONTEXT])
@@ -173,26 +204,29 @@ def extract(
 
 
 def _fill_engine(
-    rows: FloatArray, prompt: float, snapshot: FleetSnapshot, work: FloatArray, pairs: FloatArray
+    rows: FloatArray,
+    prompt: FloatArray,
+    snapshot: FleetSnapshot,
+    work: FloatArray,
+    pairs: FloatArray,
 ) -> None:
     """The engine features of *work* tokens, own ones included, and of *pairs* of one's own."""
-    decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
+    budget, decodes, prefills, pairs_ahead, capacity = _ENGINE_LOAD(snapshot.values)
     rows[Feature.CONSTANT] = ONE
     rows[Feature.WORK_KTOKENS] = work
-    fluid_steps = work / np.maximum(snapshot.token_budget - decodes, _MIN_STEP_TOKENS)
-    # The mean of whole and fluid steps, and half a step for the one in progress.
+    fluid_steps = work / np.maximum(budget - decodes, _MIN_STEP_TOKENS)
+    # The mean of whole and fluid steps, and half a step for the one in progress: twice of it.
     steps = np.ceil(fluid_steps, out=rows[Feature.STEPS])
     steps += fluid_steps
     steps += ONE
-    steps *= HALF
     np.multiply(steps, decodes, out=rows[Feature.STEPS_X_DECODES])
-    np.multiply(steps, context, out=rows[Feature.STEPS_X_CONTEXT])
-    np.add(pairs, snapshot.prefill_pairs, out=rows[Feature.ATTENTION_PAIRS])
+    np.multiply(steps, snapshot.decode_context_tokens, out=rows[Feature.STEPS_X_CONTEXT])
+    np.add(pairs, pairs_ahead, out=rows[Feature.ATTENTION_PAIRS])
     needed = snapshot.held_tokens + prompt
     # fmax: an unknown capacity (NaN) is no deficit.
-    deficit = needed - _KV_USABLE_RATIO * snapshot.kv_capacity_tokens
+    deficit = needed - _KV_USABLE_RATIO * capacity
     np.fmax(deficit, ZERO, out=rows[Feature.KV_DEFICIT_KTOKENS])
-    load = np.minimum(snapshot.in_flight, ONE, out=rows[Feature.DECODE_LOAD])
+    load = np.minimum(prefills + decodes, ONE, out=rows[Feature.DECODE_LOAD])
     load += decodes / _1E2
     rows *= _SCALES
 
@@ -205,26 +239,17 @@ def _fill_loads(
     uncached: FloatArray,
 ) -> None:
     """The load features; where a scraped value is unknown, what was counted here stands in."""
-    decodes, context = snapshot.decode_requests, snapshot.decode_context_tokens
+    prefills, decodes, prompts_ahead = _COUNTED_LOAD(snapshot.values)
+    hit_ratio = ONE - uncached / max(prompt, 1.0)
+    context, reported = snapshot.decode_context_tokens, snapshot.values[SCRAPED].reshape(-1)
     rows[Feature.PROMPT_TOKENS] = prompt
-    rows[Feature.UNCACHED_TOKENS] = uncached
-    np.subtract(ONE, uncached / max(prompt, 1.0), out=rows[Feature.HIT_RATIO])
-    # In the order of their features: one call for them all.
-    loads = (
-        snapshot.prefill_requests,
-        decodes,
-        queued,
-        snapshot.prefill_prompt_tokens,
-        context,
-        snapshot.running_requests,
-        snapshot.waiting_requests,
-        snapshot.kv_usage_ratio,
-    )
-    np.concatenate(loads, out=rows[Feature.PREFILL_REQUESTS :].reshape(-1))
-    scraped = rows[Feature.RUNNING_REQUESTS :]
-    if math.isnan(np.add.reduce(scraped, axis=None)):
+    # In the order of their features, which is the columns' own of what is reported: one call.
+    loads = (uncached, hit_ratio, prefills, decodes, queued, prompts_ahead, context, reported)
+    np.concatenate(loads, out=rows[Feature.UNCACHED_TOKENS :].reshape(-1))
+    if math.isnan(reported.dot(reported)):  # a third of what a sum costs
+        scraped = rows[Feature.RUNNING_REQUESTS :]
         unknown = np.isnan(scraped)
-        counted = (decodes, snapshot.prefill_requests, _counted_kv_usage(snapshot))
+        counted = (decodes, prefills, _counted_kv_usage(snapshot))
         scraped[unknown] = np.stack(counted)[unknown]
 
 
@@ -244,13 +269,11 @@ def _counted_kv_usage(snapshot: FleetSnapshot) -> FloatArray:
 
 def queued_tokens(snapshot: FleetSnapshot, prefill_s_per_ktoken: FloatArray) -> FloatArray:
     """Uncached tokens ahead, less what has probably been computed of the oldest prefill, [n]."""
-    started_at_s = np.maximum(
-        snapshot.last_first_token_at_s, snapshot.head_dispatched_at_s + _API_DELAY_S
-    )
-    done = snapshot.at_s - started_at_s
+    last_at_s, head_at_s, head_tokens, tokens_ahead = _QUEUE(snapshot.values)
+    done = snapshot.at_s - np.maximum(last_at_s, head_at_s + _API_DELAY_S)
     done /= np.maximum(prefill_s_per_ktoken / _1E3, _MIN_PREFILL_S_PER_TOKEN)
     # Where nothing waits the head has no tokens, so none are done, however long ago it started.
-    np.minimum(done, _MAX_HEAD_PROGRESS_RATIO * snapshot.head_uncached_tokens, out=done)
+    np.minimum(done, _MAX_HEAD_PROGRESS_RATIO * head_tokens, out=done)
     np.maximum(done, ZERO, out=done)
-    queued: FloatArray = np.maximum(snapshot.prefill_uncached_tokens - done, ZERO, out=done)
+    queued: FloatArray = np.maximum(tokens_ahead - done, ZERO, out=done)
     return queued

@@ -107,7 +107,8 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
     if len(text) > LARGE_BYTES:
         text = yield from strings.part(text)
     fields = _object(load(text))
-    yield
+    if len(text) > UNCOUNTED_BYTES:
+        yield
     reader = PromptReader(Source(strings))
     try:
         try:
@@ -121,8 +122,9 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
     hashes: list[int] = []
     text_bytes, other_bytes, n_token_ids, n_media = reader.rest_bytes, 0, 0, 0
     for sequence in reader.sequences:
-        if len(sequence.data) <= HASHED_BYTES:
-            hashes += hash_blocks(sequence.data)
+        data = sequence.data
+        if len(data) <= HASHED_BYTES:
+            hashes += hash_blocks(data)
         else:
             yield from _hash(sequence, hashes)
         text_bytes += sequence.text_bytes
@@ -284,11 +286,15 @@ def _session(fields: Mapping[str, Any], strings: LongStrings) -> int | None:
 
 
 def _output_limit(fields: Mapping[str, Any]) -> int | None:
-    for holder in (fields, *map(fields.get, _HOLD_LIMITS)):
-        if not isinstance(holder, dict):
-            continue
-        for name in _OUTPUT_LIMITS:
-            limit = positive(holder[name]) if name in holder else None
-            if limit:
-                return limit
+    limit = _limit_in(fields)
+    for name in _HOLD_LIMITS:
+        if limit is None and isinstance(holder := fields.get(name), dict):
+            limit = _limit_in(holder)
+    return limit
+
+
+def _limit_in(holder: Mapping[str, Any]) -> int | None:
+    for name in _OUTPUT_LIMITS:
+        if name in holder and (limit := positive(holder[name])):
+            return limit
     return None

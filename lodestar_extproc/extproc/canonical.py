@@ -84,13 +84,22 @@ class PromptWriter:
         """Look at *n_items* more; errors as of `Budget.spend`."""
         self._budget.spend(n_items)
 
+    def items(self, given: object) -> list[Any]:
+        """Items of a list, for each of which a step may begin; none of anything else."""
+        if not isinstance(given, list):
+            return []
+        self._budget.list(len(given))
+        return given
+
+    def step(self) -> None:
+        """Begin a step."""
+        self._budget.step()
+
     def steps(self, given: object) -> Iterator[Any]:
-        """Items of a list, each of which may take a step of its own; none of anything else."""
-        if isinstance(given, list):
-            self._budget.list(len(given))
-            for each in given:
-                self._budget.step()
-                yield each
+        """Items of a list, each of which is a step; none of anything else."""
+        for each in self.items(given):
+            self._budget.step()
+            yield each
 
     def mark(self, mark: bytes) -> None:
         """Part what follows from what came before, as a template's separators do."""

@@ -17,6 +17,7 @@ from lodestar_extproc.request import BLOCK_BYTES, Keeping, RequestKind, name_key
 
 _CONVERSATIONS = ("conversation", "session_params")
 """A text, or an object with an `id`: of OpenAI's conversations, and of SGLang's sessions."""
+_FIELDS = frozenset(("store", "previous_response_id", *_CONVERSATIONS))
 
 
 def continued_name(fields: Mapping[str, Any]) -> str:
@@ -32,6 +33,8 @@ def read(
     Args:
         head: what of the prompt stands before all turns.
     """
+    if kind is not RequestKind.RESPONSES and _FIELDS.isdisjoint(fields):
+        return None
     keeps_answer = _keeps_answer(fields, kind)
     name = continued_name(fields)
     if not name and not keeps_answer:

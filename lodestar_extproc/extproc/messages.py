@@ -88,15 +88,16 @@ class MessageWriter:
     def conversation(self, messages: object) -> Work:
         """All messages, or items of the Responses API."""
         n_bytes = 0
-        for message in self.writer.steps(messages):
-            if not isinstance(message, dict):
-                self._part(message)
-            elif n_written := self._plain(message):
+        for message in self.writer.items(messages):
+            if isinstance(message, dict) and (n_written := self._plain(message)):
                 n_bytes += n_written
                 if n_bytes > STEP_BYTES:
                     n_bytes = 0
                     yield
                 continue
+            self.writer.step()
+            if not isinstance(message, dict):
+                self._part(message)
             elif (payload := media_payload(message)) is not None:
                 self.writer.media(payload)
             else:

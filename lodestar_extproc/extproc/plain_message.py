@@ -30,11 +30,9 @@ def plain_message(message: Mapping[str, Any]) -> bytes | None:
     if not role or not isinstance(role, str) or not _KEYS.issuperset(message):
         return None
     if len(message) == 2 and isinstance(content, str):  # as most are of a chat
-        start, text = (
-            role.encode("utf-8", "surrogatepass"),
-            content.encode("utf-8", "surrogatepass"),
-        )
-        return start + FIELD + text + MESSAGE_END
+        start = role.encode("utf-8", "surrogatepass")
+        text = content.encode("utf-8", "surrogatepass")
+        return b"".join((start, FIELD, text, MESSAGE_END))
     pieces = [_utf8(role), FIELD]
     if isinstance(content, str):
         pieces.append(_utf8(content))

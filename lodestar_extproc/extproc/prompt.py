@@ -15,7 +15,7 @@ from lodestar_extproc.extproc import keeping
 from lodestar_extproc.extproc.canonical import PromptWriter, Source
 from lodestar_extproc.extproc.json_text import InvalidRequest
 from lodestar_extproc.extproc.messages import MessageWriter
-from lodestar_extproc.extproc.tools import write_tools
+from lodestar_extproc.extproc.tools import has_tools, write_tools
 from lodestar_extproc.request import RequestKind
 
 MAX_SEQUENCES = 5_000
@@ -77,20 +77,23 @@ class PromptReader:
 
     def _chat(self, body: Mapping[str, Any]) -> Work:
         out = self._messages()
-        yield from write_tools(out.writer, body)
+        if has_tools(body):
+            yield from write_tools(out.writer, body)
         # Anthropic's system prompt stands beside the messages, OpenAI's is the first of them.
         out.system(body.get("system"))
         yield from out.conversation(body.get("messages"))
 
     def _anthropic(self, body: Mapping[str, Any]) -> Work:
         out = self._messages(drops_billing=True)
-        yield from write_tools(out.writer, body)
+        if has_tools(body):
+            yield from write_tools(out.writer, body)
         out.system(body.get("system"))
         yield from out.conversation(body.get("messages"))
 
     def _responses(self, body: Mapping[str, Any]) -> Work:
         out = self._messages()
-        yield from write_tools(out.writer, body)
+        if has_tools(body):
+            yield from write_tools(out.writer, body)
         out.system(body.get("instructions"))
         self.head = bytes(out.writer.data)
         if keeping.continued_name(body):

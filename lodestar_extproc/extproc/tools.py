@@ -15,10 +15,13 @@ _SCHEMAS = ("parameters", "input_schema")
 """A template renders these as they came."""
 
 
+def has_tools(body: Mapping[str, Any]) -> bool:
+    """Whether *body* names anything that `write_tools` writes."""
+    return not _FIELDS.isdisjoint(body)
+
+
 def write_tools(out: PromptWriter, body: Mapping[str, Any]) -> Generator[None, None, None]:
     """Write the tools of *body* and its documents, each a step."""
-    if _FIELDS.isdisjoint(body):
-        return
     if body.get("documents"):
         out.is_plain = False  # most templates have no place for them
     for given in (body.get("tools") or body.get("functions"), body.get("documents")):

@@ -94,7 +94,7 @@ class Demand:
         decay, start_up = self._decay(fleet.at_s), self._start_up(fleet.at_s)
         arrivals = self._arrivals * decay + 1.0 / MEMORY_S
         columns = self._columns_of(fleet.endpoints)
-        service = start_up * (self._service[columns] * decay)
+        service = self._service[columns] * (start_up * decay)
         again, missed = self._lost.asked_again(request, fleet.endpoints, matched_ratio)
         memory = self._memory_ratio(fleet, columns)
         return DemandSnapshot(arrivals * start_up, service, again, memory, missed)

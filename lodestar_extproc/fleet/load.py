@@ -15,6 +15,7 @@ import numpy as np
 
 from lodestar_extproc.endpoint import (
     COLUMNS,
+    SCRAPED,
     Endpoint,
     EndpointMetrics,
     FleetSnapshot,
@@ -47,9 +48,6 @@ KV_USAGE_RATIO = FleetSnapshot.kv_usage_ratio.place
 SCRAPED_AT_S = FleetSnapshot.scraped_at_s.place
 KV_CAPACITY_TOKENS = FleetSnapshot.kv_capacity_tokens.place
 TOKEN_BUDGET = FleetSnapshot.token_budget.place
-_SCRAPED = tuple(column.place for column in COLUMNS if column.scraped)
-SCRAPED = slice(_SCRAPED[0], _SCRAPED[-1] + 1)
-"""They are neighbours, so that one assignment makes them all unknown."""
 
 
 @dataclass(slots=True)

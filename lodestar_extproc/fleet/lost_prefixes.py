@@ -54,6 +54,7 @@ class LostPrefixes:
         # By place: tokens that were asked for again lately, after they were lost; and those that
         # were new to the cache, to which as many were lost, infinite before the first.
         self._tokens = _no_tokens(NOWHERE + 1)
+        self._ratios = _ratio(*self._tokens)
         self._places: tuple[Sequence[Endpoint], NDArray[np.intp]] | None = None
         self._look_again_at_s = -math.inf
 
@@ -81,19 +82,19 @@ class LostPrefixes:
         """
         places = self._places_of(endpoints)
         own = self._own_missed_tokens(request, places, matched_ratio)
+        if not len(own):
+            return self._ratios.take(places), own
         missed, placed = self._tokens.take(places, axis=1)
-        if len(own):
-            missed += own
-        return np.minimum(missed / placed, ONE), own
+        return _ratio(missed + own, placed), own
 
     def _own_missed_tokens(
         self, request: InferenceRequest, places: NDArray[np.intp], matched_ratio: FloatArray
     ) -> FloatArray:
         hashes = request.block_hashes
-        if not hashes or request.tokens_per_block <= 0:
+        if not hashes or request.prompt_tokens <= 0:
             return NOTHING_MISSED
         # What any cache still holds is not lost to the fleet.
-        still_blocks = float(np.maximum.reduce(matched_ratio)) * len(hashes)
+        still_blocks = float(matched_ratio[matched_ratio.argmax()]) * len(hashes)
         if round(self._tree.longest_match(hashes) - still_blocks) <= 0:
             return NOTHING_MISSED
         known = self._tree.matched_blocks(hashes).take(places)
@@ -127,7 +128,9 @@ class LostPrefixes:
             missed_tokens: its own, as `asked_again` found them, of the endpoints of *snapshot*.
         """
         if len(missed_tokens):
-            self._tokens[_MISSED, self._places_of(snapshot.endpoints)] += missed_tokens
+            places = self._places_of(snapshot.endpoints)
+            self._tokens[_MISSED, places] += missed_tokens
+            self._ratios[places] = _ratio(*self._tokens.take(places, axis=1))
         if request.block_hashes and snapshot.at_s >= self._look_again_at_s:
             self._look(snapshot, request.tokens_per_block)
         self._place(request, address, uncached_tokens)
@@ -151,11 +154,17 @@ class LostPrefixes:
         if ghost is None or ghost.index is None:
             return
         kept = max(0.0, 1.0 - uncached_tokens / (MEMORY_CACHES * ghost.capacity_tokens))
-        self._tokens[_MISSED, ghost.place] *= kept
+        missed_tokens_here = kept * float(self._tokens[_MISSED, ghost.place])
         placed_tokens = float(self._tokens[_PLACED, ghost.place])
         past_tokens = 0.0 if placed_tokens == math.inf else kept * placed_tokens
-        self._tokens[_PLACED, ghost.place] = past_tokens + uncached_tokens
+        self._set(ghost.place, missed_tokens_here, past_tokens + uncached_tokens)
         ghost.index.insert(request.block_hashes)
+
+    def _set(self, place: int, missed_tokens: float, placed_tokens: float) -> None:
+        """Keep both, and their share, which every decision reads."""
+        self._tokens[_MISSED, place] = missed_tokens
+        self._tokens[_PLACED, place] = placed_tokens
+        self._ratios[place] = min(missed_tokens / placed_tokens, 1.0) if placed_tokens else 0.0
 
     def _look(self, snapshot: FleetSnapshot, tokens_per_block: float) -> None:
         """Who is there, and how large their caches are."""
@@ -178,14 +187,20 @@ class LostPrefixes:
         index = PrefixIndex(n_blocks, self._tree)
         n_more = max(0, index.place + 1 - self._tokens.shape[1])
         self._tokens = np.hstack([self._tokens, _no_tokens(n_more)])
+        self._ratios = _ratio(*self._tokens)
         return _Ghost(capacity_tokens, index, index.place)
 
     def _forget(self, address: str) -> None:
         self._places = None
         ghost = self._ghosts.pop(address, None)
         if ghost is not None and ghost.index is not None:
-            self._tokens[:, [ghost.place]] = _no_tokens(1)
+            self._set(ghost.place, 0.0, math.inf)
             ghost.index.close()
+
+
+def _ratio(missed_tokens: FloatArray, placed_tokens: FloatArray) -> FloatArray:
+    ratio: FloatArray = np.minimum(missed_tokens / placed_tokens, ONE)
+    return ratio
 
 
 def _no_tokens(n_places: int) -> FloatArray:

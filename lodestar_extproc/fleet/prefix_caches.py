@@ -128,7 +128,7 @@ class PrefixCaches:
         if n_blocks * tokens_per_block > most:
             np.minimum(tokens, most, out=tokens)
         ratio = np.divide(blocks, n_blocks, out=blocks)
-        if not self._has_coarse_blocks(tokens_per_block) and self._belief.is_whole:
+        if self._belief.is_whole and not self._has_coarse_blocks(tokens_per_block):
             return PrefixMatch(tokens, ratio, ratio)
         believed = np.array(
             [
@@ -155,7 +155,9 @@ class PrefixCaches:
         return tokens // block_tokens * block_tokens
 
     def _has_coarse_blocks(self, tokens_per_block: float) -> bool:
-        coarsest_tokens = max(self._block_tokens.values(), default=0.0)
+        if not self._block_tokens:
+            return False
+        coarsest_tokens = max(self._block_tokens.values())
         return coarsest_tokens > 0 and coarsest_tokens >= COARSE_BLOCKS * tokens_per_block
 
     def _places_among(self, endpoints: Sequence[Endpoint]) -> NDArray[np.intp]:

@@ -17,7 +17,7 @@ from lodestar_extproc.endpoint import ZERO, Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES, N_ENGINE, Feature, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.labels import believed_s, precision
-from lodestar_extproc.learning.nonnegative_rls import NonNegativeRLS
+from lodestar_extproc.learning.nonnegative_rls import NonNegativeRLS, share_of
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 from lodestar_extproc.learning.sample_sums import EndpointSums, SampleSums
@@ -36,7 +36,7 @@ SHRINKAGE_SAMPLES = 5.0  # 1 and 30 gave the same TTFT within 1 %
 FLEET_SWEEPS, ACCELERATOR_SWEEPS, ENDPOINT_SWEEPS = 1, 3, 4
 
 MIN_S_PER_KTOKEN = 0.001  # a million tokens a second, faster than any accelerator: keeps 1/c finite
-_MIN_S_PER_KTOKEN, _MIN_TTFT_S = np.array(MIN_S_PER_KTOKEN), np.array(MIN_TTFT_S)  # as `ONE`
+_LEAST = np.array([[-np.inf], [MIN_S_PER_KTOKEN], [MIN_TTFT_S]])  # of x, c and p
 MIN_PRECISE_S = 0.02  # the weight of a sample grows no further below it
 WEIGHT_SCALE = 1e-3  # makes the weight of a short TTFT about 1
 FEW_SAMPLES = 20.0
@@ -110,11 +110,10 @@ class EnginePredictor(Predictor):
         """With θ of each endpoint: p = θ·f, x = θ·(own part of f), v = p - x - θ₀, c."""
         theta = self._theta.gather(endpoints)
         # One product for all three: each call costs more than its arithmetic.
-        products = np.einsum("ij,kji->ki", theta, features.engine_parts)
-        service_s, s_per_ktoken, predicted_s = products
-        ttft_s = np.maximum(_MIN_TTFT_S, predicted_s)
+        products = np.vecdot(features.engine_parts, theta)
+        service_s, s_per_ktoken, ttft_s = np.maximum(products, _LEAST)
         backlog_s = np.maximum(ZERO, ttft_s - service_s - theta[:, Feature.CONSTANT])
-        return Estimate(ttft_s, service_s, backlog_s, np.maximum(_MIN_S_PER_KTOKEN, s_per_ktoken))
+        return Estimate(ttft_s, service_s, backlog_s, s_per_ktoken)
 
     def ttft_s(self, sample: TrainingSample) -> float:
         """As predicted for its row: p = θ·f."""
@@ -140,14 +139,13 @@ class EnginePredictor(Predictor):
         row = sample.features[:N_ENGINE]
         predicted_s = believed_s(sample) or self.ttft_s(sample)
         weight = precision(max(predicted_s, MIN_PRECISE_S), observed_s, WEIGHT_SCALE)
-        weighted = weight * row
-        gram, moment = np.multiply.outer(weighted, row), weighted * observed_s
+        share = share_of(row, observed_s, weight)
         if self.sums is not None:
-            self.sums.add(sample, gram, moment)
+            self.sums.add(sample, share[:, :-1], share[:, -1])
         accelerator = self._accelerator(sample.accelerator)
         own = self._own(sample.address, sample.accelerator)
         for regressor in (self._fleet, accelerator, own):
-            regressor.absorb(gram, moment)
+            regressor.absorb(share)
         self._solve(sample.address, sample.accelerator)
 
     def merge(self, sums: EndpointSums) -> None:

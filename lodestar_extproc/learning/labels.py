@@ -31,7 +31,7 @@ def checked(sample: TrainingSample) -> TrainingSample | None:
     """
     if not (math.isfinite(sample.ttft_s) and sample.ttft_s > 0):
         return None
-    if not (np.abs(sample.features) < MAX_FEATURE).all():
+    if not np.maximum.reduce(np.abs(sample.features)) < MAX_FEATURE:  # NaN is below nothing
         return None
     return sample if sample.ttft_s <= MAX_LABEL_S else replace(sample, ttft_s=MAX_LABEL_S)
 

@@ -43,8 +43,6 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         shrinkage_samples: the weight of that pull: as much as so many average samples.
 
     Attributes:
-        gram: [d, d], Σ w·x·xᵀ, and the precision of the prior.
-        moment: [d], Σ w·y·x, and the same of the prior.
         theta: θ, the coefficients, [d], in the order of `features`; never changed in place.
         n_samples: how many the past still counts as.
 
@@ -71,12 +69,21 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         self.sweeps = sweeps
         self.shrink_to = shrink_to
         self.shrinkage_samples = shrinkage_samples
-        self.gram: FloatArray = np.zeros((0, 0))
-        self.moment: FloatArray = np.zeros(0)
+        self._equations: FloatArray = np.zeros((0, 1))
         self.theta: FloatArray = np.zeros(0)
         self.n_samples = 0.0
         self._places: dict[Any, int] = {}
         self.admit((prior or {}) if shrink_to is None else ())
+
+    @property
+    def gram(self) -> FloatArray:
+        """Σ w·x·xᵀ, and the precision of the prior, [d, d]."""
+        return self._equations[:, :-1]
+
+    @property
+    def moment(self) -> FloatArray:
+        """Σ w·y·x, and the same of the prior, [d]."""
+        return self._equations[:, -1]
 
     @property
     def features(self) -> tuple[Any, ...]:
@@ -103,8 +110,7 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         # Sorted: places must not depend on the order of the dict.
         self.admit(sorted((name for name in x if name not in self._places), key=str))
         row = self._row(x)
-        weighted = w * row
-        self.absorb(np.multiply.outer(weighted, row), weighted * y)
+        self.absorb(share_of(row, y, w))
         self.solve()
 
     def predict_one(self, x: dict[Any, Any]) -> float:
@@ -126,37 +132,35 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         precision = np.array([self._prior_precision(name) for name in new])
         gram = np.diag(np.concatenate([np.zeros(size), precision]))
         gram[:size, :size] = self.gram
-        self.gram = gram
-        self.moment = np.concatenate([self.moment, precision * start])
+        moment = np.concatenate([self.moment, precision * start])
+        self._equations = np.column_stack([gram, moment])
         self.theta = np.concatenate([self.theta, start])
         self._places |= {name: size + k for k, name in enumerate(new)}
 
     # -- the same by arrays ----------------------------------------------------------------------
 
-    def absorb(self, gram: FloatArray, moment: FloatArray) -> None:
-        """Add one sample to the equations: w·x·xᵀ [d, d] and w·y·x [d]."""
-        self.gram *= self.forgetting
-        self.gram += gram
-        self.moment *= self.forgetting
-        self.moment += moment
+    def absorb(self, share: FloatArray) -> None:
+        """Add one sample's share to the equations, [d, d + 1]; see `share_of`."""
+        self._equations *= self.forgetting
+        self._equations += share
         self.n_samples = self.forgetting * self.n_samples + 1.0
 
     def absorb_many(self, gram: FloatArray, moment: FloatArray, n_samples: int) -> None:
         """Add the sums of *n_samples* samples, as old as the youngest of them."""
         kept = self.forgetting**n_samples
-        self.gram = kept * self.gram + gram
-        self.moment = kept * self.moment + moment
+        self._equations = kept * self._equations + np.column_stack([gram, moment])
         self.n_samples = kept * self.n_samples + n_samples
 
     def solve(self) -> None:
         """Move θ towards the solution of the equations, from where it is."""
-        gram, moment = self.gram, self.moment
+        equations = self._equations
         if self.shrink_to is not None:
             strength = self.shrinkage_samples * (self.shrink_to.energy() + _MIN_ENERGY)
-            gram = gram.copy()
-            gram.flat[:: len(gram) + 1] += strength
-            moment = moment + strength * self.shrink_to.theta
-        self.theta = _descend(gram, moment, self.theta, self.sweeps)
+            equations = equations.copy()
+            diagonal = equations.reshape(-1)[:: len(equations) + 2]
+            diagonal += strength
+            equations[:, -1] += strength * self.shrink_to.theta
+        self.theta = _descend(equations, self.theta, self.sweeps)
 
     def energy(self) -> FloatArray:
         """Mean squared, weighted feature of a sample, [d]; 1 while there is at most one sample."""
@@ -166,8 +170,7 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
 
     def discount(self, factor: float) -> None:
         """Let everything learned so far count *factor* times as much."""
-        self.gram *= factor
-        self.moment *= factor
+        self._equations *= factor
         self.n_samples *= factor
 
     # -- across a restart ------------------------------------------------------------------------
@@ -196,7 +199,8 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         # A null in a file is read as NaN, which is below nothing.
         if not ((np.abs(numbers) < _LARGEST).all() and (theta >= 0).all()):
             raise ValueError("coefficients that no samples can lead to")
-        self.gram, self.moment, self.theta, self.n_samples = gram, moment, theta, n_samples
+        self._equations = np.column_stack([gram, moment])
+        self.theta, self.n_samples = theta, n_samples
 
     def _row(self, x: dict[Any, Any]) -> FloatArray:
         row = np.zeros(len(self._places))
@@ -213,15 +217,19 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         return 1.0 / (deviation * deviation)
 
 
-def _descend(gram: FloatArray, moment: FloatArray, start: FloatArray, sweeps: int) -> FloatArray:
+def share_of(row: FloatArray, target: float, weight: float) -> FloatArray:
+    """What a sample adds to the equations: w·x·xᵀ and in the last column w·y·x, [d, d + 1]."""
+    return np.multiply.outer(weight * row, np.concatenate((row, (target,))))
+
+
+def _descend(equations: FloatArray, start: FloatArray, sweeps: int) -> FloatArray:
     """Coordinate descent on θ >= 0. Plain floats: at eight features faster than arrays."""
     theta: list[float] = start.tolist()
-    goals: list[float] = moment.tolist()
-    rows: list[list[float]] = gram.tolist()
-    coordinates = [(k, rows[k], goals[k], rows[k][k]) for k in range(len(theta))]
-    active = [c for c in coordinates if c[3] > _EMPTY]
+    rows: list[list[float]] = equations.tolist()
+    active = [(k, row, row[-1], row[k]) for k, row in enumerate(rows) if row[k] > _EMPTY]
     for _ in range(sweeps):
         for k, row, goal, pivot in active:
+            # A row is longer than θ by its goal, which `map` leaves out.
             value = theta[k] + (goal - sum(map(mul, row, theta))) / pivot
             theta[k] = value if value > 0.0 else 0.0  # noqa: FURB136  (a fifth faster)
     return np.array(theta)

@@ -26,6 +26,8 @@ MIN_ENDPOINT_SAMPLES = 10
 
 Range = tuple[FloatArray, FloatArray]
 """Lowest and highest value of each feature, both [N_FEATURES]."""
+Bounds = tuple[list[float], list[float]]
+"""The same as plain floats."""
 
 
 class Trust:
@@ -36,7 +38,8 @@ class Trust:
         self._trusted = True
         self._doubtful: set[str] = set()
         self._range: Range | None = None
-        self._limits: tuple[float, list[tuple[float, float]]] | None = None
+        self._bounds: Bounds = [], []
+        self._limits: tuple[float, Bounds] | None = None
 
     def weighs(self, n_samples: int) -> bool:
         """Whether errors count yet: those of the first guesses say nothing of later ones."""
@@ -51,8 +54,8 @@ class Trust:
         if self._range is None:
             self.adopt((low, high))
             return
-        lowest, highest = self._range
-        if ((low < lowest) | (high > highest)).any():
+        if _is_beyond(self._bounds, low) or _is_beyond(self._bounds, high):
+            lowest, highest = self._range
             self.adopt((np.minimum(lowest, low), np.maximum(highest, high)))
 
     def update(self, address: str, errors: LiveErrors) -> None:
@@ -137,6 +140,7 @@ class Trust:
     def adopt(self, learned: Range | None) -> None:
         """Take this as the range of what was learned."""
         self._range, self._limits = learned, None
+        self._bounds = ([], []) if learned is None else _bounds(*learned)
 
     def _keeps(self, window: ErrorWindow, *, trusted: bool, trivial: float | None) -> bool:
         """Whether trust is kept, or regained, at the error of *window*."""
@@ -152,16 +156,26 @@ class Trust:
             return True
         if self._limits is None or self._limits[0] != extrapolation_ratio:
             self._limits = extrapolation_ratio, _limits(self._range, extrapolation_ratio)
-        for (low, high), value in zip(self._limits[1], row.tolist(), strict=True):
-            if not low <= value <= high:  # half as long as all() would take
-                return True
-        return False
+        return _is_beyond(self._limits[1], row)
 
 
-def _limits(learned: Range, extrapolation_ratio: float) -> list[tuple[float, float]]:
+def _is_beyond(bounds: Bounds, row: FloatArray) -> bool:
+    """Whether any feature of *row* lies outside its bounds, or is no number."""
+    lowest, highest = bounds
+    for low, value, high in zip(lowest, row.tolist(), highest, strict=True):
+        if not low <= value <= high:  # half as long as all() would take
+            return True
+    return False
+
+
+def _bounds(lowest: FloatArray, highest: FloatArray) -> Bounds:
+    return lowest.tolist(), highest.tolist()
+
+
+def _limits(learned: Range, extrapolation_ratio: float) -> Bounds:
     """Of each feature: the range, widened on both sides by so many times its span."""
     lowest, highest = learned
     span = highest - lowest
     # A feature that never varied tells nothing: no predictor gave it a weight of its own.
     margin = np.where(span > 0, extrapolation_ratio * span, np.inf)
-    return list(zip((lowest - margin).tolist(), (highest + margin).tolist(), strict=True))
+    return _bounds(lowest - margin, highest + margin)

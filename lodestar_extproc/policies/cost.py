@@ -158,21 +158,26 @@ def demand_of(candidates: Candidates) -> DemandSnapshot:
 def arrival_rate(demand: DemandSnapshot, estimate: Estimate) -> FloatArray:
     """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""
     speed = ONE / estimate.s_per_ktoken
-    rate: FloatArray = demand.arrivals_per_s / float(np.add.reduce(speed)) * speed
+    rate: FloatArray = demand.arrivals_per_s / sum(speed.tolist()) * speed
     return rate
 
 
 def utilisation(demand: DemandSnapshot) -> FloatArray:
     """ρ: seconds of service routed to each endpoint a second, bounded, [n]."""
+    bounded: FloatArray = np.minimum(_mixed_service(demand), _MAX_UTILISATION)
+    return bounded
+
+
+def _mixed_service(demand: DemandSnapshot) -> FloatArray:
     own = demand.service_ratio
-    fleet = min(MAX_UTILISATION, float(np.add.reduce(own)) / len(own))
-    mixed: FloatArray = np.minimum(_MAX_UTILISATION, (1 - OWN_SHARE) * fleet + _OWN_SHARE * own)
+    fleet = min(MAX_UTILISATION, sum(own.tolist()) / len(own))
+    mixed: FloatArray = _OWN_SHARE * own + (1 - OWN_SHARE) * fleet
     return mixed
 
 
 def busy_ratio(demand: DemandSnapshot) -> FloatArray:
     """r: use of the scarcer of computing time and memory, bounded, [n]."""
-    busy: FloatArray = np.maximum(
-        utilisation(demand), np.minimum(demand.memory_ratio, _MAX_UTILISATION)
+    busy: FloatArray = np.minimum(
+        np.maximum(_mixed_service(demand), demand.memory_ratio), _MAX_UTILISATION
     )
     return busy

@@ -18,23 +18,23 @@ def dispatch(
         learner: predicts the service that it adds.
         observes: whether first tokens of streamed answers are seen.
     """
-    request = decision.candidates.request
-    uncached_tokens = decision.candidates.uncached_on(decision.chosen)
+    candidates, address = decision.candidates, decision.address
+    request, uncached_tokens = candidates.request, candidates.uncached_on(decision.chosen)
     seen = observes and request.streaming
     fleet.dispatch(
         decision.decision_id,
         request,
-        decision.address,
+        address,
         uncached_tokens=uncached_tokens,
         at_s=decision.at_s,
         expected_first_token_at_s=None if seen else decision.at_s + decision.expected_ttft_s,
     )
-    if decision.candidates.demand is not None:
+    if candidates.demand is not None:
         demand.dispatch(
             request,
-            decision.candidates.snapshot,
-            decision.candidates.demand,
-            decision.address,
+            candidates.snapshot,
+            candidates.demand,
+            address,
             uncached_tokens=uncached_tokens,
             service_s=service_s(decision, learner),
         )

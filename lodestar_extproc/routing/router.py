@@ -158,8 +158,8 @@ class Router:
         if policies.read_learner or policy.reads_learner:
             self._feedback.teaches = True  # from the first on that asks
         request, keeper = self._kept.recalled(request, at_s)
-        candidates = self.candidates(request, at_s, subset)
-        if len(candidates) == 0:
+        candidates, learner = self.candidates(request, at_s, subset), self.learner
+        if not candidates.snapshot.endpoints:
             raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
         decision_id = f"{self.pool}.{new_id(self.origin, self._rng)}"
         ranking = self._rank(candidates, policy, keeper)
@@ -174,12 +174,12 @@ class Router:
             policy=policy.name,
             candidates=candidates,
             ranking=ranking,
-            shadows=tuple([(s.name, r.order[0]) for s, r in shadowed]),
-            predicted_by=None if ranking.predicted_ttft_s is None else self.learner.predicting,
+            shadows=tuple([(s.name, r.order[0]) for s, r in shadowed]) if shadowed else (),
+            predicted_by=None if ranking.predicted_ttft_s is None else learner.predicting,
             row=candidates.row(ranking.order[0]),
         )
         self._open.add(decision, stream_id)
-        dispatch(decision, self.fleet, self.demand, self.learner, observes=self._sees_first_tokens)
+        dispatch(decision, self.fleet, self.demand, learner, observes=self._sees_first_tokens)
         candidates.let_go()
         policies.dispatched(candidates, ranking, policy, shadowed)
         for listener in self._listeners:
