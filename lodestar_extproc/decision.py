@@ -77,7 +77,7 @@ class Candidates:
     @property
     def uncached_tokens(self) -> FloatArray:
         """Prompt tokens each endpoint would compute, [n_endpoints]."""
-        return uncached_prompt_tokens(self.request, self.matched_tokens)
+        return uncached_prompt_tokens(self.request.prompt_tokens, self.matched_tokens)
 
     def work_tokens_on(self, index: int) -> float:
         """Prompt tokens to compute until the first token: those ahead, and its own."""

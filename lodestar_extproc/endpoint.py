@@ -293,7 +293,7 @@ _MEMORY = rows_of(
 )
 COLUMNS = tuple(each for each in vars(FleetSnapshot).values() if isinstance(each, Column))
 """In the order of their places."""
-_SCRAPED = [column.place for column in COLUMNS if column.scraped]
+_SCRAPED = tuple(column.place for column in COLUMNS if column.scraped)
 SCRAPED = slice(_SCRAPED[0], _SCRAPED[-1] + 1)
 """Rows of what scrapes tell: they are neighbours, and can be had or made unknown at once."""
 SNAPSHOT_COLUMNS = tuple(each.kept_as for each in COLUMNS if each.kept)

@@ -165,9 +165,11 @@ class FeatureMatrix(NamedTuple):
         return self.rows[: 3 * N_ENGINE].reshape(3, N_ENGINE, -1).transpose(0, 2, 1)
 
 
-def uncached_prompt_tokens(request: InferenceRequest, matched_tokens: FloatArray) -> FloatArray:
+def uncached_prompt_tokens(
+    prompt_tokens: float | FloatArray, matched_tokens: FloatArray
+) -> FloatArray:
     """Prompt tokens each endpoint would compute, at least 1, [n]."""
-    uncached: FloatArray = np.maximum(request.prompt_tokens - matched_tokens, ONE)
+    uncached: FloatArray = np.maximum(prompt_tokens - matched_tokens, ONE)
     return uncached
 
 
@@ -185,8 +187,8 @@ def extract(
         matched_tokens: [n], leading prompt tokens each endpoint's cache probably holds.
         prefill_s_per_ktoken: [n], the learned rate, by which the oldest prefill has progressed.
     """
-    uncached = uncached_prompt_tokens(request, matched_tokens)
     prompt = np.array(request.prompt_tokens)  # as `ONE`
+    uncached = uncached_prompt_tokens(prompt, matched_tokens)
     pairs = uncached * (prompt - HALF * uncached)
     queued = queued_tokens(snapshot, prefill_s_per_ktoken)
     # Each call costs as much as the arithmetic for a hundred endpoints: hence few, and in place.

@@ -121,16 +121,17 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         raise OverBudget(Limit.NESTING) from None
     hashes: list[int] = []
     text_bytes, other_bytes, n_token_ids, n_media = reader.rest_bytes, 0, 0, 0
+    is_plain = not reader.rest_bytes
     for sequence in reader.sequences:
-        data = sequence.data
-        if len(data) <= HASHED_BYTES:
-            hashes += hash_blocks(data)
+        if len(sequence.data) <= HASHED_BYTES:
+            hashes += hash_blocks(sequence.data)
         else:
             yield from _hash(sequence, hashes)
         text_bytes += sequence.text_bytes
         other_bytes += sequence.other_bytes
         n_token_ids += sequence.n_tokens
         n_media += sequence.n_media
+        is_plain = is_plain and sequence.is_plain
     return ParsedBody(
         model=_model(fields, strings),
         block_hashes=hashes,
@@ -139,7 +140,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         prompt_bytes=text_bytes + other_bytes,
         n_token_ids=n_token_ids,
         n_media=n_media,
-        is_plain=reader.is_plain,
+        is_plain=is_plain,
         streaming=kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream")),
         max_output_tokens=_output_limit(fields),
         session=_session(fields, strings),
@@ -288,13 +289,12 @@ def _session(fields: Mapping[str, Any], strings: LongStrings) -> int | None:
 def _output_limit(fields: Mapping[str, Any]) -> int | None:
     limit = _limit_in(fields)
     for name in _HOLD_LIMITS:
-        if limit is None and isinstance(holder := fields.get(name), dict):
-            limit = _limit_in(holder)
+        limit = limit or _limit_in(fields.get(name))
     return limit
 
 
-def _limit_in(holder: Mapping[str, Any]) -> int | None:
-    for name in _OUTPUT_LIMITS:
+def _limit_in(holder: Any) -> int | None:
+    for name in _OUTPUT_LIMITS if isinstance(holder, dict) else ():
         if name in holder and (limit := positive(holder[name])):
             return limit
     return None

@@ -53,16 +53,6 @@ class PromptReader:
         self.head = b""
         self._source = source
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether all but media is text that was read and that every template renders."""
-        if self.rest_bytes:
-            return False
-        for each in self.sequences:  # noqa: SIM110  (half as long as all() takes for one)
-            if not each.is_plain:
-                return False
-        return True
-
     def read(self, kind: RequestKind, body: Mapping[str, Any]) -> Work:
         """Read the sequences of *body*, written for the API *kind*.
 

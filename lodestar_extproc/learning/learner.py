@@ -146,8 +146,8 @@ class Learner:
             extrapolation_ratio=self._predictor.extrapolation_ratio,
         )
 
-    def penalty_s(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray:
-        """What recent failures add to the cost of each endpoint, seconds, [n]."""
+    def penalty_s(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray | None:
+        """What recent failures add to the cost of each endpoint, seconds, [n]; None for nothing."""
         return self._penalties.at(endpoints, at_s)
 
     def generation_s(self, endpoints: Sequence[Endpoint]) -> FloatArray:

@@ -36,10 +36,10 @@ class Penalties:
         penalty_s, given_at_s = self._given.get(address, (0.0, 0.0))
         self._given[address] = (max(0.0, penalty_s - FAILURE_PENALTY_S), given_at_s)
 
-    def at(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray:
-        """Seconds to add to each endpoint's cost, [n]."""
+    def at(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray | None:
+        """Seconds to add to each endpoint's cost, [n]; None where no failure is known."""
         if not self._given:
-            return np.zeros(len(endpoints))
+            return None
         return np.array([self._of(e.address, at_s) for e in endpoints])
 
     def forget(self, address: str) -> None:

@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.predictor import Estimate
@@ -21,12 +23,12 @@ class LearnedCosts(NamedTuple):
 
     Attributes:
         cost_s: of each candidate, as it was ranked by, [n].
-        penalty_s: what recent failures added to it, [n].
+        penalty_s: what recent failures added to it, [n]; None for nothing.
     """
 
     estimate: Estimate
     cost_s: FloatArray
-    penalty_s: FloatArray
+    penalty_s: FloatArray | None
     function: CostFunction
     fallback: Policy
     interval: Interval
@@ -39,7 +41,8 @@ class LearnedCosts(NamedTuple):
     def terms_s(self, candidates: Candidates) -> Mapping[str, FloatArray]:
         """Each part of the cost, [n]; together they are `cost_s`."""
         terms = dict(self.function.terms(self.estimate, candidates))
-        terms["failures"] = self.penalty_s
+        failures_s = self.penalty_s
+        terms["failures"] = np.zeros(len(candidates)) if failures_s is None else failures_s
         return terms
 
     def interval_s(self, candidates: Candidates) -> tuple[FloatArray, FloatArray]:

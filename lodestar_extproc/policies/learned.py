@@ -58,7 +58,9 @@ class Learned:
         snapshot = candidates.snapshot
         prediction = self._learner.predict(candidates.features, snapshot.endpoints)
         penalty_s = self._learner.penalty_s(snapshot.endpoints, snapshot.at_s)
-        cost = self._cost_function.score(prediction, candidates) + penalty_s
+        cost = self._cost_function.score(prediction, candidates)
+        if penalty_s is not None:
+            cost = cost + penalty_s
         order, reason, propensity = self._choose(candidates, prediction, cost, rng)
         if not self._learner.is_trained:
             return Ranking(order, reason, propensity=propensity)
