@@ -148,8 +148,7 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
     def absorb_many(self, gram: FloatArray, moment: FloatArray, n_samples: int) -> None:
         """Add the sums of *n_samples* samples, as old as the youngest of them."""
         kept = self.forgetting**n_samples
-        self._equations *= kept
-        self._equations += np.column_stack((gram, moment))
+        self._equations = kept * self._equations + np.column_stack([gram, moment])
         self.n_samples = kept * self.n_samples + n_samples
 
     def solve(self) -> None:

@@ -47,17 +47,16 @@ class Trust:
 
     def learned(self, sample: TrainingSample) -> None:
         """The predictor has learned this row: rows like it are in range."""
-        row = sample.features
-        if self._range is None or _is_beyond(self._bounds, row):
-            self.widen(row, row)
+        self.widen(sample.features, sample.features)
 
     def widen(self, low: FloatArray, high: FloatArray) -> None:
         """Rows between these were learned, both [N_FEATURES]."""
         if self._range is None:
             self.adopt((low, high))
             return
-        lowest, highest = self._range
-        self.adopt((np.minimum(lowest, low), np.maximum(highest, high)))
+        if _is_beyond(self._bounds, low) or _is_beyond(self._bounds, high):
+            lowest, highest = self._range
+            self.adopt((np.minimum(lowest, low), np.maximum(highest, high)))
 
     def update(self, address: str, errors: LiveErrors) -> None:
         """The errors of the fleet and of the endpoint at *address* have changed."""
