@@ -24,6 +24,7 @@ from lodestar_extproc.metrics.gains import GainCollector
 from lodestar_extproc.metrics.metric import Metric
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.pool_view import PoolView
+from lodestar_extproc.supervision import BackgroundTask
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -69,6 +70,7 @@ class Metrics:
         self._loop_lag = Children(streams.LOOP_LAG, registry)[()]
         self._config_reloads = self._counted(streams.CONFIG_RELOADS)
         self._journal_entries = self._counted(streams.JOURNAL_ENTRIES)
+        self._task_failures = self._counted(streams.TASK_FAILURES)
         self._show_zeroes()
         Children(streams.BUILD_INFO, registry)[(version("lodestar-extproc"),)].set(1)
 
@@ -200,10 +202,16 @@ class Metrics:
         """So many entries of the journal were `written` or `dropped`."""
         self._journal_entries[(result,)] += n
 
+    def task_failed(self, task: str) -> None:
+        """A background task failed, and goes on."""
+        self._task_failures[(task,)] += 1
+
     def _show_zeroes(self, pools: Iterable[str] = ()) -> None:
         """Show from the start what alerts watch: a series that begins at 1 has never increased."""
         for result in streams.RELOAD_RESULTS:
             self._config_reloads[(result,)] += 0
+        for task in BackgroundTask:
+            self._task_failures[(task,)] += 0
         for reason in ("protocol", "internal"):
             self._stream_failures[(reason,)] += 0
         for pool in pools:
