@@ -397,8 +397,11 @@ TRAPS: tuple[Trap, ...] = (
     Trap(
         "header_override",
         "header",
-        lambda c: override(c).update(
-            override_host_sources=[{"header": "x-gateway-destination-endpoint"}]
+        both(
+            take(connection_manager, "early_header_mutation_extensions"),
+            lambda c: override(c).update(
+                override_host_sources=[{"header": "x-gateway-destination-endpoint"}]
+            ),
         ),
     ),
     Trap("idle_timeout", "default", take(pool, "typed_extension_protocol_options")),
