@@ -238,3 +238,17 @@ async def test_a_thread_that_hangs_keeps_the_process_from_ending_no_longer_than_
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
     assert await asyncio.wait_for(process.wait(), 60) == 4
     assert time.monotonic() - began_s >= 1.0
+
+
+async def test_who_waits_for_the_end_is_told_once_when_it_begins(tmp_path):
+    told = []
+    config = read_envoy_config(write(tmp_path / "envoy.yaml"))
+    options = ServeOptions(listen=("127.0.0.1:0",), admin="127.0.0.1:0", drain_s=0.0, grace_s=0.1)
+    app = App(config, options, stopping=lambda: told.append("stopping"))
+    running = asyncio.create_task(app.run())
+    await until(lambda: bool(app.pools()))
+    assert not told
+    app.stop()
+    app.stop()
+    await running
+    assert told == ["stopping"]

@@ -435,6 +435,18 @@ TRAPS: tuple[Trap, ...] = (
 
 HINTED: tuple[Trap, ...] = (
     Trap(
+        "trusted_headers",
+        "clients send them",
+        lambda c: (
+            pool(c)["metadata"]["filter_metadata"]["lodestar"].update(
+                trusted_headers=["model_rewrite"]
+            ),
+            connection_manager(c)["early_header_mutation_extensions"][0]["typed_config"][
+                "mutations"
+            ].pop(),
+        ),
+    ),
+    Trap(
         "not_asked_on_every_route",
         "one asks",
         lambda c: host(c)["routes"].insert(
