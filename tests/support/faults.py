@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import json
 import os
 import resource
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from envoy_process import cluster_of
 from process_stack import Engine, ProcessStack
 
 NOTICED_S = 3.0
@@ -118,6 +122,49 @@ def configured(content: str | None) -> Callable[..., AbstractAsyncContextManager
 
 
 @asynccontextmanager
+async def reconfigured(stack: ProcessStack) -> AsyncIterator[None]:
+    """The watched file is written twenty times a second, by turns with two policies."""
+    file = stack.envoy.config_file
+    good = file.read_bytes()
+    policies = ("least_request", "random")
+
+    async def churn() -> None:
+        for policy in itertools.cycle(policies):
+            config = json.loads(good)
+            block = cluster_of(config, "engines")["metadata"]["filter_metadata"]["lodestar"]
+            block["policy"] = policy
+            file.write_text(json.dumps(config))
+            await asyncio.sleep(0.05)
+
+    async with beside(churn()):
+        yield
+    file.write_bytes(good)
+
+
+@asynccontextmanager
+async def told_to_reload(stack: ProcessStack) -> AsyncIterator[None]:
+    async def tell() -> None:
+        while True:
+            os.kill(stack.service.pid, signal.SIGHUP)
+            await asyncio.sleep(0.02)
+
+    async with beside(tell()):
+        yield
+
+
+@asynccontextmanager
+async def states_gone(stack: ProcessStack) -> AsyncIterator[None]:
+    """Checkpoint and journal are removed, and folders stand in their places."""
+    places = [stack.envoy.config_file.with_name(name) for name in ("learned", "journal")]
+    for place in places:
+        place.unlink(missing_ok=True)
+        place.mkdir()
+    yield
+    for place in places:
+        place.rmdir()
+
+
+@asynccontextmanager
 async def admin_hammered(stack: ProcessStack) -> AsyncIterator[None]:
     async def ask(path: str) -> None:
         async with aiohttp.ClientSession() as session:
@@ -189,6 +236,8 @@ FAULTS = (
     Fault("event loop blocked for 0.4 s, again and again", stuttering(0.4, 0.4)),
     Fault("no descriptors left", limited(resource.RLIMIT_NOFILE, 8)),
     Fault("disk full", limited(resource.RLIMIT_FSIZE, 0)),
+    Fault("told to reload fifty times a second", told_to_reload),
+    Fault("checkpoint and journal are gone, folders in their places", states_gone, "disk"),
     Fault("operators ask without a pause", admin_hammered),
     Fault("garbage on the gRPC port", babbled_at),
     Fault("configuration is no YAML", configured("a: [b"), "file"),
@@ -196,8 +245,11 @@ FAULTS = (
     Fault("configuration is empty", configured("{}\n"), "file"),
     Fault("configuration is gone", configured(""), "file"),
     Fault("configuration is a FIFO", configured(None), "file"),
+    Fault("configuration changes twenty times a second", reconfigured, "file"),
+    Fault("an engine hangs", engine_fault("hang"), "engines", strikes=1, added_p99_ms=5000.0),
     Fault("an engine answers 503", engine_fault("busy"), "engines", strikes=1),
     Fault("an engine resets", engine_fault("reset"), "engines", may_fail=20, strikes=1),
     Fault("an engine is killed", engines_killed(1), "engines", strikes=1),
+    Fault("two of three engines are killed", engines_killed(2), "engines", strikes=2),
     Fault("all engines are down", engines_killed(None), "engines", ENDLESS, 3, ENDLESS, 15.0),
 )
