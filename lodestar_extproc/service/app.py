@@ -14,7 +14,7 @@ from pathlib import Path
 from lodestar_extproc.admin.access import ANYBODY, AdminAccess
 from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.server import AdminServer
-from lodestar_extproc.config import Config, PickerConfig, Pool, PoolSettings
+from lodestar_extproc.config import Config, Pool, PoolSettings
 from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.settings_changes import changed_settings
@@ -35,14 +35,13 @@ from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.server_tls import ServerTls
 from lodestar_extproc.service.event_watch import EventWatch
+from lodestar_extproc.service.listen import listen_addresses
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
 LAG_INTERVAL_S = 0.1
 """A stall as long as a human notices is met by a timer; ten wake-ups a second cost nothing."""
-PICKER_ADDRESS = "[::]:9002"
-"""Where gateways expect an endpoint picker."""
 _log = logging.getLogger(__name__)
 
 
@@ -292,35 +291,6 @@ class App:
             asleep_at_s = clock()
             await asyncio.sleep(LAG_INTERVAL_S)
             self.metrics.loop_lag(max(0.0, clock() - asleep_at_s - LAG_INTERVAL_S))
-
-
-def listen_addresses(config: Config) -> tuple[str, ...]:
-    """Where Envoy will look for us, made into addresses to bind.
-
-    A loopback or wildcard address, or a socket's path, is taken as it stands; for any other host,
-    which is ours as seen by Envoy, all interfaces are bound.
-
-    Raises:
-        ValueError: the configuration does not say.
-    """
-    if isinstance(config, PickerConfig):
-        return (PICKER_ADDRESS,)
-    named = dict.fromkeys(a for a in (config.extproc_address, config.access_log_address) if a)
-    if not named:
-        raise ValueError(
-            f"{config.path}: {config.own_service.problem}"
-            if config.own_service.problem
-            else f"{config.path} does not say where the ext_proc service is; use --listen, for "
-            "example --listen 0.0.0.0:9002"
-        )
-    return tuple(dict.fromkeys(_bindable(address) for address in named))
-
-
-def _bindable(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if address.startswith("unix") or host in ("127.0.0.1", "[::1]", "localhost", "0.0.0.0"):  # noqa: S104
-        return address
-    return f"0.0.0.0:{port}"
 
 
 def settle_garbage() -> None:
