@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := .venv-build
 LOWEST := .venv-lowest
+AUDIT := .venv-audit
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
 PACKAGE_INPUTS := pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
@@ -13,10 +14,12 @@ HELM ?= v3.18.4
 # Test processes side by side.
 WORKERS := 2
 UV := 0.13.9
+CYCLONEDX := 7.5.0
+PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock sbom audit tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -71,6 +74,9 @@ test-fast: lint  ## for work at hand: no processes, no real Envoy, no long runs 
 
 test-truth: install  ## what a request is and what became of it: bodies and answers of public reports, through a real Envoy (4 minutes)
 	$(BIN)/python -m pytest -m "truth and not slow" $(ARGS)
+
+test-faults: install oldest-envoy  ## some twenty faults and pairs of them under load, through a real Envoy; --json by ARGS (6 minutes)
+	PYTHONPATH=tests/support $(BIN)/python tests/support/fault_bench.py $(ARGS)
 
 test-lowest: oldest-envoy $(LOWEST)/installed  ## the tests on the lowest versions that pyproject.toml allows (Python 3.11)
 	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(ARGS)
@@ -136,6 +142,18 @@ dist: install $(BUILD)/installed  ## sdist and wheel in dist/, looked through
 	$(BUILD)/bin/python -m hatchling build --target sdist --target wheel
 	$(BIN)/python scripts/check_dist.py dist
 
+sbom: $(AUDIT)/installed  ## dist/sbom.json: what the image holds, as CycloneDX
+	@mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py requirements requirements/serve.lock --output-file dist/sbom.json
+
+audit: $(AUDIT)/installed  ## known vulnerabilities of what the image holds; needs the network
+	$(AUDIT)/bin/pip-audit --disable-pip --require-hashes --requirement requirements/serve.lock $(ARGS)
+
+$(AUDIT)/installed: Makefile
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python $(PIP_INSTALL) cyclonedx-bom==$(CYCLONEDX) pip-audit==$(PIP_AUDIT)
+	@touch $@
+
 $(BUILD)/installed: requirements/build.lock
 	$(PYTHON) -m venv $(BUILD)
 	$(BUILD)/bin/python $(LOCKED)/build.lock
@@ -148,4 +166,4 @@ release:  ## a tag of this version, once everything that a release needs is so (
 	@echo "next: git push origin v$(VERSION)"
 
 clean:  ## remove what was made
-	rm -rf $(VENV) $(BUILD) $(LOWEST) dist lodestar_extproc/generated
+	rm -rf $(VENV) $(BUILD) $(LOWEST) $(AUDIT) dist lodestar_extproc/generated

@@ -36,6 +36,17 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     return descriptor
 
 
+def read_regular(path: Path) -> bytes:
+    """What the regular file at *path* holds.
+
+    Raises:
+        NotAFile: it is something else, of which reading may wait for ever.
+        OSError: it cannot be read.
+    """
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise NotAFile(f"{path} is {_kind(mode)}, not a file: left as it is")

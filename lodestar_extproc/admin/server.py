@@ -17,9 +17,11 @@ import orjson
 from aiohttp import web
 
 from lodestar_extproc import __version__
+from lodestar_extproc.admin.access import ANYBODY, AdminAccess
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
 from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.pool_json import gain_json, pool_json
+from lodestar_extproc.admin.tls import context
 from lodestar_extproc.events.endpoint_changes import whole_outage
 from lodestar_extproc.events.event_log import CAPACITY as EVENTS_KEPT
 from lodestar_extproc.events.event_log import EventLog
@@ -99,17 +101,21 @@ class AdminServer:
         }
         self._runner: web.AppRunner | None = None
 
-    async def start(self, address: str) -> int:
+    async def start(self, address: str, access: AdminAccess = ANYBODY) -> int:
         """Listen on `host:port`; the port bound, for port 0 the one given.
 
         Raises:
             OSError: the address cannot be bound.
-            ValueError: it is no address.
+            ValueError: it is no address, or there is no certificate or no token.
         """
+        access.check()
+        encrypted = None if access.tls is None else context(access.tls)
         host, _, port = address.rpartition(":")
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(self._app(access), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host.strip("[]") or None, int(port)).start()
+        await web.TCPSite(
+            self._runner, host.strip("[]") or None, int(port), ssl_context=encrypted
+        ).start()
         bound = int(self._runner.addresses[0][1])
         self.address = f"{host}:{bound}"
         return bound
@@ -127,8 +133,8 @@ class AdminServer:
         elif self._phase is ServingState.SERVING:
             self._phase = ServingState.DRAINING
 
-    def _app(self) -> web.Application:
-        app = web.Application()
+    def _app(self, access: AdminAccess) -> web.Application:
+        app = web.Application(middlewares=[access.middleware])
         app.add_routes(
             [
                 *(web.get(path, self._show_file) for path in _FILES),

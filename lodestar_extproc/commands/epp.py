@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from lodestar_extproc.commands.access_options import admin_access_of
 from lodestar_extproc.commands.serve import own_namespace, run
 
 if TYPE_CHECKING:
     from lodestar_extproc.config import Config, Watched
-    from lodestar_extproc.service.app import ServeOptions
+    from lodestar_extproc.service.options import ServeOptions
 
 DEBUG_VERBOSITY = 4
 """From here on the pickers tell of each request."""
@@ -55,8 +56,6 @@ UNUSED = (
     "kv-cache-usage-percentage-metric",
     "log-level",
     "lora-info-metric",
-    "metrics-cert-dir",
-    "metrics-client-ca-file",
     "metrics-endpoint-auth",
     "refresh-prometheus-metrics-interval",
     "tls-cipher-suites",
@@ -105,15 +104,19 @@ def config_of(flags: argparse.Namespace) -> Config:
 
 def options_of(flags: argparse.Namespace) -> ServeOptions:
     """The server's surface: ports, encryption, draining."""
-    from lodestar_extproc.extproc.tls import Tls  # noqa: PLC0415
-    from lodestar_extproc.service.app import ServeOptions  # noqa: PLC0415
+    from lodestar_extproc.server_tls import ServerTls  # noqa: PLC0415
+    from lodestar_extproc.service.options import ServeOptions  # noqa: PLC0415
 
-    tls = Tls(Path(flags.cert_path) if flags.cert_path else None)
+    tls = ServerTls(Path(flags.cert_path) if flags.cert_path else None)
     return ServeOptions(
         listen=(f"[::]:{flags.grpc_port}",),
         tls=tls if flags.secure_serving else None,
         health=(f"[::]:{flags.grpc_health_port}",),
         admin=f":{flags.metrics_port}",
+        admin_access=admin_access_of(
+            Path(flags.metrics_cert_dir) if flags.metrics_cert_dir else None,
+            Path(flags.metrics_client_ca_file) if flags.metrics_client_ca_file else None,
+        ),
         drain_s=flags.drain_timeout,
     )
 
@@ -145,6 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--grpc-port", type=int, default=9002, help="for the gateway")
     add("--grpc-health-port", type=int, default=9003, help="for gRPC health probes")
     add("--metrics-port", type=int, default=9090, help="for metrics and operators, by HTTP")
+    add("--metrics-cert-dir", default="", help="folder of tls.crt and tls.key; else plain HTTP")
+    add("--metrics-client-ca-file", default="", help="take only clients of this CA there")
     add("--secure-serving", nargs="?", const=True, type=_flag, default=True, help="use TLS")
     add("--cert-path", default="", help="folder of tls.crt and tls.key; else self-signed")
     add("--drain-timeout", type=_seconds, default=30.0, help="serve on for so long: 30s")

@@ -10,6 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from lodestar_extproc.printable import printable, printable_json, printable_values
+
 NOT_FOUND, UNREACHABLE = 1, 2  # exit statuses
 
 
@@ -69,11 +71,11 @@ def explain(
     # An IPv6 address stands in brackets, as markup does.
     console = Console(highlight=False, markup=False)
     if as_json:
-        typer.echo(orjson.dumps(answer, option=orjson.OPT_INDENT_2))
+        typer.echo(printable_json(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode()))
     elif decision is None:
-        explain_view.show_decisions(answer["decisions"], console)
+        explain_view.show_decisions(printable_values(answer["decisions"]), console)
     else:
-        explain_view.show_explanation(answer, console)
+        explain_view.show_explanation(printable_values(answer), console)
 
 
 def _asked(admin: str, decision: str | None, limit: int) -> dict[str, Any]:
@@ -120,5 +122,5 @@ def _written(journals: list[Path], decision: str) -> dict[str, Any]:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    typer.secho(f"error: {message}", fg="red", err=True)
+    typer.secho(f"error: {printable(message)}", fg="red", err=True)
     raise typer.Exit(status)

@@ -7,7 +7,9 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+from lodestar_extproc.commands.log_lines import LogLines
+from lodestar_extproc.printable import printable_json
+
 FORMATS = ("text", "json")
 
 
@@ -27,7 +29,7 @@ class JsonLines(logging.Formatter):
             told |= {name: event[name] for name in ("event", "number", "pool", "endpoint")}
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False)
+        return printable_json(json.dumps(told, ensure_ascii=False))
 
 
 def configure_logging(level: int, form: str) -> None:
@@ -38,7 +40,7 @@ def configure_logging(level: int, form: str) -> None:
         form: one of `FORMATS`.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if form == "json" else logging.Formatter(TEXT))
+    handler.setFormatter(JsonLines() if form == "json" else LogLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("lodestar_extproc").setLevel(level)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)

@@ -13,13 +13,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lodestar_extproc.commands.access_options import (
+    AdminClientCaOption,
+    AdminHostOption,
+    AdminTlsOption,
+    AdminTokenOption,
+    ClientCaOption,
+    TlsOption,
+    admin_access_of,
+    tls_of,
+)
 from lodestar_extproc.commands.log_format import FORMATS, configure_logging
 from lodestar_extproc.commands.option_values import listen_address, listen_addresses
 
 if TYPE_CHECKING:
     from lodestar_extproc.config import Config, EnvoyConfig, Watched
-    from lodestar_extproc.extproc.tls import Tls
-    from lodestar_extproc.service.app import App, ServeOptions
+    from lodestar_extproc.service.app import App
+from lodestar_extproc.service.options import ServeOptions
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +68,6 @@ _Listen = Annotated[
         help="Address for Envoy instead of the configuration's; may be repeated.",
         callback=listen_addresses,
     ),
-]
-_Tls = Annotated[
-    str, typer.Option(help="off; self-signed; or a folder with tls.crt and tls.key, read anew.")
 ]
 _Health = Annotated[
     list[str] | None,
@@ -101,10 +108,15 @@ def serve(  # noqa: PLR0913  (the command's options)
     settings: _Settings = None,
     access_log: _AccessLog = False,
     listen: _Listen = None,
-    tls: _Tls = "off",
+    tls: TlsOption = "off",
+    tls_client_ca: ClientCaOption = None,
     health: _Health = None,
     peer: _Peer = None,
     admin: _Admin = "127.0.0.1:9090",
+    admin_tls: AdminTlsOption = None,
+    admin_client_ca: AdminClientCaOption = None,
+    admin_token: AdminTokenOption = None,
+    admin_host: AdminHostOption = None,
     drain: _Drain = 1.0,
     grace: _Grace = 5.0,
     log_level: _LogLevel = "info",
@@ -117,7 +129,8 @@ def serve(  # noqa: PLR0913  (the command's options)
     Kubernetes; alone, for a gateway that configures its own Envoys, or beside --envoy-config.
     Files are watched, and good changes apply at once.
 
-    Exit status: 0 stopped by a signal, 2 the configuration is wrong, 3 an address is taken.
+    Exit status: 0 stopped by a signal, 2 the configuration is wrong, 3 an address is taken,
+    4 stopped by a signal, but something hung and was left.
 
     Examples:
 
@@ -131,14 +144,15 @@ def serve(  # noqa: PLR0913  (the command's options)
 
     def configure() -> tuple[Config, ServeOptions]:
         # Here, so that other commands need not load River and gRPC.
-        from lodestar_extproc.service.app import ServeOptions  # noqa: PLC0415
+        from lodestar_extproc.service.options import ServeOptions  # noqa: PLC0415
 
         options = ServeOptions(
             listen=tuple(listen or ()),
-            tls=tls_of(tls),
+            tls=tls_of(tls, tls_client_ca),
             health=tuple(health or ()),
             peers=tuple(peer or ()),
             admin=admin,
+            admin_access=admin_access_of(admin_tls, admin_client_ca, admin_token, admin_host or ()),
             drain_s=drain,
             grace_s=grace,
         )
@@ -168,11 +182,14 @@ def run(
     from lodestar_extproc.config import ConfigError  # noqa: PLC0415
     from lodestar_extproc.fleet.discovery import NotConnected  # noqa: PLC0415
     from lodestar_extproc.service.app import App  # noqa: PLC0415
+    from lodestar_extproc.service.exit_deadline import MARGIN_S, exit_within  # noqa: PLC0415
     from lodestar_extproc.service.file_limit import raise_file_limit  # noqa: PLC0415
 
     raise_file_limit()
     try:
-        _run(App(*configure()))
+        config, options = configure()
+        within_s = options.drain_s + options.grace_s + MARGIN_S
+        _run(App(config, options, stopping=lambda: exit_within(within_s)))
     except (ConfigError, NotConnected, ValueError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(BAD_CONFIG) from None
@@ -271,15 +288,6 @@ def with_endpoints(config: EnvoyConfig) -> EnvoyConfig:
                 "path_config_source.path: a file"
             )
     return config
-
-
-def tls_of(option: str) -> Tls | None:
-    """How *option* asks to encrypt."""
-    from lodestar_extproc.extproc.tls import Tls  # noqa: PLC0415
-
-    if option == "off":
-        return None
-    return Tls() if option == "self-signed" else Tls(Path(option))
 
 
 def own_namespace() -> str:

@@ -25,6 +25,7 @@ from lodestar_extproc.config.schema import (
     message_kind,
 )
 from lodestar_extproc.config.yaml_tree import read_yaml
+from lodestar_extproc.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,7 +156,7 @@ def read_node(path: Path, kind: Kind = UNTYPED) -> Node:
         ConfigError: it cannot be opened, or is neither YAML nor JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", file=str(path)) from error
     return parse_node(text, str(path), kind)

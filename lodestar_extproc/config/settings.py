@@ -30,6 +30,7 @@ FIXED_POLICIES = (
 POLICIES = (*FIXED_POLICIES, "learned")
 PAPER_POLICY = "lodestar_paper"
 COSTS = ("externality", "ttft", "goodput", "end_to_end")
+HEADER_KINDS = ("objective", "slo", "model_rewrite")
 PREDICTORS = ("engine", "bayesian_linear", "residual", "mlp", "auto")
 
 
@@ -167,6 +168,13 @@ class PoolSettings:
     session_header: str = setting(
         "x-session-id",
         "Header by which clients name their session; for `session_affinity`.",
+    )
+    trusted_headers: tuple[str, ...] = setting(
+        ("objective", "slo"),
+        "Headers that are heeded, whoever sent them: `objective`, the request's priority by "
+        "`objective_priorities`; `slo`, its bounds on TTFT and on the time between tokens; "
+        "`model_rewrite`, the model to ask the engine for, where only filters of yours can set it.",
+        choices=HEADER_KINDS,
     )
     inference_paths: tuple[str, ...] = setting(
         (),

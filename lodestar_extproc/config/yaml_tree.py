@@ -38,7 +38,7 @@ IGNORED, MERGED = "!ignore", "<<"
 
 
 class UnusableYaml(MarkedYAMLError):  # noqa: N818  (named for the condition)
-    """YAML that nothing can be made of: nested without end, or a key twice where that is wrong."""
+    """YAML that nothing can be made of: without an end, or with a key that is no text, or twice."""
 
 
 def read_yaml(text: str, *, once: bool = False) -> object:
@@ -99,6 +99,11 @@ class _Composing:
                 is_list = isinstance(value_node, SequenceNode)
                 merged += value_node.value if is_list else [value_node]
                 continue
+            if not isinstance(key_node, ScalarNode):
+                raise UnusableYaml(
+                    problem="a key is text, not a mapping or a list",
+                    problem_mark=key_node.start_mark,
+                )
             key = str(key_node.value)
             if key in made:
                 self.repeated.append(key_node)

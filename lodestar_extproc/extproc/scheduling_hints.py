@@ -40,13 +40,16 @@ NO_HINTS = SchedulingHints()
 
 
 def scheduling_hints(headers: Mapping[str, str], settings: PoolSettings) -> SchedulingHints:
-    """The hints in *headers*, whose names are in lower case."""
+    """The hints in *headers*, whose names are in lower case, as far as settings trust them."""
+    trusted = settings.trusted_headers
+    bounds = headers if "slo" in trusted else {}
+    objective = _first(headers, OBJECTIVE_HEADERS) if "objective" in trusted else ""
     return SchedulingHints(
-        ttft_slo_s=_bound_s(headers, TTFT_SLO_HEADERS),
-        tpot_slo_s=_bound_s(headers, TPOT_SLO_HEADERS),
-        priority=settings.objective_priorities.of(_first(headers, OBJECTIVE_HEADERS)),
+        ttft_slo_s=_bound_s(bounds, TTFT_SLO_HEADERS),
+        tpot_slo_s=_bound_s(bounds, TPOT_SLO_HEADERS),
+        priority=settings.objective_priorities.of(objective),
         session=headers.get(settings.session_header.lower(), ""),
-        target_model=_first(headers, MODEL_REWRITE_HEADERS),
+        target_model=_first(headers, MODEL_REWRITE_HEADERS) if "model_rewrite" in trusted else "",
     )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lodestar_extproc.encryption import Pem, UpstreamTls
+from lodestar_extproc.regular_file import read_regular
 
 REREAD_S = 5.0
 """How often certificate files are looked at: they change hours before the old ones end."""
@@ -120,12 +121,13 @@ def _context(tls: UpstreamTls) -> ssl.SSLContext:
 
 
 def _text(pem: Pem) -> str:
-    return pem.text if pem.path is None else pem.path.read_text(encoding="ascii")
+    return pem.text if pem.path is None else read_regular(pem.path).decode("ascii")
 
 
 def _file(pem: Pem, files: ExitStack) -> Path:
     """A file that holds it, for as long as *files* are open: `ssl` reads keys from no string."""
     if pem.path is not None:
+        read_regular(pem.path)  # `ssl` would wait for a FIFO, and the event loop for it
         return pem.path
     folder = Path(files.enter_context(tempfile.TemporaryDirectory()))
     path = folder / "pem"

@@ -10,6 +10,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable
 
 from lodestar_extproc.endpoint import Endpoint
+from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
 PHASES = 8
 """Groups into which one interval's visits are spread, at least.
@@ -29,15 +30,23 @@ class Poller:
     visit waits for another one's.
 
     Args:
-        visit: must not raise.
+        visit: what it raises is caught, and the endpoint is visited again when it is due.
         interval_s: asked at each step, so that a change counts from the next one on.
+        task: what visits are for, and *supervisor* is told when one fails.
     """
 
     def __init__(
-        self, visit: Callable[[Endpoint], Awaitable[None]], *, interval_s: Callable[[], float]
+        self,
+        visit: Callable[[Endpoint], Awaitable[None]],
+        *,
+        interval_s: Callable[[], float],
+        task: BackgroundTask = BackgroundTask.OTHER,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._visit = visit
         self._interval_s = interval_s
+        self._task = task
+        self._supervisor = supervisor or Supervisor()
         self._endpoints: tuple[Endpoint, ...] = ()
         self._visits: dict[str, asyncio.Task[None]] = {}
 
@@ -68,7 +77,11 @@ class Poller:
         for endpoint in self._endpoints[phase::phases]:
             visit = self._visits.get(endpoint.address)
             if visit is None or visit.done():
-                self._visits[endpoint.address] = asyncio.ensure_future(self._visit(endpoint))
+                self._visits[endpoint.address] = asyncio.ensure_future(self._one_visit(endpoint))
+
+    async def _one_visit(self, endpoint: Endpoint) -> None:
+        with self._supervisor.catching(self._task):
+            await self._visit(endpoint)
 
     async def _drop_visits(self) -> None:
         visits = list(self._visits.values())

@@ -12,6 +12,7 @@ from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.engine_client import EngineClient, EngineSilent
 from lodestar_extproc.fleet.poller import Poller
+from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
 MAX_ANSWER_BYTES = 64 * 1024
 """Triton and trtllm-serve answer nothing, others a few words; more is no engine's."""
@@ -25,6 +26,7 @@ class Prober:
 
     Args:
         client: by which engines are asked.
+        supervisor: told of what should not happen.
     """
 
     def __init__(
@@ -33,13 +35,19 @@ class Prober:
         publish: Publish,
         live: LiveSettings,
         *,
+        supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._publish = publish
         self._live = live
         self._clock = clock
-        self._poller = Poller(self._probe, interval_s=lambda: live.current.health_interval_s)
+        self._poller = Poller(
+            self._probe,
+            interval_s=lambda: live.current.health_interval_s,
+            task=BackgroundTask.PROBING,
+            supervisor=supervisor,
+        )
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Probe these from now on."""

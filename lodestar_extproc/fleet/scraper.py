@@ -18,6 +18,7 @@ from lodestar_extproc.fleet.engine_connection import EngineAnswer
 from lodestar_extproc.fleet.engine_metrics import PageReader
 from lodestar_extproc.fleet.poller import Poller
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
+from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
 Publish = Callable[[str, EndpointMetrics, float], None]
 """Called with address, metrics, and the monotonic second in which they were asked for."""
@@ -48,6 +49,7 @@ class Scraper:
         client: by which engines are asked.
         budget: of a core, which other pools share.
         busy: whether the fleet has traffic; without it, pages are read every *idle_interval_s*.
+        supervisor: told of what should not happen.
 
     Attributes:
         pace: how often it may read.
@@ -62,6 +64,7 @@ class Scraper:
         budget: ScrapeBudget | None = None,
         busy: Callable[[], bool] = lambda: True,
         idle_interval_s: float = IDLE_INTERVAL_S,
+        supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -72,7 +75,12 @@ class Scraper:
         self._busy = busy
         self._idle_interval_s = idle_interval_s
         self.pace = (budget or ScrapeBudget()).new_pace()
-        self._poller = Poller(self._scrape, interval_s=self._next_interval_s)
+        self._poller = Poller(
+            self._scrape,
+            interval_s=self._next_interval_s,
+            task=BackgroundTask.SCRAPING,
+            supervisor=supervisor,
+        )
 
     @property
     def interval_s(self) -> float:

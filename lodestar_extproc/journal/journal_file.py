@@ -61,6 +61,8 @@ class JournalFile:
         Raises:
             OSError: it cannot be opened or moved, or is no journal.
         """
+        if self._descriptor is not None and not self._is_there():
+            self.close()
         if self._descriptor is not None and self._size_bytes < self._max_bytes:
             return
         if self._descriptor is None and self._goes_on():
@@ -93,6 +95,14 @@ class JournalFile:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def _is_there(self) -> bool:
+        """Whether the open file is still the one at the path; it may be removed or moved away."""
+        assert self._descriptor is not None
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
     def _goes_on(self) -> bool:
         """Whether the file that is there, if any, takes more lines of ours."""
         written = _format_of(self.path)
@@ -104,7 +114,12 @@ class JournalFile:
         self._descriptor = open_regular(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         self._size_bytes = os.fstat(self._descriptor).st_size
         self.salt = secrets.token_bytes(_SALT_BYTES)
-        self.append(self._line_end() + header_line(self._clock()))
+        try:
+            self.append(self._line_end() + header_line(self._clock()))
+        except OSError:
+            # Without a header it would be no journal: the next attempt begins with one.
+            self.close()
+            raise
 
     def _line_end(self) -> bytes:
         """What the last process to write here may have left out."""

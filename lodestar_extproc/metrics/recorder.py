@@ -25,6 +25,7 @@ from lodestar_extproc.metrics.metric import Metric
 from lodestar_extproc.metrics.observations import Observations
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.pool_view import PoolView
+from lodestar_extproc.supervision import BackgroundTask
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -75,6 +76,7 @@ class Metrics:
         self._share_state = Children(replicas.SHARE_STATE, registry)
         self._share_peers = Children(replicas.SHARE_PEERS, registry)
         self._frames = self._counted(replicas.FRAMES)
+        self._task_failures = self._counted(streams.TASK_FAILURES)
         self._show_zeroes()
         Children(streams.BUILD_INFO, registry)[(version("lodestar-extproc"),)].set(1)
 
@@ -226,10 +228,16 @@ class Metrics:
         """So many entries of the journal were `written` or `dropped`."""
         self._journal_entries[(result,)] += n
 
+    def task_failed(self, task: str) -> None:
+        """A background task failed, and goes on."""
+        self._task_failures[(task,)] += 1
+
     def _show_zeroes(self, pools: Iterable[str] = ()) -> None:
         """Show from the start what alerts watch: a series that begins at 1 has never increased."""
         for result in streams.RELOAD_RESULTS:
             self._config_reloads[(result,)] += 0
+        for task in BackgroundTask:
+            self._task_failures[(task,)] += 0
         for reason in ("protocol", "internal"):
             self._stream_failures[(reason,)] += 0
         for result in replicas.HANDOVER_RESULTS:

@@ -57,6 +57,12 @@ LOOP_LAG = histogram(
     "Every request waits as long: above 10 ms the process is short of CPU.",
     SHORT_SECONDS,
 )
+TASK_FAILURES = counter(
+    "lodestar_task_failures_total",
+    ("task",),
+    "Failures that should not happen of what goes on beside the requests; the task goes on.",
+    "Requests are served on, by what is known. Report the logged error.",
+)
 RELOAD_RESULTS = ("applied", "refused", "needs_restart")
 CONFIG_RELOADS = counter(
     "lodestar_config_reloads_total",

@@ -7,19 +7,18 @@ import gc
 import logging
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, aclosing, closing
 from pathlib import Path
 
 from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.server import AdminServer
-from lodestar_extproc.config import Config, EnvoyConfig, Pool, PoolSettings
+from lodestar_extproc.config import Config, Pool, PoolSettings
 from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.settings_changes import changed_settings
 from lodestar_extproc.extproc.error_boundary import ErrorBoundary
 from lodestar_extproc.extproc.server import ExtProcServer
-from lodestar_extproc.extproc.tls import Tls
+from lodestar_extproc.extproc.tls import credentials
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
@@ -34,45 +33,35 @@ from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.event_watch import EventWatch
-from lodestar_extproc.service.listen_addresses import listen_addresses
+from lodestar_extproc.service.listen import listen_addresses, replica_places
+from lodestar_extproc.service.options import ServeOptions
 from lodestar_extproc.service.replicas import Replicas
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
+from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
 LAG_INTERVAL_S = 0.1
 """A stall as long as a human notices is met by a timer; ten wake-ups a second cost nothing."""
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """How to run, apart from what the configuration says.
+class App:
+    """Everything `serve` runs, in one event loop.
 
-    Attributes:
-        listen: addresses for Envoy, `host:port` or `unix:/path`; empty takes the configuration's.
-        tls: how to encrypt the way from Envoy; None for plain text.
-        health: addresses for gRPC health checks alone, beside Envoy's; never encrypted.
-        peers: `host:port` of other replicas, beside those that the configuration names.
-        admin: `host:port` of the HTTP server for operators.
-        drain_s: how long to serve on after health checks have begun to fail.
-        grace_s: how long open streams may then take to end.
+    Args:
+        stopping: called once, when it begins to stop.
     """
 
-    listen: tuple[str, ...] = ()
-    tls: Tls | None = None
-    health: tuple[str, ...] = ()
-    peers: tuple[str, ...] = ()
-    admin: str = "127.0.0.1:9090"
-    drain_s: float = 1.0
-    grace_s: float = 5.0
-
-
-class App:
-    """Everything `serve` runs, in one event loop."""
-
-    def __init__(self, config: Config, options: ServeOptions) -> None:
+    def __init__(
+        self,
+        config: Config,
+        options: ServeOptions,
+        *,
+        stopping: Callable[[], None] = lambda: None,
+    ) -> None:
         self._config = config
         self._options = options
+        self._stopping = stopping
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._upkeeps: dict[str, PoolUpkeep] = {}
@@ -85,9 +74,12 @@ class App:
         names = [pool.name for pool in config.pools]
         self._watch = EventWatch(self.events, names, self.pools, self._note)
         self._gains = {pool.name: GainWatch(self._settings_of(pool.name)) for pool in config.pools}
+        self._supervisor = Supervisor(self.metrics.task_failed)
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools, self.events, self.gains)
-        self.replicas = Replicas(self._places, self.metrics, ErrorBoundary(self.metrics))
+        self.replicas = Replicas(
+            replica_places(config, options.peers), self.metrics, ErrorBoundary(self.metrics)
+        )
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.ext_proc = ExtProcServer(
             self.replicas.join(self.routers),
@@ -95,13 +87,6 @@ class App:
             access_log=config.sources.access_log_tags is not None,
             origin=self.replicas.origin,
         )
-
-    @property
-    def _places(self) -> tuple[str, ...]:
-        """Where Envoy may find us, or another replica."""
-        config = self._config
-        named = config.replica_addresses if isinstance(config, EnvoyConfig) else ()
-        return tuple(dict.fromkeys((*named, *self._options.peers)))
 
     def _router(self, pool: Pool) -> Router:
         return new_router(
@@ -128,7 +113,11 @@ class App:
         """One a path: pools may share it."""
         paths = {pool.settings.journal_path for pool in self._config.pools}
         return {
-            path: Journal(JournalFile(Path(path)), count=self.metrics.journal_entries)
+            path: Journal(
+                JournalFile(Path(path)),
+                count=self.metrics.journal_entries,
+                supervisor=self._supervisor,
+            )
             for path in paths
             if path is not None
         }
@@ -153,6 +142,7 @@ class App:
             NotConnected: endpoints are to come from Kubernetes, and there is none.
         """
         self._heed_signals()
+        asyncio.get_running_loop().set_exception_handler(self._supervisor.heed)
         await require_sources(self._config.pools)
         async with AsyncExitStack() as stack:
             client = stack.enter_context(closing(EngineClient()))
@@ -164,7 +154,7 @@ class App:
             for journal in self._journals.values():
                 await stack.enter_async_context(journal.running())
             addresses = self._options.listen or listen_addresses(self._config)
-            await self.admin.start(self._options.admin)
+            await self.admin.start(self._options.admin, self._options.admin_access)
             stack.push_async_callback(self.admin.stop)
             stack.push_async_callback(self.ext_proc.stop, self._options.grace_s)
             stack.callback(self.replicas.stop)
@@ -176,7 +166,7 @@ class App:
         tls = self._options.tls
         await self.ext_proc.start(
             addresses,
-            credentials=None if tls is None else tls.credentials(),
+            credentials=None if tls is None else credentials(tls),
             health_addresses=self._options.health,
             beside=self.replicas.handlers,
             serving=False,
@@ -184,14 +174,19 @@ class App:
 
     async def _keep_up(self, addresses: Sequence[str]) -> None:
         """Everything that goes on beside the requests, until it is time to stop."""
+        keep = self._supervisor.keep
         async with asyncio.TaskGroup() as group:
             for name, upkeep in self._upkeeps.items():
                 self._tasks[name] = group.create_task(upkeep.run())
-            following = group.create_task(self._follow_config(group))
-            lagging = group.create_task(self._watch_lag())
-            watching = group.create_task(self._watch.run())
-            readying = group.create_task(self._get_ready(addresses))
-            others = group.create_task(self.replicas.run())
+            following = group.create_task(
+                keep(BackgroundTask.CONFIGURATION, lambda: self._follow_config(group))
+            )
+            lagging = group.create_task(keep(BackgroundTask.LOOP_LAG, self._watch_lag))
+            watching = group.create_task(keep(BackgroundTask.EVENTS, self._watch.run))
+            readying = group.create_task(
+                keep(BackgroundTask.READINESS, lambda: self._get_ready(addresses))
+            )
+            others = group.create_task(keep(BackgroundTask.REPLICAS, self.replicas.run))
             await self._stop.wait()
             readying.cancel()
             await self._drain()
@@ -216,6 +211,8 @@ class App:
 
     def stop(self) -> None:
         """Begin to drain. Idempotent."""
+        if not self._stop.is_set():
+            self._stopping()
         self._stop.set()
 
     def reload(self) -> None:
@@ -244,22 +241,25 @@ class App:
             budget=self._budget,
             found_wrong=self._watch.endpoints[pool.name].found,
             settled_early=self.metrics.settled_early,
+            supervisor=self._supervisor,
         )
 
     async def _follow_config(self, group: asyncio.TaskGroup) -> None:
-        config = self._config
-        async for latest in watch_config(config, self._told_of_config, self._reload):
-            for pool in latest.pools:
-                old = config.pool(pool.name)
-                if pool != old:
-                    await self._adopt(pool, group)
-                    words = "" if old is None else changed_settings(old.settings, pool.settings)
-                    self.events.tell(
-                        ChangeKind.SETTINGS_APPLIED, f"settings applied: {words}", pool=pool.name
-                    )
-            self.routers.forget_overrides()
-            self.metrics.config_reloaded("applied")
-            config = latest
+        versions = watch_config(self._config, self._told_of_config, self._reload)
+        async with aclosing(versions):
+            async for latest in versions:
+                for pool in latest.pools:
+                    await self._apply(pool, self._config.pool(pool.name), group)
+                self.routers.forget_overrides()
+                self.metrics.config_reloaded("applied")
+                self._config = latest
+
+    async def _apply(self, pool: Pool, old: Pool | None, group: asyncio.TaskGroup) -> None:
+        if pool == old:
+            return
+        await self._adopt(pool, group)
+        words = "" if old is None else changed_settings(old.settings, pool.settings)
+        self.events.tell(ChangeKind.SETTINGS_APPLIED, f"settings applied: {words}", pool=pool.name)
 
     def _told_of_config(self, result: str, why: str) -> None:
         refused = result == "refused"

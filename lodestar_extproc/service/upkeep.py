@@ -10,8 +10,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 
 from lodestar_extproc.config import Pool
+from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.discovery import discover
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.prober import Prober
@@ -25,6 +27,7 @@ from lodestar_extproc.service.endpoint_news import EndpointNews
 from lodestar_extproc.service.file_limit import tell_if_too_few_files
 from lodestar_extproc.service.saved_learning import CheckpointOwners, SavedLearning
 from lodestar_extproc.sharing.handover import CURE
+from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
 EXPIRY_INTERVAL_S = 1.0
 """Fine beside a request timeout of minutes; only what has expired costs anything."""
@@ -41,6 +44,7 @@ class PoolUpkeep:
         owners: of the checkpoints of all pools.
         budget: of a core, for reading metric pages of all pools.
         found_wrong: told what a probe of an address found wrong.
+        supervisor: begins anew what fails.
         clock: monotonic seconds, the router's.
     """
 
@@ -55,6 +59,7 @@ class PoolUpkeep:
         budget: ScrapeBudget | None = None,
         found_wrong: Callable[[str, str], None] = lambda _address, _problem: None,
         settled_early: Callable[[str, int], None] = lambda _pool, _n: None,
+        supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._found = asyncio.Event() if found is None else found
@@ -64,6 +69,7 @@ class PoolUpkeep:
         self._router = router
         self._saved = SavedLearning(router, owners)
         self._clock = clock
+        self._supervisor = supervisor = supervisor or Supervisor()
         self._news = EndpointNews(router, found_wrong)
         self._scraper = Scraper(
             client,
@@ -71,18 +77,23 @@ class PoolUpkeep:
             router.live,
             budget=budget,
             busy=lambda: router.fleet.n_in_flight > 0,
+            supervisor=supervisor,
         )
-        self._prober = Prober(client, self._news.probed, router.live)
+        self._prober = Prober(client, self._news.probed, router.live, supervisor=supervisor)
 
     async def run(self) -> None:
         """Keep the router informed and its learning safe."""
+        work = {
+            BackgroundTask.DISCOVERY: self._discover,
+            BackgroundTask.SCRAPING: self._scraper.run,
+            BackgroundTask.PROBING: self._prober.run,
+            BackgroundTask.EXPIRY: self._expire,
+            BackgroundTask.CHECKPOINT: self._saved.save_often,
+        }
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._discover())
-                tasks.create_task(self._scraper.run())
-                tasks.create_task(self._prober.run())
-                tasks.create_task(self._expire())
-                tasks.create_task(self._saved.save_often())
+                for task, run in work.items():
+                    tasks.create_task(self._supervisor.keep(task, run))
         finally:
             self.save()
 
@@ -101,16 +112,34 @@ class PoolUpkeep:
 
     def save(self) -> None:
         """Write the checkpoint, where one is configured."""
-        self._saved.save()
+        with self._supervisor.catching(BackgroundTask.CHECKPOINT):
+            self._saved.save()
 
     async def _discover(self) -> None:
-        async for endpoints in discover(self._pool):
-            self._router.set_endpoints(endpoints)
-            self._scraper.set_endpoints(endpoints)
-            self._prober.set_endpoints(endpoints)
-            self._found.set()
-            tell_if_too_few_files(len(endpoints))
-            _log.info("pool %s: %d endpoints", self._pool.name, len(endpoints))
+        first = True
+        async with aclosing(discover(self._pool)) as answers:
+            async for endpoints in answers:
+                if first and self._says_nothing(endpoints):
+                    continue
+                first = False
+                self._take(endpoints)
+
+    def _says_nothing(self, endpoints: tuple[Endpoint, ...]) -> bool:
+        """Whether the first answer is empty because nothing was heard yet: those known stay.
+
+        Kubernetes gives its first answer once everything was listed.
+        """
+        return (
+            not endpoints and self._pool.kubernetes is None and bool(self._router.fleet.endpoints)
+        )
+
+    def _take(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self._router.set_endpoints(endpoints)
+        self._scraper.set_endpoints(endpoints)
+        self._prober.set_endpoints(endpoints)
+        self._found.set()
+        tell_if_too_few_files(len(endpoints))
+        _log.info("pool %s: %d endpoints", self._pool.name, len(endpoints))
 
     async def _expire(self) -> None:
         while True:

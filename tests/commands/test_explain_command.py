@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from admin_world import an_admin_server
 from lodestar_extproc.commands.cli import app
 from lodestar_extproc.endpoint import Endpoint
+from ports import a_port
 from recorded_journal import Recording
 
 
@@ -156,3 +157,27 @@ async def test_a_journal_explains_a_request_of_yesterday(tmp_path):
     assert (missing.exit_code, without.exit_code) == (1, 2)
     assert "an older file may have it" in missing.stderr
     assert "--journal wants an ID" in " ".join(without.stderr.split())
+
+
+ESCAPES = "m\x1b]0;pwned\x07\x1b[2J\x1b[31mFAKE\r\n\x7f\x9b1m\u202e\u2028"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+async def test_nothing_that_a_client_sends_commands_the_terminal(options):
+    async def respond(_request: web.Request) -> web.Response:
+        listed = {"decisions": [{"request_id": ESCAPES, "id": ESCAPES, "model": ESCAPES}]}
+        return web.json_response(listed)
+
+    other = web.Application()
+    other.router.add_get("/decisions", respond)
+    runner = web.AppRunner(other)
+    await runner.setup()
+    port = a_port()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        shown = await run("--admin", f"127.0.0.1:{port}", *options)
+    finally:
+        await runner.cleanup()
+    assert all(c.isprintable() or c == "\n" for c in shown.output)
+    if options:
+        assert orjson.loads(shown.output)["decisions"][0]["model"] == ESCAPES

@@ -15,8 +15,10 @@ from envoy_files import (
     manager,
     written,
 )
-from lodestar_extproc.commands.serve import config_of, tls_of, warn_of_unread, watched_by
+from lodestar_extproc.commands.access_options import admin_access_of, tls_of
+from lodestar_extproc.commands.serve import config_of, warn_of_unread, watched_by
 from lodestar_extproc.config import ConfigError, EnvoyConfig, InferencePoolRef, ServiceRef
+from lodestar_extproc.server_tls import ServerTls
 
 
 def test_endpoints_of_an_envoy_configuration_may_come_from_a_service(tmp_path):
@@ -100,6 +102,13 @@ def test_missing_settings_file_is_named(tmp_path):
 
 
 def test_tls_is_off_self_signed_or_a_folders(tmp_path):
-    assert tls_of("off") is None
-    assert tls_of("self-signed").folder is None
-    assert tls_of(str(tmp_path)).folder == tmp_path
+    assert tls_of("off", None) is None
+    assert tls_of("self-signed", None).folder is None
+    assert tls_of(str(tmp_path), tmp_path / "ca") == ServerTls(tmp_path, tmp_path / "ca")
+
+
+def test_who_asks_for_client_certificates_without_tls_is_told(tmp_path):
+    with pytest.raises(ValueError, match="--tls-client-ca needs --tls"):
+        tls_of("off", tmp_path)
+    with pytest.raises(ValueError, match="--admin-client-ca needs --admin-tls"):
+        admin_access_of(None, tmp_path)

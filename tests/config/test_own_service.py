@@ -20,7 +20,7 @@ from envoy_files import (
     written,
 )
 from lodestar_extproc.config import ConfigError, read_envoy_config
-from lodestar_extproc.service.listen_addresses import listen_addresses
+from lodestar_extproc.service.listen import listen_addresses
 
 GUARD = grpc_cluster("guardrail", 9100)
 OURS = grpc_cluster("lodestar", 9002)

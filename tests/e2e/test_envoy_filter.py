@@ -18,7 +18,8 @@ from istio_gateway import ENGINES, gateway_config, patched
 from kustomization import documents
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc.server import ExtProcServer
-from lodestar_extproc.extproc.tls import Tls
+from lodestar_extproc.extproc.tls import credentials
+from lodestar_extproc.server_tls import ServerTls
 from stack import CHAT, Stack, chat
 from stub_engine import StubEngine
 from waiting import until
@@ -32,7 +33,7 @@ async def running_gateway(folder):
     engines = (StubEngine("a"), StubEngine("b"))
     routers, listener = FakeRouters(), RecordingListener()
     server = ExtProcServer(routers, listener, access_log=True)
-    (port,) = await server.start(["127.0.0.1:0"], credentials=Tls().credentials())
+    (port,) = await server.start(["127.0.0.1:0"], credentials=credentials(ServerTls()))
     try:
         for engine in engines:
             await engine.start()

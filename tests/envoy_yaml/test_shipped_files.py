@@ -24,7 +24,7 @@ SOURCES = {
 }
 CHANGED = {
     "shadow.yaml": {"engines.metadata", "engines.load_balancing_policy", "engines.lb_policy"},
-    "header.yaml": {"manager.early_header_mutation_extensions", "engines.load_balancing_policy"},
+    "header.yaml": {"engines.load_balancing_policy"},
     "streamed.yaml": {"manager.http_filters"},
     "observer_only.yaml": {"manager.access_log", "manager.http_filters"},
     "access_log_only.yaml": {"manager.http_filters"},

@@ -1,5 +1,7 @@
 """A body that asks the engine for another model, in each manner in which Envoy may talk."""
 
+import dataclasses
+
 import pytest
 
 from extproc_fakes import FakeRouters
@@ -16,7 +18,9 @@ from lodestar_extproc.extproc.exchange import Exchange
 
 BODY = b'{ "model": "chat", "messages": [], "temperature": 1.0 }'
 CHANGED = BODY.replace(b"chat", b"llama")
-SETTINGS = PoolSettings(model_rewrites=ModelRewrites.read({"chat": "llama"}))
+SETTINGS = PoolSettings(
+    model_rewrites=ModelRewrites.read({"chat": "llama"}), trusted_headers=("model_rewrite",)
+)
 BUFFERED, FULL_DUPLEX = BodyMode.BUFFERED, BodyMode.FULL_DUPLEX_STREAMED
 
 
@@ -58,7 +62,7 @@ def test_what_needs_no_other_model_stays_as_it_is(mode, body):
 
 @pytest.mark.parametrize("mode", [BUFFERED, FULL_DUPLEX])
 def test_in_strict_mode_too_a_model_is_rewritten(mode):
-    strict = PoolSettings(model_rewrites=SETTINGS.model_rewrites, strict=True)
+    strict = dataclasses.replace(SETTINGS, strict=True)
     assert sent_on(mode, settings=strict)[1] == CHANGED
 
 

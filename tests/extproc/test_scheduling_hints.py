@@ -3,9 +3,16 @@ import pytest
 from lodestar_extproc.config.mapped import Priorities
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, scheduling_hints
-from lodestar_extproc.names import MODEL_REWRITE_HEADERS, OBJECTIVE_HEADERS
+from lodestar_extproc.names import (
+    MODEL_REWRITE_HEADERS,
+    OBJECTIVE_HEADERS,
+    TPOT_SLO_HEADERS,
+    TTFT_SLO_HEADERS,
+)
 
-SETTINGS = PoolSettings(objective_priorities=Priorities((("batch", -1), ("chat", 2))))
+PRIORITIES = Priorities((("batch", -1), ("chat", 2)))
+EVERYTHING = ("objective", "slo", "model_rewrite")
+SETTINGS = PoolSettings(objective_priorities=PRIORITIES, trusted_headers=EVERYTHING)
 
 
 @pytest.mark.parametrize("what", ["ttft", "tpot"])
@@ -43,6 +50,25 @@ def test_the_newer_name_of_a_header_is_read_before_the_older():
     for newer, older in (OBJECTIVE_HEADERS, MODEL_REWRITE_HEADERS):
         hints = scheduling_hints({newer: "chat", older: "batch"}, SETTINGS)
         assert (hints.priority, hints.target_model) in ((2, ""), (0, "chat"))
+
+
+COMMANDS = {
+    "objective": dict.fromkeys(OBJECTIVE_HEADERS, "chat"),
+    "slo": dict.fromkeys((*TTFT_SLO_HEADERS, *TPOT_SLO_HEADERS), "250"),
+    "model_rewrite": dict.fromkeys(MODEL_REWRITE_HEADERS, "another"),
+}
+
+
+@pytest.mark.parametrize("kind", EVERYTHING)
+def test_what_is_not_trusted_is_as_if_it_were_not_there(kind):
+    trusted = tuple(each for each in EVERYTHING if each != kind)
+    settings = PoolSettings(objective_priorities=PRIORITIES, trusted_headers=trusted)
+    assert scheduling_hints(COMMANDS[kind], settings) == NO_HINTS
+    assert scheduling_hints(COMMANDS[kind], SETTINGS) != NO_HINTS
+
+
+def test_by_default_nobody_renames_the_model():
+    assert scheduling_hints(COMMANDS["model_rewrite"], PoolSettings()) == NO_HINTS
 
 
 @pytest.mark.parametrize("name", ["x-chat", "X-Chat"])

@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import threading
 from pathlib import Path
 
 import orjson
@@ -125,3 +126,41 @@ def test_nothing_is_kept_of_a_request_that_has_ended(tmp_path):
 
     [entry] = journal._waiting
     assert entry.request.decision.candidates.request.block_hashes == ()
+
+
+class AHungDisk(JournalFile):
+    """Answers nothing until it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.thaw = threading.Event()
+
+    def append(self, lines: bytes) -> None:
+        self.thaw.wait(60)
+        super().append(lines)
+
+
+async def test_a_disk_that_hangs_holds_up_the_end_no_longer_than_it_may(tmp_path, caplog):
+    file = AHungDisk(tmp_path / "j")
+    world, journal, _ = a_world(file, last_write_s=0.1)
+    async with asyncio.timeout(30), journal.running():
+        world.serve(3)
+    assert "not written to its end" in caplog.text
+    file.thaw.set()
+
+
+async def test_an_entry_of_which_no_line_can_be_made_costs_itself_only(tmp_path, monkeypatch):
+    world, journal, counts = a_world(JournalFile(tmp_path / "j"))
+    made = iter([b"one\n", TypeError("Integer exceeds 64-bit range"), b"three\n"])
+
+    def line_or_error(*_: object) -> bytes:
+        each = next(made)
+        if isinstance(each, Exception):
+            raise each
+        return each
+
+    monkeypatch.setattr("lodestar_extproc.journal.journal.line", line_or_error)
+    async with journal.running():
+        world.serve(3)
+        await until_written(counts, 3)
+    assert counts == {"written": 2, "dropped": 1}

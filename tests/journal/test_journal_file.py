@@ -166,3 +166,41 @@ def test_a_path_that_cannot_be_opened_is_an_error(tmp_path, folder):
 
     with pytest.raises(OSError, match=r"No such file|Not a directory"):
         a_file(tmp_path / folder).make_room()
+
+
+def test_a_file_whose_folder_was_removed_takes_no_line_and_is_made_again_where_it_can_be(tmp_path):
+    folder = tmp_path / "journals"
+    folder.mkdir()
+    file = a_file(folder)
+    add(file, b"one\n")
+    file.path.unlink()
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError):
+        add(file, b"two\n")
+    folder.mkdir()
+    add(file, b"three\n")
+    assert bodies(file.path) == [b"three"]
+
+
+def test_a_file_that_was_moved_away_is_begun_anew(tmp_path):
+    file = a_file(tmp_path)
+    add(file, b"one\n")
+    file.path.rename(tmp_path / "rotated")
+    add(file, b"two\n")
+    assert (bodies(tmp_path / "rotated"), bodies(file.path)) == ([b"one"], [b"two"])
+
+
+def test_after_a_disk_that_was_full_at_the_start_a_file_has_its_header(tmp_path, monkeypatch):
+    file = a_file(tmp_path)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", full)
+        with pytest.raises(OSError, match="No space"):
+            file.make_room()
+    add(file, b"one\n")
+    header, *rest = file.path.read_bytes().splitlines()
+    assert b'"journal"' in header
+    assert rest == [b"one"]

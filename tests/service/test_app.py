@@ -18,8 +18,9 @@ from in_the_way import IN_THE_WAY, everything, put_in_the_way
 from learning_worlds import LinearWorld
 from lodestar_extproc.config import read_envoy_config
 from lodestar_extproc.learning.checkpoint import read_checkpoint, write_checkpoint
-from lodestar_extproc.service.app import App, ServeOptions
-from lodestar_extproc.service.listen_addresses import listen_addresses
+from lodestar_extproc.service.app import App
+from lodestar_extproc.service.listen import listen_addresses
+from lodestar_extproc.service.options import ServeOptions
 from ports import a_port
 from waiting import until
 

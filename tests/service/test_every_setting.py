@@ -72,6 +72,7 @@ OBSERVED = {
     "model_rewrites": By(asked_of_the_router),
     "adapter_load_s": By(traffic, value=0.0),
     "session_header": By(on_the_stream),
+    "trusted_headers": By(on_the_stream, value=()),
     "inference_paths": By(on_the_stream, value=("/ask",)),
     "conformance_headers": By(on_the_stream),
     "observed_ratio": By(asked_of_the_router),

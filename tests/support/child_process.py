@@ -31,6 +31,11 @@ class ChildProcess:
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """By SIGKILL; on return its sockets are closed."""
         self._send(signal.SIGKILL)

@@ -140,6 +140,7 @@ def unread(work: PoolAtWork) -> list[object]:
 def on_the_stream(work: PoolAtWork) -> list[object]:
     """What Envoy is answered, and what is read of requests."""
     headers = {"x-session-id": "s", "x-other": "t", "x-llm-d-inference-objective": "other"}
+    headers["x-slo-ttft-ms"] = "250"
     answers: list[Reply] = []
     for body, more, members in (
         (CHAT, {":path": "/ask"}, work.pool.endpoints),

@@ -73,6 +73,7 @@ class Service(HttpProcess):
 
     def __init__(self, config_file: Path, folder: Path, admin_port: int, *options: str) -> None:
         self.url = f"http://127.0.0.1:{admin_port}"
+        self.config_file = config_file
         command = [
             *(sys.executable, "-m", "lodestar_extproc", "serve"),
             *("--envoy-config", str(config_file)),
@@ -80,6 +81,13 @@ class Service(HttpProcess):
             *options,
         ]
         super().__init__("service", command, folder, f"{self.url}/ready")
+
+    @property
+    def grpc_port(self) -> int:
+        """Where Envoy finds it, as the configuration says."""
+        ours = cluster_of(json.loads(self.config_file.read_text()), "lodestar")
+        (endpoint,) = ours["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        return int(endpoint["endpoint"]["address"]["socket_address"]["port_value"])
 
     async def pool(self) -> dict[str, Any]:
         """What it says of its only pool."""

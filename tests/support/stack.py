@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 
 from envoy_process import ENVOY_BINARY, EnvoyProcess, envoy_config
 from extproc_fakes import FakeRouters, RecordingListener
@@ -81,13 +82,14 @@ async def running_stack(
     edit: Callable[[dict[str, Any]], None] | None = None,
     settings: PoolSettings = DEFAULT_SETTINGS,
     binary: Path = ENVOY_BINARY,
+    credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[Stack]:
-    """A stack on the shipped configuration *file*."""
+    """A stack on the shipped configuration *file*; *credentials* encrypt the way to the server."""
     engines = (StubEngine("a"), StubEngine("b"))
     routers = FakeRouters()
     listener = RecordingListener()
     server = ExtProcServer(routers, listener, access_log=access_log)
-    (port,) = await server.start(["127.0.0.1:0"])
+    (port,) = await server.start(["127.0.0.1:0"], credentials=credentials)
     try:
         for engine in engines:
             await engine.start()

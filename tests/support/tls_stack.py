@@ -16,7 +16,8 @@ from aiohttp import web
 from certificates import Authority, Signed
 from envoy_process import EnvoyProcess, cluster_of, envoy_config, patient
 from lodestar_extproc.config import read_envoy_config
-from lodestar_extproc.service.app import App, ServeOptions
+from lodestar_extproc.service.app import App
+from lodestar_extproc.service.options import ServeOptions
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
 from lodestar_extproc.simulator.api import DEFAULT_MODEL
 from lodestar_extproc.simulator.server import SERVED_BY_HEADER, SimulatedServer

@@ -397,8 +397,11 @@ TRAPS: tuple[Trap, ...] = (
     Trap(
         "header_override",
         "header",
-        lambda c: override(c).update(
-            override_host_sources=[{"header": "x-gateway-destination-endpoint"}]
+        both(
+            take(connection_manager, "early_header_mutation_extensions"),
+            lambda c: override(c).update(
+                override_host_sources=[{"header": "x-gateway-destination-endpoint"}]
+            ),
         ),
     ),
     Trap("idle_timeout", "default", take(pool, "typed_extension_protocol_options")),
@@ -431,6 +434,18 @@ TRAPS: tuple[Trap, ...] = (
 )
 
 HINTED: tuple[Trap, ...] = (
+    Trap(
+        "trusted_headers",
+        "clients send them",
+        lambda c: (
+            pool(c)["metadata"]["filter_metadata"]["lodestar"].update(
+                trusted_headers=["model_rewrite"]
+            ),
+            connection_manager(c)["early_header_mutation_extensions"][0]["typed_config"][
+                "mutations"
+            ].pop(),
+        ),
+    ),
     Trap(
         "not_asked_on_every_route",
         "one asks",

@@ -10,6 +10,7 @@ from lodestar_extproc.check.rules import (
     access_log,
     body_limit,
     chain,
+    commands_of_clients,
     filters,
     limits,
     modes,
@@ -73,5 +74,6 @@ HINTS: tuple[Rule, ...] = (
     access_log.access_log_interval,
     pool.pool_health_check,
     pool.connect_timeout,
+    commands_of_clients.trusted_headers,
 )
 """A set-up with one of these works, and worse than it could."""

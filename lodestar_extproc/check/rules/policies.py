@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lodestar_extproc.check import stanzas
 from lodestar_extproc.check.finding import Fault, Patch, drop
+from lodestar_extproc.check.rules.commands_of_clients import removes_early
 from lodestar_extproc.config.members import settings_block
 from lodestar_extproc.names import DESTINATION, METADATA_NAMESPACE
 
@@ -99,11 +100,4 @@ def _takes_choice(source: Node) -> bool:
 def _clients_cannot_send(subject: Subject, header: str) -> bool:
     """Whether every gateway removes *header* from what clients send, before any filter."""
     gateways = [gateway for gateway in subject.gateways if gateway.routes]
-    return bool(gateways) and all(
-        any(
-            mutation.get("remove").text.lower() == header.lower()
-            for extension in gateway.manager.config.get("early_header_mutation_extensions").items()
-            for mutation in extension.get("typed_config", "mutations").items()
-        )
-        for gateway in gateways
-    )
+    return bool(gateways) and all(removes_early(gateway, header) for gateway in gateways)

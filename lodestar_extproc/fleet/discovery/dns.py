@@ -102,7 +102,8 @@ async def _lookup(
         found = of_family(await _found(member.host, resolve), pool.dns.family)
         if not found:
             raise OSError(f"it has no address for dns_lookup_family {pool.dns.family}")  # noqa: TRY301  (handled as any other)
-    except OSError as error:
+    # A ValueError says that it can be nobody's name: a label is empty, as in `a..b`, or too long.
+    except (OSError, ValueError) as error:
         log.warning(
             "pool %s: %s does not resolve, its %d addresses stay: %s",
             pool.name,

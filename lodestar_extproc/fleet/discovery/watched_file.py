@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from watchfiles import awatch
 
+from lodestar_extproc.regular_file import read_regular
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
@@ -83,6 +85,6 @@ async def _stirs(folder: Path, poll_s: float, asked: asyncio.Event) -> AsyncGene
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError:
         return None

@@ -1,11 +1,19 @@
-"""listen_addresses(): where the service listens, by what the configuration says of it."""
+"""Where Envoy will look for us, and for other replicas, by the configuration."""
 
 from __future__ import annotations
 
-from lodestar_extproc.config import Config, PickerConfig
+from collections.abc import Sequence
+
+from lodestar_extproc.config import Config, EnvoyConfig, PickerConfig
 
 PICKER_ADDRESS = "[::]:9002"
 """Where gateways expect an endpoint picker."""
+
+
+def replica_places(config: Config, peers: Sequence[str]) -> tuple[str, ...]:
+    """Where Envoy may find us, or another replica; *peers* are told beside."""
+    named = config.replica_addresses if isinstance(config, EnvoyConfig) else ()
+    return tuple(dict.fromkeys((*named, *peers)))
 
 
 def listen_addresses(config: Config) -> tuple[str, ...]:

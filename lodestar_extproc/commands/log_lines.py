@@ -1,0 +1,27 @@
+"""LogLines: an entry of the log is one line, whatever text of others stands in it."""
+
+from __future__ import annotations
+
+import logging
+
+from lodestar_extproc.printable import printable
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+INDENT = "    "
+"""Before each line of a traceback, so that none looks like an entry."""
+
+
+class LogLines(logging.Formatter):
+    """As `LOG_FORMAT`; the lines of a traceback follow it, indented."""
+
+    def __init__(self) -> None:
+        super().__init__(LOG_FORMAT)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
+        """See logging."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802  (logging's name)
+        """See logging."""
+        lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]
+        return "\n".join(INDENT + printable(line) for line in lines)
