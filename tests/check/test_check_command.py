@@ -56,7 +56,7 @@ def test_it_shows_line_reason_and_yaml_to_write(tmp_path):
 
     result = invoke("--no-envoy", path)
 
-    assert f"{path}:89  answer_timers" in result.stdout
+    assert f"{path}:100  answer_timers" in result.stdout
     assert "longer than 15 s is cut off" in result.stdout
     assert "under static_resources.listeners[0].filter_chains[0]" in result.stdout
     assert "    timeout: 0s\n" in result.stdout

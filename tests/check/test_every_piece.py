@@ -22,6 +22,8 @@ NO_LOSS = {
     r"^(admin|node)": "nothing of ours stands there",
     r"listeners\.\d+\.name|stat_prefix|route_config\.name|\.log_name": "a name for statistics",
     r"virtual_hosts\.\d+\.name|(access_log|policies|predicate|http_filters)\.\d+\.name": "as above",
+    r"\.always_set_request_id_in_response$": "a client may do without the id of its request",
+    r"early_header_mutation_extensions": "a hint, where a setting trusts what clients then can send",
     r"\.request_timeout$": "Envoy's default is off, too",
     r"transport_api_version$|buffer_size_bytes$": "Envoy's default is the same",
     r"custom_tags\.\d+$": "the entry tells it in a field of its own, too",

@@ -16,7 +16,7 @@ from envoy_files import (
     written,
 )
 from lodestar_extproc.commands.access_options import admin_access_of, tls_of
-from lodestar_extproc.commands.serve import config_of, warn_of_unread, watched_by
+from lodestar_extproc.commands.configuration import config_of, warn_of_unread, watched_by
 from lodestar_extproc.config import ConfigError, EnvoyConfig, InferencePoolRef, ServiceRef
 from lodestar_extproc.server_tls import ServerTls
 

@@ -17,8 +17,8 @@ from referencing.jsonschema import DRAFT202012
 from ruamel.yaml import YAML
 
 from kustomization import FILE, documents, files, render
+from lodestar_extproc.commands.configuration import watched_by
 from lodestar_extproc.commands.on_demand import loaded
-from lodestar_extproc.commands.serve import watched_by
 from lodestar_extproc.config import InferencePoolRef, ServiceRef
 from lodestar_extproc.config.picker import read_settings_file
 from lodestar_extproc.extproc.grpc_health import _SERVICES

@@ -19,7 +19,7 @@ from lodestar_extproc.config import read_envoy_config
 from lodestar_extproc.service.app import App
 from lodestar_extproc.service.options import ServeOptions
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
-from lodestar_extproc.simulator.api import DEFAULT_MODEL
+from lodestar_extproc.simulator.defaults import DEFAULT_MODEL
 from lodestar_extproc.simulator.server import SERVED_BY_HEADER, SimulatedServer
 from ports import a_port
 
