@@ -11,8 +11,8 @@ LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
 PACKAGE_INPUTS := pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
 OLDEST_ENVOY := 1.36.2
 HELM ?= v3.18.4
-# Test processes side by side.
-WORKERS := 2
+# Test processes side by side: one more than cores, as much of their time is waiting.
+WORKERS := 3
 UV := 0.13.9
 CYCLONEDX := 7.5.0
 PIP_AUDIT := 2.10.1

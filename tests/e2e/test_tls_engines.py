@@ -93,8 +93,8 @@ async def test_where_we_may_not_ask_traffic_goes_on_and_the_log_says_why(
         answers = await stack.ask()
         assert [status for status, _ in answers] == [200] * 10
         assert len({served for _, served in answers}) == 2
-
-    assert "all 2 endpoints are down" in caplog.text
+        # Changes of state are looked for once a second.
+        await until(lambda: "all 2 endpoints of pool engines are out" in caplog.text)
 
 
 async def test_settings_say_how_engines_are_asked_where_the_file_cannot(tmp_path, authority):
