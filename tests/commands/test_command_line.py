@@ -18,7 +18,7 @@ from builders import an_envoy_file
 from lodestar_extproc.commands.cli import app
 from lodestar_extproc.commands.on_demand import COMMANDS, FOREIGN, loaded
 
-HEAVY = ("aiohttp", "grpc", "matplotlib", "numba", "numpy", "rich", "river", "scipy", "sklearn")
+HEAVY = ("aiohttp", "grpc", "matplotlib", "numba", "numpy", "river", "scipy", "sklearn")
 """What no help needs, and costs a tenth of a second of CPU or more to import."""
 SLOW_TO_HELP = ("check", "init")
 """Their files import the doctor, and with it what reads Envoy's files: half a second of CPU."""
