@@ -16,7 +16,6 @@ from lodestar_extproc.config import Config, Pool, PoolSettings
 from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.settings_changes import changed_settings
-from lodestar_extproc.extproc.error_boundary import ErrorBoundary
 from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.extproc.tls import credentials
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
@@ -77,9 +76,8 @@ class App:
         self._supervisor = Supervisor(self.metrics.task_failed)
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools, self.events, self.gains)
-        self.replicas = Replicas(
-            replica_places(config, options.peers), self.metrics, ErrorBoundary(self.metrics)
-        )
+        places = replica_places(config, options.peers)
+        self.replicas = Replicas(places, self.metrics, self._supervisor)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.ext_proc = ExtProcServer(
             self.replicas.join(self.routers),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
@@ -24,9 +23,7 @@ from lodestar_extproc.sharing.links import Links
 from lodestar_extproc.sharing.shared_pool import SharedPool
 from lodestar_extproc.sharing.sharer import ShareListener, Sharer
 from lodestar_extproc.sharing.tell_service import TellService
-
-RESTART_S = 1.0
-"""Before sharing begins anew after a fault of our own: no fault may keep a core busy."""
+from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
 
 class ReplicaListener(HandoverListener, ShareListener, Protocol):
@@ -38,7 +35,7 @@ class Replicas:
 
     Args:
         places: `host:port` of every replica that Envoy may ask, this one among them.
-        boundary: counts and suppresses what goes wrong inside it.
+        supervisor: begins sharing anew whatever goes wrong in it; requests go on.
 
     Attributes:
         origin: our name; the ids of our decisions begin with it.
@@ -51,11 +48,11 @@ class Replicas:
         self,
         places: Sequence[str],
         listener: ReplicaListener,
-        boundary: AbstractContextManager[object],
+        supervisor: Supervisor,
     ) -> None:
         self.origin = new_origin(random.SystemRandom())
         self._listener = listener
-        self._boundary = boundary
+        self._supervisor = supervisor
         self._shared: dict[str, SharedPool] = {}
         self._sharers: dict[str, Sharer] = {}
         self._links = Links(self.origin, places, resolve)
@@ -96,18 +93,11 @@ class Replicas:
             if self._has_others:
                 group.create_task(self._links.run())
             for sharer in self._sharers.values():
-                group.create_task(self._keep_sharing(sharer))
+                group.create_task(self._supervisor.keep(BackgroundTask.REPLICAS, sharer.run))
 
     def stop(self) -> None:
         """End what others tell us: a server that stops would wait for it."""
         self._service.end()
-
-    async def _keep_sharing(self, sharer: Sharer) -> None:
-        """Whatever goes wrong in sharing, requests go on, and so does it."""
-        while True:
-            with self._boundary:
-                await sharer.run()
-            await asyncio.sleep(RESTART_S)
 
     def _post(self, owner: str, event: HandedEvent) -> bool:
         posted = self._links.post(owner, event)
