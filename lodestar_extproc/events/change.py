@@ -31,8 +31,6 @@ class ChangeKind(StrEnum):
     DRIFT = "drift"
     CHOICES_IGNORED = "choices_ignored"
     CHOICES_FOLLOWED = "choices_followed"
-    STORE_SHARED = "store_shared"
-    STORE_ALONE = "store_alone"
     SETTINGS_APPLIED = "settings_applied"
     SETTINGS_REFUSED = "settings_refused"
     SETTINGS_NEED_RESTART = "settings_need_restart"
@@ -58,7 +56,6 @@ _SEVERITIES: Mapping[ChangeKind, Severity] = MappingProxyType(
         ChangeKind.TRUST_LOST: Severity.WARNING,
         ChangeKind.DRIFT: Severity.WARNING,
         ChangeKind.CHOICES_IGNORED: Severity.WARNING,
-        ChangeKind.STORE_ALONE: Severity.WARNING,
         ChangeKind.SETTINGS_NEED_RESTART: Severity.WARNING,
     }
 )
