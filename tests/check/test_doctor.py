@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from builders import DEFAULT_ENVOY_FILE
+from document_places import places_in
 from json_patch import applied
 from lodestar_extproc.check import Report, check, find_envoy
 from lodestar_extproc.check.as_json import as_json
@@ -351,23 +352,9 @@ def test_other_files_are_not_judged(tmp_path, text, said):
 JUNK = (None, "", "x", 0, -1, 1e300, True, [], {}, [None], ["x"], {"x": None}, [[1]], {"@type": 5})
 
 
-def places_in(value, path=()):
-    children = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    for key, child in children:
-        yield (*path, key)
-        yield from places_in(child, (*path, key))
-
-
 PLACES = tuple(places_in(DEFAULT))
 
 
-@settings(deadline=None)
 @given(place=st.sampled_from(PLACES), junk=st.sampled_from(JUNK))
 def test_any_value_anywhere_gets_a_defined_answer(place, junk):
     document = copy.deepcopy(DEFAULT)

@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from builders import DEFAULT_ENVOY_FILE
+from document_places import places_in
 from lodestar_extproc.check import find_envoy
 from lodestar_extproc.check.envoy_binary import validate
 from lodestar_extproc.check.examination import examine, hints, unseen
@@ -52,19 +53,6 @@ NO_LOSS = {
     r"clusters\.1\.circuit_breakers\.thresholds\.0\.max_connections$": "HTTP/2 needs a few",
 }
 """Where nothing is said, by the end of the place, and why that is right."""
-
-
-def places_in(value, path=()):
-    inside = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    for key, child in inside:
-        yield (*path, key)
-        yield from places_in(child, (*path, key))
 
 
 def without(document, path):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from builders import DEFAULT_ENVOY_FILE
 from config_dumps import in_camel_case, istio_dump
+from document_places import places_in
 from dynamic_envoy import by_discovery
 from envoy_process import EnvoyProcess, envoy_config
 from istio_gateway import ENGINES, gateway_config, patched
@@ -241,23 +242,10 @@ def test_a_filter_by_ecds_is_looked_at(tmp_path):
 JUNK = (None, "", "x", 0, -1, True, [], {}, [None], {"x": None}, [[1]], {"@type": 5})
 
 
-def places_in(value, path=()):
-    inside = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    for key, child in inside:
-        yield (*path, key)
-        yield from places_in(child, (*path, key))
-
-
 DUMP = istio_dump(istio_config())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(place=st.sampled_from([*places_in(DUMP)]), junk=st.sampled_from(JUNK))
 def test_any_value_anywhere_in_a_dump_gets_a_defined_answer(place, junk, tmp_path_factory):
     document = copy.deepcopy(DUMP)

@@ -51,7 +51,7 @@ def test_a_file_with_every_feature_is_read():
     assert [pool.name for pool in read(copy.deepcopy(DOCUMENT)).pools] == ["engines"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(place=st.sampled_from(PLACES), junk=st.sampled_from(JUNK))
 def test_any_value_anywhere_is_read_or_refused_with_its_place(place, junk):
     document = copy.deepcopy(DOCUMENT)

@@ -375,7 +375,7 @@ FIELDS = st.dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(FIELDS, st.sampled_from(list(RequestKind)))
 def test_any_json_is_a_request_or_invalid(fields, kind):
     data = json.dumps({"model": "m"} | fields).encode()
@@ -388,7 +388,7 @@ def test_any_json_is_a_request_or_invalid(fields, kind):
     assert parse(data, kind, lambda _: 3.0) == request
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_request_or_invalid(data):
     with suppress(InvalidRequest, OverBudget):

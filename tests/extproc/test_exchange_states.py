@@ -198,7 +198,6 @@ TestExchangeMachine = ExchangeMachine.TestCase
 TestExchangeMachine.settings = settings(
     max_examples=150,
     stateful_step_count=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 

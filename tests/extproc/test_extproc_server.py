@@ -218,7 +218,7 @@ async def test_5_mb_are_no_problem():
 def test_any_bytes_leave_the_server_serving():
     """Messages that are no protobuf, and protobuf that is no protocol."""
 
-    @hypothesis_settings(max_examples=60, deadline=None)
+    @hypothesis_settings(max_examples=60)
     @given(
         st.lists(
             st.binary(max_size=40)

@@ -118,7 +118,7 @@ def test_a_long_text_is_read_in_pieces_as_in_one_go(letters, ascii_only, size, m
     assert in_pieces == read(body, CHAT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.text(alphabet='ab\\"é😀\n\udc00\ud83d', max_size=40), max_size=12),
     st.integers(13, 60).map(lambda n: 2 * n),

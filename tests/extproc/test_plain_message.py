@@ -6,7 +6,7 @@ import json
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lodestar_extproc.extproc import messages
@@ -59,7 +59,6 @@ def in_the_long_way(message, monkeypatch) -> bytes:
     return bytes(writer.writer.data)
 
 
-@settings(deadline=None)
 @given(message=MESSAGES)
 def test_both_ways_write_the_same(message):
     written = plain_message(message)

@@ -352,7 +352,7 @@ def shuffled(value, rng, *, inside=True):
     return changed | MARK if "role" in value or "type" in value else changed
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CHATS, st.randoms(use_true_random=False), st.sampled_from([None, 1]))
 def test_order_of_keys_whitespace_and_cache_markers_never_change_a_hash(chat, rng, indent):
     body = {"messages": [*chat, *PAD]}
@@ -364,7 +364,7 @@ def test_order_of_keys_whitespace_and_cache_markers_never_change_a_hash(chat, rn
     assert one.prompt_tokens == other.prompt_tokens
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CHATS, st.data())
 def test_any_change_of_a_seen_text_changes_the_hash(chat, data):
     at = data.draw(st.integers(0, len(chat) - 1))
@@ -376,7 +376,7 @@ def test_any_change_of_a_seen_text_changes_the_hash(chat, data):
     assert one.block_hashes != other.block_hashes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(CHATS, CHATS)
 def test_a_longer_chat_goes_on_where_the_shorter_ends(chat, more):
     one, other = read({"messages": chat}), read({"messages": chat + more})

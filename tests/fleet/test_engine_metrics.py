@@ -2,7 +2,7 @@ import math
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -70,7 +70,6 @@ def test_any_bytes_have_an_answer(page, engine):
     assert isinstance(parse(page, engine), EndpointMetrics)
 
 
-@settings(deadline=None)  # a busy machine takes long over a page
 @given(st.integers(0, VLLM_PAGE_BYTES), st.binary(max_size=20), st.integers(0, 50))
 def test_a_damaged_page_says_nothing_impossible(at, noise, lost):
     page = a_vllm_page()

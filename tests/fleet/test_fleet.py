@@ -31,7 +31,7 @@ events = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(events, max_size=60))
 def test_whatever_happens_every_counter_returns_to_zero(history):
     fleet = a_fleet(3)

@@ -37,7 +37,7 @@ def busy_fleet(seed: int, n: int):
 
 @pytest.mark.parametrize("name", HEURISTICS)
 class TestEveryPolicy:
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(seed=st.integers(0, 10_000), n=st.integers(1, 9))
     def test_ranks_every_candidate_exactly_once(self, name, seed, n):
         policy, rng = HEURISTICS[name](), random.Random(seed)
@@ -228,7 +228,7 @@ def test_an_endpoint_without_cache_never_counts_as_a_hit():
     assert candidates_of(fleet).matched_tokens.tolist() == [0.0, 0.0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 70))
 def test_prefix_cache_deviates_as_numpy_does_to_the_last_bit(seed, n):
     counts = busy_fleet(seed, n).snapshot(4.0).in_flight
@@ -236,7 +236,7 @@ def test_prefix_cache_deviates_as_numpy_does_to_the_last_bit(seed, n):
     assert deviation(counts, sum(counts.tolist()) / n) == float(counts.std())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 9))
 def test_least_load_sees_the_kv_usage_that_the_model_sees(seed, n):
     candidates = candidates_of(busy_fleet(seed, n), at_s=4.0)

@@ -328,7 +328,7 @@ def test_an_endpoint_that_leaves_takes_its_requests_and_what_was_learned_of_it()
     assert router.learner.status().endpoints == ()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(

@@ -246,7 +246,7 @@ def test_two_that_share_learn_what_one_that_saw_everything_learns():
     assert both[0].gram == pytest.approx(both[1].gram, rel=0.02)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=400))
 def test_garbage_never_raises_and_counts_nothing(data):
     (a,) = replicas(1)
