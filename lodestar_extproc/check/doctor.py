@@ -16,7 +16,7 @@ from lodestar_extproc.check.running.config_dump import (
     read_config_dump,
     read_document,
 )
-from lodestar_extproc.check.running.origin import in_resource
+from lodestar_extproc.check.running.located import in_resource
 from lodestar_extproc.check.subject import Subject, subject_of
 from lodestar_extproc.config import ConfigError, NotEnvoyConfig
 from lodestar_extproc.config.node import parse_node

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from lodestar_extproc.check import finding
 from lodestar_extproc.config.errors import ConfigError
+from lodestar_extproc.config.ext_proc_fields import likeness_of_choosing
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.own_service import find_own_service
 from lodestar_extproc.config.schema import RESOURCES
-from lodestar_extproc.names import METADATA_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ class Subject:
 
     def decision(self, gateway: Gateway, route: Route) -> FilterOnRoute | None:
         """The one that asks for a choice: whose metadata is taken, else that sees the prompt."""
-        return max(self.waiting(gateway, route), key=_chooses, default=None)
+        return max(self.waiting(gateway, route), key=likeness_of_choosing, default=None)
 
     def beside_decision(self, gateway: Gateway, route: Route) -> tuple[FilterOnRoute, ...]:
         """The filters that ask Lodestar on *route*, wait, and are not the decision."""
@@ -152,10 +152,3 @@ def _leading_to_pools(resources: Resources) -> set[str]:
     names = {pool.get("name").text for pool in resources.pools}
     custom = (c.get("name").text for c in resources.clusters if c.get("cluster_type"))
     return names | {name for name in custom if resources.may_be_pool(name)}
-
-
-def _chooses(on_route: FilterOnRoute) -> tuple[bool, bool]:
-    namespaces = on_route.get("metadata_options", "receiving_namespaces", "untyped").items()
-    takes = METADATA_NAMESPACE in [namespace.text for namespace in namespaces]
-    mode = on_route.get("processing_mode", "request_body_mode").text
-    return takes, mode not in ("", "NONE")

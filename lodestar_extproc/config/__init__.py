@@ -12,10 +12,11 @@ from lodestar_extproc.config.kubernetes import (
     ServiceRef,
     Watched,
 )
+from lodestar_extproc.config.member import Member
 from lodestar_extproc.config.members import read_eds_members
 from lodestar_extproc.config.overrides import RouteOverride
 from lodestar_extproc.config.picker import PickerConfig, read_picker_config
-from lodestar_extproc.config.pool import EdsFile, Member, Pool, Resolution
+from lodestar_extproc.config.pool import EdsFile, Pool, Resolution
 from lodestar_extproc.config.setting import Setting, SettingError, settings_of
 from lodestar_extproc.config.settings import PoolSettings
 

@@ -13,6 +13,7 @@ from lodestar_extproc.config import envoy_tree as tree
 from lodestar_extproc.config.callee import addresses_of, callee
 from lodestar_extproc.config.envoy_pool import read_pool, unread
 from lodestar_extproc.config.errors import NotEnvoyConfig
+from lodestar_extproc.config.ext_proc_fields import request_body_mode, response_body_mode
 from lodestar_extproc.config.members import MARK, NAMESPACE, is_marked, settings_block
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
@@ -191,7 +192,7 @@ def _sources(resources: Resources, own: OwnService, pools: Collection[str]) -> T
     for manager in resources.managers:
         if decision := tree.decision_filter(manager, own):
             called = tree.towards(manager, decision, pools)
-            modes = tree.request_body_mode(called), tree.response_body_mode(called)
+            modes = request_body_mode(called), response_body_mode(called)
             break
     return TimingSources(
         request_body_mode=modes[0],

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from lodestar_extproc.config.config_source import resources_in
 from lodestar_extproc.config.endpoint_settings import EndpointSettings
+from lodestar_extproc.config.member import Member
 from lodestar_extproc.config.node import read_node
-from lodestar_extproc.config.pool import Assignment, EdsFile, Member
+from lodestar_extproc.config.pool import Assignment, EdsFile
 from lodestar_extproc.config.reader import read_settings
 from lodestar_extproc.config.schema import RESOURCES
 from lodestar_extproc.config.upstream import OVERPROVISIONING, PLAINLY

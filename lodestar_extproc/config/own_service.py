@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.config.callee import addresses_of, callee, same_place
-from lodestar_extproc.config.envoy_tree import receiving_namespaces
+from lodestar_extproc.config.ext_proc_fields import receiving_namespaces
 from lodestar_extproc.config.members import MARK, NAMESPACE, is_marked
 from lodestar_extproc.names import KEY_PREFIX, METADATA_NAMESPACE
 

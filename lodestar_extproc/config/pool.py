@@ -8,19 +8,17 @@ from ipaddress import ip_address
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from lodestar_extproc.config.endpoint_settings import EndpointSettings
 from lodestar_extproc.config.kubernetes import KubernetesSource
+from lodestar_extproc.config.member import Member
 from lodestar_extproc.config.reach import encryption, health_path, health_question
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.config.upstream import (
     OVERPROVISIONING,
     PANIC_RATIO,
-    PLAIN,
     PLAINLY,
     SYSTEM_DNS,
     DnsLookup,
     HttpHealthCheck,
-    Transport,
     Transports,
 )
 from lodestar_extproc.encryption import UpstreamTls
@@ -50,33 +48,6 @@ class Resolution(StrEnum):
     @property
     def by_dns(self) -> bool:
         return self in (Resolution.STRICT_DNS, Resolution.LOGICAL_DNS)
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One entry of a cluster.
-
-    Attributes:
-        host: an IP address, or a name where DNS resolves it.
-        health_port: where Envoy's own checks go, if not to *port*.
-        health_host: the Host header of these checks; empty where it says none of its own.
-        checked: whether Envoy checks it at all.
-        hostname: what Envoy calls it, in the Host header and the SNI of some clusters.
-        priority: of its level; requests go to 0 while enough of its endpoints are healthy.
-        degraded: whether it is to get requests only where others of its level cannot serve all.
-        transport: how Envoy reaches it.
-    """
-
-    host: str
-    port: int
-    settings: EndpointSettings = field(default_factory=EndpointSettings)
-    health_port: int | None = None
-    health_host: str = ""
-    checked: bool = True
-    hostname: str = ""
-    priority: int = 0
-    degraded: bool = False
-    transport: Transport = PLAIN
 
 
 @dataclass(frozen=True, slots=True)

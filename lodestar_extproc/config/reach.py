@@ -10,7 +10,7 @@ from lodestar_extproc.encryption import Pem, UpstreamTls
 from lodestar_extproc.endpoint import ANY_2XX, HealthQuestion
 
 if TYPE_CHECKING:
-    from lodestar_extproc.config.pool import Member
+    from lodestar_extproc.config.member import Member
     from lodestar_extproc.config.settings import PoolSettings
     from lodestar_extproc.config.upstream import HttpHealthCheck
 

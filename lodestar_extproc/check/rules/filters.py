@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.check.finding import Fault
-from lodestar_extproc.config import envoy_tree as tree
+from lodestar_extproc.config.ext_proc_fields import receiving_namespaces
 from lodestar_extproc.config.members import settings_block
 from lodestar_extproc.names import METADATA_NAMESPACE
 
@@ -49,7 +49,7 @@ def failure_mode_allow(subject: Subject) -> Iterator[Fault]:
 def receiving_namespace(subject: Subject) -> Iterator[Fault]:
     """Envoy drops the choice silently unless the filter may write its namespace."""
     for decision in subject.decisions():
-        if METADATA_NAMESPACE not in tree.receiving_namespaces(decision):
+        if METADATA_NAMESPACE not in receiving_namespaces(decision):
             place = decision.get("metadata_options", "receiving_namespaces", "untyped")
             yield Fault(
                 place,

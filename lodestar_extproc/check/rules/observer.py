@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from lodestar_extproc.check import stanzas
 from lodestar_extproc.check.finding import Fault
 from lodestar_extproc.check.rules.modes import mode, sees_answers, sees_requests
-from lodestar_extproc.config import envoy_tree as tree
 from lodestar_extproc.config.callee import callee
+from lodestar_extproc.config.ext_proc_fields import forwarding_namespaces
 from lodestar_extproc.names import METADATA_NAMESPACE, UPSTREAM_ADDRESS
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def observer_waits(subject: Subject) -> Iterator[Fault]:
 def forwarding_namespace(subject: Subject) -> Iterator[Fault]:
     """The observer cannot tell whose first token it sees unless it is shown the decision's id."""
     for observer in subject.observers():
-        if METADATA_NAMESPACE not in tree.forwarding_namespaces(observer):
+        if METADATA_NAMESPACE not in forwarding_namespaces(observer):
             place = observer.get("metadata_options", "forwarding_namespaces", "untyped")
             yield Fault(
                 place,
