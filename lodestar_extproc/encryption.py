@@ -44,3 +44,8 @@ class UpstreamTls:
     def verifies(self) -> bool:
         """Whether Envoy refuses an endpoint whose certificate it cannot trust."""
         return not self.untrusted and (self.trusted_ca is not None or self.system_roots)
+
+
+def no_password() -> str:
+    """For `ssl`, in place of asking on the terminal for a key's password, which waits for ever."""
+    raise ValueError("the private key has a password")

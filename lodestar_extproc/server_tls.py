@@ -11,6 +11,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from lodestar_extproc.encryption import no_password
 from lodestar_extproc.regular_file import read_regular
 
 CERTIFICATE_FILE, KEY_FILE = "tls.crt", "tls.key"
@@ -84,7 +85,7 @@ class CertificateFiles:
             pair = read_regular(key), read_regular(certificate)
             # OpenSSL says whether they belong together; a server would fail each handshake instead.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate, key, password=_no_password)
+            context.load_cert_chain(certificate, key, password=no_password)
         except (OSError, ValueError) as error:
             raise CertificateError(
                 f"{certificate} and {key} are no certificate and its key: {error}"
@@ -110,11 +111,6 @@ class CertificateFiles:
             files.append(self._client_ca)
         # A file that is not there has no time; reading it says what is missing.
         return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
-
-
-def _no_password() -> str:
-    """Instead of asking on the terminal, which would wait for ever."""
-    raise ValueError("the private key has a password")
 
 
 def self_signed() -> tuple[bytes, bytes]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lodestar_extproc.encryption import Pem, UpstreamTls
+from lodestar_extproc.encryption import Pem, UpstreamTls, no_password
 from lodestar_extproc.regular_file import read_regular
 
 REREAD_S = 5.0
@@ -116,7 +116,7 @@ def _context(tls: UpstreamTls) -> ssl.SSLContext:
     if tls.certificate is not None:
         with ExitStack() as files:
             key = None if tls.private_key is None else _file(tls.private_key, files)
-            context.load_cert_chain(_file(tls.certificate, files), key, password=_no_password)
+            context.load_cert_chain(_file(tls.certificate, files), key, password=no_password)
     return context
 
 
@@ -135,8 +135,3 @@ def _file(pem: Pem, files: ExitStack) -> Path:
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(pem.text)
     return path
-
-
-def _no_password() -> str:
-    """Instead of asking on the terminal, which would wait for ever."""
-    raise ValueError("the private key has a password")
