@@ -37,12 +37,21 @@ def fix(path: Path, *, envoy: str | None, asks: bool, listen: Sequence[str] = ()
     Raises:
         NotEnvoyConfig: it cannot be read, or is something else.
     """
-    try:
-        text = path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotEnvoyConfig(f"cannot be read: {error}", file=str(path)) from error
+    text = exact_text(path)
     mended = fixed(text, str(path), lambda now: examine(examined(now, path, listen), path))
     apply(Change(path, text, mended), envoy=envoy, asks=asks)
+
+
+def exact_text(path: Path) -> str:
+    """What the file at *path* holds, its line ends as they are: it is to be written again.
+
+    Raises:
+        NotEnvoyConfig: it cannot be read.
+    """
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotEnvoyConfig(f"cannot be read: {error}", file=str(path)) from error
 
 
 @dataclass(frozen=True, slots=True)

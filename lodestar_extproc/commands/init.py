@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from lodestar_extproc.check.doctor import check, examined, read_text
+from lodestar_extproc.check.doctor import check, examined
 from lodestar_extproc.check.envoy_binary import find_envoy
 from lodestar_extproc.check.examination import examine
 from lodestar_extproc.check.mending.mended import CannotMendError
-from lodestar_extproc.commands.fix import Change, apply, write
+from lodestar_extproc.commands.fix import Change, apply, exact_text, write
 from lodestar_extproc.commands.report_view import show, verdict
 from lodestar_extproc.config import NotEnvoyConfig
 from lodestar_extproc.setup.engine_address import EngineAddress, read_engine_address
@@ -157,7 +157,7 @@ def _add(
 ) -> None:
     """Add what is missing to *file*, after showing it."""
     try:
-        text = read_text(file)
+        text = exact_text(file)
         added = with_lodestar(
             text,
             examined(text, file),

@@ -158,6 +158,15 @@ def test_a_gateway_is_added_to_and_keeps_what_it_had(plain):
     assert "+      metadata:" in result.stdout
 
 
+def test_a_file_with_other_line_ends_keeps_them(plain):
+    plain.write_bytes(plain.read_bytes().replace(b"\n", b"\r\n"))
+    init("127.0.0.1:28001", "--into", plain, "--yes")
+
+    assert read_envoy_config(plain).pool("engines") is not None
+    after = plain.read_bytes()
+    assert after.count(b"\r\n") == after.count(b"\n")
+
+
 def test_adding_twice_changes_nothing_more(plain):
     init("127.0.0.1:28001", "--into", plain, "--yes")
     once = plain.read_text()
