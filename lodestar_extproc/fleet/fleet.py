@@ -18,6 +18,7 @@ from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
 from lodestar_extproc.fleet.overcount import Overcount
 from lodestar_extproc.fleet.peer_requests import PeerRequests
 from lodestar_extproc.fleet.prefix_caches import PrefixCaches, PrefixMatch
+from lodestar_extproc.fleet.request_account import RequestAccount
 from lodestar_extproc.fleet.routable import Routable
 from lodestar_extproc.fleet.silence import Silence
 from lodestar_extproc.fleet.stalls import StallDetector
@@ -46,7 +47,8 @@ class Fleet:
         self._silence = Silence(live, self._load, self._health, self.stalls)
         self._routable = Routable(self._health, self._load, self._silence, self._in_flight)
         self._overcount = Overcount()
-        self.peers = PeerRequests(self._load, self._caches)
+        self._account = RequestAccount(self._load, self._caches)
+        self.peers = PeerRequests(self._load, self._caches, self._account)
         self.set_endpoints(endpoints)
 
     @property
@@ -167,8 +169,7 @@ class Fleet:
             return
         sent = InFlightRequest(address, request, uncached_tokens, at_s)
         self._in_flight[decision_id] = sent
-        self._load.start_prefill(decision_id, sent)
-        self._hold_prompt(sent, at_s)
+        self._account.begin(decision_id, sent, at_s)
         if expected_first_token_at_s is not None:
             heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
 
@@ -189,29 +190,12 @@ class Fleet:
         if sent is None:
             return
         if sent.first_token_at_s is None:
-            self._load.end_prefill(decision_id, sent)
-            self._computed(sent, served, at_s)
-            self._load.start_decode(sent, at_s)
+            self._account.first_token(decision_id, sent, at_s, served, self._declared)
         self._load.saw_first_token(sent.address, at_s)
         self._health.first_token(sent.address, at_s)
         self.stalls.first_token(sent.address, at_s)
         if watched:
             self.stalls.watch(decision_id, sent.address, at_s)
-
-    def _hold_prompt(self, sent: InFlightRequest, at_s: float) -> None:
-        generated_tokens = self._load.generated_tokens(sent.address, at_s)
-        sent.held = self._caches.hold(sent.address, sent.request, generated_tokens)
-
-    def _computed(self, sent: InFlightRequest, served: str | None, at_s: float) -> None:
-        """Its prompt is in a cache: the one it was sent to, or where a retry, or Envoy, took it."""
-        if served is not None and served != sent.address and served in self._declared:
-            self._caches.forget(sent.address, sent.request, sent.held)
-            sent.address = served
-            self._hold_prompt(sent, at_s)
-        if not sent.computed:
-            sent.computed = True
-            prompt_tokens = sent.request.prompt_tokens
-            self._caches.computed(sent.address, sent.held.expected_tokens, prompt_tokens)
 
     def _pass_expected_first_tokens(self, at_s: float) -> None:
         while self._expected and self._expected[0][0] <= at_s:
@@ -252,16 +236,13 @@ class Fleet:
             return
         if self.stalls.released(decision_id, sent.address, at_s, whole=whole):
             self._health.trial_failed(sent.address, at_s)
-        if sent.first_token_at_s is None:
-            self._load.end_prefill(decision_id, sent)
-        else:
-            self._load.end_decode(sent)
+        self._account.end(decision_id, sent)
         if not self._load.waits(sent.address):
             self._health.gave_up(sent.address, at_s)
         if not prompt_computed:
             self._caches.forget(sent.address, sent.request, sent.held)
             return
-        self._computed(sent, served, at_s)
+        self._account.computed(sent, at_s, served, self._declared)
         self._caches.let_go(sent.address, sent.held)
         if cached_ratio is not None:
             found_tokens = cached_ratio * sent.request.prompt_tokens

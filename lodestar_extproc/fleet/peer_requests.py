@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
 from lodestar_extproc.fleet.prefix_caches import PrefixCaches
+from lodestar_extproc.fleet.request_account import RequestAccount
 from lodestar_extproc.request import InferenceRequest
 
 MAX_REQUESTS = 20_000
@@ -36,9 +37,10 @@ class PeerRequest(NamedTuple):
 class PeerRequests:
     """By peer and key; a key means nothing beside its peer."""
 
-    def __init__(self, load: LoadTable, caches: PrefixCaches) -> None:
+    def __init__(self, load: LoadTable, caches: PrefixCaches, account: RequestAccount) -> None:
         self._load = load
         self._caches = caches
+        self._account = account
         self._addresses: frozenset[str] = frozenset()
         self._of_peer: dict[str, dict[str, InFlightRequest]] = {}
 
@@ -68,8 +70,7 @@ class PeerRequests:
             return False
         sent = InFlightRequest(told.address, told.request, told.uncached_tokens, told.at_s)
         requests[told.key] = sent
-        self._load.start_prefill(peer + told.key, sent)
-        self._hold(sent, told.at_s)
+        self._account.begin(peer + told.key, sent, told.at_s)
         if told.first_token_at_s is not None:
             self.first_token(peer, told.key, told.first_token_at_s)
         return True
@@ -79,9 +80,7 @@ class PeerRequests:
         sent = self._of_peer.get(peer, {}).get(key)
         if sent is None or sent.first_token_at_s is not None:
             return
-        self._load.end_prefill(peer + key, sent)
-        self._computed(sent, served, at_s)
-        self._load.start_decode(sent, at_s)
+        self._account.first_token(peer + key, sent, at_s, served, self._addresses)
         self._load.saw_first_token(sent.address, at_s)
 
     def ended(
@@ -91,9 +90,10 @@ class PeerRequests:
         sent = self._of_peer.get(peer, {}).pop(key, None)
         if sent is None:
             return
-        self._uncount(peer + key, sent)
+        self._account.end(peer + key, sent)
         if prompt_computed:
-            self._computed(sent, served, at_s)
+            if not sent.computed:
+                self._account.computed(sent, at_s, served, self._addresses)
             self._caches.let_go(sent.address, sent.held)
         else:
             self._caches.forget(sent.address, sent.request, sent.held)
@@ -116,25 +116,3 @@ class PeerRequests:
         """Nothing is heard of *peer* any more; what it placed in caches is still there."""
         self.keep(peer, ())
         self._of_peer.pop(peer, None)
-
-    def _hold(self, sent: InFlightRequest, at_s: float) -> None:
-        generated_tokens = self._load.generated_tokens(sent.address, at_s)
-        sent.held = self._caches.hold(sent.address, sent.request, generated_tokens)
-
-    def _computed(self, sent: InFlightRequest, served: str | None, at_s: float) -> None:
-        """Its prompt is in a cache: the one it was sent to, or where a retry, or Envoy, took it."""
-        if sent.computed:
-            return
-        if served is not None and served != sent.address and served in self._addresses:
-            self._caches.forget(sent.address, sent.request, sent.held)
-            sent.address = served
-            self._hold(sent, at_s)
-        sent.computed = True
-        prompt_tokens = sent.request.prompt_tokens
-        self._caches.computed(sent.address, sent.held.expected_tokens, prompt_tokens)
-
-    def _uncount(self, key: str, sent: InFlightRequest) -> None:
-        if sent.first_token_at_s is None:
-            self._load.end_prefill(key, sent)
-        else:
-            self._load.end_decode(sent)
