@@ -137,13 +137,26 @@ class Bench:
         times: list[float] = json.loads(out)
         return times
 
+    async def warm_up(self) -> None:
+        """Have a process that reads long bodies begun, as a service has that gets any."""
+        async with grpc.aio.insecure_channel(self._target) as channel:
+            await ask(channel, messages(_agent(100_000), "/v1/chat/completions"))
+        await asyncio.sleep(2.0)
+
+    def _processes(self) -> list[int]:
+        """The service and what it has begun."""
+        tasks = Path(f"/proc/{self._pid}/task").glob("*/children")
+        return [self._pid, *(int(pid) for each in tasks for pid in each.read_text().split())]
+
     def _reset_peak(self) -> float:
-        Path(f"/proc/{self._pid}/clear_refs").write_text("5")
+        for pid in self._processes():
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
         return self._peak_mib()
 
     def _peak_mib(self) -> float:
-        status = Path(f"/proc/{self._pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        """The sum of what each held at most, if not at the same time."""
+        statuses = (Path(f"/proc/{pid}/status").read_text() for pid in self._processes())
+        return sum(int(status.partition("VmHWM:")[2].split()[0]) for status in statuses) / 1024
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
@@ -165,6 +178,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[s
         ours = Bench(f"127.0.0.1:{at.ext_proc}", pid, options.rounds)
         floor = Bench(f"127.0.0.1:{idle}", idle_pid, options.rounds)
         results: dict[str, dict[str, Any]] = {}
+        await ours.warm_up()
         for kind, body_of in KINDS.items():
             path = "/v1/completions" if kind == "token ids" else "/v1/chat/completions"
             for mib in options.sizes:

@@ -38,6 +38,7 @@ class BackgroundTask(StrEnum):
     LOOP_LAG = "loop_lag"
     EVENTS = "events"
     REPLICAS = "replicas"
+    READER = "reader"
     OTHER = "other"
 
 

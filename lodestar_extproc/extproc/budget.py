@@ -28,6 +28,11 @@ MAX_STEP_ITEMS = 3000
 large agent has 200."""
 MAX_NESTING = 100
 """Levels of a value of unknown shape. A judgement: schemas of tools have 10 to 20."""
+MAX_WORK_S = 0.2
+"""Of reading one body, waiting for those before it apart."""
+MAX_WAIT_S = 0.3
+"""From its coming to its end. Envoy waits 0.5 s for a reply in the files that are shipped
+(`message_timeout`), and goes on without one then."""
 UNCOUNTED_BYTES = 32 * 2**10
 """So short a body makes less than a quarter of `MAX_OBJECT_BYTES`, whatever stands in it."""
 
@@ -39,6 +44,8 @@ class Limit(StrEnum):
     BYTES = "bytes"
     NESTING = "nesting"
     TIME = "time"
+    PROCESS = "process"
+    """The process that read it ended over it."""
 
 
 class OverBudget(Exception):  # noqa: N818  (the condition's name)

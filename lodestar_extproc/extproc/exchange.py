@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from lodestar_extproc.decision import Decision
-from lodestar_extproc.extproc import body, conformance, refusals
+from lodestar_extproc.extproc import conformance, refusals
 from lodestar_extproc.extproc.events import (
     Continue,
     Event,
@@ -39,9 +39,10 @@ from lodestar_extproc.extproc.transitions import (
     StreamState,
     modes_of,
 )
+from lodestar_extproc.extproc.unread_body import UnreadBody
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.routing.routers import UnknownPool
-from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
+from lodestar_extproc.routing.unserved import NoEndpoint
 
 
 class Exchange:
@@ -81,8 +82,7 @@ class Exchange:
         self._observe = partial(Observation, routers, access_log=access_log)
         self.request = IncomingRequest(self._pool_of)
         self._tests_conformance = self._seen_enough = False
-        observes = stream_mode is StreamMode.OBSERVED
-        self._observation: Observation | None = self._observe() if observes else None
+        self._observation = self._observe() if stream_mode is StreamMode.OBSERVED else None
 
     @property
     def done(self) -> bool:
@@ -136,10 +136,10 @@ class Exchange:
         """Of the decision whose answer is seen here; empty where none is."""
         return self._observation.decision_id if self._observation else ""
 
-    def steps(self, event: Event) -> Generator[None, None, None] | None:
-        """What to do before *event* is received, one step after another; None where nothing is."""
+    def unread(self, event: Event) -> UnreadBody | None:
+        """What is to be read before *event* is received; None where nothing is."""
         routes = self._actions[self.state].get(event.kind) is Action.ROUTE
-        return self.request.steps(event, self._own_paths) if routes else None
+        return self.request.unread(event, self._own_paths) if routes else None
 
     # -- the request --------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Exchange:
         self._tests_conformance = settings.conformance_headers
         try:
             return self._route_by(router, policy, event, content, n_bytes)
-        except (body.InvalidRequest, Overloaded) as error:
+        except refusals.REFUSED as error:
             return self._reject(*refusals.of(error))
         except NoEndpoint as error:
             hinted = self.request.subset(settings) is not None

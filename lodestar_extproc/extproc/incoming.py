@@ -5,10 +5,11 @@ It knows events and settings; neither who will serve the request, nor how Envoy 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc import body, conformance, paths
+from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, ParsedBody, read
 from lodestar_extproc.extproc.budget import Limit
 from lodestar_extproc.extproc.events import (
     Event,
@@ -21,6 +22,7 @@ from lodestar_extproc.extproc.held_body import HeldBody
 from lodestar_extproc.extproc.model_name import renamed
 from lodestar_extproc.extproc.pools import PoolRouter
 from lodestar_extproc.extproc.scheduling_hints import scheduling_hints
+from lodestar_extproc.extproc.unread_body import UnreadBody
 from lodestar_extproc.names import (
     CONTENT_LENGTH,
     METHOD,
@@ -58,7 +60,7 @@ class IncomingRequest:
         self.over_budget: Limit | None = None
         self.held = HeldBody()
         self._kind = RequestKind.UNKNOWN
-        self._parsed: body.ParsedBody | body.InvalidRequest | body.OverBudget | None = None
+        self._unread: UnreadBody | None = None
         self._knows_path = False
         self._headers: Mapping[str, str] = {}
         self._subset: Subset | None = None
@@ -167,8 +169,8 @@ class IncomingRequest:
         wanted = conformance.selected(self._headers) if settings.conformance_headers else None
         return self._subset if wanted is None else wanted
 
-    def steps(self, event: Event, own_paths: OwnPaths) -> Generator[None, None, None] | None:
-        """Reading a large body, of which *event* is the last part, before it is taken.
+    def unread(self, event: Event, own_paths: OwnPaths) -> UnreadBody | None:
+        """A long body, of which *event* is the last part, to be read before that is taken.
 
         None where it is short, or is not to be read.
         """
@@ -178,13 +180,9 @@ class IncomingRequest:
         last = event.body if isinstance(event, RequestBody) else b""
         if self.held.n_bytes + len(last) < LARGE_BYTES:
             return None
-        return self._read_ahead(self.held.content() + last if self.held.n_bytes else last)
-
-    def _read_ahead(self, content: bytes) -> Generator[None, None, None]:
-        try:
-            self._parsed = yield from body.reading(content, self._kind)
-        except (body.InvalidRequest, body.OverBudget) as error:
-            self._parsed = error
+        content = self.held.content() + last if self.held.n_bytes else last
+        self._unread = UnreadBody(content, self._kind)
+        return self._unread
 
     @property
     def _is_to_be_read(self) -> bool:
@@ -228,19 +226,20 @@ class IncomingRequest:
         changed = request.named_model is not None
         return request, renamed(content, request.model) if changed else content
 
-    def _parse(self, content: bytes, *, strict: bool) -> body.ParsedBody | None:
+    def _parse(self, content: bytes, *, strict: bool) -> ParsedBody | None:
         """What *content* says; None where that is not known."""
         if not self._is_to_be_read:
             return None
         try:
-            parsed = self._parsed or body.read(content, self._kind)
-            if isinstance(parsed, (body.InvalidRequest, body.OverBudget)):
+            says = self._unread and self._unread.says
+            parsed = says or read(content, self._kind)
+            if isinstance(parsed, (InvalidRequest, OverBudget)):
                 raise parsed
-        except body.InvalidRequest:
+        except InvalidRequest:
             if strict:
                 raise
             return None
-        except body.OverBudget as error:
+        except OverBudget as error:
             self.over_budget = error.limit
             return None
         return parsed if parsed.model else parsed._replace(model=paths.model_in(self._path))

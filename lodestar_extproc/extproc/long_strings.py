@@ -25,7 +25,7 @@ LONG_BYTES = 1024
 MAX_REST_BYTES = 2 * 2**20
 """What is read in one go of a body without its long strings: up to 5 ms."""
 MAX_KEPT_BYTES = 4 * 2**20
-"""Text of one body that is kept to be hashed; as `body.MAX_HASHED_BYTES`."""
+"""Text of one body that is kept to be hashed; a million tokens, the longest context windows."""
 
 _ESCAPE_BYTES = 12  # of a surrogate pair, the longest: \\ud83d\\ude00
 _HIGH_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")

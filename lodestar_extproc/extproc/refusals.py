@@ -10,6 +10,8 @@ from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.names import DROPPED_REASON
 from lodestar_extproc.routing.unserved import Overloaded
 
+REFUSED = (InvalidRequest, Overloaded)
+"""What `of` answers."""
 INVALID_REQUEST = "lodestar_invalid_request"
 TOO_LARGE = "lodestar_body_too_large"
 NO_ENDPOINT = "lodestar_no_endpoint"

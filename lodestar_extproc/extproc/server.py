@@ -20,15 +20,16 @@ from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.config.overrides import KEYS_BEFORE
 from lodestar_extproc.extproc import wire
 from lodestar_extproc.extproc.access_log_service import AccessLogService
+from lodestar_extproc.extproc.body_reader import BodyReader
 from lodestar_extproc.extproc.error_boundary import ErrorBoundary
 from lodestar_extproc.extproc.events import Event, Reply, RouteTo
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.grpc_health import HealthServicer
 from lodestar_extproc.extproc.held_ends import HeldEnds
 from lodestar_extproc.extproc.pools import Overrides, PoolRouters
+from lodestar_extproc.extproc.reader_process import ReaderProcess
 from lodestar_extproc.extproc.stream_listener import StreamListener
 from lodestar_extproc.extproc.stream_outcome import StreamOutcome, summary
-from lodestar_extproc.extproc.work_in_steps import WorkInSteps
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import ProcessingRequest
 from lodestar_extproc.routing.ids import new_id
 
@@ -64,6 +65,9 @@ class ExtProcServer:
         access_log: Envoy is configured to send its access log here.
         origin: begins the ids of streams (`routing/ids.py`).
         clock: monotonic seconds.
+
+    Attributes:
+        reader: reads long bodies while somebody lets it run.
     """
 
     def __init__(
@@ -85,7 +89,8 @@ class ExtProcServer:
         self._ends = HeldEnds(routers.complete)
         self._logs = AccessLogService(self._ends.end, listener, self._boundary, clock)
         self._ids = random.Random()
-        self._in_steps = WorkInSteps(clock)
+        self.reader = ReaderProcess(clock=clock)
+        self._bodies = BodyReader(self.reader, clock)
         self._old_keys: set[str] = set()
         self._servers: list[Any] = []
 
@@ -174,7 +179,7 @@ class ExtProcServer:
                     self._listener.message(event.phase)
                     with self._boundary:
                         await _until_told(exchange, event)
-                        await self._in_steps.work(exchange.steps(event))
+                        await self._bodies.read(exchange.unread(event))
                     for reply in self._replies(exchange, event):
                         await self._tell(exchange, reply, context)
                     if exchange.done:

@@ -8,17 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 
-from lodestar_extproc.extproc.budget import Limit, OverBudget
+from lodestar_extproc.extproc.budget import MAX_WAIT_S, MAX_WORK_S, Limit, OverBudget
 
 TURN_S = 0.001
 """So long others wait at most for a turn of ours, beside one step: a tenth of what they may."""
 SHORT_S = 0.005
 """Work up to here never waits for longer work: an honest body of half a MiB. Not tuned."""
-MAX_WORK_S = 0.2
-"""Of one piece of work, waiting for those before it apart."""
-MAX_WAIT_S = 0.3
-"""From its coming to its end. Envoy waits 0.5 s for a reply in the files that are shipped
-(`message_timeout`), and goes on without one then."""
 
 Steps = Generator[None, None, None]
 
@@ -34,10 +29,8 @@ class WorkInSteps:
         self._clock = clock
         self._long = asyncio.Lock()
 
-    async def work(self, steps: Steps | None) -> None:
-        """Do *steps*; None is no work. What takes too long is told so, by OverBudget, and ended."""
-        if steps is None:
-            return
+    async def work(self, steps: Steps) -> None:
+        """Do *steps*. What takes too long is told so, by OverBudget, and ended."""
         came_at_s = self._clock()
         if await self._work(steps, SHORT_S, came_at_s):
             return

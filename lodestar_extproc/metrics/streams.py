@@ -31,9 +31,11 @@ REPEATED_MESSAGES = counter(
 BODIES_OVER_BUDGET = counter(
     "lodestar_bodies_over_budget_total",
     ("limit",),
-    "Bodies that would take too much to read, by what was too much: `items`, `bytes`, `nesting` or "
-    "`time`. The fallback decides on their requests, by size.",
-    "A few are hostile or odd clients. Many of `time`: the process is short of CPU.",
+    "Bodies that would take too much to read, by what was too much: `items`, `bytes`, `nesting`, "
+    "`time`, or the reader `process`, which ended over it. The fallback decides on their requests, "
+    "by size.",
+    "A few are hostile or odd clients. Many of `time`: the process is short of CPU. `process`: "
+    "short of memory, or a fault of ours; please report it.",
 )
 STREAM_FAILURES = counter(
     "lodestar_stream_failures_total",

@@ -185,10 +185,11 @@ class App:
                 keep(BackgroundTask.READINESS, lambda: self._get_ready(addresses))
             )
             others = group.create_task(keep(BackgroundTask.REPLICAS, self.replicas.run))
+            reader = group.create_task(keep(BackgroundTask.READER, self.ext_proc.reader.run))
             await self._stop.wait()
             readying.cancel()
             await self._drain()
-            for task in (following, lagging, watching, others, *self._tasks.values()):
+            for task in (following, lagging, watching, others, reader, *self._tasks.values()):
                 task.cancel()
 
     async def _get_ready(self, addresses: Sequence[str]) -> None:

@@ -11,14 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar_extproc.extproc.body import (
-    InvalidRequest,
-    OverBudget,
-    parse,
-    request_of,
-    unparsed,
-)
-from lodestar_extproc.extproc.body import read as read_body
+from lodestar_extproc.extproc.body import parse, request_of, unparsed
+from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget
+from lodestar_extproc.extproc.body_reading import read as read_body
 from lodestar_extproc.extproc.paths import kind_of
 from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, SchedulingHints
 from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS

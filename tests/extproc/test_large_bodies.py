@@ -13,13 +13,19 @@ from hypothesis import strategies as st
 
 from extproc_fakes import FakeRouters
 from lodestar_extproc.extproc import long_strings
-from lodestar_extproc.extproc.body import InvalidRequest, OverBudget, read, reading
-from lodestar_extproc.extproc.budget import MAX_NESTING, MAX_OBJECT_BYTES, MAX_STEP_ITEMS, Limit
+from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, read, reading
+from lodestar_extproc.extproc.budget import (
+    MAX_NESTING,
+    MAX_OBJECT_BYTES,
+    MAX_STEP_ITEMS,
+    MAX_WORK_S,
+    Limit,
+)
 from lodestar_extproc.extproc.events import Opening, RequestBody, RequestHeaders
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.json_text import load
 from lodestar_extproc.extproc.long_strings import LongStrings
-from lodestar_extproc.extproc.work_in_steps import MAX_WORK_S, TURN_S, WorkInSteps
+from lodestar_extproc.extproc.work_in_steps import TURN_S, WorkInSteps
 from lodestar_extproc.request import RequestKind
 
 CHAT, COMPLETIONS = RequestKind.CHAT_COMPLETIONS, RequestKind.COMPLETIONS
@@ -114,7 +120,7 @@ def test_a_long_text_is_read_in_pieces_as_in_one_go(letters, ascii_only, size, m
     said = {"model": "m", "messages": [{"role": "user", "content": text}]}
     body = json.dumps(said, ensure_ascii=ascii_only).encode()
     in_pieces = read(body, CHAT)
-    monkeypatch.setattr("lodestar_extproc.extproc.body.LARGE_BYTES", 2**30)
+    monkeypatch.setattr("lodestar_extproc.extproc.body_reading.LARGE_BYTES", 2**30)
     assert in_pieces == read(body, CHAT)
 
 
@@ -244,8 +250,9 @@ def routed(body: bytes, path: str = "/v1/chat/completions", routers=None):
     exchange.receive(RequestHeaders(at_s=0.0, headers=HEADERS | {":path": path, "content-length": str(len(body))}))  # fmt: skip
     event = RequestBody(at_s=0.0, body=body, end_of_stream=True)
     if not exchange.done:
-        for _ in exchange.steps(event) or ():
-            pass
+        if unread := exchange.unread(event):
+            for _ in unread.steps():
+                pass
         exchange.receive(event)
     return exchange, routers.routed
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lodestar_extproc.extproc.body import InvalidRequest, parse
+from lodestar_extproc.extproc.body import parse
+from lodestar_extproc.extproc.body_reading import InvalidRequest
 from lodestar_extproc.extproc.prompt import MAX_SEQUENCES
 from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS
 from lodestar_extproc.request import RequestKind

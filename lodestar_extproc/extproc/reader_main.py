@@ -1,0 +1,46 @@
+"""The reader process: reads long bodies beside the service, so that no request waits for another's.
+
+Bodies come by its input, and what they say goes by its output; it ends when its input does, and so
+with the service. It loads what reading needs and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, reading
+from lodestar_extproc.extproc.budget import MAX_WORK_S, Limit
+from lodestar_extproc.extproc.reader_frames import READY, LineEnded, Reading, answer, receive_body
+from lodestar_extproc.request import RequestKind
+
+
+def read_in_time(
+    body: bytes, kind: RequestKind, clock: Callable[[], float] = time.monotonic
+) -> Reading:
+    """Read *body* in one go, within the time of one body."""
+    steps, until_s = reading(body, kind), clock() + MAX_WORK_S
+    try:
+        while clock() < until_s:
+            next(steps)
+    except StopIteration as end:
+        done: Reading = end.value
+        return done
+    except (InvalidRequest, OverBudget) as error:
+        return error
+    return OverBudget(Limit.TIME)
+
+
+def main() -> None:
+    """Read bodies until there are no more."""
+    with open(0, "rb") as bodies, open(1, "wb", buffering=0) as answers:
+        answers.write(READY)
+        try:
+            while True:
+                answers.write(answer(read_in_time(*receive_body(bodies.read))))
+        except (LineEnded, BrokenPipeError):
+            return
+
+
+if __name__ == "__main__":
+    main()
