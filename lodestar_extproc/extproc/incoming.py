@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc import body, conformance, paths
-from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, ParsedBody, read
+from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, ParsedBody
 from lodestar_extproc.extproc.budget import Limit
 from lodestar_extproc.extproc.events import (
     Event,
@@ -230,16 +230,12 @@ class IncomingRequest:
         """What *content* says; None where that is not known."""
         if not self._is_to_be_read:
             return None
-        try:
-            says = self._unread and self._unread.says
-            parsed = says or read(content, self._kind)
-            if isinstance(parsed, (InvalidRequest, OverBudget)):
-                raise parsed
-        except InvalidRequest:
+        says = (self._unread or UnreadBody(content, self._kind)).read()
+        if isinstance(says, InvalidRequest):
             if strict:
-                raise
+                raise InvalidRequest(str(says))
             return None
-        except OverBudget as error:
-            self.over_budget = error.limit
+        if isinstance(says, OverBudget):
+            self.over_budget = says.limit
             return None
-        return parsed if parsed.model else parsed._replace(model=paths.model_in(self._path))
+        return says if says.model else says._replace(model=paths.model_in(self._path))

@@ -162,14 +162,15 @@ class ExtProcServer:
             )
         )
 
-    async def _process(self, messages: AsyncIterator[bytes], context: Any) -> None:
+    async def _process(self, _messages: AsyncIterator[bytes], context: Any) -> None:
         """One ext_proc stream. Returning ends it, and the request goes on without us."""
         exchange: Exchange | None = None
         wanted = self._routers.headers
         self._listener.stream_opened()
         try:
             with self._boundary:
-                async for data in messages:
+                # Its iterator would keep the last message, a body, until garbage is collected.
+                while (data := await context.read()) is not grpc.aio.EOF:
                     message = wire.parse(data)
                     if exchange is None:
                         exchange = self._exchange(message, context)

@@ -1,4 +1,4 @@
-"""UnreadBody: a long body that is to be read before its request is looked at."""
+"""UnreadBody: a body that is still to be read, and what it turns out to say."""
 
 from __future__ import annotations
 
@@ -29,6 +29,17 @@ class UnreadBody:
         """Read it, in steps of at most some milliseconds."""
         try:
             says: Reading = yield from reading(self.content, self.kind)
-        except (InvalidRequest, OverBudget) as error:
-            says = error
+        # What was raised holds by its traceback all that was being read, and would hold itself.
+        except InvalidRequest as error:
+            says = InvalidRequest(str(error))
+        except OverBudget as error:
+            says = OverBudget(error.limit)
         self.settle(says)
+
+    def read(self) -> Reading:
+        """Read it in one go, unless it was read."""
+        if self.says is None:
+            for _ in self.steps():
+                pass
+        assert self.says is not None
+        return self.says

@@ -247,17 +247,18 @@ def test_any_bytes_leave_the_server_serving():
 class GoneEnvoy:
     """A stream whose other end has gone before the choice can be written."""
 
+    def __init__(self, *sent: pb.ProcessingRequest) -> None:
+        self._sent = [message.SerializeToString() for message in sent]
+
     def invocation_metadata(self):
         return ()
+
+    async def read(self) -> bytes:
+        return self._sent.pop(0)
 
     async def write(self, data: bytes) -> None:
         if b"decision-id" in data:
             raise asyncio.CancelledError
-
-
-async def messages(*sent: pb.ProcessingRequest):
-    for message in sent:
-        yield message.SerializeToString()
 
 
 @pytest.mark.parametrize("body_mode", [0, 2, 4])
@@ -267,10 +268,9 @@ async def test_a_choice_that_cannot_be_told_is_given_back_at_once(body_mode):
     routers, listener = FakeRouters(), RecordingListener()
     server = ExtProcServer(routers, listener)
 
+    envoy = GoneEnvoy(request_headers(protocol_config=config), request_body())
     with pytest.raises(asyncio.CancelledError):
-        await server._process(
-            messages(request_headers(protocol_config=config), request_body()), GoneEnvoy()
-        )
+        await server._process(None, envoy)
 
     (end,) = routers.completions
     assert (end.decision_id, end.stream_id) == ("", routers.stream_ids[0])
