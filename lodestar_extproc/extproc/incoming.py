@@ -230,7 +230,8 @@ class IncomingRequest:
         """What *content* says; None where that is not known."""
         if not self._is_to_be_read:
             return None
-        says = (self._unread or UnreadBody(content, self._kind)).read()
+        unread, self._unread = self._unread or UnreadBody(content, self._kind), None
+        says = unread.read()
         if isinstance(says, InvalidRequest):
             if strict:
                 raise InvalidRequest(str(says))

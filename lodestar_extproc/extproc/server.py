@@ -172,21 +172,27 @@ class ExtProcServer:
                 # Its iterator would keep the last message, a body, until garbage is collected.
                 while (data := await context.read()) is not grpc.aio.EOF:
                     message = wire.parse(data)
+                    # Of a large body there are two copies at once, and one from the event on.
+                    del data
                     if exchange is None:
                         exchange = self._exchange(message, context)
                     event = wire.decode(message, self._clock(), wanted)
-                    # Of a large body there is one copy from here on.
-                    del data, message
+                    del message
                     self._listener.message(event.phase)
                     with self._boundary:
                         await _until_told(exchange, event)
                         await self._bodies.read(exchange.unread(event))
-                    for reply in self._replies(exchange, event):
-                        await self._tell(exchange, reply, context)
+                    await self._answer(exchange, event, context)
+                    # A body is not kept while its answer comes.
+                    del event
                     if exchange.done:
                         break
         finally:
             self._close(exchange)
+
+    async def _answer(self, exchange: Exchange, event: Event, context: Any) -> None:
+        for reply in self._replies(exchange, event):
+            await self._tell(exchange, reply, context)
 
     async def _tell(self, exchange: Exchange, reply: Reply, context: Any) -> None:
         try:
