@@ -31,6 +31,11 @@ __all__ = ["InvalidRequest", "OverBudget", "ParsedBody", "read", "reading"]
 HASHED_BYTES = 64 * 2**10
 """Hashed in one go: a quarter of a millisecond."""
 
+SILENT_BYTES = 1024
+"""A body from here on that says nothing we know of is a load of its own length. A judgement."""
+_CUTS = ("truncate_prompt_tokens", "truncate", "truncation", "max_tokens_per_doc")
+"""By which an engine may compute less than it is sent, so that its usage tells nothing of texts
+(vLLM's, TEI's, the Responses API's, Cohere's)."""
 _OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
 _HOLD_LIMITS = ("sampling_params", "parameters")
 _SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
@@ -43,6 +48,7 @@ _SEED_FIELDS = frozenset(
         "chat_template",
         "chat_template_kwargs",
         "reasoning_effort",
+        "reasoning",
         "mm_processor_kwargs",
     )
 )
@@ -102,9 +108,11 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
             yield from reader.read(kind, fields)
     except RecursionError:
         raise OverBudget(Limit.NESTING) from None
+    if len(body) >= SILENT_BYTES and not any(sequence.data for sequence in reader.sequences):
+        reader.rest_bytes = reader.rest_bytes or len(body)
     hashes: list[int] = []
     text_bytes, other_bytes, n_token_ids, n_media = reader.rest_bytes, 0, 0, 0
-    is_plain = not reader.rest_bytes
+    is_plain = not reader.rest_bytes and not any(fields.get(name) for name in _CUTS)
     for sequence in reader.sequences:
         if len(sequence.data) <= HASHED_BYTES:
             hashes += hash_blocks(sequence.data)
@@ -171,6 +179,9 @@ def _seed(fields: Mapping[str, Any], strings: LongStrings) -> int:
     if _SEED_FIELDS.isdisjoint(fields):
         return 0
     given = {name: fields[name] for name in _SEED_FIELDS if fields.get(name)}
+    reasoning = given.pop("reasoning", None)
+    if isinstance(reasoning, dict) and reasoning.get("effort"):
+        given["reasoning_effort"] = reasoning["effort"]  # the name of the Responses API for it
     if not given:
         return 0
     writer = PromptWriter(Source(strings, exact=True))

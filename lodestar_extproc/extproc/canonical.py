@@ -39,6 +39,15 @@ class Inexact(Exception):  # noqa: N818  (the condition's name)
     """A number may have lost digits: the body is to be read by Python's json."""
 
 
+def _packed(ids: list[Any]) -> bytes:
+    """As pydantic reads them: 5.0 is 5."""
+    try:
+        return struct.pack(f"<{len(ids)}I", *ids)
+    except struct.error:
+        whole = (int(n) if isinstance(n, float) and n.is_integer() else n for n in ids)
+        return struct.pack(f"<{len(ids)}I", *whole)
+
+
 @dataclass(slots=True)
 class Source:
     """What the writers of one body share.
@@ -149,7 +158,7 @@ class PromptWriter:
             InvalidRequest: one is no integer from 0 to 4294967295.
         """
         try:
-            packed = struct.pack(f"<{len(ids)}I", *ids)
+            packed = _packed(ids)
         except struct.error:
             raise InvalidRequest("token ids must be integers from 0 to 4294967295") from None
         self.other_bytes += len(packed)

@@ -14,8 +14,22 @@ _OWN_REASONS = frozenset(
         # vLLM's, SGLang's, TGI's, Google's.
         *("repetition", "eos", "eos_token", "stop_str", "stop_token", "max_new_tokens"),
         *("tool_call", "max_length", "safety", "recitation"),
+        # Of Gemini's filters, of Mistral, Cohere, Bedrock and llama.cpp.
+        *("blocklist", "prohibited_content", "spii", "language", "malformed_function_call"),
+        *("model_length", "complete", "error_toxic", "guardrail_intervened", "content_filtered"),
+        *("limit", "word"),
     )
 )
+_NONE = ("null", "none", "not_finished")
+
+
+def says_nothing(reason: object) -> bool:
+    """Whether it stands for no reason at all: DashScope writes "null", TensorRT-LLM its word.
+
+    >>> says_nothing("null"), says_nothing(None), says_nothing("stop")
+    (True, True, False)
+    """
+    return not reason or (isinstance(reason, str) and reason.lower() in _NONE)
 
 
 def is_own_reason(reason: object) -> bool:

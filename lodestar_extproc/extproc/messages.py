@@ -20,6 +20,7 @@ from lodestar_extproc.extproc.canonical import (
 from lodestar_extproc.extproc.json_text import InvalidRequest, load
 from lodestar_extproc.extproc.media import is_cache_marker, media_payload
 from lodestar_extproc.extproc.plain_message import MAX_ARGUMENTS_BYTES, plain_message
+from lodestar_extproc.extproc.response_items import seen_of_item
 
 BILLING = "x-anthropic-billing-header"
 """Claude Code begins a text of its system prompt so, with a hash of each request; vLLM drops such
@@ -146,9 +147,9 @@ class MessageWriter:
 
     def _fields(self, message: Mapping[str, Any]) -> None:
         """What templates render of *message* after its content."""
-        if _SEEN_FIELDS.isdisjoint(message):
-            return
-        for name in sorted(_SEEN_FIELDS.intersection(message)):
+        of_message = message.get("role") or message.get("type") in (None, "message")
+        seen = _SEEN_FIELDS.intersection(message) if of_message else seen_of_item(message)
+        for name in sorted(seen):
             if message[name]:
                 self.writer.mark(FIELD + name.encode())
                 self._field(name, message[name])
@@ -214,7 +215,7 @@ class MessageWriter:
             except InvalidRequest:
                 value = given
         try:
-            self.writer.value(value if value is not None else {})
+            self.writer.value(value or {})
         except Inexact:
             if value is not given:
                 self.writer.value(given)

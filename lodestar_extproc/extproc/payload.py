@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lodestar_extproc.completion import KeptState
-from lodestar_extproc.extproc.finish_reasons import is_own_reason
+from lodestar_extproc.extproc.finish_reasons import is_own_reason, says_nothing
 
 _NO_CONTENT = frozenset(
     # What accompanies content, and a user sees nothing of it.
@@ -19,11 +19,11 @@ _NO_CONTENT = frozenset(
         *("role", "type", "index", "id", "item_id", "object", "status", "expires_at", "format"),
         *("created", "logprobs", "usage", "provider_specific_fields", "output_index"),
         *("content_index", "matched_stop", "stop_reason", "finish_reason", "prompt_token_ids"),
-        *("token_ids", "signature"),
+        *("token_ids", "signature", "channel"),
     )
 )
-_PLAIN_TEXTS = ("text", "content", "response", "token", "generated_text", "message", "text_output")
-"""Where engines with an API of their own put what they generated (TGI, SGLang, Ollama, Triton)."""
+_PLAIN_TEXTS = ("text", "content", "response", "token", "generated_text", "text_output")
+"""Where engines with an API of their own put what they generated (TGI, SGLang, Triton)."""
 _ANSWERS = (
     *(*_PLAIN_TEXTS, "choices", "output", "outputs", "data", "embedding", "embeddings"),
     *("results", "predictions", "scores", "score", "tokens", "candidates", "completion"),
@@ -110,7 +110,7 @@ def _reasons(document: Mapping[str, Any]) -> list[object]:
         for holder in holders
         if isinstance(holder, dict)
         for name in ("finish_reason", "finishReason", "done_reason")
-        if holder.get(name)
+        if not says_nothing(holder.get(name))
     ]
     # vLLM puts the stop token or string that was met into a choice's `stop_reason`; Anthropic's
     # messages, whole or streamed, put the reason there.
@@ -184,7 +184,15 @@ def is_token(event: Mapping[str, Any]) -> bool:
     kind = event.get("type")
     if isinstance(kind, str):
         return _is_typed_token(kind, event)
-    return any(_has_content(event.get(name)) for name in _PLAIN_TEXTS)
+    return any(_has_content(event.get(name)) for name in _PLAIN_TEXTS) or _has_content(
+        _message(event)
+    )
+
+
+def _message(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Ollama's; a text of that name is of whoever reports that something is wrong."""
+    message = document.get("message")
+    return message if isinstance(message, dict) else None
 
 
 def is_answer(document: object) -> bool:
@@ -205,7 +213,9 @@ def is_answer(document: object) -> bool:
         ) or bool(_reasons(document))
     if document.get("object") == "response" and document.get("id"):
         return True
-    return any(document.get(name) is not None for name in _ANSWERS)
+    return _message(document) is not None or any(
+        document.get(name) is not None for name in _ANSWERS
+    )
 
 
 def _is_choice_token(choice: Mapping[str, Any]) -> bool:

@@ -19,6 +19,8 @@ MAX_ARGUMENTS_BYTES = 64 * 2**10
 MAX_CALLS = 64
 """More are looked at one by one, within the budget."""
 
+NO_ARGUMENTS = b"{}"
+
 _KEYS = frozenset(("role", "content", "name", "tool_call_id", "tool_calls"))
 _TEXTS = (("name", FIELD + b"name"), ("tool_call_id", FIELD + b"tool_call_id"))
 _CALLS = FIELD + b"tool_calls"
@@ -84,8 +86,10 @@ def _call(call: object) -> bytes | None:
 
 
 def _arguments(given: object) -> bytes | None:
-    """VLLM makes an object of them; what is none stays as it is."""
+    """VLLM makes an object of them, of nothing an empty one; what is none stays as it is."""
     if isinstance(given, str):
+        if not given:
+            return NO_ARGUMENTS
         if "{" not in given[:8] or len(given) > MAX_ARGUMENTS_BYTES:
             return _utf8(given)
         try:

@@ -11,6 +11,8 @@ from lodestar_extproc.extproc.media import is_cache_marker
 _FIELDS = frozenset(("tools", "functions", "documents"))
 _KEYS = ("type", "name", "description", "parameters", "input_schema")
 """What engines make a tool of, in their order; a client's order is not seen."""
+_SECRETS = ("authorization", "headers")
+"""What a server of tools is asked with: no model sees it, and tokens are renewed."""
 _SCHEMAS = ("parameters", "input_schema")
 """A template renders these as they came."""
 
@@ -39,7 +41,7 @@ def _tool(out: PromptWriter, tool: object) -> None:
         out.value(tool)
         return
     out.spend(len(tool))
-    rest = sorted(set(tool).difference(_KEYS))
+    rest = sorted(set(tool).difference(_KEYS, _SECRETS if tool.get("type") == "mcp" else ()))
     for key in (*_KEYS, *rest):
         value = tool.get(key)
         if value is None or is_cache_marker(key, value):

@@ -386,7 +386,30 @@ def test_an_end_that_is_no_models_own_is_a_failure(reason, before):
     assert reader.first_token == bool(before)
 
 
-@pytest.mark.parametrize("reason", ["stop", "length", "tool_calls", "content_filter", "repetition"])
+@pytest.mark.parametrize("nothing", ["null", "", "None", "not_finished"])
+def test_a_word_for_no_reason_is_no_end(nothing):
+    """DashScope and TensorRT-LLM write one into each event."""
+    reader = read(
+        event(choices=[{"delta": {"role": "assistant"}, "finish_reason": nothing}]), end=False
+    )
+    assert not reader.first_token
+    reader.feed(event(choices=[{"delta": {"content": "Hi"}, "finish_reason": nothing}]))
+    reader.feed(event(choices=[{"delta": {}, "finish_reason": "stop"}]))
+    reader.finish()
+    assert reader.first_token
+    assert not reader.failed
+    assert reader.form_at_end is AnswerForm.STREAM
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("stop", "length", "tool_calls", "content_filter", "repetition"),
+        # Mistral's, Cohere's, Bedrock's and Gemini's, as gateways pass them on.
+        *("model_length", "COMPLETE", "guardrail_intervened", "PROHIBITED_CONTENT"),
+        "MALFORMED_FUNCTION_CALL",
+    ],
+)
 def test_a_models_own_end_is_a_token(reason):
     reader = read(event(choices=[{"delta": {}, "finish_reason": reason, "stop_reason": 151643}]))
     assert reader.first_token
@@ -426,6 +449,10 @@ def test_a_failure_in_whatever_form_is_no_token(text):
         (b"null", AnswerForm.FOREIGN),
         (b"{}", AnswerForm.FOREIGN),
         (b'{"detail":"Not Found"}', AnswerForm.FOREIGN),
+        (b'{"code":500,"message":"boom"}', AnswerForm.FOREIGN),
+        (b'{"statusCode":429,"message":"Too Many Requests"}', AnswerForm.FOREIGN),
+        (b'data: {"code":1301,"message":"the queue is full"}\n\n', AnswerForm.NOTHING),
+        (b'{"message":{"role":"assistant","content":"a"},"done":true}', AnswerForm.ONE_PIECE),
         (b'{"choices":[]}', AnswerForm.FOREIGN),
         (b'{"choices":[{"message":{"content":"a"}}]}', AnswerForm.ONE_PIECE),
         (b'{"object":"list","data":[{"embedding":[1]}]}', AnswerForm.ONE_PIECE),
@@ -450,6 +477,10 @@ def test_what_a_whole_answer_was_is_told(text, form):
         {"type": "response.refusal.delta", "delta": "No"},
         {"type": "response.output_text.done", "text": "all of it"},
         {"type": "content_block_start", "content_block": {"type": "redacted_thinking"}},
+        {"type": "content_block_start", "content_block": {"type": "server_tool_use", "name": "s"}},
+        {"type": "response.custom_tool_call_input.delta", "delta": "*** Begin Patch"},
+        chunk(reasoning_details=[{"type": "reasoning.text", "text": "Hm", "index": 0}]),
+        {"message": {"role": "assistant", "content": "", "thinking": "Hm"}, "done": False},
     ],
 )
 def test_whatever_a_user_would_see_is_a_token(seen):
@@ -460,6 +491,13 @@ def test_whatever_a_user_would_see_is_a_token(seen):
     "unseen",
     [
         chunk(audio={"id": "audio_1", "expires_at": 5}),
+        chunk(role="assistant", content="", channel="analysis"),
+        chunk(role="assistant", content="", refusal=None, annotations=[]),
+        {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]},
+        {"type": "keepalive", "sequence_number": 3},
+        {"type": "codex.rate_limits", "rate_limits": {"primary": {"used_percent": 5}}},
+        {"message": {"role": "assistant", "content": ""}, "done": False},
+        {"message": "the queue is full", "code": 1301},
         chunk(content=[{"type": "text", "text": ""}]),
         {"type": "response.output_item.added", "item": {"type": "message", "content": []}},
         {"type": "response.in_progress", "response": {"status": "in_progress"}},
