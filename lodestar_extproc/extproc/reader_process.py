@@ -78,10 +78,11 @@ class ReaderProcess:
         """
         await self._wanted.wait()
         line, its_end = socket.socketpair()
-        with line:
-            with its_end:
-                process = await asyncio.to_thread(self._begin, its_end)
+        with line, its_end:
+            begun = asyncio.create_task(asyncio.to_thread(self._begin, its_end))
             try:
+                process = await asyncio.shield(begun)
+                its_end.close()
                 loop = asyncio.get_running_loop()
                 if await loop.run_in_executor(self._thread, line.recv, len(READY)) == READY:
                     self._line = line
@@ -90,6 +91,7 @@ class ReaderProcess:
                 self._line = None
                 # Whoever waits for an answer learns that none will come.
                 line.shutdown(socket.SHUT_RDWR)
+                process = await begun
                 process.kill()
                 process.wait()
 

@@ -117,11 +117,21 @@ def children() -> list[int]:
 # -- the same as here -----------------------------------------------------------------------------
 
 
+async def read_there(reader: ReaderProcess, body: bytes, kind: RequestKind):
+    """What it says, on however busy a machine."""
+
+    async def says():
+        found = await reader.read(body, kind)
+        return None if isinstance(found, OverBudget) and found.limit is Limit.TIME else found
+
+    return await until(says)
+
+
 async def test_a_body_says_the_same_there_as_here():
     reader = ReaderProcess()
     async with ready(reader):
         for name, (body, kind) in BODIES.items():
-            there, here = await reader.read(body, kind), UnreadBody(body, kind).read()
+            there, here = await read_there(reader, body, kind), UnreadBody(body, kind).read()
             assert same(there, here), name
 
 
@@ -162,7 +172,7 @@ async def test_bodies_that_come_at_once_are_each_told_their_own():
     reader = ReaderProcess()
     async with ready(reader):
         bodies = [chat(AWAY_BYTES, f"text {k} ", user=f"user {k}") for k in range(8)]
-        there = await asyncio.gather(*(reader.read(body, CHAT) for body in bodies))
+        there = await asyncio.gather(*(read_there(reader, body, CHAT) for body in bodies))
         assert there == [UnreadBody(body, CHAT).read() for body in bodies]
 
 
