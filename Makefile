@@ -19,7 +19,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock sbom audit tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock sbom audit tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -136,6 +136,9 @@ bench-extproc-cost: install  ## CPU and latency behind Envoy, beside a service t
 
 bench-bodies: install  ## what large and hostile bodies cost those who come beside them
 	$(BIN)/python benchmarks/bodies.py $(ARGS)
+
+bench-body-cost: install  ## what reading a body costs the event loop, read there and by the reader process
+	$(BIN)/python benchmarks/body_cost.py $(ARGS)
 
 dist: install $(BUILD)/installed  ## sdist and wheel in dist/, looked through
 	rm -rf dist
