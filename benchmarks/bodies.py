@@ -120,12 +120,9 @@ async def probe(target: str, seconds: float) -> None:
 
 def slowest_beside(large: Asked, small: list[Asked]) -> float:
     """Of the small ones that were under way while *large* was, and a little longer, seconds."""
-    begin_s, end_s = large.began_s, large.began_s + large.took_s + AFTERWARDS_S
-    return max(
-        each.took_s
-        for each in small
-        if begin_s < each.began_s + each.took_s and each.began_s < end_s
-    )
+    ended_s = large.began_s + large.took_s + AFTERWARDS_S
+    beside = (s for s in small if s.began_s < ended_s and s.began_s + s.took_s > large.began_s)
+    return max(each.took_s for each in beside)
 
 
 class Bench:
