@@ -122,7 +122,7 @@ def slowest_beside(large: Asked, small: list[Asked]) -> float:
     """Of the small ones that were under way while *large* was, and a little longer, seconds."""
     ended_s = large.began_s + large.took_s + AFTERWARDS_S
     beside = (s for s in small if s.began_s < ended_s and s.began_s + s.took_s > large.began_s)
-    return max(each.took_s for each in beside)
+    return max((each.took_s for each in beside), default=float("nan"))
 
 
 class Bench:
@@ -135,10 +135,10 @@ class Bench:
         """Small ones beside *body*, which is sent again and again."""
         before_mib, began = self._reset_peak(), asyncio.Event()
         sent = self._send(messages(body, path), began)
-        small, own = await asyncio.gather(self._probed(0.5 * self._rounds + 0.5, began), sent)
+        small, own = await asyncio.gather(self._probed(0.7 * self._rounds + 0.5, began), sent)
         return {
             "p99_ms": 1e3 * float(np.percentile([each.took_s for each in small], 99)),
-            "while_ms": 1e3 * float(np.median([slowest_beside(each, small) for each in own])),
+            "while_ms": 1e3 * float(np.nanmedian([slowest_beside(each, small) for each in own])),
             "own_ms": 1e3 * float(np.median([each.took_s for each in own])),
             "peak_mib": self._peak_mib() - before_mib,
         }
