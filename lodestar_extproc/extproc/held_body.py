@@ -37,9 +37,9 @@ class HeldBody:
             self._parts.append(part)
             self.n_bytes += len(part)
 
-    def content(self) -> bytes:
-        """All that was kept."""
-        return b"".join(self._parts)
+    def content(self, last: bytes = b"") -> bytes:
+        """All that was kept, and *last* after it; no copy of a body that came at once."""
+        return b"".join((*self._parts, last) if last else self._parts)
 
     def clear(self) -> None:
         """Forget all parts."""

@@ -180,8 +180,7 @@ class IncomingRequest:
         last = event.body if isinstance(event, RequestBody) else b""
         if self.held.n_bytes + len(last) < LARGE_BYTES:
             return None
-        content = self.held.content() + last if self.held.n_bytes else last
-        self._unread = UnreadBody(content, self._kind)
+        self._unread = UnreadBody(self.held.content(last), self._kind)
         return self._unread
 
     @property
