@@ -24,11 +24,13 @@ _NO_CONTENT = frozenset(
 )
 _PLAIN_TEXTS = ("text", "content", "response", "token", "generated_text", "text_output")
 """Where engines with an API of their own put what they generated (TGI, SGLang, Triton)."""
+_IDS = ("output_ids", "token_ids")
+"""Token ids in place of text: SGLang's without a tokenizer, vLLM's own."""
 _ANSWERS = (
     *(*_PLAIN_TEXTS, "choices", "output", "outputs", "data", "embedding", "embeddings"),
     *("results", "predictions", "scores", "score", "tokens", "candidates", "completion"),
     # A response that goes on in the background has an id and a state, and no output yet.
-    *("output_text", "input_tokens", "count", "labels", "segments"),
+    *("output_text", "input_tokens", "count", "labels", "segments", *_IDS),
 )
 """What a document that answers some inference request holds at its top."""
 _FAILED_STATES = frozenset(("failed", "error", "cancelled", "canceled", "aborted", "timeout"))
@@ -184,9 +186,8 @@ def is_token(event: Mapping[str, Any]) -> bool:
     kind = event.get("type")
     if isinstance(kind, str):
         return _is_typed_token(kind, event)
-    return any(_has_content(event.get(name)) for name in _PLAIN_TEXTS) or _has_content(
-        _message(event)
-    )
+    texts = (*(event.get(name) for name in _PLAIN_TEXTS), _message(event))
+    return any(map(_has_content, texts)) or any(event.get(name) for name in _IDS)
 
 
 def _message(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -223,7 +224,7 @@ def _is_choice_token(choice: Mapping[str, Any]) -> bool:
 
 
 def _is_typed_token(kind: str, event: Mapping[str, Any]) -> bool:
-    if kind.endswith(".delta"):
+    if kind.endswith((".delta", "-delta")):  # Cohere's have a dash
         return _has_content(event.get("delta"))
     if kind.endswith((".done", ".partial_image")):
         return any(

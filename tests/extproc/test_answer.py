@@ -452,6 +452,7 @@ def test_a_failure_in_whatever_form_is_no_token(text):
         (b'{"code":500,"message":"boom"}', AnswerForm.FOREIGN),
         (b'{"statusCode":429,"message":"Too Many Requests"}', AnswerForm.FOREIGN),
         (b'data: {"code":1301,"message":"the queue is full"}\n\n', AnswerForm.NOTHING),
+        (b'{"output_ids":[5],"meta_info":{"finish_reason":{"type":"stop"}}}', AnswerForm.ONE_PIECE),
         (b'{"message":{"role":"assistant","content":"a"},"done":true}', AnswerForm.ONE_PIECE),
         (b'{"choices":[]}', AnswerForm.FOREIGN),
         (b'{"choices":[{"message":{"content":"a"}}]}', AnswerForm.ONE_PIECE),
@@ -481,6 +482,8 @@ def test_what_a_whole_answer_was_is_told(text, form):
         {"type": "response.custom_tool_call_input.delta", "delta": "*** Begin Patch"},
         chunk(reasoning_details=[{"type": "reasoning.text", "text": "Hm", "index": 0}]),
         {"message": {"role": "assistant", "content": "", "thinking": "Hm"}, "done": False},
+        {"type": "content-delta", "delta": {"message": {"content": {"text": "Hi"}}}},
+        {"output_ids": [5], "meta_info": {"finish_reason": None}},
     ],
 )
 def test_whatever_a_user_would_see_is_a_token(seen):
