@@ -194,9 +194,9 @@ async def service(
     engines = [(f"127.0.0.1:{port}", "h100") for port in free_ports(3)]
     config.write_text(json.dumps(bootstrap(at, engines, {"policy": "learned"})))
     admin = f"127.0.0.1:{at.lodestar_admin}"
-    command = ["env", f"PYTHONPATH={checkout}", sys.executable, "-m", "lodestar_extproc", "serve"]
-    command += ["--envoy-config", str(config), "--admin", admin, "--drain", "0"]
-    pid = processes.start(name, command)
+    where = ["env", f"--chdir={checkout}", f"PYTHONPATH={checkout}"]
+    command = [sys.executable, "-m", "lodestar_extproc", "serve", "--envoy-config", str(config)]
+    pid = processes.start(name, [*where, *command, "--admin", admin, "--drain", "0"])
     async with aiohttp.ClientSession() as session:
         await processes.ready(session, f"http://{admin}/metrics")
     return Bench(f"127.0.0.1:{at.ext_proc}", pid, rounds)
@@ -215,7 +215,8 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[s
                 benches[name] = await service(name, checkout, processes, folder, options.rounds)
                 await benches[name].warm_up()
         results: dict[str, dict[str, Any]] = {}
-        for kind, body_of in KINDS.items():
+        for kind in options.kinds:
+            body_of = KINDS[kind]
             path = "/v1/completions" if kind == "token ids" else "/v1/chat/completions"
             for mib in options.sizes:
                 body, name = body_of(mib * MIB), f"{kind}, {mib} MiB"
@@ -253,6 +254,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=6, help="large bodies of each kind and size")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES_MIB, help="MiB")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=tuple(KINDS))
     parser.add_argument("--against", type=Path, help="another checkout, to be measured in turn")
     parser.add_argument("--json", type=Path, help="write the result here too")
     parser.add_argument("--probe", help=argparse.SUPPRESS)
