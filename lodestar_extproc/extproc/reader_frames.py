@@ -70,12 +70,13 @@ def receive_answer(receive: Receive) -> Reading:
         LineEnded: none will come.
     """
     n_head, n_hashes = _ANSWER.unpack(_exactly(receive, _ANSWER.size))
-    head = json.loads(_exactly(receive, n_head))
+    written = _exactly(receive, n_head + n_hashes)
+    head = json.loads(written[:n_head])
     if "over" in head:
         return OverBudget(Limit(head["over"]))
     if "invalid" in head:
         return InvalidRequest(head["invalid"])
-    hashes = array(_HASH, _exactly(receive, n_hashes))
+    hashes = array(_HASH, written[n_head:])
     kept = head["keeping"]
     head |= {"block_hashes": hashes.tolist(), "keeping": kept and Keeping(*kept)}
     return ParsedBody(**head)

@@ -132,8 +132,11 @@ class ReaderProcess:
         """In the thread: ask, and wait for the answer."""
         self._began_at_s = self._clock()
         try:
-            line.sendall(body_head(body, kind))
-            line.sendall(body)
+            # Each call gives up the interpreter's lock, and has to wait for it afterwards.
+            head = body_head(body, kind)
+            n_sent = line.sendmsg((head, body))
+            if n_sent < len(head) + len(body):  # a signal came
+                line.sendall(memoryview(head + body)[n_sent:])
         except OSError:  # it had ended before it knew this body
             return None
         else:
