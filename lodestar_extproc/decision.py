@@ -171,6 +171,7 @@ class Decision(NamedTuple):
         shadows: what other policies, which never decide, would have chosen: (name, index).
         predicted_by: the predictor behind the ranking's predictions; None where it has none.
         row: features of the best endpoint, [N_FEATURES]; None where nothing was predicted by them.
+        held_s: how long it had been held here before; the client waited for that, too.
     """
 
     decision_id: str
@@ -183,6 +184,7 @@ class Decision(NamedTuple):
     shadows: tuple[tuple[str, int], ...] = ()
     predicted_by: str | None = None
     row: FloatArray | None = None
+    held_s: float = 0.0
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ def test_everything_declared_is_shown_and_nothing_else():
     world.end(world.decide(), decision_id="", stream_id="")
     world.end(world.decide(stream_id="s"), decision_id="", stream_id="s")
     world.end(world.decide(), attempts=3, prompt_tokens=100, cached_tokens=60)
+    world.metrics.decided(world.decide()._replace(held_s=0.3))
     world.metrics.watch_gains(
         lambda: {"pool": [Gain("p", "shadow", 9, 0.5, 1.0, 2.0, 0.5, 0.4, 0.6)]}
     )

@@ -67,7 +67,7 @@ class PoolHistory:
         now = self._now
         if request.ttft_s is None or len(now.observed_s) >= MAX_TIMED:
             return
-        now.observed_s.append(request.ttft_s)
+        now.observed_s.append(request.decision.held_s + request.ttft_s)
         predicted_s = request.decision.predicted_ttft_s
         if predicted_s is not None:
             now.predicted_s.append(predicted_s)

@@ -46,6 +46,7 @@ def decision_filter(cluster: str) -> Stanza:
             "response_header_mode": "SKIP",
         },
         "message_timeout": "0.5s",
+        "max_message_timeout": "2.5s",
         "failure_mode_allow": True,
         "request_attributes": ["xds.cluster_name"],
         "metadata_options": {"receiving_namespaces": {"untyped": [METADATA_NAMESPACE]}},

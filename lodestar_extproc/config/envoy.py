@@ -5,7 +5,7 @@ Fields of Envoy's own that are unknown here are passed over; our own are checked
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +13,12 @@ from lodestar_extproc.config import envoy_tree as tree
 from lodestar_extproc.config.callee import addresses_of, callee
 from lodestar_extproc.config.envoy_pool import read_pool, unread
 from lodestar_extproc.config.errors import NotEnvoyConfig
-from lodestar_extproc.config.ext_proc_fields import request_body_mode, response_body_mode
+from lodestar_extproc.config.ext_proc_fields import (
+    longest_wait_s,
+    request_body_mode,
+    response_body_mode,
+)
+from lodestar_extproc.config.holding import with_hold_limit
 from lodestar_extproc.config.members import MARK, NAMESPACE, is_marked, settings_block
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
@@ -121,11 +126,14 @@ def config_of(resources: Resources, path: Path, listen: Sequence[str] = ()) -> E
     names = [pool.name for pool in pools]
     own = find_own_service(resources, listen)
     extproc = _extproc_addresses(resources, own, names)
+    longest_s = _longest_wait_s(resources, own, names)
     return EnvoyConfig(
         path=path,
         files=resources.files,
         listen=tuple(listen),
-        pools=pools,
+        pools=tuple(
+            replace(pool, settings=with_hold_limit(pool.settings, longest_s)) for pool in pools
+        ),
         overrides=read_overrides(resources.managers, own, names),
         sources=_sources(resources, own, names),
         own_service=own,
@@ -200,6 +208,16 @@ def _sources(resources: Resources, own: OwnService, pools: Collection[str]) -> T
         observer=_first(resources, own, tree.observing_filter) is not None,
         access_log_tags=tags,
     )
+
+
+def _longest_wait_s(resources: Resources, own: OwnService, pools: Collection[str]) -> float:
+    """Of the filters that ask for choices, the least patient; 0 where none is known."""
+    waits = (
+        longest_wait_s(tree.towards(manager, decision, pools))
+        for manager in resources.managers
+        if (decision := tree.decision_filter(manager, own))
+    )
+    return min(waits, default=0.0)
 
 
 def _extproc_addresses(

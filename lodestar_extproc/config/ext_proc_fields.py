@@ -14,10 +14,20 @@ if TYPE_CHECKING:
     """What has the fields of an `ExternalProcessor`."""
 
 
+DEFAULT_MESSAGE_TIMEOUT_S = 0.2
+"""Envoy's own, where the filter sets none."""
+
+
 def likeness_of_choosing(config: Fields) -> tuple[bool, bool]:
     """How much it looks like asking for a choice: its metadata is taken, and it sees the prompt."""
     takes = METADATA_NAMESPACE in receiving_namespaces(config)
     return takes, bool(request_body_mode(config))
+
+
+def longest_wait_s(config: Fields) -> float:
+    """How long Envoy waits for a reply at most, where it is asked to wait longer."""
+    stated = (config.get(name).seconds for name in ("message_timeout", "max_message_timeout"))
+    return max(DEFAULT_MESSAGE_TIMEOUT_S, *(seconds or 0.0 for seconds in stated))
 
 
 def request_body_mode(config: Fields) -> str:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from lodestar_extproc.config.endpoint_settings import EndpointSettings
 from lodestar_extproc.config.envoy import TimingSources
+from lodestar_extproc.config.holding import with_hold_limit
 from lodestar_extproc.config.kubernetes import KubernetesSource, Watched
 from lodestar_extproc.config.node import read_node
 from lodestar_extproc.config.old_spelling import OldSpelling, old_spellings
@@ -29,7 +30,13 @@ GATEWAY_SOURCES = TimingSources(
 """What Istio and Envoy AI Gateway show an endpoint picker: both bodies, no access log."""
 SettingsFile: TypeAlias = tuple[PoolSettings, EndpointSettings, tuple[OldSpelling, ...]]
 """A pool's settings, those of its endpoints under `endpoints`, and names of before."""
-_NOTHING_SAID: SettingsFile = (PoolSettings(), EndpointSettings(), ())
+LONGEST_WAIT_S = 0.0
+"""Nobody tells a picker how long the gateway's filter waits for it."""
+_NOTHING_SAID: SettingsFile = (
+    with_hold_limit(PoolSettings(), LONGEST_WAIT_S),
+    EndpointSettings(),
+    (),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ def read_settings_file(path: Path) -> SettingsFile:
     if not root or root.get("kind").text == PEER_KIND:
         return _NOTHING_SAID
     return (
-        read_settings(root, PoolSettings, apart=ENDPOINTS_KEY),
+        with_hold_limit(read_settings(root, PoolSettings, apart=ENDPOINTS_KEY), LONGEST_WAIT_S),
         read_settings(root.get(ENDPOINTS_KEY), EndpointSettings),
         tuple(old_spellings(root, PoolSettings)),
     )

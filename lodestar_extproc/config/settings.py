@@ -31,6 +31,9 @@ POLICIES = (*FIXED_POLICIES, "learned")
 PAPER_POLICY = "lodestar_paper"
 COSTS = ("externality", "ttft", "goodput", "end_to_end")
 HEADER_KINDS = ("objective", "slo", "model_rewrite")
+HOLD_LIMIT_S = 2.0
+"""Where no setting tells. With 5 s the mean TTFT fell by some hundredths more, and a service that
+freezes while it holds requests would cost them as much."""
 PREDICTORS = ("engine", "bayesian_linear", "residual", "mlp", "auto")
 
 
@@ -91,6 +94,13 @@ class PoolSettings:
         1.0,
         "Under `end_to_end`, weight of the time after the first token against TTFT: 1 for "
         "end-to-end latency, more for TPOT.",
+        at_least=0,
+    )
+    hold_limit_s: float | None = setting(
+        None,
+        "How long a request may be held here, where it would wait at an engine behind others' "
+        "prompts: shorter ones go first. 0 holds none; null is 2 s, or what `max_message_timeout` "
+        "of the Envoy file's filter allows, if that is less.",
         at_least=0,
     )
     predictor: str = setting(

@@ -79,8 +79,8 @@ def _arrows(stream_mode: StreamMode, answer_mode: AnswerMode) -> Iterator[str]:
         reasons: dict[StreamState, dict[str, None]] = {}
         for action in row.values():
             for result in RESULTS[action]:
-                if result is not ActionResult.SKIPPED:
-                    after = NEXT_STATES[answer_mode][result]
+                after = NEXT_STATES[answer_mode].get(result)
+                if after is not None:
                     reasons.setdefault(after, {})[result] = None
         for after, results in reasons.items():
             yield f"    {_id(state)} --> {_id(after)}: {' or '.join(results)}"

@@ -230,4 +230,11 @@ class Reject:
     headers: Headers = ()
 
 
-Reply = Continue | BodyPart | RouteTo | Reject
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait *for_s* for the reply to the last message, longer than for others."""
+
+    for_s: float
+
+
+Reply = Continue | BodyPart | RouteTo | Reject | Wait

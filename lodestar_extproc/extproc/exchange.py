@@ -10,8 +10,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc import conformance, refusals
+from lodestar_extproc.extproc.deciding import Deciding
 from lodestar_extproc.extproc.events import (
     Continue,
     Event,
@@ -21,12 +23,14 @@ from lodestar_extproc.extproc.events import (
     ResponseEvent,
     ResponseHeaders,
     RouteTo,
+    Wait,
 )
 from lodestar_extproc.extproc.held_body import MAX_BODY_BYTES
+from lodestar_extproc.extproc.held_turn import HeldTurn
 from lodestar_extproc.extproc.incoming import IncomingRequest
 from lodestar_extproc.extproc.modes import ANSWER_STRATEGIES, REQUEST_STRATEGIES, Done, Replies
 from lodestar_extproc.extproc.observation import Observation
-from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouter, PoolRouters
+from lodestar_extproc.extproc.pools import NO_OVERRIDES, Overrides, PoolRouters
 from lodestar_extproc.extproc.route_reply import route_to
 from lodestar_extproc.extproc.stream_outcome import StreamOutcome
 from lodestar_extproc.extproc.transitions import (
@@ -40,7 +44,6 @@ from lodestar_extproc.extproc.transitions import (
     modes_of,
 )
 from lodestar_extproc.extproc.unread_body import UnreadBody
-from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint
 
@@ -55,7 +58,6 @@ class Exchange:
         access_log: Envoy's access log reports how answers end.
 
     Attributes:
-        decision: made on this stream; None until then, and on observing streams.
         request: what has come of it.
         n_repeats: messages of a request that had ended; they are ignored.
     """
@@ -71,7 +73,6 @@ class Exchange:
     ) -> None:
         stream_mode, answer_mode = modes_of(opening)
         self.state, self.outcome = StreamState.IDLE, StreamOutcome.CUT
-        self.decision: Decision | None = None
         self.n_repeats, self.stream_id = 0, stream_id
         self._actions = ACTIONS[stream_mode]
         self._next_states = NEXT_STATES[answer_mode]
@@ -81,6 +82,7 @@ class Exchange:
         self._own_paths = partial(overrides.paths, routers, opening.pool)
         self._observe = partial(Observation, routers, access_log=access_log)
         self.request = IncomingRequest(self._pool_of)
+        self._deciding = Deciding(self.request, self._requests, stream_id)
         self._tests_conformance = self._seen_enough = False
         self._observation = self._observe() if stream_mode is StreamMode.OBSERVED else None
 
@@ -101,6 +103,12 @@ class Exchange:
             self._enter(ActionResult.CLOSED)
             raise ProtocolError(f"{event.kind} came while {came_while}")
         result, replies = self._ACTIONS[action](self, event)
+        self._enter(result)
+        return replies
+
+    def turn_came(self, at_s: float) -> Replies:
+        """Route what is held; what to answer."""
+        result, replies = self._route(*self._deciding.request_at(at_s))
         self._enter(result)
         return replies
 
@@ -132,6 +140,16 @@ class Exchange:
             self.request.held.clear()
 
     @property
+    def decision(self) -> Decision | None:
+        """Made on this stream; None until then, and on observing streams."""
+        return self._deciding.decision
+
+    @property
+    def turn(self) -> HeldTurn | None:
+        """What is held until its turn comes; None where nothing is."""
+        return None if self.decision or self.done else self._deciding.turn
+
+    @property
     def observed_id(self) -> str:
         """Of the decision whose answer is seen here; empty where none is."""
         return self._observation.decision_id if self._observation else ""
@@ -158,10 +176,10 @@ class Exchange:
         return ActionResult.READ_ON, self._requests.acknowledge(event)
 
     def _hold(self, event: RequestEvent) -> Done:
-        gathered = self._gather(event)
+        self.request.take(event)
         if self.request.held.is_full:
             return self._reject(refusals.body_too_large(MAX_BODY_BYTES), StreamOutcome.REJECTED)
-        return gathered
+        return ActionResult.READ_ON, self._requests.acknowledge(event)
 
     def _skip(self, event: RequestEvent) -> Done:
         self.n_repeats += self.request.note(event)
@@ -184,7 +202,7 @@ class Exchange:
 
     def _route_without_body(self, event: RequestEvent) -> Done:
         self.request.take(event)
-        return self._route(event, None, 0)
+        return self._route(event, None, n_bytes=0)
 
     def _route(self, event: RequestEvent, content: bytes | None, n_bytes: int) -> Done:
         try:
@@ -196,39 +214,22 @@ class Exchange:
         settings = router.settings
         self._tests_conformance = settings.conformance_headers
         try:
-            return self._route_by(router, policy, event, content, n_bytes)
+            decided = self._deciding.decide(router, policy, event, content, n_bytes)
         except refusals.REFUSED as error:
             return self._reject(*refusals.of(error))
         except NoEndpoint as error:
-            hinted = self.request.subset(settings) is not None
-            if self._requests.refuses_without_endpoint or hinted or settings.answer_503:
-                return self._reject(refusals.no_endpoint(str(error)), StreamOutcome.NO_ENDPOINT)
-            return self._leave_to_envoy(event, StreamOutcome.NO_ENDPOINT, content)
+            return self._without_endpoint(str(error), event, content, settings)
+        if isinstance(decided, Wait):
+            return ActionResult.HELD, (decided,)
+        return self._routed(event, decided.reply, decided.body, StreamOutcome.ROUTED)
 
-    def _route_by(
-        self,
-        router: PoolRouter,
-        policy: Policy | None,
-        event: RequestEvent,
-        content: bytes | None,
-        n_bytes: int,
+    def _without_endpoint(
+        self, problem: str, event: RequestEvent, content: bytes | None, settings: PoolSettings
     ) -> Done:
-        """The decision, and the body with it where Envoy is to get one from here."""
-        request, wanted = self.request.read(
-            content, n_bytes, router, may_rename=self._requests.may_change_body
-        )
-        decision = self.decision = router.route(
-            request,
-            request_id=self.request.request_id,
-            stream_id=self.stream_id,
-            at_s=event.at_s,
-            subset=self.request.subset(router.settings),
-            policy=policy,
-        )
-        new_body = self._requests.replaced_body(content, wanted)
-        told = decision.decision_id, router.settings, new_body, decision.predicted_ttft_s
-        reply = route_to(self._requests.reply_phase(event), decision.addresses, *told)
-        return self._routed(event, reply, wanted, StreamOutcome.ROUTED)
+        hinted = self.request.subset(settings) is not None
+        if self._requests.refuses_without_endpoint or hinted or settings.answer_503:
+            return self._reject(refusals.no_endpoint(problem), StreamOutcome.NO_ENDPOINT)
+        return self._leave_to_envoy(event, StreamOutcome.NO_ENDPOINT, content)
 
     def _look_up(self, event: RequestEvent, content: bytes | None = None) -> Done | None:
         """Go where something is kept; None for a request that is for nothing such."""
@@ -252,8 +253,7 @@ class Exchange:
         self, event: RequestEvent, outcome: StreamOutcome, content: bytes | None = None
     ) -> Done:
         """Envoy goes on by its own policy."""
-        self.outcome = outcome
-        reply = Continue(self._requests.reply_phase(event))
+        self.outcome, reply = outcome, Continue(self._requests.reply_phase(event))
         return ActionResult.PASSED, (reply, *self._requests.given_back(event, content))
 
     def _reject(self, refusal: Reject, outcome: StreamOutcome) -> Done:

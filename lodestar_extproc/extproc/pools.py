@@ -13,6 +13,7 @@ from lodestar_extproc.extproc.observation import AnswerRouters
 from lodestar_extproc.names import COST, POLICY, POOL
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
+from lodestar_extproc.routing.admission import AdmissionQueue, Ticket
 from lodestar_extproc.routing.kept_answers import Lookup
 from lodestar_extproc.routing.routers import UnknownPool
 
@@ -43,7 +44,22 @@ class PoolRouter(Protocol):
         at_s: float,
         subset: Subset | None = None,
         policy: Policy | None = None,
+        held_s: float = 0.0,
     ) -> Decision: ...
+
+    def route_or_hold(
+        self,
+        request: InferenceRequest,
+        *,
+        request_id: str,
+        stream_id: str = "",
+        at_s: float,
+        subset: Subset | None = None,
+        policy: Policy | None = None,
+    ) -> Decision | Ticket: ...
+
+    @property
+    def admission(self) -> AdmissionQueue: ...
 
 
 class PoolRouters(AnswerRouters, Protocol):

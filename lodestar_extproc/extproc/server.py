@@ -30,6 +30,7 @@ from lodestar_extproc.extproc.pools import Overrides, PoolRouters
 from lodestar_extproc.extproc.reader_process import ReaderProcess
 from lodestar_extproc.extproc.stream_listener import StreamListener
 from lodestar_extproc.extproc.stream_outcome import StreamOutcome, summary
+from lodestar_extproc.extproc.turns import Turns
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import ProcessingRequest
 from lodestar_extproc.routing.ids import new_id
 
@@ -91,6 +92,7 @@ class ExtProcServer:
         self._ids = random.Random()
         self.reader = ReaderProcess(clock=clock)
         self._bodies = BodyReader(self.reader, clock)
+        self._turns = Turns(clock)
         self._old_keys: set[str] = set()
         self._servers: list[Any] = []
 
@@ -147,6 +149,7 @@ class ExtProcServer:
         To let Envoy go elsewhere before, stop serving and wait for its health checks.
         """
         self._health.end()
+        self._turns.let_all_go()
         self._logs.end()
         self._ends.flush()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
@@ -193,6 +196,10 @@ class ExtProcServer:
     async def _answer(self, exchange: Exchange, event: Event, context: Any) -> None:
         for reply in self._replies(exchange, event):
             await self._tell(exchange, reply, context)
+        if exchange.turn is not None:
+            await self._turns.wait(exchange.turn)
+            for reply in self._replies_in_turn(exchange, event):
+                await self._tell(exchange, reply, context)
 
     async def _tell(self, exchange: Exchange, reply: Reply, context: Any) -> None:
         try:
@@ -204,6 +211,11 @@ class ExtProcServer:
                 end = Completion(self._clock(), Outcome.CLIENT_GONE, stream_id=exchange.stream_id)
                 self._routers.complete(end)
             raise
+
+    def _replies_in_turn(self, exchange: Exchange, event: Event) -> tuple[Reply, ...]:
+        with self._boundary:
+            return exchange.turn_came(self._clock())
+        return exchange.go_on_without_us(event)
 
     def _replies(self, exchange: Exchange, event: Event) -> tuple[Reply, ...]:
         with self._boundary:

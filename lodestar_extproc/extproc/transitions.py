@@ -90,6 +90,7 @@ class ActionResult(StrEnum):
     CLOSED = "the stream is over"
     """Not of an action: Envoy or we ended the stream, in whatever state."""
     SKIPPED = "nothing changed"
+    HELD = "the decision is put off"
 
 
 Row = Mapping[MessageKind, Action]
@@ -218,7 +219,12 @@ ACTIONS: Mapping[StreamMode, Mapping[StreamState, Row]] = MappingProxyType(
     }
 )
 
-_ROUTING_RESULTS = (ActionResult.ROUTED, ActionResult.PASSED, ActionResult.REJECTED)
+_ROUTING_RESULTS = (
+    ActionResult.ROUTED,
+    ActionResult.PASSED,
+    ActionResult.REJECTED,
+    ActionResult.HELD,
+)
 RESULTS: Mapping[Action, tuple[ActionResult, ...]] = MappingProxyType(
     {
         Action.ADMIT: (ActionResult.READ_ON, ActionResult.PASSED, ActionResult.ROUTED),

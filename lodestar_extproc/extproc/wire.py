@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from lodestar_extproc.config.holding import WAIT_MARGIN_S
 from lodestar_extproc.extproc.context import (
     attribute,
     header_value,
@@ -37,6 +38,7 @@ from lodestar_extproc.extproc.events import (
     ResponseHeaders,
     ResponseTrailers,
     RouteTo,
+    Wait,
 )
 from lodestar_extproc.extproc.transitions import ProtocolError
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2
@@ -166,6 +168,9 @@ def encode(reply: Reply) -> bytes:
     message = envoy_pb2.ProcessingResponse()
     if isinstance(reply, RouteTo):
         _set_route(message, reply)
+    elif isinstance(reply, Wait):
+        wait_ms = round(1e3 * (reply.for_s + WAIT_MARGIN_S))
+        message.override_message_timeout.FromMilliseconds(wait_ms)
     elif isinstance(reply, Continue):
         _go_on(message, reply.phase)
         if reply.headers:

@@ -82,6 +82,7 @@ def _decided(made: Entry) -> dict[str, Any]:
         "pool": decision.pool,
         "wall_s": made.wall_s,
         "at_s": decision.at_s,
+        "held_s": decision.held_s,
         "policy": decision.policy,
         "reason": ranking.reason,
         "propensity": ranking.propensity,

@@ -58,6 +58,7 @@ class Metrics:
         self._unused_decisions = self._counted(requests.UNUSED_DECISIONS)
         self._ignored_choices = self._counted(requests.IGNORED_CHOICES)
         self._retries = self._counted(requests.RETRIES)
+        self._held_seconds = Observations(requests.HELD_SECONDS, registry)
         self._ttft = Observations(requests.TTFT_SECONDS, registry)
         self._predicted_ttft = Observations(requests.PREDICTED_TTFT_SECONDS, registry)
         self._ttft_error = Observations(requests.TTFT_ERROR_RATIO, registry)
@@ -116,6 +117,8 @@ class Metrics:
         self._priority_decisions[decision.pool, str(candidates.request.priority)] += 1
         self._endpoint_decisions[decision.pool, _address(decision, chosen)] += 1
         self._decision_seconds.observe(pool, self._clock() - decision.at_s)
+        if decision.held_s:
+            self._held_seconds.observe(pool, decision.held_s)
         self._prompt_tokens[pool] += candidates.request.prompt_tokens
         self._predicted_hit_tokens[pool] += float(candidates.matched_tokens[chosen])
         for policy, index in decision.shadows:
@@ -152,7 +155,7 @@ class Metrics:
         index = decision.chosen if address == chosen else decision.index_of(address)
         if index is None:
             return  # Envoy sent it to an endpoint that was no candidate
-        self._ttft.observe((decision.pool, address), ttft_s)
+        self._ttft.observe((decision.pool, address), decision.held_s + ttft_s)
         predicted = decision.ranking.predicted_ttft_s
         if predicted is not None and ttft_s > 0:
             predicted_s = float(predicted[index])

@@ -38,6 +38,13 @@ DECISION_SECONDS = histogram(
     "Above a few milliseconds the process is short of CPU, or prompts are very long.",
     SHORT_SECONDS,
 )
+HELD_SECONDS = histogram(
+    "lodestar_held_seconds",
+    POOL,
+    "How long requests were held here that would have waited at an engine, of those that were.",
+    "It grows with load: near `hold_limit_s` the fleet is too small for what it is asked.",
+    SECONDS,
+)
 SHADOW_DECISIONS = counter(
     "lodestar_shadow_decisions_total",
     ("pool", "policy", "agrees"),
@@ -99,7 +106,7 @@ RETRIES = counter(
 TTFT_SECONDS = histogram(
     "lodestar_ttft_seconds",
     ENDPOINT,
-    "Observed TTFT of streamed answers, by the endpoint that served.",
+    "Observed TTFT of streamed answers, by the endpoint that served; what they were held is in it.",
     "Rising on one endpoint: it is slow or crowded. On all: the fleet is too small.",
     SECONDS,
 )

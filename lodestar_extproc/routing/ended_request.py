@@ -125,7 +125,7 @@ class EndedRequest(NamedTuple):
             return completion.at_s - self.first_token.at_s
         if completion.duration_s is None or completion.ttft_s is None:
             return None
-        return completion.duration_s - completion.ttft_s
+        return completion.duration_s - completion.ttft_s - self.decision.held_s
 
     def without_prompt(self) -> EndedRequest:
         """The same, less the prompt's hashes."""

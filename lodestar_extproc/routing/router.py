@@ -15,24 +15,23 @@ from collections.abc import Iterable, Sequence
 from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, KeptAnswer, Outcome
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PoolSettings
-from lodestar_extproc.decision import Candidates, Decision, Ranking
+from lodestar_extproc.decision import Candidates, Decision
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.demand import Demand
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.policies.preference import at_keeper, preferred
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
+from lodestar_extproc.routing.admission import AdmissionQueue, Ticket, outlook
 from lodestar_extproc.routing.answer_watch import AnswerWatch
+from lodestar_extproc.routing.considering import Considered, Considering
 from lodestar_extproc.routing.dispatch import dispatch
 from lodestar_extproc.routing.ended_request import ended_request, observed_first_token
 from lodestar_extproc.routing.feedback import Feedback
-from lodestar_extproc.routing.ids import new_id
 from lodestar_extproc.routing.kept_answers import KeptAnswers, Lookup
 from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.open_decisions import OpenDecisions
 from lodestar_extproc.routing.pool_policies import PoolPolicies
-from lodestar_extproc.routing.unserved import NoEndpoint, shed_if_late
 
 
 class Router:
@@ -65,7 +64,6 @@ class Router:
         self.live = live
         self.fleet = fleet
         self.demand = Demand(fleet.endpoints)
-        self._demand_is_read = False
         self._rng = rng
         self._policies = PoolPolicies(
             policy, fallback, shadows, rng=rng, shadow_rng=random.Random(live.current.seed)
@@ -76,6 +74,10 @@ class Router:
         self._feedback = Feedback(live, fleet.health, learner)
         self._watch = AnswerWatch(live, fleet, rng)
         self._kept = KeptAnswers(fleet)
+        self._considering = Considering(
+            pool, live, fleet, self.demand, self._policies, self._feedback, self._kept, rng
+        )
+        self.admission = AdmissionQueue(live, self._considering.look)
 
     @property
     def settings(self) -> PoolSettings:
@@ -92,12 +94,14 @@ class Router:
     ) -> None:
         """Decide and learn by these from now on; load and caches stay."""
         self._policies.adopt(policy, fallback, shadows)
+        self.admission.changed()
         self._feedback.learner, self._feedback.teaches = learner, False
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Adopt a new membership of the fleet."""
         _, left = self.fleet.set_endpoints(endpoints)
         self.demand.adopt(self.fleet.endpoints)
+        self.admission.changed()
         for address in left:
             self.learner.left(address)
             self._watch.left(address)
@@ -139,37 +143,62 @@ class Router:
         at_s: float,
         subset: Subset | None = None,
         policy: Policy | None = None,
+        held_s: float = 0.0,
     ) -> Decision:
         """Choose an endpoint of *subset* (None: of all) for *request*; count it in flight there.
 
         Args:
             stream_id: by which its end may be told where Envoy does not wait for the decision.
             policy: decides in place of the pool's own, where a route asks for it.
+            held_s: how long it was held before.
 
         Raises:
             NoEndpoint: the pool has none there.
             Overloaded: it may be shed, and is predicted to be late everywhere.
         """
-        policies = self._policies
-        policy = policies.policy if policy is None else policy
-        if policies.read_demand or policy.reads_demand:
-            # Counted from the first policy on that reads it: it costs more than a fixed rule does.
-            self._demand_is_read = True
-        if policies.read_learner or policy.reads_learner:
-            self._feedback.teaches = True  # from the first on that asks
-        request, keeper = self._kept.recalled(request, at_s)
-        candidates, learner = self.candidates(request, at_s, subset), self.learner
-        if not candidates.snapshot.endpoints:
-            raise NoEndpoint(f"pool {self.pool} has no endpoint for this request")
-        decision_id = f"{self.pool}.{new_id(self.origin, self._rng)}"
-        ranking = self._rank(candidates, policy, keeper)
-        if request.is_sheddable:
-            shed_if_late(ranking, candidates, request.ttft_slo_s or self.settings.ttft_slo_s)
+        considered = self._considering.consider(request, at_s, subset, policy, self.origin)
+        return self._send(considered, request_id, stream_id, held_s)
+
+    def route_or_hold(
+        self,
+        request: InferenceRequest,
+        *,
+        request_id: str,
+        stream_id: str = "",
+        at_s: float,
+        subset: Subset | None = None,
+        policy: Policy | None = None,
+    ) -> Decision | Ticket:
+        """As `route`; or a place in `admission`, where it is better held for a while.
+
+        Whose turn has come there is to be routed.
+        """
+        considered = self._considering.consider(request, at_s, subset, policy, self.origin)
+        settings = self.settings
+        if not (settings.shadow or considered.keeper or self._feedback.choices.in_doubt):
+            fares = outlook(considered.candidates, considered.ranking)
+            ticket = self.admission.offer(request, subset, considered.policy, fares, at_s)
+            if ticket is not None:
+                return ticket
+        return self._send(considered, request_id, stream_id, 0.0)
+
+    def candidates(
+        self, request: InferenceRequest, at_s: float, subset: Subset | None = None
+    ) -> Candidates:
+        """*request* beside all it may go to: what a policy sees."""
+        return self._considering.candidates(request, at_s, subset)
+
+    def _send(
+        self, considered: Considered, request_id: str, stream_id: str, held_s: float
+    ) -> Decision:
+        """Decide for the first in order, and count the request in flight there."""
+        decision_id, policy, candidates, ranking, _ = considered
+        policies, learner = self._policies, self.learner
         shadowed = policies.shadow_rankings(candidates)
         decision = Decision(
             decision_id=decision_id,
             request_id=request_id,
-            at_s=at_s,
+            at_s=candidates.snapshot.at_s,
             pool=self.pool,
             policy=policy.name,
             candidates=candidates,
@@ -177,6 +206,7 @@ class Router:
             shadows=tuple([(s.name, r.order[0]) for s, r in shadowed]) if shadowed else (),
             predicted_by=None if ranking.predicted_ttft_s is None else learner.predicting,
             row=candidates.row(ranking.order[0]),
+            held_s=held_s,
         )
         self._open.add(decision, stream_id)
         dispatch(decision, self.fleet, self.demand, learner, observes=self._sees_first_tokens)
@@ -185,40 +215,6 @@ class Router:
         for listener in self._listeners:
             listener.decided(decision)
         return decision
-
-    def candidates(
-        self, request: InferenceRequest, at_s: float, subset: Subset | None = None
-    ) -> Candidates:
-        """*request* beside all it may go to, on a level that is drawn: what a policy sees."""
-        fleet, demand = self.fleet, None
-        # What one endpoint keeps has to be asked there again, though it failed there.
-        bound = request.keeping is not None and request.keeping.continues is not None
-        draw = self._rng.random() if fleet.has_levels else 0.0
-        snapshot = fleet.snapshot(at_s, subset, None if bound else request.prompt_key, draw)
-        endpoints, tpot_slo_s = snapshot.endpoints, request.tpot_slo_s or self.settings.tpot_slo_s
-        matched = fleet.match(request, endpoints)
-        tpot_s = None
-        if tpot_slo_s is not None:
-            tpot_s = fleet.decode_speed.tpot_s(endpoints, snapshot.in_flight + 1)
-        if self._demand_is_read and endpoints:
-            demand = self.demand.snapshot(request, snapshot, matched.sent_ratio)
-        return Candidates(
-            request,
-            snapshot,
-            matched.tokens,
-            matched.ratio,
-            self.learner.prefill_s_per_ktoken(endpoints),
-            adapter_effort=fleet.adapters.effort(request.model, endpoints),
-            tpot_s=tpot_s,
-            tpot_slo_s=tpot_slo_s,
-            demand=demand,
-        )
-
-    def _rank(self, candidates: Candidates, policy: Policy, keeper: str | None) -> Ranking:
-        ranking = self._policies.rank(candidates, policy)
-        if candidates.adapter_effort is not None or candidates.tpot_s is not None:
-            ranking = preferred(ranking, candidates, self.live.current.adapter_load_s)
-        return ranking if keeper is None else at_keeper(ranking, candidates, keeper)
 
     # -- its first token passed ---
 
@@ -235,6 +231,7 @@ class Router:
             retry_candidates=settings.retry_candidates,
         )
         self.fleet.first_token(event.decision_id, event.at_s, event.served, watched=event.watched)
+        self.admission.changed()
         self._feedback.first_token(entry.decision, first_token)
         for listener in self._listeners:
             listener.first_token(entry.decision, first_token)
@@ -280,6 +277,7 @@ class Router:
                 cached_ratio=request.completion.cached_ratio,
                 whole=request.is_served,
             )
+        self.admission.changed()
         if request.used:
             self._feedback.ended(request)
             self._watch.ended(request)

@@ -15,12 +15,14 @@ from functools import partial
 from typing import TypeAlias
 
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
-from lodestar_extproc.decision import Decision
+from lodestar_extproc.decision import Decision, Reason
 from lodestar_extproc.endpoint import EndpointMetrics
+from lodestar_extproc.routing.admission import Ticket
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.arrival import VirtualRequest, Workload
 from lodestar_extproc.simulator.engine import EventKind
 from lodestar_extproc.simulator.envoy_signals import EnvoySignals
+from lodestar_extproc.simulator.holding import LOOK_S, HeldArrival, HeldArrivals
 from lodestar_extproc.simulator.machine import Machine
 from lodestar_extproc.simulator.rack import Rack
 from lodestar_extproc.simulator.record import RequestRecord
@@ -73,6 +75,8 @@ class VirtualCluster:
         self._n_planned = 0
         self._n_repeating = 0
         self._live: dict[int, _Live] = {}
+        self._held = HeldArrivals(self._turn_came)
+        self._look_at_s = -math.inf
         self._rack = Rack([m.engine for m in self.machines])
         self._addresses = [m.endpoint.address for m in self.machines]
         self._by_address = {address: i for i, address in enumerate(self._addresses)}
@@ -142,24 +146,51 @@ class VirtualCluster:
         self._n_left -= 1
         self.arriving = request
         router = self._rng.choice(self.routers) if len(self.routers) > 1 else self.routers[0]
-        prompt = self._signals.parse(request, self._rng)
-        decision = router.route(prompt, request_id="", at_s=self.now_s)
-        ranking, number = decision.ranking, len(self.records)
-        record = RequestRecord(
-            self.now_s,
-            request.prompt_tokens,
-            request.output_tokens,
-            ranking.reason,
-            session=request.session,
-            block_ids=request.block_ids,
+        number = len(self.records)
+        self.records.append(
+            RequestRecord(
+                self.now_s,
+                request.prompt_tokens,
+                request.output_tokens,
+                Reason.POLICY,
+                session=request.session,
+                block_ids=request.block_ids,
+            )
         )
+        prompt = self._signals.parse(request, self._rng)
+        routed = router.route_or_hold(prompt, request_id="", at_s=self.now_s)
+        arrival = HeldArrival(number, request, router)
+        if isinstance(routed, Decision):
+            self._decided(arrival, routed)
+        else:
+            self._held.add(routed, arrival)
+            self._look_at_held()
+
+    def _decided(self, arrival: HeldArrival, decision: Decision) -> None:
+        number, request, router = arrival
+        record, ranking = self.records[number], decision.ranking
+        record.reason = ranking.reason
         if ranking.predicted_ttft_s is not None:
             record.predicted_ttft_s = float(ranking.predicted_ttft_s[decision.chosen])
-        self.records.append(record)
         live = self._live[number] = _Live(number, request, router, decision, record)
         self._submit(live)
         if self._signals.abort_ratio > 0 and self._rng.random() < self._signals.abort_ratio:
-            self.plan(self.now_s + self._signals.abort_after_s, partial(self._abort, number))
+            left_at_s = max(self.now_s, record.arrived_s + self._signals.abort_after_s)
+            self.plan(left_at_s, partial(self._abort, number))
+
+    def _turn_came(self, arrival: HeldArrival, ticket: Ticket) -> None:
+        held_s = self.now_s - ticket.came_at_s
+        decision = arrival.router.route(
+            ticket.request, request_id="", at_s=self.now_s, held_s=held_s
+        )
+        self._decided(arrival, decision)
+
+    def _look_at_held(self) -> None:
+        """Now, and for as long as any are held: again when there is news, and now and then."""
+        self._held.look(self.now_s)
+        if self._held and self._look_at_s <= self.now_s:
+            self._look_at_s = self.now_s + LOOK_S
+            self.plan(self._look_at_s, self._look_at_held)
 
     def _submit(self, live: _Live) -> None:
         """Send it to the first candidate that takes it, as Envoy retries."""
@@ -218,11 +249,13 @@ class VirtualCluster:
 
     def _first_token(self, live: _Live, at_s: float, address: str) -> None:
         record, delay_s = live.record, self._signals.first_token_delay_s
-        record.ttft_s = at_s - record.arrived_s
-        ttft_s = self._signals.reported_ttft_s(record.ttft_s + delay_s, self._rng)
+        record.ttft_s, sent_at_s = at_s - record.arrived_s, live.decision.at_s
+        ttft_s = self._signals.reported_ttft_s(at_s - sent_at_s + delay_s, self._rng)
         live.reported_ttft_s = ttft_s
-        token = FirstToken(live.decision.decision_id, record.arrived_s + ttft_s, address)
+        token = FirstToken(live.decision.decision_id, sent_at_s + ttft_s, address)
         self.tell(at_s + delay_s, live.router.first_token, token)
+        if self._held:
+            self.plan(at_s + delay_s, self._look_at_held)
 
     def _completed(self, live: _Live, at_s: float) -> None:
         live.record.e2e_s = at_s - live.record.arrived_s
@@ -245,6 +278,8 @@ class VirtualCluster:
             duration_s=ended_s - live.record.arrived_s,
         )
         self.tell(logged_s, live.router.complete, completion)
+        if self._held:
+            self.plan(logged_s, self._look_at_held)
 
     def _deliver(self, until_s: float) -> None:
         reports = self._reports

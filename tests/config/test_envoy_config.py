@@ -44,7 +44,7 @@ def test_default_file_is_one_pool_of_two_endpoints():
 
     pool = config.pool("engines")
     assert config.pools == (pool,)
-    assert pool.settings == PoolSettings()
+    assert pool.settings == PoolSettings(hold_limit_s=2.0)
     assert [e.address for e in pool.endpoints] == ["127.0.0.1:8000", "127.0.0.1:8001"]
     assert pool.endpoints[0].metrics_url == "http://127.0.0.1:8000/metrics"
     assert pool.endpoints[0].health_url == "http://127.0.0.1:8000/health"

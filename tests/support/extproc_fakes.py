@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from builders import a_fleet, an_endpoint, candidates_of
 from lodestar_extproc.completion import AnswerReport, Completion, FirstToken, KeptAnswer
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.decision import Candidates, Decision, Ranking
+from lodestar_extproc.policies.random_choice import RandomChoice
 from lodestar_extproc.request import InferenceRequest, Subset, name_key
+from lodestar_extproc.routing.admission import AdmissionQueue, Outlook, Ticket
 from lodestar_extproc.routing.kept_answers import Lookup
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
@@ -39,6 +43,24 @@ def _candidates(addresses: tuple[str, ...]) -> Candidates:
 
 
 @dataclass
+class EngineRoom:
+    """Whether engines have room for requests, which wait until they have."""
+
+    has_room: bool = True
+    queue: AdmissionQueue = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.queue = AdmissionQueue(LiveSettings(PoolSettings()), lambda _, __: self.outlook())
+
+    def outlook(self) -> Outlook:
+        return Outlook("10.0.0.1:8000", 0.1, self.has_room)
+
+    def let_in(self) -> None:
+        self.has_room = True
+        self.queue.changed()
+
+
+@dataclass
 class FakeRouters:
     """All pools and their only router in one; remembers what it was asked and told."""
 
@@ -60,6 +82,8 @@ class FakeRouters:
     kept_answers: list[KeptAnswer] = field(default_factory=list)
     reports: list[AnswerReport] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
+    held_s: list[float] = field(default_factory=list)
+    engines: EngineRoom = field(default_factory=EngineRoom)
 
     def get(self, pool):
         if pool is not None and pool not in self.pools:
@@ -93,6 +117,7 @@ class FakeRouters:
         at_s: float,
         subset: Subset | None = None,
         policy: None = None,
+        held_s: float = 0.0,
     ) -> Decision:
         addresses = [a for a in self.addresses if subset is None or a in subset]
         if not addresses:
@@ -105,7 +130,17 @@ class FakeRouters:
         self.request_ids.append(request_id)
         self.stream_ids.append(stream_id)
         self.n_decisions += 1
+        self.held_s.append(held_s)
         return a_decision(*addresses, decision_id=self.last_id, request_id=request_id)
+
+    @property
+    def admission(self) -> AdmissionQueue:
+        return self.engines.queue
+
+    def route_or_hold(self, request: InferenceRequest, **asked: Any) -> Decision | Ticket:
+        outlook, at_s = self.engines.outlook(), asked["at_s"]
+        ticket = self.admission.offer(request, None, RandomChoice(), outlook, at_s)
+        return self.route(request, **asked) if ticket is None else ticket
 
     @property
     def last_id(self) -> str:

@@ -264,6 +264,19 @@ TRAPS: tuple[Trap, ...] = (
     ),
     Trap("message_timeout", "default", take(decide, "message_timeout")),
     Trap("message_timeout", "short", put(decide, message_timeout={"nanos": 100_000_000})),
+    Trap(
+        "max_message_timeout",
+        "missing",
+        both(
+            take(decide, "max_message_timeout"),
+            put(lambda c: pool(c)["metadata"]["filter_metadata"]["lodestar"], hold_limit_s=2),
+        ),
+    ),
+    Trap(
+        "max_message_timeout",
+        "shorter than requests are held",
+        put(lambda c: pool(c)["metadata"]["filter_metadata"]["lodestar"], hold_limit_s=5),
+    ),
     Trap("failure_mode_allow", "decision", take(decide, "failure_mode_allow")),
     Trap("failure_mode_allow", "observer", take(observe, "failure_mode_allow")),
     Trap(

@@ -34,6 +34,7 @@ RULES: tuple[Rule, ...] = (
     modes.processing_mode,
     body_limit.body_limit,
     filters.message_timeout,
+    filters.max_message_timeout,
     filters.failure_mode_allow,
     filters.receiving_namespace,
     filters.model_rewrites,

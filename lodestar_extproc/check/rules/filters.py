@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.check.finding import Fault
-from lodestar_extproc.config.ext_proc_fields import receiving_namespaces
+from lodestar_extproc.config.ext_proc_fields import (
+    DEFAULT_MESSAGE_TIMEOUT_S,
+    longest_wait_s,
+    receiving_namespaces,
+)
+from lodestar_extproc.config.holding import WAIT_MARGIN_S
 from lodestar_extproc.config.members import settings_block
 from lodestar_extproc.names import METADATA_NAMESPACE
 
@@ -14,8 +19,6 @@ if TYPE_CHECKING:
 
     from lodestar_extproc.check.subject import Subject
 
-DEFAULT_MESSAGE_TIMEOUT_S = 0.2
-"""Envoy's own, where the filter sets none."""
 CHANGEABLE_MODES = ("BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED")
 """In which a request's body may be another than came."""
 
@@ -31,6 +34,21 @@ def message_timeout(subject: Subject) -> Iterator[Fault]:
                 f"Envoy gives up on a choice after {held_s * 1e3:g} ms: large prompts and busy "
                 "moments go unrouted",
                 (subject.put(timeout, "0.5s"),),
+            )
+
+
+def max_message_timeout(subject: Subject) -> Iterator[Fault]:
+    """Envoy goes on without a choice while its request is held here, if it may not wait for it."""
+    limits = [settings_block(pool).get("hold_limit_s") for pool in subject.pools]
+    wanted_s = max((limit.number or 0.0 for limit in limits), default=0.0) + WAIT_MARGIN_S
+    for decision in subject.decisions():
+        longest = decision.get("max_message_timeout")
+        if wanted_s > max(WAIT_MARGIN_S, longest_wait_s(decision)):
+            yield Fault(
+                longest,
+                f"requests are held for up to {wanted_s - WAIT_MARGIN_S:g} s (hold_limit_s), and "
+                f"Envoy goes on without a choice after {longest_wait_s(decision):g} s",
+                (subject.put(longest, f"{wanted_s:g}s"),),
             )
 
 
