@@ -176,7 +176,7 @@ class Router:
             ranking=ranking,
             shadows=tuple([(s.name, r.order[0]) for s, r in shadowed]) if shadowed else (),
             predicted_by=None if ranking.predicted_ttft_s is None else learner.predicting,
-            row=candidates.row(ranking.order[0]),
+            row=candidates.row(ranking.order[0]) if ranking.row is None else ranking.row,
         )
         self._open.add(decision, stream_id)
         dispatch(decision, self.fleet, self.demand, learner, observes=self._sees_first_tokens)
