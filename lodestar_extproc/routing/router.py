@@ -74,12 +74,12 @@ class Router:
         self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
         self._feedback = Feedback(live, fleet.health, learner)
+        self.samples = self._feedback.samples  # that the learner is yet to learn
         self._watch = AnswerWatch(live, fleet, rng)
         self._kept = KeptAnswers(fleet)
 
     @property
     def settings(self) -> PoolSettings:
-        """As they are now."""
         return self.live.current
 
     @property
@@ -92,14 +92,14 @@ class Router:
     ) -> None:
         """Decide and learn by these from now on; load and caches stay."""
         self._policies.adopt(policy, fallback, shadows)
-        self._feedback.learner, self._feedback.teaches = learner, False
+        self._feedback.adopt(learner)
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Adopt a new membership of the fleet."""
         _, left = self.fleet.set_endpoints(endpoints)
         self.demand.adopt(self.fleet.endpoints)
+        self._feedback.left(left)
         for address in left:
-            self.learner.left(address)
             self._watch.left(address)
 
     def bytes_per_token(self, model: str) -> float:
