@@ -8,6 +8,11 @@ FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
+# For the kernel; in this stage alone.
+ENV LODESTAR_KERNEL=required
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY requirements requirements
 RUN pip install --require-hashes --requirement requirements/build.lock

@@ -8,7 +8,7 @@ LOWEST := .venv-lowest
 AUDIT := .venv-audit
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
-PACKAGE_INPUTS := pyproject.toml hatch_build.py $(wildcard proto/lodestar/v1/*.proto)
+PACKAGE_INPUTS := pyproject.toml hatch_build.py lodestar_extproc/kernel/kernel.c $(wildcard proto/lodestar/v1/*.proto)
 OLDEST_ENVOY := 1.36.2
 HELM ?= v3.18.4
 # Test processes side by side: one more than cores, as much of their time is waiting.
@@ -140,9 +140,10 @@ bench-bodies: install  ## what large and hostile bodies cost those who come besi
 bench-body-cost: install  ## what reading a body costs the event loop, read there and by the reader process
 	$(BIN)/python benchmarks/body_cost.py $(ARGS)
 
-dist: install $(BUILD)/installed  ## sdist and wheel in dist/, looked through
+dist: install $(BUILD)/installed  ## sdist, a wheel with the kernel and one for everywhere in dist/, looked through
 	rm -rf dist
-	$(BUILD)/bin/python -m hatchling build --target sdist --target wheel
+	LODESTAR_KERNEL=required $(BUILD)/bin/python -m hatchling build --target sdist --target wheel
+	LODESTAR_KERNEL=off $(BUILD)/bin/python -m hatchling build --target wheel
 	$(BIN)/python scripts/check_dist.py dist
 
 sbom: $(AUDIT)/installed  ## dist/sbom.json: what the image holds, as CycloneDX

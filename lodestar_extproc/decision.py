@@ -61,6 +61,11 @@ class Candidates:
         rate = self.prefill_s_per_ktoken
         return extract(self.request, self.snapshot, self.matched_tokens, rate)
 
+    @property
+    def has_features(self) -> bool:
+        """Whether they are at hand."""
+        return "features" in vars(self)
+
     def row(self, index: int) -> FloatArray | None:
         """The features of the endpoint at *index*, [N_FEATURES]; None where nobody asked yet."""
         computed: FeatureMatrix | None = vars(self).get("features")
@@ -147,6 +152,7 @@ class Ranking(NamedTuple):
         propensity: probability with which the first was chosen, given the candidates.
         service_s: [n_endpoints], seconds of service the request would add; None if not predicted.
         account: what was weighed; None where nothing was.
+        row: features of the first, [N_FEATURES]; None where it was not ranked by them.
     """
 
     order: tuple[int, ...]
@@ -155,6 +161,12 @@ class Ranking(NamedTuple):
     propensity: float = 1.0
     service_s: FloatArray | None = None
     account: CostAccount | None = None
+    row: FloatArray | None = None
+
+    def led_by(self, order: tuple[int, ...]) -> Ranking:
+        """The same in another order."""
+        row = self.row if order[0] == self.order[0] else None
+        return self._replace(order=order, row=row)
 
 
 UNTRAINED_S_PER_KTOKEN = 0.1

@@ -95,7 +95,7 @@ def _scales() -> FloatArray:
     return scales
 
 
-_SCALES = _scales()
+SCALES = _scales()
 """Of the engine features, [N_ENGINE, 1]: such that all are about 1, and half of twice the steps."""
 _OF_A_KTOKEN = np.zeros((N_ENGINE, 1))
 _OF_A_KTOKEN[Feature.WORK_KTOKENS] = 1.0
@@ -230,7 +230,7 @@ def _fill_engine(
     np.fmax(deficit, ZERO, out=rows[Feature.KV_DEFICIT_KTOKENS])
     load = np.minimum(prefills + decodes, ONE, out=rows[Feature.DECODE_LOAD])
     load += decodes / _1E2
-    rows *= _SCALES
+    rows *= SCALES
 
 
 def _fill_loads(

@@ -1,6 +1,6 @@
 """Whether what was built is what strangers should get: says what is wrong, and ends with status 1.
 
-usage: check_dist.py FOLDER        (with one wheel and one sdist)
+usage: check_dist.py FOLDER        (with an sdist, a pure wheel, and one with the kernel)
 """
 
 from __future__ import annotations
@@ -22,20 +22,27 @@ IN_WHEEL = (
     "lodestar_extproc/config/envoy_schema.json",
     "lodestar_extproc/setup/files/envoy.yaml",
     "lodestar_extproc/setup/files/istio.yaml",
+    "lodestar_extproc/kernel/kernel.c",
 )
+KERNEL = "lodestar_extproc/kernel/kernel.so"
+PURE = "-none-any.whl"
 IN_SDIST = ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", "proto/lodestar/v1")
 PACKAGE = "lodestar_extproc"
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
-    found = [*problems_of_wheel(wheel), *problems_of_sdist(sdist)]
+    wheels, (sdist,) = sorted(folder.glob("*.whl")), folder.glob("*.tar.gz")
+    found = [problem for wheel in wheels for problem in problems_of_wheel(wheel)]
+    found += problems_of_sdist(sdist)
+    if sorted(wheel.name.endswith(PURE) for wheel in wheels) != [False, True]:
+        found.append(f"{folder} should hold a pure wheel and one with the kernel")
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)
     if found:
         raise SystemExit(1)
-    print(f"{wheel.name} and {sdist.name} are as they should be")
+    names = ", ".join(each.name for each in (*wheels, sdist))
+    print(f"{names} are as they should be")
 
 
 def problems_of_wheel(wheel: Path) -> list[str]:
@@ -52,6 +59,8 @@ def problems_of_wheel(wheel: Path) -> list[str]:
         for name in names
         if not name.startswith((f"{PACKAGE}/", f"{own}/"))
     ]
+    if wheel.name.endswith(PURE) == (KERNEL in names):
+        found.append(f"{wheel.name} says of the kernel what is not so")
     return found + _problems_of_metadata(metadata, generated)
 
 

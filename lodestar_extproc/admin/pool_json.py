@@ -9,7 +9,7 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import FleetSnapshot
 from lodestar_extproc.fleet.scraper import ScrapeCounts
 from lodestar_extproc.gain.compared import Gain
-from lodestar_extproc.learning.learner import EndpointStatus, LearnerStatus
+from lodestar_extproc.learning.learner_status import EndpointStatus, LearnerStatus
 from lodestar_extproc.routing.pool_view import PoolView
 
 

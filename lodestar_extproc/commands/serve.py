@@ -181,12 +181,15 @@ def run(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from lodestar_extproc.config import ConfigError  # noqa: PLC0415
     from lodestar_extproc.fleet.discovery import NotConnected  # noqa: PLC0415
+    from lodestar_extproc.kernel.compiled import FOUND  # noqa: PLC0415
     from lodestar_extproc.service.app import App  # noqa: PLC0415
     from lodestar_extproc.service.exit_deadline import MARGIN_S, exit_within  # noqa: PLC0415
     from lodestar_extproc.service.file_limit import raise_file_limit  # noqa: PLC0415
 
     raise_file_limit()
     try:
+        if FOUND.is_missed:
+            raise ValueError(FOUND.words)  # noqa: TRY301  (as any other wrong configuration)
         config, options = configure()
         within_s = options.drain_s + options.grace_s + MARGIN_S
         _run(App(config, options, stopping=lambda: exit_within(within_s)))

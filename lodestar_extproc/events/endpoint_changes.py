@@ -9,7 +9,7 @@ from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.told_states import ToldStates
 from lodestar_extproc.fleet.health_state import HealthState
-from lodestar_extproc.learning.learner import EndpointStatus
+from lodestar_extproc.learning.learner_status import EndpointStatus
 from lodestar_extproc.routing.pool_view import PoolView
 
 _OUT: Mapping[HealthState, tuple[ChangeKind, str]] = MappingProxyType(

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lodestar_extproc.endpoint import ONE, ZERO, Endpoint, FleetSnapshot, FloatArray
+from lodestar_extproc.endpoint import COLUMNS, ONE, ZERO, Endpoint, FleetSnapshot, FloatArray
 from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED, LostPrefixes
+from lodestar_extproc.kernel.compiled import KERNEL, Kernel
+from lodestar_extproc.kernel.structures import MemoryArrays
 from lodestar_extproc.request import InferenceRequest
 
 MEMORY_S = 30.0
@@ -59,9 +61,10 @@ class Demand:
 
     Args:
         endpoints: the fleet at start.
+        kernel: computes the use of memory; None for numpy alone.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint] = ()) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint] = (), kernel: Kernel | None = KERNEL) -> None:
         self._started_at_s: float | None = None
         self._at_s = 0.0
         self._arrivals = 0.0
@@ -71,6 +74,7 @@ class Demand:
         self._memory = np.zeros(0)
         self._memory_seen_at_s = np.zeros(0)
         self._lost = LostPrefixes()
+        self._kernel = kernel
         self.adopt(endpoints)
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
@@ -79,6 +83,9 @@ class Demand:
         self._service = _moved(self._service, before, 0.0)
         self._memory = _moved(self._memory, before, 0.0)
         self._memory_seen_at_s = _moved(self._memory_seen_at_s, before, -math.inf)
+        self._memory_arrays = MemoryArrays(
+            self._memory, self._memory_seen_at_s, len(COLUMNS), MEMORY_USED_S
+        )
         self._column = {e.address: k for k, e in enumerate(endpoints)}
         self._endpoints = endpoints
         self._lost.adopt(endpoints)
@@ -100,6 +107,15 @@ class Demand:
         return DemandSnapshot(arrivals * start_up, service, again, memory, missed)
 
     def _memory_ratio(self, fleet: FleetSnapshot, columns: Columns) -> FloatArray:
+        if self._kernel is None or fleet.endpoints is not self._endpoints:
+            return self._plain_memory_ratio(fleet, columns)
+        arrays = self._memory_arrays
+        arrays.values[:] = fleet.values
+        arrays.struct.at_s = fleet.at_s
+        self._kernel.memory_use(arrays.call)
+        return arrays.told.copy()
+
+    def _plain_memory_ratio(self, fleet: FleetSnapshot, columns: Columns) -> FloatArray:
         now = np.fmax(fleet.memory_used_ratio, ZERO)  # the greater of NaN and 0 is 0
         past_s = np.maximum(fleet.at_s - self._memory_seen_at_s[columns], ZERO)
         kept = np.exp(past_s / _MINUS_MEMORY_USED_S)

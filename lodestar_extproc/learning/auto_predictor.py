@@ -112,6 +112,10 @@ class AutoPredictor(Predictor):
         """By the chosen one."""
         return self._chosen.predictor.predict(features, endpoints)
 
+    def law(self, endpoints: Sequence[Endpoint]) -> FloatArray | None:
+        """The chosen one's."""
+        return self._chosen.predictor.law(endpoints)
+
     def ttft_s(self, sample: TrainingSample) -> float:
         """The chosen one's."""
         return self._chosen.predictor.ttft_s(sample)

@@ -38,7 +38,7 @@ class EndpointTable:
         """Replace the row of an accelerator's endpoints that have none of their own."""
         self._put(("accelerator", accelerator), row)
 
-    def set(self, address: str, row: FloatArray) -> None:
+    def set(self, address: str, row: FloatArray | float) -> None:
         """Replace an endpoint's own row."""
         self._put(("address", address), row)
 

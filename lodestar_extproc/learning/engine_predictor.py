@@ -17,7 +17,7 @@ from lodestar_extproc.endpoint import ZERO, Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES, N_ENGINE, Feature, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.labels import believed_s, precision
-from lodestar_extproc.learning.nonnegative_rls import NonNegativeRLS, share_of
+from lodestar_extproc.learning.nonnegative_rls import NonNegativeRLS, absorb_in_all, share_of
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 from lodestar_extproc.learning.sample_sums import EndpointSums, SampleSums
@@ -115,6 +115,12 @@ class EnginePredictor(Predictor):
         backlog_s = np.maximum(ZERO, ttft_s - service_s - theta[:, Feature.CONSTANT])
         return Estimate(ttft_s, service_s, backlog_s, s_per_ktoken)
 
+    def law(self, endpoints: Sequence[Endpoint]) -> FloatArray | None:
+        """See `Predictor`; None for a subclass that predicts otherwise."""
+        if type(self).predict is not EnginePredictor.predict:
+            return None
+        return self._theta.gather(endpoints)
+
     def ttft_s(self, sample: TrainingSample) -> float:
         """As predicted for its row: p = θ·f."""
         theta = self._theta.row(sample.address, sample.accelerator)
@@ -139,13 +145,12 @@ class EnginePredictor(Predictor):
         row = sample.features[:N_ENGINE]
         predicted_s = believed_s(sample) or self.ttft_s(sample)
         weight = precision(max(predicted_s, MIN_PRECISE_S), observed_s, WEIGHT_SCALE)
-        share = share_of(row, observed_s, weight)
         if self.sums is not None:
+            share = share_of(row, observed_s, weight)
             self.sums.add(sample, share[:, :-1], share[:, -1])
         accelerator = self._accelerator(sample.accelerator)
         own = self._own(sample.address, sample.accelerator)
-        for regressor in (self._fleet, accelerator, own):
-            regressor.absorb(share)
+        absorb_in_all((self._fleet, accelerator, own), row, observed_s, weight)
         self._solve(sample.address, sample.accelerator)
 
     def merge(self, sums: EndpointSums) -> None:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
 from lodestar_extproc.learning.drift_detector import DriftDetector
+from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.generation_times import GenerationTimes
 from lodestar_extproc.learning.labels import believed_s, checked
+from lodestar_extproc.learning.learner_status import EndpointStatus, LearnerStatus
 from lodestar_extproc.learning.live_errors import LiveErrors
 from lodestar_extproc.learning.penalties import Penalties
 from lodestar_extproc.learning.predictor import Estimate, Predictor
@@ -28,49 +31,13 @@ UNREADABLE = (LookupError, TypeError, ArithmeticError, AttributeError)
 """What reading a state that is not ours can raise, beside ValueError."""
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointStatus:
-    """How well one endpoint is known.
+class _LittleKnown(NamedTuple):
+    """Which of *endpoints* had fewer than *n_samples*, after so many were learned of all."""
 
-    Attributes:
-        error_ratio: median error of its last predictions, over the smaller of both times;
-            None before the first.
-        doubtful: the predictor may not choose it for now.
-    """
-
-    address: str
-    n_samples: int
-    error_ratio: float | None
-    doubtful: bool
-    drifts: int
-
-
-@dataclass(frozen=True, slots=True)
-class LearnerStatus:
-    """What a pool has learned, in numbers.
-
-    Attributes:
-        predictor: as it was asked for.
-        predicting: the one that predicts now; another where the predictor is one that chooses.
-        reason: MODEL, or why the predictor decides nothing now.
-        error_ratio, trivial_error_ratio: median error of the last predictions (as above), and of
-            always predicting the median TTFT; None before the first.
-        coverage_ratio: share of TTFTs inside their interval, 0.8 if it is honest.
-        rejected: samples that were no measurement.
-        uninformative: requests given up before the TTFT predicted for them.
-    """
-
-    predictor: str
-    predicting: str
-    reason: Reason
-    n_samples: int
-    rejected: int
-    uninformative: int
-    drifts: int
-    error_ratio: float | None
-    trivial_error_ratio: float | None
-    coverage_ratio: float | None
-    endpoints: tuple[EndpointStatus, ...]
+    endpoints: Sequence[Endpoint]
+    n_samples: float
+    n_learned: int
+    indices: list[int]
 
 
 class Learner:
@@ -94,7 +61,8 @@ class Learner:
         self._penalties = Penalties()
         self._generation = GenerationTimes()
         self._n_samples: dict[str, int] = {}
-        self._known: tuple[Sequence[Endpoint], float] | None = None
+        self._samples = EndpointTable(np.zeros(1))  # the same, for decisions
+        self._known: _LittleKnown | None = None
         self._n_learned = 0
         self._rejected = 0
         self._uninformative = 0
@@ -136,15 +104,22 @@ class Learner:
         low, high = self._errors.interval(endpoints).T
         return ttft_s * low, ttft_s * high
 
-    def judge(self, features: FeatureMatrix, endpoints: Sequence[Endpoint], index: int) -> Reason:
-        """MODEL if the predictor may choose the candidate at *index*, else why not."""
-        return self._trust.judge(
-            features,
-            endpoints,
-            index,
-            n_samples=self._n_learned if self._predictor.is_trained else 0,
-            extrapolation_ratio=self._predictor.extrapolation_ratio,
-        )
+    def law(self, endpoints: Sequence[Endpoint]) -> FloatArray | None:
+        """See `Predictor`."""
+        return self._predictor.law(endpoints)
+
+    def limits(self) -> FloatArray | None:
+        """See `Trust`: of what the predictor may be believed for."""
+        return self._trust.limits(self._predictor.extrapolation_ratio)
+
+    def is_in_range(self, row: FloatArray) -> bool:
+        """Whether a row of features, [N_FEATURES], lies within `limits`."""
+        return self._trust.is_in_range(row, self._predictor.extrapolation_ratio)
+
+    def judge(self, address: str, *, is_in_range: bool) -> Reason:
+        """MODEL if the predictor may choose the candidate at *address*, else why not."""
+        n_samples = self._n_learned if self._predictor.is_trained else 0
+        return self._trust.judge(address, is_in_range=is_in_range, n_samples=n_samples)
 
     def penalty_s(self, endpoints: Sequence[Endpoint], at_s: float) -> FloatArray | None:
         """What recent failures add to the cost of each endpoint, seconds, [n]; None for nothing."""
@@ -154,18 +129,21 @@ class Learner:
         """Mean seconds from first token to end on such accelerators, [n]; 0 while unknown."""
         return self._generation.mean_s(endpoints)
 
-    def n_samples(self, endpoints: Sequence[Endpoint]) -> list[int]:
-        """First tokens learned from each endpoint."""
-        known = self._n_samples
-        return [known.get(e.address, 0) for e in endpoints]
+    def n_samples(self, endpoints: Sequence[Endpoint]) -> FloatArray:
+        """First tokens learned from each endpoint, [n]."""
+        return self._samples.gather(endpoints)[:, 0]
 
-    def knows(self, endpoints: Sequence[Endpoint], n_samples: float) -> bool:
-        """Whether so many first tokens were learned from each endpoint."""
-        if self._known != (endpoints, n_samples):  # once they were, they stay so
-            if min(self.n_samples(endpoints)) < n_samples:
-                return False
-            self._known = endpoints, n_samples
-        return True
+    def with_fewer(self, endpoints: Sequence[Endpoint], n_samples: float) -> list[int]:
+        """Indices of the endpoints from which fewer first tokens than *n_samples* were learned."""
+        known = self._known
+        if known is None or known.endpoints is not endpoints or known.n_samples != n_samples:
+            known = None
+        elif known.indices and known.n_learned != self._n_learned:
+            known = None  # where there were none, there are none
+        if known is None:
+            indices = np.flatnonzero(self.n_samples(endpoints) < n_samples).tolist()
+            known = self._known = _LittleKnown(endpoints, n_samples, self._n_learned, indices)
+        return known.indices
 
     # -- what happened ---------------------------------------------------------------------------
 
@@ -190,7 +168,8 @@ class Learner:
 
     def count(self, address: str, n_samples: int) -> None:
         """The predictor has learned so many samples of *address*."""
-        self._n_samples[address] = self._n_samples.get(address, 0) + n_samples
+        n_of_endpoint = self._n_samples[address] = self._n_samples.get(address, 0) + n_samples
+        self._samples.set(address, n_of_endpoint)
         self._n_learned += n_samples
 
     def generated(self, accelerator: str, generation_s: float) -> None:
@@ -208,6 +187,7 @@ class Learner:
     def left(self, address: str) -> None:
         """The endpoint is gone: drop what belongs to it alone."""
         self._n_samples.pop(address, None)
+        self._samples.drop(address)
         self._known = None
         for owner in (self._predictor, self._errors, self._drift, self._trust, self._penalties):
             owner.forget(address)
@@ -275,6 +255,9 @@ class Learner:
         self._predictor.restore(state["model"])
         self._trust.adopt(learned_range)
         self._errors, self._n_samples, self._n_learned = errors, n_samples, n_learned
+        self._samples = EndpointTable(np.zeros(1))
+        for address, n in n_samples.items():
+            self._samples.set(address, n)
         self._known = None
 
     def _predicted_s(self, sample: TrainingSample) -> float:

@@ -102,6 +102,7 @@ class LiveErrors:
         self._endpoints: dict[str, ErrorWindow] = {}
         self._median_s = stats.RollingQuantile(0.5, INTERVAL_WINDOW)
         self._factors = EndpointTable(np.array(UNKNOWN_FACTORS))
+        self._changed: set[str] = set()  # since the table was last asked
         self._covered = utils.Rolling(stats.Mean, window_size=COVERAGE_WINDOW)
 
     def record(
@@ -118,11 +119,11 @@ class LiveErrors:
         if not alone:
             self._record_of_fleet(address, predicted_s, observed_s)
         own.add(predicted_s, observed_s)
-        self._set_factors(address, own)
+        self._changed.add(address)
 
     def _record_of_fleet(self, address: str, predicted_s: float, observed_s: float) -> None:
-        low, high = predicted_s * self._factors.row(address, "")
-        self._covered.update(float(low <= observed_s <= high))
+        low, high = self._factors_of(address)
+        self._covered.update(float(predicted_s * low <= observed_s <= predicted_s * high))
         if len(self.fleet):
             self.trivial.add(float(self._median_s.get()), observed_s)
         self._median_s.update(observed_s)
@@ -130,6 +131,12 @@ class LiveErrors:
 
     def interval(self, endpoints: Sequence[Endpoint]) -> FloatArray:
         """Factors on each endpoint's prediction, low and high, [n, 2]."""
+        if self._changed:
+            self._factors.set_default(np.array(self._factors_of("")))
+            for address in self._changed:
+                if len(self._endpoints[address]) >= MIN_INTERVAL_SAMPLES:
+                    self._factors.set(address, np.array(self._factors_of(address)))
+            self._changed.clear()
         return self._factors.gather(endpoints)
 
     def of(self, address: str) -> ErrorWindow:
@@ -149,6 +156,7 @@ class LiveErrors:
     def forget(self, address: str) -> None:
         """The endpoint has left."""
         self._endpoints.pop(address, None)
+        self._changed.discard(address)
         self._factors.drop(address)
 
     def state(self) -> dict[str, Any]:
@@ -174,11 +182,12 @@ class LiveErrors:
             errors._median_s.update(observed_s)
         for address, pairs in state["endpoints"].items():
             errors._endpoints[address] = ErrorWindow(ENDPOINT_ERROR_SAMPLES, pairs)
-            errors._set_factors(address, errors._endpoints[address])
+            errors._changed.add(address)
         return errors
 
-    def _set_factors(self, address: str, own: ErrorWindow) -> None:
-        if len(self.fleet):
-            self._factors.set_default(np.array(self.fleet.factors))
-        if len(own) >= MIN_INTERVAL_SAMPLES:
-            self._factors.set(address, np.array(own.factors))
+    def _factors_of(self, address: str) -> tuple[float, float]:
+        """Its own, or the fleet's while too little is known of it."""
+        own = self._endpoints.get(address)
+        if own is not None and len(own) >= MIN_INTERVAL_SAMPLES:
+            return own.factors
+        return self.fleet.factors if len(self.fleet) else UNKNOWN_FACTORS

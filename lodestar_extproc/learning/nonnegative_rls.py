@@ -7,14 +7,16 @@ regressors. It does not know what its features mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import mul
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from river import base
 
 from lodestar_extproc.endpoint import FloatArray
+from lodestar_extproc.kernel.compiled import KERNEL, Kernel
+from lodestar_extproc.kernel.structures import EquationArrays
 
 _EMPTY = 1e-12  # a smaller curvature is rounding: the feature was never seen, leave its coefficient
 _LARGEST = 1e100  # in a state: products of larger numbers would overflow
@@ -43,8 +45,7 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         shrinkage_samples: the weight of that pull: as much as so many average samples.
 
     Attributes:
-        theta: θ, the coefficients, [d], in the order of `features`; never changed in place.
-        n_samples: how many the past still counts as.
+        kernel: computes; None for numpy and plain floats alone.
 
     >>> regressor = NonNegativeRLS(forgetting=1.0, prior_scale=100.0, sweeps=200)
     >>> for tokens, steps in [(1, 1), (2, 1), (3, 5), (4, 2)]:
@@ -53,6 +54,8 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
     >>> round(regressor.predict_one({"tokens": 10, "steps": 5}), 3)
     1.6
     """
+
+    kernel: ClassVar[Kernel | None] = KERNEL
 
     def __init__(
         self,
@@ -69,21 +72,36 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         self.sweeps = sweeps
         self.shrink_to = shrink_to
         self.shrinkage_samples = shrinkage_samples
-        self._equations: FloatArray = np.zeros((0, 1))
-        self.theta: FloatArray = np.zeros(0)
-        self.n_samples = 0.0
+        self._arrays: EquationArrays = EquationArrays(
+            None if shrink_to is None else shrink_to._arrays,  # noqa: SLF001  (of its own kind)
+            sweeps=sweeps,
+            forgetting=forgetting,
+            shrinkage_samples=shrinkage_samples,
+            empty=_EMPTY,
+            min_energy=_MIN_ENERGY,
+        )
         self._places: dict[Any, int] = {}
         self.admit((prior or {}) if shrink_to is None else ())
 
     @property
+    def theta(self) -> FloatArray:
+        """θ, the coefficients, [d], in the order of `features`; changed in place by `solve`."""
+        return self._arrays.theta
+
+    @property
+    def n_samples(self) -> float:
+        """How many the past still counts as."""
+        return float(self._arrays.struct.n_samples)
+
+    @property
     def gram(self) -> FloatArray:
         """Σ w·x·xᵀ, and the precision of the prior, [d, d]."""
-        return self._equations[:, :-1]
+        return self._arrays.rows[:, :-1]
 
     @property
     def moment(self) -> FloatArray:
         """Σ w·y·x, and the same of the prior, [d]."""
-        return self._equations[:, -1]
+        return self._arrays.rows[:, -1]
 
     @property
     def features(self) -> tuple[Any, ...]:
@@ -109,8 +127,7 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         """Update with features *x*, target *y* and weight *w*."""
         # Sorted: places must not depend on the order of the dict.
         self.admit(sorted((name for name in x if name not in self._places), key=str))
-        row = self._row(x)
-        self.absorb(share_of(row, y, w))
+        absorb_in_all((self,), self._row(x), y, w)
         self.solve()
 
     def predict_one(self, x: dict[Any, Any]) -> float:
@@ -133,34 +150,46 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         gram = np.diag(np.concatenate([np.zeros(size), precision]))
         gram[:size, :size] = self.gram
         moment = np.concatenate([self.moment, precision * start])
-        self._equations = np.column_stack([gram, moment])
-        self.theta = np.concatenate([self.theta, start])
+        theta = np.concatenate([self.theta, start])
+        self._arrays.resize(np.column_stack([gram, moment]), theta)
         self._places |= {name: size + k for k, name in enumerate(new)}
 
     # -- the same by arrays ----------------------------------------------------------------------
 
     def absorb(self, share: FloatArray) -> None:
         """Add one sample's share to the equations, [d, d + 1]; see `share_of`."""
-        self._equations *= self.forgetting
-        self._equations += share
-        self.n_samples = self.forgetting * self.n_samples + 1.0
+        rows = self._arrays.rows
+        rows *= self.forgetting
+        rows += share
+        self._arrays.struct.n_samples = self.forgetting * self.n_samples + 1.0
+
+    def take_in(self, row: FloatArray, target: float, weight: float) -> None:
+        """Add one sample of *row*, [d], to the equations, by the kernel."""
+        assert self.kernel is not None
+        self._arrays.sample[:] = row
+        self.kernel.absorb(self._arrays.call, target, weight)
 
     def absorb_many(self, gram: FloatArray, moment: FloatArray, n_samples: int) -> None:
         """Add the sums of *n_samples* samples, as old as the youngest of them."""
         kept = self.forgetting**n_samples
-        self._equations = kept * self._equations + np.column_stack([gram, moment])
-        self.n_samples = kept * self.n_samples + n_samples
+        rows = self._arrays.rows
+        rows *= kept
+        rows += np.column_stack([gram, moment])
+        self._arrays.struct.n_samples = kept * self.n_samples + n_samples
 
     def solve(self) -> None:
         """Move θ towards the solution of the equations, from where it is."""
-        equations = self._equations
+        if self.kernel is not None:
+            self.kernel.solve(self._arrays.call)
+            return
+        equations = self._arrays.rows
         if self.shrink_to is not None:
             strength = self.shrinkage_samples * (self.shrink_to.energy() + _MIN_ENERGY)
             equations = equations.copy()
             diagonal = equations.reshape(-1)[:: len(equations) + 2]
             diagonal += strength
             equations[:, -1] += strength * self.shrink_to.theta
-        self.theta = _descend(equations, self.theta, self.sweeps)
+        self.theta[:] = _descend(equations, self.theta, self.sweeps)
 
     def energy(self) -> FloatArray:
         """Mean squared, weighted feature of a sample, [d]; 1 while there is at most one sample."""
@@ -170,8 +199,8 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
 
     def discount(self, factor: float) -> None:
         """Let everything learned so far count *factor* times as much."""
-        self._equations *= factor
-        self.n_samples *= factor
+        self._arrays.rows[:] *= factor
+        self._arrays.struct.n_samples *= factor
 
     # -- across a restart ------------------------------------------------------------------------
 
@@ -199,8 +228,8 @@ class NonNegativeRLS(base.Regressor):  # type: ignore[misc]
         # A null in a file is read as NaN, which is below nothing.
         if not ((np.abs(numbers) < _LARGEST).all() and (theta >= 0).all()):
             raise ValueError("coefficients that no samples can lead to")
-        self._equations = np.column_stack([gram, moment])
-        self.theta, self.n_samples = theta, n_samples
+        self._arrays.resize(np.column_stack([gram, moment]), theta)
+        self._arrays.struct.n_samples = n_samples
 
     def _row(self, x: dict[Any, Any]) -> FloatArray:
         row = np.zeros(len(self._places))
@@ -222,7 +251,20 @@ def share_of(row: FloatArray, target: float, weight: float) -> FloatArray:
     return np.multiply.outer(weight * row, np.concatenate((row, (target,))))
 
 
-def _descend(equations: FloatArray, start: FloatArray, sweeps: int) -> FloatArray:
+def absorb_in_all(
+    regressors: Sequence[NonNegativeRLS], row: FloatArray, target: float, weight: float
+) -> None:
+    """Add one sample of *row*, [d], to the equations of each, which are of the same features."""
+    if regressors[0].kernel is None:
+        share = share_of(row, target, weight)
+        for regressor in regressors:
+            regressor.absorb(share)
+        return
+    for regressor in regressors:
+        regressor.take_in(row, target, weight)
+
+
+def _descend(equations: FloatArray, start: FloatArray, sweeps: int) -> list[float]:
     """Coordinate descent on θ >= 0. Plain floats: at eight features faster than arrays."""
     theta: list[float] = start.tolist()
     rows: list[list[float]] = equations.tolist()
@@ -232,4 +274,4 @@ def _descend(equations: FloatArray, start: FloatArray, sweeps: int) -> FloatArra
             # A row is longer than θ by its goal, which `map` leaves out.
             value = theta[k] + (goal - sum(map(mul, row, theta))) / pivot
             theta[k] = value if value > 0.0 else 0.0  # noqa: FURB136  (a fifth faster)
-    return np.array(theta)
+    return theta

@@ -61,6 +61,13 @@ class Predictor(Protocol):
         """The request of *features* on every endpoint."""
         ...
 
+    def law(self, endpoints: Sequence[Endpoint]) -> FloatArray | None:  # noqa: ARG002
+        """θ of each endpoint, [n, N_ENGINE], where `predict` is `EnginePredictor`'s by it now.
+
+        None for another: the compiled kernel does not know it.
+        """
+        return None
+
     def ttft_s(self, sample: TrainingSample) -> float:
         """What is predicted now for the row of *sample*."""
         ...

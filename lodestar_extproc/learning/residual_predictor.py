@@ -108,17 +108,26 @@ class ResidualPredictor(Predictor):
         """What the trees count now, 0 to 1."""
         return self._skill.weight
 
+    @property
+    def _trees(self) -> Forest | None:
+        """Those that count; None while none do."""
+        return None if self.weight == 0 else self._forest
+
     def predict(self, features: FeatureMatrix, endpoints: Sequence[Endpoint]) -> Estimate:
         """The engine predictor's estimate, its TTFT corrected."""
         estimate = self._engine.predict(features, endpoints)
-        if self._forest is None or self.weight == 0:
+        if (trees := self._trees) is None:
             return estimate
         rows = np.empty((len(endpoints), WIDTH))
         rows[:, :N_FEATURES] = features.values
         rows[:, KIND] = [self._kinds.get(e.accelerator, -1) for e in endpoints]
-        factors = np.exp(self.weight * self._forest.values(rows))
+        factors = np.exp(self.weight * trees.values(rows))
         ttft_s = np.maximum(MIN_TTFT_S, estimate.ttft_s * factors)
         return Estimate(ttft_s, estimate.service_s, estimate.backlog_s, estimate.s_per_ktoken)
+
+    def law(self, endpoints: Sequence[Endpoint]) -> FloatArray | None:
+        """The engine predictor's, while the trees count nothing."""
+        return self._engine.law(endpoints) if self._trees is None else None
 
     def ttft_s(self, sample: TrainingSample) -> float:
         """The engine predictor's, corrected."""

@@ -5,14 +5,12 @@ It judges by what its own predictions were worth lately; it neither predicts nor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Reason
-from lodestar_extproc.endpoint import Endpoint, FloatArray
-from lodestar_extproc.features import N_FEATURES, FeatureMatrix
+from lodestar_extproc.endpoint import FloatArray
+from lodestar_extproc.features import N_FEATURES
 from lodestar_extproc.learning.live_errors import ErrorWindow, LiveErrors
 from lodestar_extproc.learning.sample import TrainingSample
 
@@ -39,7 +37,7 @@ class Trust:
         self._doubtful: set[str] = set()
         self._range: Range | None = None
         self._bounds: Bounds = [], []
-        self._limits: tuple[float, Bounds] | None = None
+        self._limits: tuple[float, FloatArray] | None = None
 
     def weighs(self, n_samples: int) -> bool:
         """Whether errors count yet: those of the first guesses say nothing of later ones."""
@@ -47,7 +45,8 @@ class Trust:
 
     def learned(self, sample: TrainingSample) -> None:
         """The predictor has learned this row: rows like it are in range."""
-        self.widen(sample.features, sample.features)
+        if self._range is None or _is_beyond(self._bounds, sample.features):
+            self.widen(sample.features, sample.features)
 
     def widen(self, low: FloatArray, high: FloatArray) -> None:
         """Rows between these were learned, both [N_FEATURES]."""
@@ -70,35 +69,45 @@ class Trust:
         else:
             self._doubtful.add(address)
 
-    def judge(
-        self,
-        features: FeatureMatrix,
-        endpoints: Sequence[Endpoint],
-        index: int,
-        *,
-        n_samples: int,
-        extrapolation_ratio: float,
-    ) -> Reason:
-        """MODEL if the predictor may choose the candidate at *index*, else why not.
+    def judge(self, address: str, *, is_in_range: bool, n_samples: int) -> Reason:
+        """MODEL if the predictor may choose the candidate at *address*, else why not.
 
         Args:
+            is_in_range: whether its features lie within `limits`. Each candidate is judged by its
+                own row: the others may be as strange as they like.
             n_samples: that the predictor has learned from.
-            extrapolation_ratio: learned ranges that a feature may lie beyond what was learned.
         """
         reason = self.reason(n_samples)
         if reason is not Reason.MODEL:
             return reason
-        if endpoints[index].address in self._doubtful:
+        if address in self._doubtful:
             return Reason.UNTRUSTED
-        # Each candidate by its own row: the others may be as strange as they like.
-        outside = self._is_outside(features.row(index), extrapolation_ratio)
-        return Reason.OUT_OF_RANGE if outside else Reason.MODEL
+        return Reason.MODEL if is_in_range else Reason.OUT_OF_RANGE
 
     def reason(self, n_samples: int) -> Reason:
         """MODEL, or why a predictor that learned from *n_samples* may not decide at all."""
         if n_samples < max(1, self._live.current.burn_in_samples):
             return Reason.BURN_IN
         return Reason.MODEL if self._trusted else Reason.UNTRUSTED
+
+    def limits(self, extrapolation_ratio: float) -> FloatArray | None:
+        """Lowest and highest of each feature that may be believed, [2, N_FEATURES].
+
+        The same array until the range changes; None before any sample.
+
+        Args:
+            extrapolation_ratio: learned ranges that a feature may lie beyond what was learned.
+        """
+        if self._range is None:
+            return None
+        if self._limits is None or self._limits[0] != extrapolation_ratio:
+            self._limits = extrapolation_ratio, _limits(self._range, extrapolation_ratio)
+        return self._limits[1]
+
+    def is_in_range(self, row: FloatArray, extrapolation_ratio: float) -> bool:
+        """Whether a row of features, [N_FEATURES], lies within `limits`."""
+        limits = self.limits(extrapolation_ratio)
+        return limits is not None and not _is_beyond((limits[0].tolist(), limits[1].tolist()), row)
 
     def is_doubtful(self, address: str) -> bool:
         """Whether the endpoint's predictions were wrong lately."""
@@ -151,13 +160,6 @@ class Trust:
         useless = trivial is not None and error > trivial and error > limit / 2
         return error <= (limit if trusted else REOPEN_RATIO * limit) and not useless
 
-    def _is_outside(self, row: FloatArray, extrapolation_ratio: float) -> bool:
-        if self._range is None:
-            return True
-        if self._limits is None or self._limits[0] != extrapolation_ratio:
-            self._limits = extrapolation_ratio, _limits(self._range, extrapolation_ratio)
-        return _is_beyond(self._limits[1], row)
-
 
 def _is_beyond(bounds: Bounds, row: FloatArray) -> bool:
     """Whether any feature of *row* lies outside its bounds, or is no number."""
@@ -172,10 +174,10 @@ def _bounds(lowest: FloatArray, highest: FloatArray) -> Bounds:
     return lowest.tolist(), highest.tolist()
 
 
-def _limits(learned: Range, extrapolation_ratio: float) -> Bounds:
+def _limits(learned: Range, extrapolation_ratio: float) -> FloatArray:
     """Of each feature: the range, widened on both sides by so many times its span."""
     lowest, highest = learned
     span = highest - lowest
     # A feature that never varied tells nothing: no predictor gave it a weight of its own.
     margin = np.where(span > 0, extrapolation_ratio * span, np.inf)
-    return _bounds(lowest - margin, highest + margin)
+    return np.array([lowest - margin, highest + margin])

@@ -16,6 +16,7 @@ from prometheus_client import (
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.gain.compared import Gain
+from lodestar_extproc.kernel.compiled import FOUND
 from lodestar_extproc.metrics import replicas, requests, streams
 from lodestar_extproc.metrics.children import Children, Counts
 from lodestar_extproc.metrics.collector import PoolCollector
@@ -79,7 +80,7 @@ class Metrics:
         self._frames = self._counted(replicas.FRAMES)
         self._task_failures = self._counted(streams.TASK_FAILURES)
         self._show_zeroes()
-        Children(streams.BUILD_INFO, registry)[(version("lodestar-extproc"),)].set(1)
+        Children(streams.BUILD_INFO, registry)[version("lodestar-extproc"), FOUND.name].set(1)
 
     def _counted(self, metric: Metric) -> Counts:
         counts = Counts(metric, self._registry)

@@ -80,4 +80,9 @@ JOURNAL_ENTRIES = counter(
     "Ended requests that were `written` to the journal or `dropped`; none without `journal_path`.",
     "`dropped`: its disk is full or slow; the log says which. Requests are not held up.",
 )
-BUILD_INFO = gauge("lodestar_build_info", ("version",), "1.", "Tells replicas' versions apart.")
+BUILD_INFO = gauge(
+    "lodestar_build_info",
+    ("version", "kernel"),
+    "1; decisions are computed by the `compiled` kernel, or `plain`.",
+    "Tells replicas' versions apart. `plain` decides alike and takes longer; the log says why.",
+)

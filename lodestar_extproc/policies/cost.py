@@ -6,7 +6,8 @@ nothing: what they read of the past is counted by `fleet/demand.py`.
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,6 +30,26 @@ _MAX_UTILISATION, _MAX_MEMORY_USED = np.array(MAX_UTILISATION), np.array(MAX_MEM
 _OWN_SHARE = np.array(OWN_SHARE)
 
 
+class CostWeights(NamedTuple):
+    """What a cost of `Externality`'s form is computed with; its settings by the formula's letters.
+
+    Attributes:
+        weighs_others: False for one's own TTFT alone, whatever else stands here.
+        externality, decode, eviction, memory_s: w, d, e and m.
+        backlog_limit_s: of v; infinite for none.
+    """
+
+    weighs_others: bool = False
+    externality: float = 0.0
+    decode: float = 0.0
+    eviction: float = 0.0
+    memory_s: float = 0.0
+    backlog_limit_s: float = math.inf
+
+
+OWN_TTFT = CostWeights()
+
+
 class CostFunction(Protocol):
     """Scores candidates, as often as it is asked: that changes nothing.
 
@@ -47,6 +68,13 @@ class CostFunction(Protocol):
         """What `score` adds up, each part by its name, seconds, [n]; for those who ask why."""
         ...
 
+    def weights(self, candidates: Candidates) -> CostWeights | None:
+        """What the compiled kernel scores *candidates* by; None for a cost that it does not know.
+
+        A property test holds that it says what `score` says.
+        """
+        ...
+
 
 class GreedyTTFT:
     """The request's own predicted TTFT, whatever it does to others."""
@@ -61,6 +89,10 @@ class GreedyTTFT:
     def terms(self, estimate: Estimate, candidates: Candidates) -> dict[str, FloatArray]:  # noqa: ARG002
         """See `CostFunction`."""
         return {"own_ttft": estimate.ttft_s}
+
+    def weights(self, candidates: Candidates) -> CostWeights:  # noqa: ARG002
+        """See `CostFunction`."""
+        return OWN_TTFT
 
 
 class Externality:
@@ -138,6 +170,19 @@ class Externality:
             "lost_cache": lost * (1.0 + delay + decode) * x,
             "memory": self._memory_s(candidates),
         }
+
+    def weights(self, candidates: Candidates) -> CostWeights:  # noqa: ARG002
+        """See `CostFunction`."""
+        settings = self._live.current
+        limit_s = settings.backlog_limit_s
+        return CostWeights(
+            True,  # noqa: FBT003  (by place: it is made for every decision)
+            settings.externality_weight,
+            settings.decode_weight if self._prices_slower_tokens else 0.0,
+            settings.eviction_weight,
+            settings.memory_weight_s,
+            math.inf if limit_s is None else limit_s,
+        )
 
     def _memory_s(self, candidates: Candidates) -> FloatArray:
         """The price of the memory the request takes; 0 where nobody knows how much there is."""

@@ -64,6 +64,9 @@ class EndToEnd:
             "generation": weight * self.generation_s(candidates),
         }
 
+    def weights(self, candidates: Candidates) -> None:
+        """The kernel does not know how long answers take."""
+
     def generation_s(self, candidates: Candidates) -> FloatArray:
         """Seconds the request's own answer will take from its first token to its end, [n]."""
         endpoints = candidates.snapshot.endpoints

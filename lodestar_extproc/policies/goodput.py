@@ -14,7 +14,7 @@ from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.decision import Candidates
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.learning.predictor import Estimate
-from lodestar_extproc.policies.cost import Externality
+from lodestar_extproc.policies.cost import CostWeights, Externality
 
 Interval = Callable[[FloatArray, Sequence[Endpoint]], tuple[FloatArray, FloatArray]]
 """Low and high ends of the interval that holds 80 % of the TTFTs predicted as these, [n] each."""
@@ -78,6 +78,11 @@ class Goodput:
             "own_ttft": OWN_WEIGHT * estimate.ttft_s,
             "late": LATE_WEIGHT * slo_s * late,
         }
+
+    def weights(self, candidates: Candidates) -> CostWeights | None:
+        """Without a bound those of the cost to others; the kernel knows no bound."""
+        slo_s = candidates.request.ttft_slo_s or self._live.current.ttft_slo_s
+        return self._externality.weights(candidates) if slo_s is None else None
 
     def late_ratio(
         self, estimate: Estimate, endpoints: Sequence[Endpoint], slo_s: float

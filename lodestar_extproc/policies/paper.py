@@ -50,7 +50,7 @@ class LodestarPaper:
         ranking = self._greedy.rank(candidates, rng)
         if ranking.reason is not Reason.MODEL:
             return ranking
-        return ranking._replace(order=filtered(ranking.order, candidates))
+        return ranking.led_by(filtered(ranking.order, candidates))
 
     def dispatched(self, candidates: Candidates, ranking: Ranking) -> None:
         self._greedy.dispatched(candidates, ranking)

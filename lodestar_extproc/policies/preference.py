@@ -20,10 +20,10 @@ def preferred(ranking: Ranking, candidates: Candidates, adapter_load_s: float) -
     late, far = candidates.misses_tpot, _far(candidates, adapter_load_s)
     order = tuple(sorted(ranking.order, key=lambda i: (late[i], far[i])))
     if order[0] == ranking.order[0]:
-        return ranking._replace(order=order)
+        return ranking.led_by(order)
     # The endpoint tried on purpose is not the one it goes to: what it goes to is no accident.
     reason = Reason.MODEL if ranking.reason is Reason.EXPLORATION else ranking.reason
-    return ranking._replace(order=order, reason=reason, propensity=1.0)
+    return ranking.led_by(order)._replace(reason=reason, propensity=1.0)
 
 
 def at_keeper(ranking: Ranking, candidates: Candidates, address: str) -> Ranking:
@@ -36,7 +36,7 @@ def at_keeper(ranking: Ranking, candidates: Candidates, address: str) -> Ranking
     if keeper is None or len(endpoints) == 1:
         return ranking
     order = (keeper, *(i for i in ranking.order if i != keeper))
-    return ranking._replace(order=order, reason=Reason.KEEPER, propensity=1.0)
+    return ranking.led_by(order)._replace(reason=Reason.KEEPER, propensity=1.0)
 
 
 def _far(candidates: Candidates, adapter_load_s: float) -> np.ndarray:

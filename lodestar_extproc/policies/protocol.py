@@ -6,6 +6,7 @@ import random
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lodestar_extproc.decision import Candidates, Ranking
 from lodestar_extproc.endpoint import FloatArray
@@ -54,5 +55,14 @@ def by_cost(cost: FloatArray, rng: random.Random) -> tuple[int, ...]:
     >>> by_cost(np.array([3.0, 1.0, 2.0]), random.Random(0))
     (1, 2, 0)
     """
-    ties = np.frombuffer(rng.randbytes(8 * len(cost)), np.uint64)
+    return in_order(cost, draw_ties(len(cost), rng))
+
+
+def draw_ties(n: int, rng: random.Random) -> NDArray[np.uint64]:
+    """What decides between equal costs, [n]."""
+    return np.frombuffer(rng.randbytes(8 * n), np.uint64)
+
+
+def in_order(cost: FloatArray, ties: NDArray[np.uint64]) -> tuple[int, ...]:
+    """Indices by rising *cost*, ties by rising *ties*."""
     return tuple(np.lexsort((ties, cost)).tolist())

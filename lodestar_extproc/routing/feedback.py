@@ -13,7 +13,8 @@ from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
 from lodestar_extproc.fleet.health import ERRORS_IN_A_ROW, Health
 from lodestar_extproc.fleet.tokens_per_medium import TokensPerMedium
 from lodestar_extproc.learning.learner import Learner
-from lodestar_extproc.learning.sample import training_sample
+from lodestar_extproc.learning.sample import TrainingSample, training_sample
+from lodestar_extproc.learning.sample_queue import SampleQueue
 from lodestar_extproc.request import RequestKind
 from lodestar_extproc.routing.choice_use import ChoiceUse
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
@@ -30,7 +31,8 @@ class Feedback:
     """Learns and blames, each once a request.
 
     Attributes:
-        learner: in force; replaced by the owner.
+        learner: in force; replaced by `adopt`.
+        samples: wait for it, where it is told to learn later.
         teaches: whether anyone asks it, so that it is taught what passes; set by the owner.
         choices: whether Envoy uses them.
         bytes_per_token, tokens_per_medium: learned from usage, by model.
@@ -39,11 +41,23 @@ class Feedback:
     def __init__(self, live: LiveSettings, health: Health, learner: Learner) -> None:
         self.learner = learner
         self.teaches = False
+        self.samples = SampleQueue(self._teach)
         self.choices = ChoiceUse()
         self.bytes_per_token = BytesPerToken(live)
         self.tokens_per_medium = TokensPerMedium()
         self._health = health
         self._served_models: set[str] = set()
+
+    def adopt(self, learner: Learner) -> None:
+        """Teach *learner* from now on, once anyone asks it; the last one learns what waits."""
+        self.samples.catch_up()
+        self.learner, self.teaches = learner, False
+
+    def left(self, addresses: Iterable[str]) -> None:
+        """These are gone, and what was learned of them alone goes with them."""
+        self.samples.catch_up()
+        for address in addresses:
+            self.learner.left(address)
 
     @property
     def only_model(self) -> str:
@@ -163,7 +177,10 @@ class Feedback:
             return
         sample = training_sample(decision, address, ttft_s, at_s, censored=censored)
         if sample is not None:
-            self.learner.learn(sample)
+            self.samples.add(sample)
+
+    def _teach(self, sample: TrainingSample) -> None:
+        self.learner.learn(sample)
 
 
 def _needed(request: EndedRequest) -> int:

@@ -12,7 +12,7 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import FleetSnapshot
 from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.fleet.scraper import ScrapeCounts, Scraper
-from lodestar_extproc.learning.learner import LearnerStatus
+from lodestar_extproc.learning.learner_status import LearnerStatus
 from lodestar_extproc.routing.router import Router
 
 

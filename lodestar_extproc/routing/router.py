@@ -72,6 +72,7 @@ class Router:
         self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
         self._feedback = Feedback(live, fleet.health, learner)
+        self.samples = self._feedback.samples  # that the learner is yet to learn
         self._watch = AnswerWatch(live, fleet, rng)
         self._kept = KeptAnswers(fleet)
         self._considering = Considering(
@@ -81,7 +82,6 @@ class Router:
 
     @property
     def settings(self) -> PoolSettings:
-        """As they are now."""
         return self.live.current
 
     @property
@@ -94,16 +94,16 @@ class Router:
     ) -> None:
         """Decide and learn by these from now on; load and caches stay."""
         self._policies.adopt(policy, fallback, shadows)
+        self._feedback.adopt(learner)
         self.admission.changed()
-        self._feedback.learner, self._feedback.teaches = learner, False
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Adopt a new membership of the fleet."""
         _, left = self.fleet.set_endpoints(endpoints)
         self.demand.adopt(self.fleet.endpoints)
+        self._feedback.left(left)
         self.admission.changed()
         for address in left:
-            self.learner.left(address)
             self._watch.left(address)
 
     def bytes_per_token(self, model: str) -> float:
@@ -205,7 +205,7 @@ class Router:
             ranking=ranking,
             shadows=tuple([(s.name, r.order[0]) for s, r in shadowed]) if shadowed else (),
             predicted_by=None if ranking.predicted_ttft_s is None else learner.predicting,
-            row=candidates.row(ranking.order[0]),
+            row=candidates.row(ranking.order[0]) if ranking.row is None else ranking.row,
             held_s=held_s,
         )
         self._open.add(decision, stream_id)

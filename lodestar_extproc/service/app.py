@@ -25,6 +25,7 @@ from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.gain.gain_watch import GainWatch
 from lodestar_extproc.journal.journal import Journal
 from lodestar_extproc.journal.journal_file import JournalFile
+from lodestar_extproc.kernel.compiled import FOUND
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.routing.assembly import new_router, policy_for_route
 from lodestar_extproc.routing.listener import RouterListener
@@ -200,7 +201,8 @@ class App:
         settle_garbage()
         self.admin.set_ready(ready=True)
         self.ext_proc.set_serving(serving=True)
-        _log.info("serving Envoy on %s; admin on %s", ", ".join(addresses), self.admin.address)
+        heard = ", ".join(addresses)
+        _log.info("serving Envoy on %s; admin on %s; %s", heard, self.admin.address, FOUND.words)
 
     async def _drain(self) -> None:
         _log.info("stopping: draining for %g s", self._options.drain_s)

@@ -49,6 +49,7 @@ class SavedLearning:
         Where another file or another predictor is chosen, what was learned until now goes into the
         old file first, and what is kept for the new choice is taken up, as at a start.
         """
+        self._router.samples.catch_up()
         before, learner = self._choice, self._router.learner
         apply()
         if self._choice == before:
@@ -77,6 +78,7 @@ class SavedLearning:
         """Write the checkpoint, where one is configured."""
         learner = self._router.learner
         if self._path is not None:
+            self._router.samples.catch_up()
             self._write(self._path, learner.predictor.name, learner.state())
 
     async def save_often(self) -> None:
@@ -86,6 +88,7 @@ class SavedLearning:
             path, learner = self._path, self._router.learner
             if path is not None:
                 # The disk may take its time; requests may not.
+                self._router.samples.catch_up()
                 name, state = learner.predictor.name, learner.state()
                 await asyncio.to_thread(self._write, path, name, state)
 

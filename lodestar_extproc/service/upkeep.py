@@ -90,12 +90,19 @@ class PoolUpkeep:
             BackgroundTask.EXPIRY: self._expire,
             BackgroundTask.CHECKPOINT: self._saved.save_often,
         }
+        self._router.samples.learn_later(asyncio.get_running_loop().call_later)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for task, run in work.items():
                     tasks.create_task(self._supervisor.keep(task, run))
         finally:
+            self._learn_at_once()
             self.save()
+
+    def _learn_at_once(self) -> None:
+        """From now on: nobody waits for what is to be learned later."""
+        with self._supervisor.catching(BackgroundTask.OTHER):
+            self._router.samples.learn_later(None)
 
     def adopt(self, pool: Pool) -> None:
         """Work by the settings of *pool* from now on; `run`, begun anew, waits by them."""

@@ -129,7 +129,7 @@ class TestTheRegressorsThatServe:
     def test_go_on_with_what_is_taught_to_them_by_name(self):
         predictor = EnginePredictor()
         predictor.learn(worked_sample())
-        before = predictor.endpoints["a:1"].theta
+        before = predictor.endpoints["a:1"].theta.copy()
         predictor.endpoints["a:1"].learn_one(engine_features(worked_sample()), 3.0)
         predictor.learn(worked_sample())
 

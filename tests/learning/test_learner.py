@@ -196,7 +196,7 @@ def test_a_restart_is_warm():
     intervals = (x.interval_s(first.ttft_s, world.endpoints) for x in (learner, again))
     np.testing.assert_array_equal(*intervals)
     assert reason(again, world) is Reason.MODEL
-    assert again.n_samples(world.endpoints) == learner.n_samples(world.endpoints)
+    assert (again.n_samples(world.endpoints) == learner.n_samples(world.endpoints)).all()
 
 
 def test_a_damaged_state_leaves_the_learner_as_it_was():

@@ -25,7 +25,11 @@ def verdicts(trust, n_samples=1000, features=None):
     """On every endpoint."""
     features = WORLD.candidates().features if features is None else features
     return [
-        trust.judge(features, WORLD.endpoints, i, n_samples=n_samples, extrapolation_ratio=2.0)
+        trust.judge(
+            WORLD.endpoints[i].address,
+            is_in_range=trust.is_in_range(features.row(i), 2.0),
+            n_samples=n_samples,
+        )
         for i in range(3)
     ]
 

@@ -1,7 +1,7 @@
 """deep_state(): an object's whole state as plain values, to be compared with another's.
 
-What no setting decides is left out: states of random generators, functions, and event loops; and
-by which number a cache is known in a tree with others.
+What no setting decides is left out: states of random generators, functions, and event loops; by
+which number a cache is known in a tree with others; and what the kernel was last called with.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+
+from lodestar_extproc.kernel.structures import EquationArrays, MemoryArrays
+from lodestar_extproc.policies.compiled_weighing import CompiledWeighing
 
 NUMBERS_IN_A_TREE = frozenset({"_bit", "_free", "_n_places", "_places", "place"})
 PLAIN = (str, bytes, int, bool, type(None), Enum)
@@ -49,7 +52,9 @@ class _State:
             yield from sorted(map(repr, thing))
         elif isinstance(thing, list | tuple | deque):
             yield from map(self.of, thing)
-        elif not isinstance(thing, random.Random):
+        elif isinstance(thing, EquationArrays):
+            yield from map(self.of, thing.__getstate__().values())
+        elif not isinstance(thing, random.Random | MemoryArrays | CompiledWeighing):
             for name, value in _attributes(thing):
                 if name not in NUMBERS_IN_A_TREE:
                     yield name, self.of(value)

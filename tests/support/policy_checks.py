@@ -21,6 +21,10 @@ AT_HAND = frozenset(
         "memory_used_ratio",
         "_known",
         "_at_hand",
+        "_arrays_by_size",
+        "_changed",
+        "_factors",
+        "_memory_arrays",
     }
 )
 """What was computed once and is kept at hand: it changes no answer."""
