@@ -16,6 +16,7 @@ AGENT_SESSIONS = "agent_sessions"
 WHOLE = (*RIVALS, "session_affinity")
 WHOLE_SESSIONS = "agent_sessions_140"
 AGENTS = ("learned", "cache_aware", "prefix_affinity_token_load", "lmetric")
+HOLDING = ("learned", "learned_at_once", *AGENTS[1:])
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "router_near": Part((VLLM_ROUTER,), (1,), 0.35, AGENT_SESSIONS),
         "by_hand_low": Part(("learned_by_hand",), (1, 2, 3, 4), 0.25, AGENT_SESSIONS),
         "by_hand_middle": Part(("learned_by_hand",), (1, 2, 3, 4), 0.3, AGENT_SESSIONS),
+        # What holding requests gives, beside rules.
+        "holding_middle": Part(HOLDING, (1, 2), 0.3, AGENT_SESSIONS, repeat=5),
+        "holding_near": Part(HOLDING, (1, 2), 0.35, AGENT_SESSIONS, repeat=5),
+        "holding_mixed": Part(("learned", "learned_at_once", *RIVALS[1:]), (1, 2), repeat=5),
         "mixed_again": Part(RIVALS, (4,)),
         # Whole cards: near tipping by virtual time, and four fifths of
         # what was taken for the saturation of the others.

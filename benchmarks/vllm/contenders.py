@@ -10,6 +10,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         # Keeps caches whole above all: the best weights by hand where sessions outgrow them.
         "learned_by_hand": {"policy": "learned", "memory_weight_s": 0.0, "eviction_weight": 30.0},
+        # Sends every request when it comes.
+        "learned_at_once": {"policy": "learned", "hold_limit_s": 0.0},
     }
 )
 """Policies with settings of their own."""
