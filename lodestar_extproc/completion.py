@@ -133,6 +133,7 @@ class Completion(NamedTuple):
         flags: Envoy's response flags ("UF", "UC", "DC" ...).
         output_tokens, cached_tokens, prompt_tokens: from the usage, where the answer was watched.
         is_empty: Envoy saw no byte of a body.
+        answer_bytes: of its body, as Envoy counted them; None where unknown.
         retry_after_s: what a refusal asks to wait; None where it does not say.
         form: what the whole answer was, where it was watched.
     """
@@ -151,6 +152,7 @@ class Completion(NamedTuple):
     cached_tokens: int | None = None
     prompt_tokens: int | None = None
     is_empty: bool = False
+    answer_bytes: int | None = None
     retry_after_s: float | None = None
     form: AnswerForm | None = None
 

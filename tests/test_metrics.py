@@ -2,11 +2,16 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.gain.capacity_watch import CapacityWatch
 from lodestar_extproc.gain.compared import Gain
+from lodestar_extproc.metrics.capacity import CapacityCollector
 from lodestar_extproc.metrics.docs import all_metrics, metrics_page
 from lodestar_extproc.metrics.exposition import MAX_SAMPLES
 from metrics_world import World
@@ -50,8 +55,11 @@ def test_metric_names_are_unique():
 
 
 def test_everything_declared_is_shown_and_nothing_else():
-    world = World(shadow_policies=("random",), burn_in_samples=1)
-    world.serve(40)
+    watch = CapacityWatch(lambda: world.router.settings, lambda: world.now_s)
+    asked = {"shadow_policies": ("random",), "burn_in_samples": 1, "ttft_slo_s": 5.0}
+    world = World(listeners=[watch], **asked)
+    world.metrics.show(CapacityCollector(lambda: [world.view()], {"pool": watch}))
+    world.serve(60)
     world.scraped(running_requests=3.0, waiting_requests=1.0, kv_usage_ratio=0.5)
     world.end(world.decide(), decision_id="", stream_id="")
     world.end(world.decide(stream_id="s"), decision_id="", stream_id="s")
@@ -282,7 +290,7 @@ def test_a_large_fleet_is_shown_in_small_pieces_that_make_the_same_page():
     world = World(300)
     for _ in range(20):
         world.end(world.decide())
-    parts = list(world.metrics.pieces())
+    parts = list(world.metrics.pieces()[1])
     page = b"".join(parts).decode()
     described = [line for line in page.splitlines() if line.startswith("# TYPE")]
 
@@ -307,3 +315,34 @@ def test_times_to_first_token_have_the_buckets_of_vllms_own():
         *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5),
         *(10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0, float("inf")),
     ]
+
+
+def test_who_asks_for_openmetrics_gets_decision_ids_beside_the_buckets():
+    world = World(policy="random")
+    decision = world.decide()
+    world.first_token(decision, 0.3)
+    page = world.metrics.page("application/openmetrics-text; version=1.0.0").decode()
+
+    assert page.endswith("# EOF\n")
+    assert page.count("# EOF") == 1
+    families = {f.name: f for f in openmetrics_families(page)}
+    found = [s.exemplar for s in families["lodestar_ttft_seconds"].samples if s.exemplar]
+    assert [(each.labels, each.value) for each in found] == [
+        ({"decision_id": decision.decision_id}, pytest.approx(0.3))
+    ]
+
+
+def test_who_does_not_ask_gets_none():
+    world = World(policy="random")
+    world.serve(3)
+
+    assert "decision_id" not in world.metrics.page().decode()
+    assert "# EOF" not in world.metrics.page("text/plain").decode()
+
+
+def test_a_large_fleet_is_a_page_of_openmetrics_too():
+    world = World(300)
+    world.serve(3)
+    page = world.metrics.page("application/openmetrics-text").decode()
+
+    assert len(list(openmetrics_families(page))) > 30

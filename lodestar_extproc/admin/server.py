@@ -26,7 +26,7 @@ from lodestar_extproc.events.endpoint_changes import whole_outage
 from lodestar_extproc.events.event_log import CAPACITY as EVENTS_KEPT
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.gain.compared import Gain
-from lodestar_extproc.metrics import CONTENT_TYPE, Metrics
+from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.routing.pool_view import PoolView
 
 DEFAULT_LIMIT = 50
@@ -161,12 +161,13 @@ class AdminServer:
         minutes = {pool: history.minutes() for pool, history in self.histories.items()}
         return _json({"history": minutes})
 
-    async def _show_metrics(self, _request: web.Request) -> web.Response:
+    async def _show_metrics(self, request: web.Request) -> web.Response:
         page = bytearray()
-        for piece in self._metrics.pieces():
+        content_type, pieces = self._metrics.pieces(request.headers.get("Accept", ""))
+        for piece in pieces:
             page += piece
             await asyncio.sleep(0)  # requests come between
-        return web.Response(body=bytes(page), headers={"Content-Type": CONTENT_TYPE})
+        return web.Response(body=bytes(page), headers={"Content-Type": content_type})
 
     async def _show_alive(self, _request: web.Request) -> web.Response:
         return _json({"alive": True})

@@ -117,6 +117,7 @@ def options_of(flags: argparse.Namespace) -> ServeOptions:
             Path(flags.metrics_cert_dir) if flags.metrics_cert_dir else None,
             Path(flags.metrics_client_ca_file) if flags.metrics_client_ca_file else None,
         ),
+        alias_metrics=flags.alias_metrics,
         drain_s=flags.drain_timeout,
     )
 
@@ -153,6 +154,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--secure-serving", nargs="?", const=True, type=_flag, default=True, help="use TLS")
     add("--cert-path", default="", help="folder of tls.crt and tls.key; else self-signed")
     add("--drain-timeout", type=_seconds, default=30.0, help="serve on for so long: 30s")
+    add(
+        "--alias-metrics",
+        nargs="?",
+        const=True,
+        type=_flag,
+        default=True,
+        help="show metrics under the names of other pickers, too",
+    )
     add("--config-file", default="", help="settings; another picker's own file says nothing")
     add("-v", "--v", type=int, default=2, help="4 and more tell of each exchange")
     for name in (*NO_EFFECT, *UNUSED):

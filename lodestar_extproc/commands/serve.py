@@ -89,6 +89,9 @@ _Peer = Annotated[
         "for all its addresses. May be repeated."
     ),
 ]
+_AliasMetrics = Annotated[
+    bool, typer.Option(help="Show metrics under the names of other endpoint pickers, too.")
+]
 _Drain = Annotated[float, typer.Option(min=0, help="Seconds to serve on once health checks fail.")]
 _Grace = Annotated[float, typer.Option(min=0, help="Seconds open streams may take to end.")]
 _LogLevel = Annotated[
@@ -117,6 +120,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     admin_client_ca: AdminClientCaOption = None,
     admin_token: AdminTokenOption = None,
     admin_host: AdminHostOption = None,
+    alias_metrics: _AliasMetrics = False,
     drain: _Drain = 1.0,
     grace: _Grace = 5.0,
     log_level: _LogLevel = "info",
@@ -153,6 +157,7 @@ def serve(  # noqa: PLR0913  (the command's options)
             peers=tuple(peer or ()),
             admin=admin,
             admin_access=admin_access_of(admin_tls, admin_client_ca, admin_token, admin_host or ()),
+            alias_metrics=alias_metrics,
             drain_s=drain,
             grace_s=grace,
         )

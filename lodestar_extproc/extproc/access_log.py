@@ -74,6 +74,7 @@ def completion(entry: HTTPAccessLogEntry, at_s: float) -> Completion | None:
         response_code=code,
         flags=flags,
         is_empty=_is_empty(entry, tags, code),
+        answer_bytes=entry.response.response_body_bytes or None,
         retry_after_s=retry_after_s(_tag(tags, names.TAG_RETRY_AFTER)),
     )
 

@@ -1,5 +1,5 @@
 """Metrics about ourselves, for Prometheus."""
 
-from lodestar_extproc.metrics.recorder import CONTENT_TYPE, Metrics
+from lodestar_extproc.metrics.recorder import Metrics
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
+__all__ = ["Metrics"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from itertools import accumulate
@@ -10,6 +11,7 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from lodestar_extproc.metrics.metric import Metric
@@ -28,27 +30,43 @@ class Observations(Collector):
         self._names = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
         self._counts: dict[tuple[str, ...], list[float]] = {}
         self._sums: dict[tuple[str, ...], float] = {}
+        self._examples: dict[tuple[str, ...], dict[int, tuple[str, float, float]]] = {}
         registry.register(self)
 
-    def observe(self, labels: tuple[str, ...], value: float) -> None:
-        """Count *value* in the first bucket that it does not exceed."""
+    def observe(self, labels: tuple[str, ...], value: float, decision_id: str = "") -> None:
+        """Count *value* in the first bucket that it does not exceed, with *decision_id* as example.
+
+        The last example of each bucket is shown to who asks for OpenMetrics.
+        """
         counts = self._counts.get(labels)
         if counts is None:
             counts = self._counts[labels] = [0.0] * len(self._names)
             self._sums[labels] = 0.0
-        counts[bisect_left(self._bounds, value)] += 1.0
+            self._examples[labels] = {}
+        bucket = bisect_left(self._bounds, value)
+        counts[bucket] += 1.0
         self._sums[labels] += value
+        if decision_id:
+            self._examples[labels][bucket] = decision_id, value, time.time()
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """All of them, as the client library writes a page."""
         metric = self._metric
         family = HistogramMetricFamily(metric.name, metric.text, labels=metric.labels)
         for labels, counts in self._counts.items():
-            buckets = list(zip(self._names, accumulate(counts), strict=True))
+            examples = self._examples[labels]
+            buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = [
+                (name, count, _exemplar(*examples[i])) if i in examples else (name, count)
+                for i, (name, count) in enumerate(zip(self._names, accumulate(counts), strict=True))
+            ]
             family.add_metric(labels, buckets, self._sums[labels])
         yield family
 
     def keep(self, wanted: Collection[tuple[str, ...]]) -> None:
         """Show none but these from now on."""
         for labels in [labels for labels in self._counts if labels not in wanted]:
-            del self._counts[labels], self._sums[labels]
+            del self._counts[labels], self._sums[labels], self._examples[labels]
+
+
+def _exemplar(decision_id: str, value: float, at_s: float) -> Exemplar:
+    return Exemplar({"decision_id": decision_id}, value, at_s)

@@ -6,12 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.registry import Collector
 
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.decision import Decision
@@ -20,15 +16,13 @@ from lodestar_extproc.kernel.compiled import FOUND
 from lodestar_extproc.metrics import replicas, requests, streams
 from lodestar_extproc.metrics.children import Children, Counts
 from lodestar_extproc.metrics.collector import PoolCollector
-from lodestar_extproc.metrics.exposition import pieces
+from lodestar_extproc.metrics.exposition import page_in_form
 from lodestar_extproc.metrics.gains import GainCollector
 from lodestar_extproc.metrics.metric import Metric
 from lodestar_extproc.metrics.observations import Observations
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.supervision import BackgroundTask
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
@@ -96,18 +90,22 @@ class Metrics:
         """Show these, by pool, as they are whenever the page is asked for. To be called once."""
         self._registry.register(GainCollector(gains))
 
-    def page(self) -> bytes:
-        """Everything, as `CONTENT_TYPE`."""
-        return b"".join(self.pieces())
+    def show(self, collector: Collector) -> None:
+        """Show what *collector* tells, too."""
+        self._registry.register(collector)
 
-    def pieces(self) -> Iterator[bytes]:
-        """The page, of which no piece takes long."""
+    def page(self, accept: str = "") -> bytes:
+        """Everything, in the form that the header *accept* asks for."""
+        return b"".join(self.pieces(accept)[1])
+
+    def pieces(self, accept: str = "") -> tuple[str, Iterator[bytes]]:
+        """Content type and page, of which no piece takes long."""
         pools = self._pools()
         self._show_zeroes(view.pool for view in pools)
         for counts in self._counts:
             counts.tell()
         self._forget_endpoints_that_left(pools)
-        return pieces(self._registry)
+        return page_in_form(self._registry, accept)
 
     # -- what routers report -------------------------------------------------------------------
 
@@ -117,7 +115,8 @@ class Metrics:
         self._decisions[decision.pool, decision.policy, decision.ranking.reason] += 1
         self._priority_decisions[decision.pool, str(candidates.request.priority)] += 1
         self._endpoint_decisions[decision.pool, _address(decision, chosen)] += 1
-        self._decision_seconds.observe(pool, self._clock() - decision.at_s)
+        took_s = self._clock() - decision.at_s
+        self._decision_seconds.observe(pool, took_s, decision.decision_id)
         if decision.held_s:
             self._held_seconds.observe(pool, decision.held_s)
         self._prompt_tokens[pool] += candidates.request.prompt_tokens
@@ -156,11 +155,13 @@ class Metrics:
         index = decision.chosen if address == chosen else decision.index_of(address)
         if index is None:
             return  # Envoy sent it to an endpoint that was no candidate
-        self._ttft.observe((decision.pool, address), decision.held_s + ttft_s)
+        waited_s = decision.held_s + ttft_s
+        self._ttft.observe((decision.pool, address), waited_s, decision.decision_id)
         predicted = decision.ranking.predicted_ttft_s
         if predicted is not None and ttft_s > 0:
             predicted_s = float(predicted[index])
-            self._predicted_ttft.observe((decision.pool, address), predicted_s)
+            key, example = (decision.pool, address), decision.decision_id
+            self._predicted_ttft.observe(key, predicted_s, example)
             self._ttft_error.observe((decision.pool,), abs(ttft_s - predicted_s) / ttft_s)
 
     # -- what streams report --------------------------------------------------------------------

@@ -21,8 +21,6 @@ from lodestar_extproc.extproc.tls import credentials
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
-from lodestar_extproc.gain.compared import Gain
-from lodestar_extproc.gain.gain_watch import GainWatch
 from lodestar_extproc.journal.journal import Journal
 from lodestar_extproc.journal.journal_file import JournalFile
 from lodestar_extproc.kernel.compiled import FOUND
@@ -35,6 +33,7 @@ from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.event_watch import EventWatch
 from lodestar_extproc.service.listen import listen_addresses, replica_places
 from lodestar_extproc.service.options import ServeOptions
+from lodestar_extproc.service.pool_watches import PoolWatches
 from lodestar_extproc.service.replicas import Replicas
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
@@ -73,10 +72,10 @@ class App:
         self.events = EventLog()
         names = [pool.name for pool in config.pools]
         self._watch = EventWatch(self.events, names, self.pools, self._note)
-        self._gains = {pool.name: GainWatch(self._settings_of(pool.name)) for pool in config.pools}
+        self._watches = PoolWatches(names, self._settings_of, alias_metrics=options.alias_metrics)
         self._supervisor = Supervisor(self.metrics.task_failed)
         self._journals = self._new_journals()
-        self.admin = AdminServer(self.metrics, self.pools, self.events, self.gains)
+        self.admin = AdminServer(self.metrics, self.pools, self.events, self._watches.gains)
         places = replica_places(config, options.peers)
         self.replicas = Replicas(places, self.metrics, self._supervisor)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
@@ -101,7 +100,11 @@ class App:
         path = pool.settings.journal_path
         journal = [] if path is None else [self._journals[path]]
         history = self.admin.histories[pool.name] = PoolHistory()
-        watching = (self._watch.choices[pool.name], self._gains[pool.name], history)
+        watching = (
+            self._watch.choices[pool.name],
+            *self._watches.listeners(pool.name),
+            history,
+        )
         ours: list[RouterListener] = [self.metrics, self.admin.decisions, *watching, *journal]
         return [*ours, *self.replicas.listeners(pool)]
 
@@ -126,11 +129,7 @@ class App:
         return [self.replicas.view(upkeep.view()) for upkeep in self._upkeeps.values()]
 
     def _note(self, view: PoolView) -> None:
-        self.admin.histories[view.pool].look(view, self._gains[view.pool].gains)
-
-    def gains(self) -> dict[str, list[Gain]]:
-        """By pool, what its decisions gain over other policies."""
-        return {name: watch.gains() for name, watch in self._gains.items()}
+        self.admin.histories[view.pool].look(view, lambda: self._watches.gains_of(view.pool))
 
     async def run(self) -> None:
         """Serve until `stop` or a signal; then drain.
@@ -148,8 +147,7 @@ class App:
             for pool in self._config.pools:
                 self._upkeeps[pool.name] = self._upkeep(pool, client)
                 self._upkeeps[pool.name].restore()
-            self.metrics.watch(self.pools)
-            self.metrics.watch_gains(self.gains)
+            self._watches.show(self.metrics, self.pools)
             for journal in self._journals.values():
                 await stack.enter_async_context(journal.running())
             addresses = self._options.listen or listen_addresses(self._config)

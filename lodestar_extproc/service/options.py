@@ -19,6 +19,7 @@ class ServeOptions:
         peers: `host:port` of other replicas, beside those that the configuration names.
         admin: `host:port` of the HTTP server for operators.
         admin_access: who may ask there.
+        alias_metrics: whether metrics are shown under other pickers' names, too.
         drain_s: how long to serve on after health checks have begun to fail.
         grace_s: how long open streams may then take to end.
     """
@@ -29,5 +30,6 @@ class ServeOptions:
     peers: tuple[str, ...] = ()
     admin: str = "127.0.0.1:9090"
     admin_access: AdminAccess = ANYBODY
+    alias_metrics: bool = False
     drain_s: float = 1.0
     grace_s: float = 5.0
