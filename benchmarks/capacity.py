@@ -65,7 +65,7 @@ def measured(
         return run(traces, fleet, workload, slo_s, rate_per_s)
 
     truth = bisect_rate(lambda rate_per_s: is_kept(at(rate_per_s)[0], slo_s))
-    found = [at(truth * load)[1].capacity(len(find_fleet(fleet).specs)) for load in LOADS]
+    found = [at(truth * load)[1].capacity() for load in LOADS]
     return truth, [None if each is None else each.capacity_per_s / truth - 1.0 for each in found]
 
 

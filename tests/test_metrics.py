@@ -58,7 +58,7 @@ def test_everything_declared_is_shown_and_nothing_else():
     watch = CapacityWatch(lambda: world.router.settings, lambda: world.now_s)
     asked = {"shadow_policies": ("random",), "burn_in_samples": 1, "ttft_slo_s": 5.0}
     world = World(listeners=[watch], **asked)
-    world.metrics.show(CapacityCollector(lambda: [world.view()], {"pool": watch}))
+    world.metrics.show(CapacityCollector({"pool": watch}))
     world.serve(60)
     world.scraped(running_requests=3.0, waiting_requests=1.0, kv_usage_ratio=0.5)
     world.end(world.decide(), decision_id="", stream_id="")

@@ -62,7 +62,6 @@ UNUSED = (
     "tls-min-version",
     "total-queued-requests-metric",
     "total-running-requests-metric",
-    "tracing",
     "zap-devel",
     "zap-encoder",
     "zap-log-level",
@@ -118,6 +117,7 @@ def options_of(flags: argparse.Namespace) -> ServeOptions:
             Path(flags.metrics_client_ca_file) if flags.metrics_client_ca_file else None,
         ),
         alias_metrics=flags.alias_metrics,
+        tracing=flags.tracing,
         drain_s=flags.drain_timeout,
     )
 
@@ -161,6 +161,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_flag,
         default=True,
         help="show metrics under the names of other pickers, too",
+    )
+    add(
+        "--tracing",
+        nargs="?",
+        const=True,
+        type=_flag,
+        default=False,
+        help="send spans by OTLP, where OTEL_EXPORTER_OTLP_ENDPOINT says",
     )
     add("--config-file", default="", help="settings; another picker's own file says nothing")
     add("-v", "--v", type=int, default=2, help="4 and more tell of each exchange")

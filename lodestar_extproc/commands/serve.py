@@ -92,6 +92,10 @@ _Peer = Annotated[
 _AliasMetrics = Annotated[
     bool, typer.Option(help="Show metrics under the names of other endpoint pickers, too.")
 ]
+_Tracing = Annotated[
+    bool,
+    typer.Option(help="Send spans by OTLP, where OTEL_EXPORTER_OTLP_ENDPOINT says."),
+]
 _Drain = Annotated[float, typer.Option(min=0, help="Seconds to serve on once health checks fail.")]
 _Grace = Annotated[float, typer.Option(min=0, help="Seconds open streams may take to end.")]
 _LogLevel = Annotated[
@@ -121,6 +125,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     admin_token: AdminTokenOption = None,
     admin_host: AdminHostOption = None,
     alias_metrics: _AliasMetrics = False,
+    tracing: _Tracing = False,
     drain: _Drain = 1.0,
     grace: _Grace = 5.0,
     log_level: _LogLevel = "info",
@@ -158,6 +163,7 @@ def serve(  # noqa: PLR0913  (the command's options)
             admin=admin,
             admin_access=admin_access_of(admin_tls, admin_client_ca, admin_token, admin_host or ()),
             alias_metrics=alias_metrics,
+            tracing=tracing,
             drain_s=drain,
             grace_s=grace,
         )

@@ -30,6 +30,7 @@ from lodestar_extproc.extproc.pools import Overrides, PoolRouters
 from lodestar_extproc.extproc.reader_process import ReaderProcess
 from lodestar_extproc.extproc.stream_listener import StreamListener
 from lodestar_extproc.extproc.stream_outcome import StreamOutcome, summary
+from lodestar_extproc.extproc.traced_stream import TracedStream, Traces
 from lodestar_extproc.extproc.turns import Turns
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import ProcessingRequest
 from lodestar_extproc.routing.ids import new_id
@@ -65,6 +66,7 @@ class ExtProcServer:
     Args:
         access_log: Envoy is configured to send its access log here.
         origin: begins the ids of streams (`routing/ids.py`).
+        traces: of requests; None for none.
         clock: monotonic seconds.
 
     Attributes:
@@ -78,12 +80,14 @@ class ExtProcServer:
         *,
         access_log: bool = True,
         origin: str = "",
+        traces: Traces | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routers = routers
         self._listener = listener
         self._access_log = access_log
         self._origin = origin
+        self._traces = traces
         self._clock = clock
         self._health = HealthServicer()
         self._boundary = ErrorBoundary(listener)
@@ -168,7 +172,10 @@ class ExtProcServer:
     async def _process(self, _messages: AsyncIterator[bytes], context: Any) -> None:
         """One ext_proc stream. Returning ends it, and the request goes on without us."""
         exchange: Exchange | None = None
+        traced = TracedStream(self._traces, self._clock)
         wanted = self._routers.headers
+        if self._traces is not None:
+            wanted |= self._traces.headers
         self._listener.stream_opened()
         try:
             with self._boundary:
@@ -182,23 +189,31 @@ class ExtProcServer:
                     event = wire.decode(message, self._clock(), wanted)
                     del message
                     self._listener.message(event.phase)
+                    traced.came(event)
                     with self._boundary:
                         await _until_told(exchange, event)
                         await self._bodies.read(exchange.unread(event))
-                    await self._answer(exchange, event, context)
+                    traced.read()
+                    await self._answer(exchange, traced, event, context)
                     # A body is not kept while its answer comes.
                     del event
                     if exchange.done:
                         break
         finally:
             self._close(exchange)
+            traced.close(StreamOutcome.CUT if exchange is None else exchange.outcome)
 
-    async def _answer(self, exchange: Exchange, event: Event, context: Any) -> None:
-        for reply in self._replies(exchange, event):
+    async def _answer(
+        self, exchange: Exchange, traced: TracedStream, event: Event, context: Any
+    ) -> None:
+        replies = self._replies(exchange, event)
+        for reply in traced.told(event, exchange.decision, replies):
             await self._tell(exchange, reply, context)
         if exchange.turn is not None:
             await self._turns.wait(exchange.turn)
-            for reply in self._replies_in_turn(exchange, event):
+            traced.read()  # it is decided now, not when it came
+            replies = self._replies_in_turn(exchange, event)
+            for reply in traced.told(event, exchange.decision, replies):
                 await self._tell(exchange, reply, context)
 
     async def _tell(self, exchange: Exchange, reply: Reply, context: Any) -> None:

@@ -202,16 +202,16 @@ def _set_route(message: envoy_pb2.ProcessingResponse, reply: RouteTo) -> None:
     told[DECISION_ID].string_value = reply.decision_id
     if reply.predicted_ttft_s is not None:
         told[PREDICTED_TTFT].string_value = f"{1e3 * reply.predicted_ttft_s:.0f}"
-    if not reply.addresses:
-        return
     destination = ",".join(reply.addresses)
-    told[DESTINATION].string_value = destination
+    if destination:
+        told[DESTINATION].string_value = destination
     if reply.phase is not Phase.REQUEST_TRAILERS:
         # At the trailers the headers have left: only metadata can still carry the addresses.
         response: Any = getattr(message, reply.phase).response
-        _set_headers(response.header_mutation, ((DESTINATION, destination), *reply.headers))
+        chosen = ((DESTINATION, destination),) if destination else ()
+        _set_headers(response.header_mutation, (*chosen, *reply.headers))
         # A gateway that routes by the destination has to route anew; others ignore it.
-        response.clear_route_cache = reply.phase is Phase.REQUEST_HEADERS
+        response.clear_route_cache = bool(destination) and reply.phase is Phase.REQUEST_HEADERS
 
 
 def _told(message: envoy_pb2.ProcessingResponse) -> Any:

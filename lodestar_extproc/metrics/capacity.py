@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.gain.capacity_watch import CapacityWatch
 from lodestar_extproc.metrics.metric import POOL, gauge
-from lodestar_extproc.routing.pool_view import PoolView
 
 OFFERED = gauge(
     "lodestar_offered_requests_per_second",
@@ -33,19 +31,12 @@ USED = gauge(
     "The one over the other.",
     "Above 0.8 it is time for another endpoint; above 1 requests come too late.",
 )
-ROUTABLE = (HealthState.HEALTHY, HealthState.PROBATION)
-"""States in which an endpoint takes its share of the load."""
 
 
 class CapacityCollector(Collector):
     """Asks for the capacity of every pool as it is."""
 
-    def __init__(
-        self,
-        pools: Callable[[], Sequence[PoolView]],
-        watches: Mapping[str, CapacityWatch],
-    ) -> None:
-        self._pools = pools
+    def __init__(self, watches: Mapping[str, CapacityWatch]) -> None:
         self._watches = watches
 
     def describe(self) -> Iterable[Family]:
@@ -57,11 +48,10 @@ class CapacityCollector(Collector):
         families = [
             GaugeMetricFamily(m.name, m.text, labels=POOL) for m in (OFFERED, CAPACITY, USED)
         ]
-        for view in self._pools():
-            n_endpoints = sum(state in ROUTABLE for state in view.states)
-            told = self._watches[view.pool].capacity(n_endpoints)
+        for pool, watch in self._watches.items():
+            told = watch.capacity()
             if told is not None:
                 values = (told.offered_per_s, told.capacity_per_s, told.used_ratio)
                 for family, value in zip(families, values, strict=True):
-                    family.add_metric((view.pool,), value)
+                    family.add_metric((pool,), value)
         yield from families

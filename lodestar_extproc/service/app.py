@@ -36,6 +36,7 @@ from lodestar_extproc.service.options import ServeOptions
 from lodestar_extproc.service.pool_watches import PoolWatches
 from lodestar_extproc.service.replicas import Replicas
 from lodestar_extproc.service.saved_learning import CheckpointOwners
+from lodestar_extproc.service.traces import new_traces
 from lodestar_extproc.service.upkeep import PoolUpkeep
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
@@ -73,6 +74,7 @@ class App:
         names = [pool.name for pool in config.pools]
         self._watch = EventWatch(self.events, names, self.pools, self._note)
         self._watches = PoolWatches(names, self._settings_of, alias_metrics=options.alias_metrics)
+        self._traces = new_traces(wanted=options.tracing)
         self._supervisor = Supervisor(self.metrics.task_failed)
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools, self.events, self._watches.gains)
@@ -84,6 +86,7 @@ class App:
             self.metrics,
             access_log=config.sources.access_log_tags is not None,
             origin=self.replicas.origin,
+            traces=self._traces,
         )
 
     def _router(self, pool: Pool) -> Router:
@@ -106,7 +109,8 @@ class App:
             history,
         )
         ours: list[RouterListener] = [self.metrics, self.admin.decisions, *watching, *journal]
-        return [*ours, *self.replicas.listeners(pool)]
+        traces = [] if self._traces is None else [self._traces]
+        return [*ours, *traces, *self.replicas.listeners(pool)]
 
     def _settings_of(self, pool: str) -> Callable[[], PoolSettings]:
         return lambda: self.routers.get(pool).settings
@@ -155,6 +159,8 @@ class App:
             stack.push_async_callback(self.admin.stop)
             stack.push_async_callback(self.ext_proc.stop, self._options.grace_s)
             stack.callback(self.replicas.stop)
+            if self._traces is not None:
+                stack.callback(self._traces.stop)
             await self._listen(addresses)
             await self._keep_up(addresses)
 

@@ -20,6 +20,7 @@ class ServeOptions:
         admin: `host:port` of the HTTP server for operators.
         admin_access: who may ask there.
         alias_metrics: whether metrics are shown under other pickers' names, too.
+        tracing: whether spans are sent, by OpenTelemetry's SDK.
         drain_s: how long to serve on after health checks have begun to fail.
         grace_s: how long open streams may then take to end.
     """
@@ -31,5 +32,6 @@ class ServeOptions:
     admin: str = "127.0.0.1:9090"
     admin_access: AdminAccess = ANYBODY
     alias_metrics: bool = False
+    tracing: bool = False
     drain_s: float = 1.0
     grace_s: float = 5.0

@@ -45,7 +45,7 @@ class PoolWatches:
         """Have *metrics* show all of it, of *pools* as they are when it is asked for."""
         metrics.watch(pools)
         metrics.watch_gains(self.gains)
-        metrics.show(CapacityCollector(pools, self._capacities))
+        metrics.show(CapacityCollector(self._capacities))
         if self._aliases is not None:
             metrics.show(self._aliases)
             metrics.show(PoolAliases(pools))

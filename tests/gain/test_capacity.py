@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
-from lodestar_extproc.gain.capacity import PredictedRequest, capacity
+from lodestar_extproc.gain.capacity import PredictedRequest, capacity, endpoints_worth
 from lodestar_extproc.gain.capacity_watch import MIN_REQUESTS, CapacityWatch
 from metrics_world import World
 
 N = 400
 
 
-def requests(service_s: float = 0.2, slo_s: float = 1.0, queue_s: float = 0.0, n: int = N):
-    one = PredictedRequest(0.0, service_s, service_s + 0.02 + queue_s, slo_s)
-    return [one._replace(at_s=float(i), service_s=service_s * (0.5 + i % 2)) for i in range(n)]
+def requests(
+    n_endpoints: float = 4, service_s: float = 0.2, slo_s: float = 1.0, queue_s: float = 0.0
+):
+    one = PredictedRequest(0.0, n_endpoints, service_s, service_s + 0.02 + queue_s, slo_s)
+    return [one._replace(at_s=float(i), service_s=service_s * (0.5 + i % 2)) for i in range(N)]
 
 
-def taken(n_endpoints: int = 4, lasted_s: float = 100.0, **kinds: float) -> float:
-    found = capacity(requests(**kinds), n_endpoints, lasted_s)
+def taken(*n_endpoints: float, lasted_s: float = 100.0, **kinds: float) -> float:
+    found = capacity(requests(*n_endpoints, **kinds), lasted_s)
     assert found is not None
     return found.capacity_per_s
 
@@ -36,6 +39,25 @@ def test_more_endpoints_take_more_than_in_proportion():
     assert taken(8) > 2 * taken(4)
 
 
+def test_an_endpoint_of_twice_the_speed_is_worth_two():
+    speeds = np.array([0.1, 0.05, 0.2])
+
+    assert endpoints_worth(0, 0.5, speeds, slo_s=5.0) == pytest.approx(1 + 2 + 0.5)
+
+
+def test_an_endpoint_that_would_be_late_alone_is_worth_nothing():
+    speeds = np.array([0.1, 0.05, 0.2])
+
+    assert endpoints_worth(0, 0.5, speeds, slo_s=0.8) == pytest.approx(1 + 2)
+
+
+def test_full_caches_leave_no_room_though_there_is_time():
+    half = [each._replace(memory_ratio=0.6) for each in requests(slo_s=100.0)]
+    found = capacity(half, 1000.0)  # hardly anything to compute
+
+    assert found.capacity_per_s == pytest.approx(found.offered_per_s * 0.9 / 0.6)
+
+
 def test_longer_prompts_leave_room_for_fewer():
     assert taken(service_s=0.4) < taken(service_s=0.2)
 
@@ -45,7 +67,7 @@ def test_what_the_pool_takes_does_not_hang_on_how_much_it_gets():
 
 
 def test_a_crowded_pool_still_says_what_it_takes():
-    crowded = capacity(requests(queue_s=20.0), 4, 10.0)
+    crowded = capacity(requests(queue_s=20.0), 10.0)
 
     assert crowded is not None
     assert crowded.used_ratio > 1.0
@@ -53,12 +75,12 @@ def test_a_crowded_pool_still_says_what_it_takes():
 
 
 def test_a_bound_that_an_idle_pool_would_miss_has_no_capacity():
-    assert capacity(requests(slo_s=0.1), 4, 100.0) is None
+    assert capacity(requests(slo_s=0.1), 100.0) is None
 
 
-@pytest.mark.parametrize(("seen", "n_endpoints"), [([], 4), (requests(), 0)])
-def test_nothing_is_told_of_nothing(seen, n_endpoints):
-    assert capacity(seen, n_endpoints, 100.0) is None
+@pytest.mark.parametrize("seen", [[], requests(n_endpoints=0)])
+def test_nothing_is_told_of_nothing(seen):
+    assert capacity(seen, 100.0) is None
 
 
 class Watched(World):
@@ -69,7 +91,7 @@ class Watched(World):
         super().__init__(listeners=[self.watch], **settings)
 
     def told(self):
-        return self.watch.capacity(3)
+        return self.watch.capacity()
 
 
 def test_a_pool_at_work_tells_what_it_is_offered():
@@ -110,6 +132,6 @@ def test_what_is_long_past_is_forgotten():
 
 
 def test_what_is_told_are_plain_numbers():
-    found = capacity(requests(), 4, 100.0)
+    found = capacity(requests(), 100.0)
 
     assert {type(value) for value in dataclasses.astuple(found)} == {float}

@@ -89,6 +89,7 @@ async def engine_stack(
     *,
     file: str = "envoy.yaml",
     edit: Callable[[dict[str, Any]], None] = patient,
+    traces: Any = None,
     **settings: Any,
 ) -> AsyncIterator[EngineStack]:
     """Start them all, and end them with the body."""
@@ -98,8 +99,9 @@ async def engine_stack(
     recorder = Recorder()
     pool = PoolSettings(**{"seed": 0, "policy": "round_robin"} | settings)
     router = _a_router(pool, map(Endpoint, addresses), recorder)
+    router._listeners += () if traces is None else (traces,)
     routers = Routers([router], policy_for_route)
-    server = ExtProcServer(routers, RecordingListener())
+    server = ExtProcServer(routers, RecordingListener(), traces=traces)
     (port,) = await server.start(["127.0.0.1:0"])
     try:
         config = envoy_config(file, extproc_port=port, engines=addresses, edit=edit)

@@ -10,16 +10,18 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from lodestar_extproc.endpoint import FloatArray
+from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.metrics.aliases import pool_names as names
 from lodestar_extproc.metrics.aliases.alias import Alias
 from lodestar_extproc.metrics.aliases.renamed import renamed
 from lodestar_extproc.metrics.aliases.requests import FLOW
-from lodestar_extproc.metrics.capacity import ROUTABLE
 from lodestar_extproc.routing.pool_view import PoolView
 
 # Thresholds of llm-d's utilization detector, which gives its own gauge:
 # https://llm-d.ai/docs/architecture/core/router/epp/flow-control
 FULL_QUEUE, FULL_KV_RATIO = 5.0, 0.8
+ROUTABLE = (HealthState.HEALTHY, HealthState.PROBATION)
+"""States in which an endpoint takes its share of the load."""
 Sample = tuple[tuple[str, ...], float]
 
 
