@@ -20,6 +20,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
+def printable_lines(text: str) -> str:
+    """The same, and line feeds stay: for text that is laid out."""
+    if text.isprintable():
+        return text
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def printable_values(value: Any) -> Any:
     """The same of all texts in a JSON *value*, keys included."""
     if isinstance(value, str):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lodestar_extproc.commands.option_values import file_to_write, folder_to_fill
+from lodestar_extproc.commands.say import complain
 from lodestar_extproc.evaluation.bench_names import SCENARIO_NAMES, STANDARD_FLEETS, WORKLOADS
 
 DEFAULT_POLICIES = "prefix_cache,prefix_affinity_token_load,lmetric,least_load,learned"
@@ -115,7 +116,7 @@ def bench(  # noqa: PLR0913  (one argument an option)
         from lodestar_extproc.evaluation.bench import run_bench  # noqa: PLC0415
         from lodestar_extproc.evaluation.study import Study  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        typer.secho(f"error: {error}; pip install 'lodestar-extproc[demo]'", fg="red", err=True)
+        complain(f"error: {error}; pip install 'lodestar-extproc[demo]'")
         raise typer.Exit(1) from None
     try:
         study = Study(
@@ -133,7 +134,7 @@ def bench(  # noqa: PLR0913  (one argument an option)
         )
         run_bench(study, jobs=jobs, json=json, report=report, keep=keep)
     except OSError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        complain(f"error: {error}")
         raise typer.Exit(1) from None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None

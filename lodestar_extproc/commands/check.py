@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
-from lodestar_extproc.check.as_json import as_json as report_as_json
-from lodestar_extproc.check.doctor import check as diagnose
-from lodestar_extproc.check.doctor import check_running
-from lodestar_extproc.check.envoy_binary import find_envoy
-from lodestar_extproc.commands.fix import fix as fix_file
-from lodestar_extproc.commands.report_view import show
-from lodestar_extproc.config import NotEnvoyConfig
+from lodestar_extproc.commands.say import complain, tell
+
+if TYPE_CHECKING:
+    from lodestar_extproc.check.finding import Report
 
 TRAPS, NOT_ENVOY, NOT_ALL_SEEN = 1, 2, 3  # exit statuses
 
@@ -70,23 +66,48 @@ def check(
         raise typer.BadParameter("give either a file or --envoy-admin")
     if fix and (file is None or as_json):
         raise typer.BadParameter("--fix writes a file, and shows what it changes")
-    envoy = find_envoy() if with_envoy else None
+    # Here, so that `--help` answers at once.
+    from lodestar_extproc.check.as_json import as_json as report_as_json  # noqa: PLC0415
+    from lodestar_extproc.commands.report_view import show  # noqa: PLC0415
+    from lodestar_extproc.config import NotEnvoyConfig  # noqa: PLC0415
+    from lodestar_extproc.terminal import Terminal  # noqa: PLC0415
+
+    wanted = Wanted(file, envoy_admin or "", tuple(listen or ()), with_envoy)
     try:
-        if fix and file is not None:
-            fix_file(file, envoy=envoy, asks=not yes, listen=listen or ())
-        if file is None:
-            report = check_running(envoy_admin or "", listen or ())
-        else:
-            report = diagnose(file, envoy=envoy, listen=listen or ())
+        report = _report(wanted, fixes=fix, asks=not yes)
     except NotEnvoyConfig as error:
         if as_json:
-            typer.echo(json.dumps({"file": error.file, "error": str(error)}, indent=2))
+            tell(json.dumps({"file": error.file, "error": str(error)}, indent=2))
         else:
-            Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
+            complain(str(error))
         raise typer.Exit(NOT_ENVOY) from None
     if as_json:
-        typer.echo(json.dumps(report_as_json(report), indent=2))
+        tell(json.dumps(report_as_json(report), indent=2))
     else:
-        show(report, Console(highlight=False))
+        show(report, Terminal(highlight=False))
     if report.findings or report.unseen:
         raise typer.Exit(TRAPS if report.findings else NOT_ALL_SEEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be examined: a file, else the Envoy of an admin page."""
+
+    file: Path | None
+    envoy_admin: str
+    listen: tuple[str, ...]
+    with_envoy: bool
+
+
+def _report(wanted: Wanted, *, fixes: bool, asks: bool) -> Report:
+    from lodestar_extproc.check.doctor import check as diagnose  # noqa: PLC0415
+    from lodestar_extproc.check.doctor import check_running  # noqa: PLC0415
+    from lodestar_extproc.check.envoy_binary import find_envoy  # noqa: PLC0415
+    from lodestar_extproc.commands.fix import fix as fix_file  # noqa: PLC0415
+
+    if wanted.file is None:
+        return check_running(wanted.envoy_admin, wanted.listen)
+    envoy = find_envoy() if wanted.with_envoy else None
+    if fixes:
+        fix_file(wanted.file, envoy=envoy, asks=asks, listen=wanted.listen)
+    return diagnose(wanted.file, envoy=envoy, listen=wanted.listen)

@@ -15,6 +15,7 @@ import typer  # noqa: E402
 from lodestar_extproc import __version__  # noqa: E402
 from lodestar_extproc.commands.epp import with_command  # noqa: E402
 from lodestar_extproc.commands.on_demand import CommandsOnDemand  # noqa: E402
+from lodestar_extproc.commands.say import tell  # noqa: E402
 
 app = typer.Typer(
     name="lodestar-extproc",
@@ -29,7 +30,7 @@ app = typer.Typer(
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001  (typer calls it so)
     if asked:
-        typer.echo(f"lodestar-extproc {__version__}")
+        tell(f"lodestar-extproc {__version__}")
         raise typer.Exit
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lodestar_extproc.commands.option_values import file_to_write, folder_to_fill
+from lodestar_extproc.commands.say import complain
 
 DURATION_S, QUICK_DURATION_S = 40.0, 10.0  # of load on each policy; 40 s give a P99 of 640 requests
 
@@ -64,7 +65,7 @@ def demo(
     try:
         from lodestar_extproc.demo.main import run_demo  # noqa: PLC0415  (an optional extra)
     except ModuleNotFoundError as error:
-        typer.secho(f"error: {error}; pip install 'lodestar-extproc[demo]'", fg="red", err=True)
+        complain(f"error: {error}; pip install 'lodestar-extproc[demo]'")
         raise typer.Exit(1) from None
     try:
         status = run_demo(

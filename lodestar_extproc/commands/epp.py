@@ -105,6 +105,7 @@ def options_of(flags: argparse.Namespace) -> ServeOptions:
     """The server's surface: ports, encryption, draining."""
     from lodestar_extproc.server_tls import ServerTls  # noqa: PLC0415
     from lodestar_extproc.service.options import ServeOptions  # noqa: PLC0415
+    from lodestar_extproc.service.traces import tracing_is_installed  # noqa: PLC0415
 
     tls = ServerTls(Path(flags.cert_path) if flags.cert_path else None)
     return ServeOptions(
@@ -117,7 +118,7 @@ def options_of(flags: argparse.Namespace) -> ServeOptions:
             Path(flags.metrics_client_ca_file) if flags.metrics_client_ca_file else None,
         ),
         alias_metrics=flags.alias_metrics,
-        tracing=flags.tracing,
+        tracing=flags.tracing and tracing_is_installed(),
         drain_s=flags.drain_timeout,
     )
 
@@ -179,6 +180,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _tell(flags: argparse.Namespace, unknown: Sequence[str]) -> None:
     """What was asked for by a flag and is not done."""
+    from lodestar_extproc.service.traces import tracing_is_installed  # noqa: PLC0415
+
+    if flags.tracing and not tracing_is_installed():
+        _log.warning("--tracing has no effect: it needs the extra, lodestar-extproc[tracing]")
     asked = {
         name
         for name in (*NO_EFFECT, *UNUSED)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from lodestar_extproc.commands.say import complain, tell
 from lodestar_extproc.printable import printable, printable_json, printable_values
 
 NOT_FOUND, UNREACHABLE = 1, 2  # exit statuses
@@ -61,17 +62,17 @@ def explain(
     """
     # Here, so that `--help` answers at once.
     import orjson  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
 
     from lodestar_extproc.commands import explain_view  # noqa: PLC0415
+    from lodestar_extproc.terminal import Terminal  # noqa: PLC0415
 
     if journal and decision is None:
         raise typer.BadParameter("--journal wants an ID, of a decision or of a request")
     answer = _written(journal, decision or "") if journal else _asked(admin, decision, limit)
     # An IPv6 address stands in brackets, as markup does.
-    console = Console(highlight=False, markup=False)
+    console = Terminal(highlight=False, markup=False)
     if as_json:
-        typer.echo(printable_json(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode()))
+        tell(printable_json(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode()))
     elif decision is None:
         explain_view.show_decisions(printable_values(answer["decisions"]), console)
     else:
@@ -122,5 +123,5 @@ def _written(journals: list[Path], decision: str) -> dict[str, Any]:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    typer.secho(f"error: {printable(message)}", fg="red", err=True)
+    complain(f"error: {printable(message)}")
     raise typer.Exit(status)

@@ -18,7 +18,9 @@ from lodestar_extproc.check.doctor import examined
 from lodestar_extproc.check.envoy_binary import validate
 from lodestar_extproc.check.examination import examine
 from lodestar_extproc.check.mending.fixed import Fixed, fixed
+from lodestar_extproc.commands.say import complain, tell
 from lodestar_extproc.config import NotEnvoyConfig
+from lodestar_extproc.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +72,7 @@ def apply(change: Change, *, envoy: str | None, asks: bool) -> None:
         typer.Exit: it is not wanted, Envoy would refuse it, or it cannot be written.
     """
     path, mended = change.path, change.mended
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     _show_left(mended, console)
     if mended.text == change.before:
         return
@@ -107,7 +109,7 @@ def write(path: Path, text: str) -> None:
         Path(new.name).chmod(mode)
         Path(new.name).replace(target)
     except OSError as error:
-        typer.secho(f"error: {path} cannot be written: {error}", fg="red", err=True)
+        complain(f"error: {path} cannot be written: {error}")
         raise typer.Exit(NOT_WRITTEN) from None
 
 
@@ -132,12 +134,12 @@ def _refuse_what_envoy_refuses(change: Change, envoy: str | None) -> None:
             file.flush()
             problems.append(validate(envoy, Path(file.name)).problem)
     if problems[1] and not problems[0]:
-        typer.secho(f"error: Envoy refuses the cured file: {problems[1]}", fg="red", err=True)
+        complain(f"error: Envoy refuses the cured file: {problems[1]}")
         raise typer.Exit(NOT_WRITTEN)
 
 
 def _agreed(path: Path) -> bool:
     if not sys.stdin.isatty():
-        typer.secho("nobody is there to ask: --yes writes it", fg="yellow", err=True)
+        tell("nobody is there to ask: --yes writes it", err=True, fg="yellow")
         return False
     return typer.confirm(f"Write {path}?", default=False)

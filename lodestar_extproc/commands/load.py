@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lodestar_extproc.commands.option_values import file_to_write
+from lodestar_extproc.commands.say import complain, tell
 from lodestar_extproc.evaluation.chats import MIXES, Chats
 
 if TYPE_CHECKING:
@@ -69,10 +70,10 @@ def load(
                 break
             client, seed = LoadClient(url, model=name, timeout_s=timeout), seed + 1
     except KeyboardInterrupt:
-        typer.echo("stopped; what follows is of the requests that had ended", err=True)
+        tell("stopped; what follows is of the requests that had ended", err=True)
     _write(client, json, records)
     if any(record.failure for record in client.records):
-        typer.secho(f"failed: {failures(client.records)}", fg="red", err=True)
+        complain(f"failed: {failures(client.records)}")
         raise typer.Exit(1)
 
 
@@ -86,11 +87,9 @@ def _first_model(url: str) -> str:
     try:
         return asyncio.run(first_model(url))
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        typer.secho(
+        complain(
             f"error: {url} does not say what it serves: {error or 'no answer in time'}; is it up, "
-            "and does it speak OpenAI's API? --model NAME asks for a model without asking it",
-            fg="red",
-            err=True,
+            "and does it speak OpenAI's API? --model NAME asks for a model without asking it"
         )
         raise typer.Exit(1) from None
 
@@ -98,13 +97,13 @@ def _first_model(url: str) -> str:
 def _run(client: LoadClient, chats: Chats) -> None:
     import asyncio  # noqa: PLC0415
 
-    from rich.console import Console  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
 
     from lodestar_extproc.commands.load_view import table  # noqa: PLC0415
+    from lodestar_extproc.terminal import Terminal  # noqa: PLC0415
 
     async def run() -> None:
-        console = Console(highlight=False)
+        console = Terminal(highlight=False)
         with Live(table(client, chats), console=console, refresh_per_second=4) as live:
             running = asyncio.ensure_future(client.run(chats))
             while not running.done():
@@ -129,5 +128,5 @@ def _write(client: LoadClient, json: Path | None, records: Path | None) -> None:
             summary = asdict(summarise(client.records))
             json.write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     except OSError as error:
-        typer.secho(f"error: not written: {error}", fg="red", err=True)
+        complain(f"error: not written: {error}")
         raise typer.Exit(1) from None

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from lodestar_extproc.commands.say import complain, tell
+from lodestar_extproc.printable import printable_json
+
 NO_JOURNAL = 2  # exit status
 
 
@@ -45,11 +48,11 @@ def replay(
             decisions = reading.read_journals(journals, counts, progressed)
             pools = replaying.reports(decisions, seed)
     except (reading.NoJournal, OSError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        complain(f"error: {error}")
         raise typer.Exit(NO_JOURNAL) from None
     if as_json:
         note = replay_view.CAVEAT
         report = {"read": asdict(counts), "note": note, "pools": [asdict(p) for p in pools]}
-        typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+        tell(printable_json(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode()))
         return
     replay_view.show(pools, counts)

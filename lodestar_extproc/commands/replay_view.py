@@ -16,6 +16,7 @@ from lodestar_extproc.evaluation.fitted_table import FittedTable
 from lodestar_extproc.evaluation.replay import PoolReport, Times
 from lodestar_extproc.evaluation.replay_estimates import PolicyEstimate
 from lodestar_extproc.evaluation.replay_reader import ReadCounts
+from lodestar_extproc.terminal import Terminal
 
 CAVEAT = (
     "Estimates, not measurements. Each decision is judged alone, in the state that the journal's "
@@ -30,7 +31,7 @@ CAVEAT = (
 def progress(journals: list[Path], counts: ReadCounts) -> Iterator[Callable[[], None]]:
     """A bar where someone looks on."""
     total = sum(path.stat().st_size for path in journals)
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as shown:
         task = shown.add_task("reading", total=total)
         yield lambda: shown.update(task, completed=counts.bytes_read)
@@ -38,7 +39,7 @@ def progress(journals: list[Path], counts: ReadCounts) -> Iterator[Callable[[], 
 
 def show(pools: list[PoolReport], counts: ReadCounts) -> None:
     """Every pool's report."""
-    console = Console(highlight=False, markup=False)
+    console = Terminal(highlight=False, markup=False)
     console.print(f"{counts.lines} lines, {counts.bad_lines} of them bad")
     for pool in pools:
         _show(pool, console)

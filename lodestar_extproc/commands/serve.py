@@ -25,6 +25,7 @@ from lodestar_extproc.commands.access_options import (
 from lodestar_extproc.commands.configuration import config_of, warn_of_unread, watched_by
 from lodestar_extproc.commands.log_format import FORMATS, configure_logging
 from lodestar_extproc.commands.option_values import listen_address, listen_addresses
+from lodestar_extproc.commands.say import complain
 
 if TYPE_CHECKING:
     from lodestar_extproc.config import Config
@@ -152,8 +153,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     watched = watched_by(inference_pool, service, namespace or own_namespace(), pool_group)
 
     def configure() -> tuple[Config, ServeOptions]:
-        # Here, so that other commands need not load River and gRPC.
-        from lodestar_extproc.service.options import ServeOptions  # noqa: PLC0415
+        from lodestar_extproc.service.options import ServeOptions  # noqa: PLC0415  (loads gRPC)
 
         options = ServeOptions(
             listen=tuple(listen or ()),
@@ -205,10 +205,10 @@ def run(
         within_s = options.drain_s + options.grace_s + MARGIN_S
         _run(App(config, options, stopping=lambda: exit_within(within_s)))
     except (ConfigError, NotConnected, ValueError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        complain(f"error: {error}")
         raise typer.Exit(BAD_CONFIG) from None
     except OSError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        complain(f"error: {error}")
         raise typer.Exit(CANNOT_LISTEN) from None
 
 

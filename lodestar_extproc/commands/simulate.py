@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lodestar_extproc.commands.say import complain, tell
 from lodestar_extproc.simulator.accelerators import ACCELERATORS
 from lodestar_extproc.simulator.defaults import DEFAULT_MODEL
 
@@ -93,9 +94,7 @@ def simulate(  # noqa: PLR0913  (the command's options)
 
         specs = parse_instances(instances or accelerator, kv_capacity, max_model_len)
     except ModuleNotFoundError as error:
-        typer.secho(
-            f"error: {error}; pip install 'lodestar-extproc[simulator]'", fg="red", err=True
-        )
+        complain(f"error: {error}; pip install 'lodestar-extproc[simulator]'")
         raise typer.Exit(NOT_INSTALLED) from None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
@@ -104,7 +103,7 @@ def simulate(  # noqa: PLR0913  (the command's options)
         _run(_serve_until_signal(specs, options))
     except OSError as error:
         advice = "choose another --port" if error.errno == EADDRINUSE else "see --host and --port"
-        typer.secho(f"error: {error}; {advice}", fg="red", err=True)
+        complain(f"error: {error}; {advice}")
         raise typer.Exit(CANNOT_LISTEN) from None
 
 
@@ -123,7 +122,7 @@ async def _serve_until_signal(specs: tuple[EngineSpec, ...], options: ServingOpt
 def _announce(servers: tuple[SimulatedServer, ...]) -> None:
     """Say what was bound: whoever asked for any port reads it here."""
     for server in servers:
-        typer.echo(f"{server.spec.accelerator:8} http://{server.address}")
+        tell(f"{server.spec.accelerator:8} http://{server.address}")
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

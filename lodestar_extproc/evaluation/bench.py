@@ -32,6 +32,7 @@ from lodestar_extproc.evaluation.study import Study, run_all
 from lodestar_extproc.evaluation.tables import cell_table, ratio_table, table
 from lodestar_extproc.evaluation.trial import Trial, TrialResult
 from lodestar_extproc.evaluation.workloads.catalog import find_workload
+from lodestar_extproc.terminal import Terminal
 
 _log = logging.getLogger(__name__)
 
@@ -54,17 +55,17 @@ def run_bench(
     Raises:
         ValueError: a name that means nothing, or a trace that is not there.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     _check(study)
     began_s = time.perf_counter()
     trials = study.trials(console.print)
     outcomes = run_with_progress(trials, jobs or os.cpu_count() or 1, console, keep)
     elapsed_s = time.perf_counter() - began_s
     comparison = Comparison(outcomes)
-    _show(comparison, Console())
+    _show(comparison, Terminal())
     routers: Mapping[str, Any] = {}
     if any(find_scenario(name).n_routers > 1 for name in study.scenarios):
-        routers = _show_routers(outcomes, Console())
+        routers = _show_routers(outcomes, Terminal())
     if json is not None:
         write_json(json, comparison, sys.argv[1:], elapsed_s, routers)
     if report is not None:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from rich.console import Console
 
 from lodestar_extproc.evaluation.bench_names import AGENT_CELLS, STANDARD_FLEETS, WORKLOADS
 from lodestar_extproc.evaluation.contenders import parse_contender
 from lodestar_extproc.evaluation.trial import Cell, Trial, generate, simulate
 from lodestar_extproc.simulator.record import RequestRecord
+from lodestar_extproc.terminal import Terminal
 
 TABLE = Path(__file__).with_name("saturation.json")
 YARDSTICKS = ("conductor", "lmetric_by_speed")
@@ -115,7 +115,7 @@ def main(traces: Path) -> None:
             continue
         rate_per_s = round(saturation(workload, fleet, traces), 2)
         table.setdefault(fleet, {})[workload] = rate_per_s
-        Console(stderr=True).print(f"{fleet} {workload}: {rate_per_s} requests/s")
+        Terminal(stderr=True).print(f"{fleet} {workload}: {rate_per_s} requests/s")
         command = "python -m lodestar_extproc.evaluation.saturation TRACES"
         content = {"command": command, "seed": SEED, "requests_per_s": table}
         TABLE.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))

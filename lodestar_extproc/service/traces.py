@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from lodestar_extproc.tracing.request_traces import RequestTraces
 
 
+def tracing_is_installed() -> bool:
+    """Whether the extra `tracing` is."""
+    return find_spec("opentelemetry") is not None and find_spec("opentelemetry.sdk") is not None
+
+
 def new_traces(*, wanted: bool) -> RequestTraces | None:
     """None where none are *wanted*.
 
@@ -17,7 +22,7 @@ def new_traces(*, wanted: bool) -> RequestTraces | None:
     """
     if not wanted:
         return None
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+    if not tracing_is_installed():
         raise ValueError(
             "tracing needs OpenTelemetry's SDK, which is not installed: "
             "pip install 'lodestar-extproc[tracing]'"

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lodestar_extproc.endpoint import EndpointMetrics
-    from lodestar_extproc.setup.engine_address import EngineAddress
+    from lodestar_extproc.printable import printable
+from lodestar_extproc.printable import printable
+from lodestar_extproc.setup.engine_address import EngineAddress
 
 HEALTH_PATHS = ("/health", "/v2/health/ready", "/healthz", "/v1/models")
 """vLLM's, SGLang's and TensorRT-LLM's; Triton's; those of proxies; what any OpenAI server has."""
@@ -111,7 +113,7 @@ class _Probe:
         for path, key in VERSIONS:
             said = await self._json(path)
             if isinstance(said, dict) and isinstance(said.get(key), str):
-                return str(said[key])
+                return printable(said[key])
         return ""
 
     async def _json(self, path: str) -> Any:
@@ -135,7 +137,8 @@ class _Probe:
 
 
 def _names_of(models: Any) -> tuple[str, ...]:
-    """Of an OpenAI list of models."""
+    """Of an OpenAI list of models, as they may stand in a comment: they are text of others."""
     entries = models.get("data") if isinstance(models, dict) else None
     named = entries if isinstance(entries, list) else []
-    return tuple(str(entry["id"]) for entry in named if isinstance(entry, dict) and "id" in entry)
+    ids = [str(each["id"]) for each in named if isinstance(each, dict) and "id" in each]
+    return tuple(map(printable, ids))

@@ -37,7 +37,7 @@ Headers = tuple[tuple[str, str], ...]
 SERVICE = "lodestar-extproc"
 MAX_OPEN = 10_000
 """Traces whose first token is awaited, 1 KB each; of more, the oldest learns nothing."""
-_NS = 1e9
+_NS = 1e9  # of a second
 _PARENT = re.compile("[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _SAMPLED_FLAGS = frozenset("13579bdf")
 """Last digit of a `traceparent`: its lowest bit says that the trace is sampled."""

@@ -150,7 +150,6 @@ def test_a_flag_that_does_nothing_says_so(caplog):
         [
             "--pool-name",
             "p",
-            "--tracing",
             "--enable-pprof=true",
             "--zap-devel=false",
             "--refresh-metrics-interval",
@@ -163,9 +162,28 @@ def test_a_flag_that_does_nothing_says_so(caplog):
     said = [record.getMessage() for record in caplog.records]
     assert said == [
         "--refresh-metrics-interval has no effect: set scrape_interval_s in the settings file",
-        "taken, and without any effect here: --enable-pprof, --tracing",
+        "taken, and without any effect here: --enable-pprof",
         "not known here, and left out: --no-such-flag",
     ]
+
+
+def test_tracing_is_done_where_it_is_installed_and_else_told(monkeypatch, caplog):
+    flags, _ = _parser().parse_known_args(["--pool-name", "p", "--tracing"])
+    monkeypatch.setattr("lodestar_extproc.service.traces.tracing_is_installed", lambda: False)
+
+    assert not options_of(flags).tracing
+    _tell(flags, ())
+    assert "--tracing has no effect" in caplog.text
+    monkeypatch.setattr("lodestar_extproc.service.traces.tracing_is_installed", lambda: True)
+    assert options_of(flags).tracing
+
+
+def test_a_picker_shows_the_metrics_of_those_it_replaces_unless_told_otherwise():
+    shown, _ = _parser().parse_known_args(["--pool-name", "p"])
+    hidden, _ = _parser().parse_known_args(["--pool-name", "p", "--alias-metrics=false"])
+
+    assert options_of(shown).alias_metrics
+    assert not options_of(hidden).alias_metrics
 
 
 def test_ports_may_be_named_as_pods_name_them():
