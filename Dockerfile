@@ -29,7 +29,10 @@ RUN python -m venv --without-pip /opt/lodestar \
 FROM build AS install-serve
 RUN python -m venv --without-pip /opt/lodestar \
  && pip --python /opt/lodestar install --require-hashes --requirement requirements/serve.lock \
- && pip --python /opt/lodestar install --no-deps /wheels/*.whl
+ && pip --python /opt/lodestar install --no-deps /wheels/*.whl \
+ # SciPy's own tests and types for checkers are an eighth of it all, and nobody imports them.
+ && find /opt/lodestar/lib/python3*/site-packages/scipy -type d -name tests -prune -exec rm -r {} + \
+ && find /opt/lodestar -name '*.pyi' -delete
 
 FROM python:3.13-slim AS base
 # The home folder takes what numba compiles for this processor, in the image that has numba.

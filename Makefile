@@ -20,7 +20,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock docs sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'

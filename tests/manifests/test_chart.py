@@ -134,6 +134,84 @@ def test_the_command_takes_the_arguments_of_both_forms(tmp_path):
         assert given["drain"] + given["grace"] < 60 - 10
 
 
+SECRETS = {
+    "tls": ("tls.secret", "tls", "/etc/lodestar-tls"),
+    "tls-client-ca": ("tls.clientCaSecret", "tls_client_ca", "/etc/lodestar-tls-client-ca/ca.crt"),
+    "admin-tls": ("admin.tlsSecret", "admin_tls", "/etc/lodestar-admin-tls"),
+    "admin-client-ca": (
+        "admin.clientCaSecret",
+        "admin_client_ca",
+        "/etc/lodestar-admin-client-ca/ca.crt",
+    ),
+    "admin-token": ("admin.tokenSecret", "admin_token", "/etc/lodestar-admin-token/token"),
+}
+
+
+def allowed(mode: str, asked: set[str]) -> bool:
+    tls = asked & {"tls", "tls-client-ca"}
+    return not (tls and mode == "own-envoy") and not (
+        "admin-client-ca" in asked and "admin-tls" not in asked
+    )
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("mode", "asked"),
+    [
+        (mode, {n for n, on in zip(SECRETS, chosen, strict=True) if on})
+        for mode in MODES
+        for chosen in itertools.product((True, False), repeat=len(SECRETS))
+        if allowed(mode, {n for n, on in zip(SECRETS, chosen, strict=True) if on})
+    ],
+)
+def test_secrets_are_mounted_where_the_command_reads_them(mode, asked):
+    values = [f'{SECRETS[name][0]}="s-{name}"' for name in asked]
+    objects = render(mode, *values, "serviceMonitor.enabled=true")
+    deployment, given = one(objects, "Deployment", NAME), options(objects)
+
+    assert {str(o["kind"]): faults_of(o) for o in objects if faults_of(o)} == {}
+    volumes = deployment["spec"]["template"]["spec"]["volumes"]
+    mounted = {v["name"]: v["secret"]["secretName"] for v in volumes if "secret" in v}
+    assert mounted == {name: f"s-{name}" for name in asked}
+    mounts = {m["name"]: m["mountPath"] for m in container_of(deployment)["volumeMounts"]}
+    for name in asked:
+        _, option, path = SECRETS[name]
+        assert str(given[option]) == path
+        assert path.startswith(mounts[name])
+    (scraped,) = one(objects, "ServiceMonitor", NAME)["spec"]["endpoints"]
+    assert (scraped.get("scheme") == "https") == ("admin-tls" in asked)
+    assert ("authorization" in scraped) == ("admin-token" in asked)
+
+
+@needs_helm
+@pytest.mark.parametrize("mode", MODES)
+def test_spans_aliases_and_host_names_are_asked_for_by_values(mode):
+    asked = ("aliasMetrics=true", "tracing.enabled=true", 'admin.hosts=["lodestar.example"]')
+    objects = render(mode, *asked)
+    given, container = options(objects), container_of(one(objects, "Deployment", NAME))
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+
+    assert (given["alias_metrics"], given["tracing"]) == (True, True)
+    assert list(given["admin_host"]) == ["lodestar.example"]
+    assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel-collector:4318"
+    assert environment["OTEL_TRACES_SAMPLER_ARG"] == "0.01"
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (('mode="own-envoy"', 'tls.clientCaSecret="x"'), "mode: inference-pool"),
+        (('admin.clientCaSecret="x"',), "needs admin.tlsSecret"),
+    ],
+)
+def test_secrets_that_would_do_nothing_are_refused_with_the_reason(values, said):
+    done = template(*values)
+
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
 @needs_helm
 def test_settings_of_the_values_are_those_that_lodestar_reads(tmp_path):
     values = ('settings={"policy": "lmetric", "ttft_slo_s": 0.5}', "engines.port=9000")

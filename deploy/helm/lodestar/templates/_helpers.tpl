@@ -32,6 +32,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- replace "{address: lodestar, port_value: 9002}" (printf "{address: %s, port_value: 9002}" $name) $text }}
 {{- end }}
 
+{{- /* Secrets that are mounted, by the name of their volume. */}}
+{{- define "lodestar.secrets" -}}
+{{- $named := dict "admin-tls" .Values.admin.tlsSecret "admin-client-ca" .Values.admin.clientCaSecret "admin-token" .Values.admin.tokenSecret }}
+{{- if eq .Values.mode "inference-pool" }}
+{{- $named = merge $named (dict "tls" .Values.tls.secret "tls-client-ca" .Values.tls.clientCaSecret) }}
+{{- end }}
+{{- range $name, $secret := $named }}
+{{- if $secret }}
+{{ $name }}: {{ $secret }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "lodestar.gatewaySelector" -}}
 app.kubernetes.io/name: lodestar-gateway
 app.kubernetes.io/instance: {{ .Release.Name }}

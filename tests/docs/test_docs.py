@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of Envoy's message types
     from lodestar_extproc.demo import bootstrap
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     page
     for folder in (ROOT, *(ROOT / name for name in ("docs", "benchmarks", "deploy", "envoy")))
