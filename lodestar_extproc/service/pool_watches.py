@@ -47,6 +47,7 @@ class PoolWatches:
         metrics.watch_gains(self.gains)
         metrics.show(CapacityCollector(self._capacities))
         if self._aliases is not None:
+            self._aliases.watch(pools)
             metrics.show(self._aliases)
             metrics.show(PoolAliases(pools))
 

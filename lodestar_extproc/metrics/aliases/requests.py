@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -20,6 +20,7 @@ from lodestar_extproc.metrics.metric import MetricKind
 from lodestar_extproc.metrics.observations import Observations
 from lodestar_extproc.printable import printable
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
+from lodestar_extproc.routing.pool_view import PoolView
 
 MAX_MODELS = 100
 """Clients name models as they like; further ones are counted as `OTHER`. A judgement."""
@@ -39,6 +40,7 @@ class RequestAliases(Collector):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._pools: Callable[[], Sequence[PoolView]] = tuple
         self._models: dict[tuple[str, str], tuple[str, str]] = {}
         self._counted: dict[Alias, Counter[Labels]] = {}
         self._observed: dict[Alias, Observations] = {}
@@ -47,6 +49,10 @@ class RequestAliases(Collector):
                 self._observed[alias] = Observations(alias.metric, CollectorRegistry())
             else:
                 self._counted[alias] = Counter()
+
+    def watch(self, pools: Callable[[], Sequence[PoolView]]) -> None:
+        """Forget endpoints that have left *pools*. To be called once."""
+        self._pools = pools
 
     def decided(self, decision: Decision) -> None:
         """See `RouterListener`."""
@@ -102,9 +108,20 @@ class RequestAliases(Collector):
 
     def collect(self) -> Iterator[Family]:
         """Every family under each of its names."""
+        self._forget_endpoints_that_left()
         for alias in names.REQUEST_ALIASES:
             family = self._family(alias)
             yield from (renamed(family, name) for name in alias.names)
+
+    def _forget_endpoints_that_left(self) -> None:
+        """Endpoints come and go; their series must not pile up."""
+        pools = self._pools()
+        if not pools:
+            return
+        present = {_host_and_port(e.address) for p in pools for e in p.snapshot.endpoints}
+        attempts = self._counted[names.ATTEMPTS]
+        for labels in [each for each in attempts if (each[2], each[5]) not in present]:
+            del attempts[labels]
 
     def _family(self, alias: Alias) -> Family:
         observed, metric = self._observed.get(alias), alias.metric
@@ -139,7 +156,12 @@ class RequestAliases(Collector):
         return known
 
     def _attempt(self, decision: Decision) -> Labels:
-        host, _, port = decision.address.rpartition(":")
+        host, port = _host_and_port(decision.address)
         request = decision.candidates.request
         _, target = self._known(request.named_model or request.model, request.model)
         return "success", target, host, host, "", port, decision.pool
+
+
+def _host_and_port(address: str) -> tuple[str, str]:
+    host, _, port = address.rpartition(":")
+    return host, port

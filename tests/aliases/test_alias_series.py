@@ -1,4 +1,4 @@
-"""Metrics under the names of other pickers: what a client can do to them."""
+"""Metrics under the names of other pickers: what clients and a fleet in motion do to them."""
 
 from __future__ import annotations
 
@@ -29,3 +29,19 @@ def test_a_model_named_by_an_escape_sequence_breaks_no_page():
 
     assert 'model_name="\\\\x1b[2J\\\\n# EOF"' in page
     assert "\x1b" not in page
+
+
+def test_series_of_endpoints_that_left_do_not_pile_up():
+    aliases = RequestAliases()
+    world = World(3, listeners=[aliases], policy="round_robin")
+    aliases.watch(lambda: [world.view()])
+    world.metrics.show(aliases)
+    world.serve(6)
+
+    def counted() -> int:
+        page = world.metrics.page().decode()
+        return page.count("\nllm_d_epp_scheduler_attempts_total{")
+
+    assert counted() == 3
+    world.router.set_endpoints(world.router.fleet.endpoints[:1])
+    assert counted() == 1
