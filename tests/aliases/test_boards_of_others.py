@@ -47,7 +47,7 @@ async def prometheus(tmp_path_factory):
         with Prometheus(address, folder, **LABELS) as running:
             await until(lambda: asyncio.to_thread(running.is_up))
             await until(
-                lambda: asyncio.to_thread(running.ask, "rate(llm_d_epp_request_total[5s]) > 0")
+                lambda: asyncio.to_thread(running.ask, "rate(llm_d_epp_request_total[15s]) > 0")
             )
             running.address = address
             yield running
@@ -56,7 +56,7 @@ async def prometheus(tmp_path_factory):
 
 @pytest.mark.parametrize("query", QUERIES)
 async def test_a_query_of_their_boards_finds_numbers(prometheus, query):
-    asked = query.replace("$__rate_interval", "5s").replace("$__range", "1m")
+    asked = query.replace("$__rate_interval", "15s").replace("$__range", "1m")
 
     found = await until(lambda: asyncio.to_thread(prometheus.ask, asked))
     assert all(each["value"][1] != "NaN" for each in found), found

@@ -19,7 +19,7 @@ needs_prometheus = pytest.mark.skipif(
     shutil.which("prometheus") is None,
     reason="needs Prometheus: make tools, or apt-get install prometheus",
 )
-SCRAPE_S = 0.1
+SCRAPE_S = 0.5
 
 
 class Prometheus(ChildProcess):
@@ -28,7 +28,10 @@ class Prometheus(ChildProcess):
     def __init__(self, address: str, folder: Path, **labels: str) -> None:
         target = {"targets": [address], "labels": labels}
         job = {"job_name": "lodestar", "static_configs": [target]}
-        times = {"scrape_interval": f"{SCRAPE_S * 1000:.0f}ms", "scrape_timeout": "100ms"}
+        times = {
+            "scrape_interval": f"{SCRAPE_S * 1000:.0f}ms",
+            "scrape_timeout": f"{SCRAPE_S * 1000:.0f}ms",
+        }
         file, port = folder / "prometheus.yaml", a_port()
         with file.open("w") as out:
             YAML().dump({"global": times, "scrape_configs": [job]}, out)
