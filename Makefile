@@ -147,6 +147,9 @@ bench-bodies: install  ## what large and hostile bodies cost those who come besi
 bench-body-cost: install  ## what reading a body costs the event loop, read there and by the reader process
 	$(BIN)/python benchmarks/body_cost.py $(ARGS)
 
+docs: install  ## the site of docs/ in out/site, strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 dist: install $(BUILD)/installed  ## sdist, a wheel with the kernel and one for everywhere in dist/, looked through
 	rm -rf dist
 	LODESTAR_KERNEL=required $(BUILD)/bin/python -m hatchling build --target sdist --target wheel
