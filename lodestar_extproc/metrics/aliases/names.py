@@ -155,7 +155,6 @@ HIT_RATIO = alias(
     "Share of the prompt that the chosen cache was expected to hold.",
     RATIOS,
 )
-# There is no queue before the engines here: a request waits for our choice alone.
 QUEUE_LABELS = (
     "fairness_id",
     "priority",
@@ -168,14 +167,14 @@ QUEUED_S = alias(
     HISTOGRAM,
     named(EXTENSION, "flow_control_request_queue_duration_seconds"),
     QUEUE_LABELS,
-    "The wait for our choice; there is no queue here.",
-    OWN_WORK_S,
+    "How long a request was held here, and the wait for our choice.",
+    (*OWN_WORK_S, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 ENQUEUED_S = alias(
     HISTOGRAM,
     named(EXTENSION, "flow_control_request_enqueue_duration_seconds"),
     QUEUE_LABELS,
-    "The same.",
+    "The wait for our choice.",
     OWN_WORK_S,
 )
 CYCLE_S = alias(

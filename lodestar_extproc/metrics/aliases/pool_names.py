@@ -55,13 +55,13 @@ FLOW_QUEUE = alias(
     GAUGE,
     named(EXTENSION, "flow_control_queue_size"),
     FLOW_LABELS,
-    "Requests that wait in all engines: where others hold them back, they wait there.",
+    "Requests that wait in all engines: most of those that others hold back wait there.",
 )
 FLOW_BYTES = alias(
     GAUGE,
     named(EXTENSION, "flow_control_queue_bytes"),
     FLOW_LABELS,
-    "0: nothing is held back here.",
+    "0: what is held here is not counted in bytes.",
 )
 SATURATION = alias(
     GAUGE,

@@ -71,13 +71,13 @@ class RequestAliases(Collector):
         observed[names.PLUGIN].observe(plugin, took_s)
         model, target, priority, flow, _ = labels
         queue = (flow, priority, pool, model, target, "Dispatched")
-        for alias in (names.QUEUED_S, names.ENQUEUED_S):
-            observed[alias].observe(queue, took_s)
+        observed[names.QUEUED_S].observe(queue, decision.held_s + took_s)
+        observed[names.ENQUEUED_S].observe(queue, took_s)
 
     def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """See `RouterListener`."""
         if first_token.is_timed and decision.candidates.request.streaming:
-            self._observe_ttft(decision, first_token.ttft_s)
+            self._observe_ttft(decision, decision.held_s + first_token.ttft_s)
 
     def ended(self, request: EndedRequest) -> None:
         """See `RouterListener`."""
@@ -100,7 +100,7 @@ class RequestAliases(Collector):
             observed[names.OUTPUT_TOKENS].observe(labels, end.output_tokens)
             observed[names.PER_TOKEN].observe(labels, request.waited_s / end.output_tokens)
         if request.first_token is None and request.ttft_s is not None and asked.streaming:
-            self._observe_ttft(decision, request.ttft_s)
+            self._observe_ttft(decision, decision.held_s + request.ttft_s)
 
     def describe(self) -> Iterable[Family]:
         """Describe nothing beforehand."""
