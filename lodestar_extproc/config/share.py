@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lodestar_extproc.config.setting import SettingError
@@ -33,6 +34,7 @@ class ShareTarget:
 
     Attributes:
         hosts: `(host, port)` of the server, of sentinels, or of nodes; empty with *socket*.
+        hub: that passes frames on between workers of one `serve`; there is no store then.
         master: that sentinels are asked for; empty without sentinels.
         prefix: of the names of channels.
         ca, cert, key: files for TLS; empty for the system's authorities and no certificate.
@@ -40,6 +42,7 @@ class ShareTarget:
 
     hosts: tuple[tuple[str, int], ...] = ()
     socket: str = ""
+    hub: Path | None = None
     master: str = ""
     tls: bool = False
     username: str = ""
@@ -53,6 +56,8 @@ class ShareTarget:
 
     def __str__(self) -> str:
         """For logs: without the password."""
+        if self.hub is not None:
+            return "the hub of workers"
         at = self.socket or ",".join(f"{host}:{port}" for host, port in self.hosts)
         return f"{at}/{self.master}" if self.master else at
 
@@ -65,7 +70,6 @@ def parse_share(url: str) -> ShareTarget:
     """
     parts = urlsplit(url)
     options = _options(parts.query)
-    named = {name: options[name] for name in ("ca", "cert", "key") if name in options}
     prefix = options.get("prefix", DEFAULT_PREFIX)
     frame_s = _frame_s(options.get("frame_ms", ""))
     if parts.scheme == "unix":
@@ -94,7 +98,9 @@ def parse_share(url: str) -> ShareTarget:
         db=int(path) if path and not sentinel else 0,
         prefix=prefix,
         frame_s=frame_s,
-        **named,
+        ca=options.get("ca", ""),
+        cert=options.get("cert", ""),
+        key=options.get("key", ""),
     )
 
 

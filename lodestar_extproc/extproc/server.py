@@ -44,11 +44,14 @@ OPTIONS = (
     # HTTP/2's 16 KiB and gRPC's 64 KiB would cut every large body into many pieces.
     ("grpc.http2.max_frame_size", 2**20),
     ("grpc.http2.lookahead_bytes", 2**20),
-    # A second process on the same port would get a random share of the connections.
-    ("grpc.so_reuseport", 0),
     # A mesh may ping as often as it likes.
     ("grpc.http2.max_ping_strikes", 0),
 )
+# A second process on the same port would get a random share of the connections.
+OWN_PORT = (("grpc.so_reuseport", 0),)
+# That share is as random as it is lasting, and a process that was begun anew has none: connections
+# are let go so often, each once its streams have ended, and those that follow are dealt anew.
+SHARED_PORT = (("grpc.so_reuseport", 1), ("grpc.max_connection_age_ms", 5_000))
 TURN_S, TOLD_WITHIN_TURNS = 0.005, 20
 """A tenth of a second at most: the observer is late by some turns of a busy loop, and Envoy waits
 for half a second. Judgements."""
@@ -103,6 +106,8 @@ class ExtProcServer:
         credentials: grpc.ServerCredentials | None = None,
         health_addresses: Sequence[str] = (),
         beside: Sequence[grpc.GenericRpcHandler] = (),
+        beside_addresses: Sequence[str] = (),
+        shared_ports: bool = False,
         serving: bool = True,
     ) -> tuple[int, ...]:
         """Listen on each `host:port` or `unix:/path`; the ports bound, for port 0 the one given.
@@ -111,6 +116,10 @@ class ExtProcServer:
             credentials: to encrypt the way to *addresses* by.
             health_addresses: where health alone is told, as probes ask it: not encrypted.
             beside: what else is served on *addresses*.
+            beside_addresses: where that alone is served, not encrypted: between processes of one
+                machine.
+            shared_ports: other processes of ours listen there, too: the kernel gives each its
+                share of the connections.
             serving: what health is told from now on.
 
         Raises:
@@ -118,9 +127,12 @@ class ExtProcServer:
         """
         health = self._health.handler()
         ports = (
-            *await self._listen(addresses, (*self._handlers(), health, *beside), credentials),
-            *await self._listen(health_addresses, (health,)),
+            *await self._listen(
+                addresses, (*self._handlers(), health, *beside), credentials, shared=shared_ports
+            ),
+            *await self._listen(health_addresses, (health,), shared=shared_ports),
         )
+        await self._listen(beside_addresses, beside)
         self.set_serving(serving=serving)
         return ports
 
@@ -129,10 +141,12 @@ class ExtProcServer:
         addresses: Sequence[str],
         handlers: Sequence[grpc.GenericRpcHandler],
         credentials: grpc.ServerCredentials | None = None,
+        *,
+        shared: bool = False,
     ) -> tuple[int, ...]:
         if not addresses:
             return ()
-        server = grpc.aio.server(options=OPTIONS)
+        server = grpc.aio.server(options=(*OPTIONS, *(SHARED_PORT if shared else OWN_PORT)))
         server.add_generic_rpc_handlers(tuple(handlers))
         ports = tuple(_bind(server, address, credentials) for address in addresses)
         await server.start()

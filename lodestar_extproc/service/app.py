@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 from collections.abc import Callable, Sequence
@@ -33,11 +32,13 @@ from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.event_watch import EventWatch
-from lodestar_extproc.service.listen import listen_addresses, replica_places
+from lodestar_extproc.service.garbage import settle_garbage
+from lodestar_extproc.service.listen import all_addresses, own_addresses, replica_places
 from lodestar_extproc.service.options import ServeOptions
 from lodestar_extproc.service.replicas import Replicas
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
+from lodestar_extproc.service.worker import attend, own_admin, own_file
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
 LAG_INTERVAL_S = 0.1
@@ -67,7 +68,7 @@ class App:
         self._upkeeps: dict[str, PoolUpkeep] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._found = {pool.name: asyncio.Event() for pool in config.pools}
-        self._owners = CheckpointOwners()
+        self._owners = CheckpointOwners(options.worker)
         self._budget = ScrapeBudget()
         self.metrics = Metrics()
         self.events = EventLog()
@@ -77,8 +78,8 @@ class App:
         self._supervisor = Supervisor(self.metrics.task_failed)
         self._journals = self._new_journals()
         self.admin = AdminServer(self.metrics, self.pools, self.events, self.gains)
-        places = replica_places(config, options.peers)
-        self.replicas = Replicas(places, self.metrics, self._supervisor)
+        places = replica_places(config, options.peers, options.worker)
+        self.replicas = Replicas(places, self.metrics, self._supervisor, options.worker)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.ext_proc = ExtProcServer(
             self.replicas.join(self.routers),
@@ -113,7 +114,7 @@ class App:
         paths = {pool.settings.journal_path for pool in self._config.pools}
         return {
             path: Journal(
-                JournalFile(Path(path)),
+                JournalFile(own_file(Path(path), self._options.worker)),
                 count=self.metrics.journal_entries,
                 supervisor=self._supervisor,
             )
@@ -152,24 +153,33 @@ class App:
             self.metrics.watch_gains(self.gains)
             for journal in self._journals.values():
                 await stack.enter_async_context(journal.running())
-            addresses = self._options.listen or listen_addresses(self._config)
-            await self.admin.start(self._options.admin, self._options.admin_access)
+            admin = own_admin(self._options.admin, self._options.worker)
+            await self.admin.start(admin, self._options.admin_access)
             stack.push_async_callback(self.admin.stop)
             stack.push_async_callback(self.ext_proc.stop, self._options.grace_s)
             stack.callback(self.replicas.stop)
-            await self._listen(addresses)
-            await self._keep_up(addresses)
+            await self._keep_up(await self._listen())
 
-    async def _listen(self, addresses: Sequence[str]) -> None:
-        """Take streams from now on; say that we are ready once endpoints were looked for."""
-        tls = self._options.tls
+    async def _listen(self) -> tuple[str, ...]:
+        """Take streams from now on; say that we are ready once endpoints were looked for.
+
+        Returns:
+            Where.
+        """
+        tls, place = self._options.tls, self._options.worker
+        n_workers = 1 if place is None else place.n_workers
+        everywhere = all_addresses(self._config, self._options.listen, n_workers)
+        addresses = own_addresses(everywhere, place)
         await self.ext_proc.start(
             addresses,
             credentials=None if tls is None else credentials(tls),
             health_addresses=self._options.health,
             beside=self.replicas.handlers,
+            beside_addresses=() if place is None else (place.sockets[place.number],),
+            shared_ports=place is not None and addresses == everywhere,
             serving=False,
         )
+        return addresses
 
     async def _keep_up(self, addresses: Sequence[str]) -> None:
         """Everything that goes on beside the requests, until it is time to stop."""
@@ -187,10 +197,12 @@ class App:
             )
             others = group.create_task(keep(BackgroundTask.REPLICAS, self.replicas.run))
             reader = group.create_task(keep(BackgroundTask.READER, self.ext_proc.reader.run))
+            attending = group.create_task(keep(BackgroundTask.WORKER, self._attend))
             await self._stop.wait()
             readying.cancel()
             await self._drain()
-            for task in (following, lagging, watching, others, reader, *self._tasks.values()):
+            beside = (following, lagging, watching, others, reader, attending)
+            for task in (*beside, *self._tasks.values()):
                 task.cancel()
 
     async def _get_ready(self, addresses: Sequence[str]) -> None:
@@ -275,16 +287,13 @@ class App:
         await asyncio.wait([self._tasks[pool.name]])
         self._tasks[pool.name] = group.create_task(self._upkeeps[pool.name].run())
 
+    async def _attend(self) -> None:
+        if self._options.worker is not None:
+            await attend(self._options.worker, self.stop)
+
     async def _watch_lag(self) -> None:
         clock = asyncio.get_running_loop().time
         while True:
             asleep_at_s = clock()
             await asyncio.sleep(LAG_INTERVAL_S)
             self.metrics.loop_lag(max(0.0, clock() - asleep_at_s - LAG_INTERVAL_S))
-
-
-def settle_garbage() -> None:
-    """What lives as long as the process need not be looked at again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)

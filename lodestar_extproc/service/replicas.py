@@ -11,12 +11,13 @@ from typing import Protocol
 import grpc
 
 from lodestar_extproc.config import Pool
-from lodestar_extproc.config.share import parse_share
+from lodestar_extproc.config.share import ShareTarget, parse_share
 from lodestar_extproc.fleet.discovery.dns import resolve
 from lodestar_extproc.routing.ids import new_origin
 from lodestar_extproc.routing.listener import RouterListener
 from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.routers import Routers
+from lodestar_extproc.service.worker import WorkerPlace
 from lodestar_extproc.sharing.handed import HandedEvent
 from lodestar_extproc.sharing.handover import Handover, HandoverListener
 from lodestar_extproc.sharing.links import Links
@@ -36,6 +37,8 @@ class Replicas:
     Args:
         places: `host:port` of every replica that Envoy may ask, this one among them.
         supervisor: begins sharing anew whatever goes wrong in it; requests go on.
+        place: which of several workers we are; they share by their hub where settings name no
+            store.
 
     Attributes:
         origin: our name; the ids of our decisions begin with it.
@@ -49,7 +52,9 @@ class Replicas:
         places: Sequence[str],
         listener: ReplicaListener,
         supervisor: Supervisor,
+        place: WorkerPlace | None = None,
     ) -> None:
+        self._place = place
         self.origin = new_origin(random.SystemRandom())
         self._listener = listener
         self._supervisor = supervisor
@@ -62,13 +67,18 @@ class Replicas:
 
     def listeners(self, pool: Pool) -> list[RouterListener]:
         """Who listens to the router of *pool* for the others: nobody where it is not shared."""
-        if pool.settings.share is None:
+        target = self._target(pool)
+        if target is None:
             return []
-        target = parse_share(pool.settings.share)
         shared = SharedPool(self.origin, target.frame_s, self._receive)
         self._shared[pool.name] = shared
         self._sharers[pool.name] = Sharer(pool.name, target, shared, self._listener)
         return [shared.outbox]
+
+    def _target(self, pool: Pool) -> ShareTarget | None:
+        if pool.settings.share is not None:
+            return parse_share(pool.settings.share)
+        return None if self._place is None else ShareTarget(hub=self._place.hub)
 
     def join(self, routers: Routers) -> Handover:
         """Be a replica with these routers."""

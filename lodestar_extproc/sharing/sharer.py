@@ -18,8 +18,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lodestar_extproc.config.share import ShareTarget
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
+from lodestar_extproc.sharing.hub import HubStore
 from lodestar_extproc.sharing.shared_pool import SharedPool
-from lodestar_extproc.sharing.store import TIMEOUT_S, Store, StoreError
+from lodestar_extproc.sharing.store import TIMEOUT_S, FrameStore, Store, StoreError
 
 ECHO_FRAMES = 3
 """Our own frames come back from the store; by then they should."""
@@ -100,7 +101,7 @@ class Sharer:
         while True:
             began_s = self._clock()
             try:
-                async with Store(self._target, channel, attempt) as store:
+                async with _store(self._target, channel, attempt) as store:
                     await self._share(store)
             except (StoreError, TimeoutError) as error:
                 self._problem = str(error) or "it does not answer"
@@ -110,7 +111,7 @@ class Sharer:
             wait_s = FIRST_WAIT_S if lasted else min(2 * wait_s, LONGEST_WAIT_S)
             await asyncio.sleep(wait_s)
 
-    async def _share(self, store: Store) -> None:
+    async def _share(self, store: FrameStore) -> None:
         """Until one way or the other breaks.
 
         Raises:
@@ -126,7 +127,7 @@ class Sharer:
             await asyncio.gather(*tasks, return_exceptions=True)
         ended.pop().result()
 
-    async def _publish(self, store: Store) -> None:
+    async def _publish(self, store: FrameStore) -> None:
         news = asyncio.Event()
         self._shared.outbox.on_news = news.set
         while True:
@@ -139,7 +140,7 @@ class Sharer:
                 async with asyncio.timeout(self._target.frame_s):
                     await news.wait()
 
-    async def _hear(self, store: Store) -> None:
+    async def _hear(self, store: FrameStore) -> None:
         heard_at_s = self._clock()
         while self._clock() - heard_at_s < 2 * TIMEOUT_S:
             data = await store.next(TIMEOUT_S)
@@ -215,3 +216,7 @@ class Sharer:
                 self._target,
                 self._problem,
             )
+
+
+def _store(target: ShareTarget, channel: str, attempt: int) -> FrameStore:
+    return HubStore(target.hub, channel) if target.hub else Store(target, channel, attempt)

@@ -7,7 +7,7 @@ imported when a store is opened, for it is an extra.
 from __future__ import annotations
 
 import os
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from lodestar_extproc.config.share import ShareTarget
 
@@ -20,6 +20,26 @@ PASSWORD_VARIABLE = "LODESTAR_SHARE_PASSWORD"  # noqa: S105  (a name)
 
 class StoreError(Exception):
     """The store is away, or refuses us."""
+
+
+class FrameStore(Protocol):
+    """What frames travel through; `async with` opens and closes it.
+
+    All of it raises StoreError where that fails.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def end(self) -> None:
+        """Refuse from now on."""
+
+    async def publish(self, data: bytes) -> None:
+        """Tell all who listen, ourselves too."""
+
+    async def next(self, timeout_s: float) -> bytes | None:
+        """What somebody published; None where nobody did in that time."""
 
 
 class Store:
@@ -48,20 +68,12 @@ class Store:
         self._is_over = True
 
     async def publish(self, data: bytes) -> None:
-        """Tell all who listen.
-
-        Raises:
-            StoreError: it does not take it.
-        """
+        """See `FrameStore`."""
         self._refuse_if_over()
         await _answer(self._client.publish(self._channel, data))
 
     async def next(self, timeout_s: float) -> bytes | None:
-        """What somebody published; None where nobody did in that time.
-
-        Raises:
-            StoreError: nothing can be heard.
-        """
+        """See `FrameStore`."""
         self._refuse_if_over()
         message = await _answer(self._heard.get_message(timeout=timeout_s))
         if message is None or message.get("type") != "message":
