@@ -26,6 +26,7 @@ from lodestar_extproc.commands.configuration import config_of, warn_of_unread, w
 from lodestar_extproc.commands.log_format import FORMATS, configure_logging
 from lodestar_extproc.commands.option_values import listen_address, listen_addresses
 from lodestar_extproc.commands.run_workers import keep_workers
+from lodestar_extproc.service.worker import own_place
 
 if TYPE_CHECKING:
     from lodestar_extproc.config import Config
@@ -160,7 +161,6 @@ def serve(  # noqa: PLR0913  (the command's options)
     def configure() -> tuple[Config, ServeOptions]:
         # Here, so that other commands need not load River and gRPC.
         from lodestar_extproc.service.options import ServeOptions  # noqa: PLC0415
-        from lodestar_extproc.service.worker import own_place  # noqa: PLC0415
 
         options = ServeOptions(
             listen=tuple(listen or ()),
@@ -195,8 +195,6 @@ def run(
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error")
     if log_format not in FORMATS:
         raise typer.BadParameter(f"{log_format!r} is none of {', '.join(FORMATS)}")
-    from lodestar_extproc.service.worker import own_place  # noqa: PLC0415
-
     place = own_place()
     configure_logging(level, log_format, None if place is None else place.number)
     # Until the service heeds it: its default would end us while we start.

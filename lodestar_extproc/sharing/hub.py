@@ -47,6 +47,7 @@ class Hub:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._listening: dict[bytes, set[asyncio.StreamWriter]] = {}
+        self._open: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_unix_server(self._serve, self._path)
@@ -54,11 +55,13 @@ class Hub:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writers in self._listening.values():
-            for writer in writers:
-                writer.close()
+        for writer in self._open.values():
+            writer.close()
+        await asyncio.gather(*filter(None, self._open))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._open[task] = writer
         with suppress(EOFError, OSError):
             listening = self._listening.setdefault(await _read(reader), set())
             listening.add(writer)
@@ -68,6 +71,7 @@ class Hub:
             finally:
                 listening.discard(writer)
         writer.close()
+        del self._open[task]
 
     def _pass_on(self, message: bytes, listening: set[asyncio.StreamWriter]) -> None:
         for writer in listening:
