@@ -25,7 +25,7 @@ from lodestar_extproc.extproc.error_boundary import ErrorBoundary
 from lodestar_extproc.extproc.events import Event, Reply, RouteTo
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.grpc_health import HealthServicer
-from lodestar_extproc.extproc.held_ends import HeldEnds
+from lodestar_extproc.extproc.heard_ends import HeardEnds, OtherReplicas
 from lodestar_extproc.extproc.pools import Overrides, PoolRouters
 from lodestar_extproc.extproc.reader_process import ReaderProcess
 from lodestar_extproc.extproc.stream_listener import StreamListener
@@ -68,10 +68,12 @@ class ExtProcServer:
     Args:
         access_log: Envoy is configured to send its access log here.
         origin: begins the ids of streams (`routing/ids.py`).
+        others: who may have decided on what is heard of here; None for nobody.
         clock: monotonic seconds.
 
     Attributes:
         reader: reads long bodies while somebody lets it run.
+        ends: takes the ends of requests that were decided on here.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class ExtProcServer:
         *,
         access_log: bool = True,
         origin: str = "",
+        others: OtherReplicas | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routers = routers
@@ -90,8 +93,9 @@ class ExtProcServer:
         self._clock = clock
         self._health = HealthServicer()
         self._boundary = ErrorBoundary(listener)
-        self._ends = HeldEnds(routers.complete)
-        self._logs = AccessLogService(self._ends.end, listener, self._boundary, clock)
+        self._heard = HeardEnds(routers.complete, others)
+        self.ends = self._heard.ours
+        self._logs = AccessLogService(self._heard.end, listener, self._boundary, clock)
         self._ids = random.Random()
         self.reader = ReaderProcess(clock=clock)
         self._bodies = BodyReader(self.reader, clock)
@@ -165,7 +169,7 @@ class ExtProcServer:
         self._health.end()
         self._turns.let_all_go()
         self._logs.end()
-        self._ends.flush()
+        self.ends.flush()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -258,7 +262,7 @@ class ExtProcServer:
         if exchange is not None:
             exchange.close(self._clock())
             if exchange.observed_id:
-                self._ends.observed(exchange.observed_id)
+                self._heard.observed(exchange.observed_id)
             outcome = exchange.outcome
             if exchange.request.over_budget:
                 self._listener.body_over_budget(exchange.request.over_budget)

@@ -86,7 +86,9 @@ class App:
             self.metrics,
             access_log=config.sources.access_log_tags is not None,
             origin=self.replicas.origin,
+            others=self.replicas.handover,
         )
+        self.replicas.handover.ends = self.ext_proc.ends
 
     def _router(self, pool: Pool) -> Router:
         return new_router(
@@ -156,8 +158,7 @@ class App:
             admin = own_admin(self._options.admin, self._options.worker)
             await self.admin.start(admin, self._options.admin_access)
             stack.push_async_callback(self.admin.stop)
-            stack.push_async_callback(self.ext_proc.stop, self._options.grace_s)
-            stack.callback(self.replicas.stop)
+            stack.push_async_callback(self.ext_proc.stop, 0.0)
             await self._keep_up(await self._listen())
 
     async def _listen(self) -> tuple[str, ...]:
@@ -197,10 +198,16 @@ class App:
             )
             others = group.create_task(keep(BackgroundTask.REPLICAS, self.replicas.run))
             reader = group.create_task(keep(BackgroundTask.READER, self.ext_proc.reader.run))
-            attending = group.create_task(keep(BackgroundTask.WORKER, self._attend))
+            attending = group.create_task(
+                keep(BackgroundTask.WORKER, lambda: attend(self._options.worker, self.stop))
+            )
             await self._stop.wait()
             readying.cancel()
             await self._drain()
+            # While others can still be told what is heard in the last moments.
+            self.replicas.stop()
+            await self.ext_proc.stop(self._options.grace_s)
+            await self.replicas.flush()
             beside = (following, lagging, watching, others, reader, attending)
             for task in (*beside, *self._tasks.values()):
                 task.cancel()
@@ -286,10 +293,6 @@ class App:
         self._tasks[pool.name].cancel()
         await asyncio.wait([self._tasks[pool.name]])
         self._tasks[pool.name] = group.create_task(self._upkeeps[pool.name].run())
-
-    async def _attend(self) -> None:
-        if self._options.worker is not None:
-            await attend(self._options.worker, self.stop)
 
     async def _watch_lag(self) -> None:
         clock = asyncio.get_running_loop().time

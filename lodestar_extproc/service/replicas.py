@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -25,6 +26,9 @@ from lodestar_extproc.sharing.shared_pool import SharedPool
 from lodestar_extproc.sharing.sharer import ShareListener, Sharer
 from lodestar_extproc.sharing.tell_service import TellService
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
+
+FLUSH_S = 0.5
+"""At the end: fifty times what a message to a replica waits (`sharing/links.py`)."""
 
 
 class ReplicaListener(HandoverListener, ShareListener, Protocol):
@@ -108,6 +112,14 @@ class Replicas:
     def stop(self) -> None:
         """End what others tell us: a server that stops would wait for it."""
         self._service.end()
+
+    async def flush(self) -> None:
+        """Tell others the last of what was heard; those who take nothing are not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                await self._links.flushed()
+        longest_s = max((each.frame_s for each in self._sharers.values()), default=0.0)
+        await asyncio.sleep(min(longest_s, FLUSH_S))
 
     def _post(self, owner: str, event: HandedEvent) -> bool:
         posted = self._links.post(owner, event)

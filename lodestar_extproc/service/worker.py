@@ -92,9 +92,9 @@ def dealt(addresses: Sequence[str], n_workers: int) -> bool:
     return n_workers > 1 and len(addresses) == n_workers
 
 
-async def attend(place: WorkerPlace, stop: Callable[[], None]) -> None:
+async def attend(place: WorkerPlace | None, stop: Callable[[], None]) -> None:
     """Say that we live, and *stop* once our parent is gone; until cancelled."""
-    while True:
+    while place is not None:
         place.alive_file.touch()
         if os.getppid() != place.parent_pid:
             _log.warning("the process that kept this worker is gone: stopping")

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Handed, Hello
-from lodestar_extproc.sharing.handed import HandedEvent, encode
+from lodestar_extproc.sharing.handed import HandedEvent, Observed, encode
 from lodestar_extproc.sharing.tell_service import METHOD, SERVICE, SEVERAL
 
 MAX_WAITING = 10_000
@@ -55,15 +55,22 @@ class Link:
         self._waiting: deque[HandedEvent] = deque()
         self._more = asyncio.Event()
         self._n_calls = 0
-        self._takes_several = False
+        self._version = 0
 
     def post(self, event: HandedEvent) -> bool:
         """Send *event* as soon as may be; False where too many wait."""
+        if isinstance(event, Observed) and self._version < SEVERAL:
+            return True  # it waits for no such word
         if len(self._waiting) >= MAX_WAITING:
             return False
         self._waiting.append(event)
         self._more.set()
         return True
+
+    async def flushed(self) -> None:
+        """Wait until nothing waits; a message that was taken may still be on its way."""
+        while self._waiting:  # noqa: ASYNC110  (once, at our end)
+            await asyncio.sleep(GATHER_S)
 
     async def run(self, own_origin: str) -> None:
         """Hold a stream there, again and again, until cancelled."""
@@ -83,7 +90,7 @@ class Link:
         async for data in call:
             hello = Hello()
             hello.ParseFromString(data)
-            self.origin, self._takes_several = hello.origin, hello.version >= SEVERAL
+            self.origin, self._version = hello.origin, hello.version
             if hello.origin != own_origin:
                 _log.info("replica %s is at %s", hello.origin, self._address)
 
@@ -101,7 +108,8 @@ class Link:
         """What waits, as much of it as goes in one message."""
         at_s = self._clock()
         told = encode(self._waiting.popleft(), at_s)
-        while self._takes_several and self._waiting and len(told.more) < MAX_GATHERED:
+        several = self._version >= SEVERAL
+        while several and self._waiting and len(told.more) < MAX_GATHERED:
             told.more.append(encode(self._waiting.popleft(), at_s))
         return told
 
@@ -149,6 +157,11 @@ class Links:
             if link.origin == owner:
                 return link.post(event)
         return False
+
+    async def flushed(self) -> None:
+        """Wait until nothing waits for any of them."""
+        await asyncio.gather(*(link.flushed() for link in self._links.values()))
+        await asyncio.sleep(GATHER_S)
 
     async def run(self) -> None:
         """Hold a link to every address of every place, until cancelled."""

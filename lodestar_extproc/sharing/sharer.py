@@ -83,6 +83,11 @@ class Sharer:
         self._told_problem = ""
 
     @property
+    def frame_s(self) -> float:
+        """Between two frames."""
+        return self._target.frame_s
+
+    @property
     def n_peers(self) -> int:
         """Other replicas that are heard of now."""
         return len(self._shared.inbox.peers)

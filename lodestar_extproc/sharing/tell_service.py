@@ -16,7 +16,7 @@ from lodestar_extproc.sharing.handed import HandedEvent, decode
 SERVICE, METHOD = "lodestar.v1.Replicas", "Tell"
 VERSION, SEVERAL = 2, 2
 """Of what is handed over; fields may be added without raising it. From 2 on a message may bring
-several events."""
+several events, and `observed` is read."""
 
 
 class TellService:

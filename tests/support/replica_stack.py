@@ -46,6 +46,7 @@ async def running_replicas(
     edit: Callable[[dict[str, Any]], None] = patient,
     know_each_other: bool = True,
     file: str = "envoy.yaml",
+    drain: str = "0.1",
     **settings: Any,
 ) -> AsyncIterator[ReplicaStack]:
     """*n* services that read the file that Envoy runs, with pool *settings* changed.
@@ -77,7 +78,7 @@ async def running_replicas(
             own = folder / f"replica{i}"
             own.mkdir()
             file = envoy.config_file if know_each_other else _alone(config, port, own)
-            listen = ("--listen", f"127.0.0.1:{port}", "--drain", "0.1", "--grace", "1")
+            listen = ("--listen", f"127.0.0.1:{port}", "--drain", drain, "--grace", "1")
             replicas.append(Service(file, own, a_port(), *listen))
         for process in (*engines, *replicas):
             stack.enter_context(process)
