@@ -135,4 +135,4 @@ def _clients(target: ShareTarget, attempt: int) -> tuple[Any, list[Any]]:
         return sentinel.master_for(target.master), sentinel.sentinels
     # Of a cluster any node will do: what is published at one is heard at all.
     host, port = target.hosts[attempt % len(target.hosts)]
-    return Redis(host=host, port=port, single_connection_client=True, **options, **login), []
+    return Redis(host=host, port=port, **options, **login), []

@@ -80,7 +80,8 @@ async def of_a_frame() -> dict[str, float]:
                 await store.publish(data.SerializeToString())
             sent_s = time.process_time()
             for _ in range(FRAMES):
-                assert await store.next(1.0)
+                while await store.next(1.0) is None:
+                    pass  # that was the answer to the subscription
             heard_s = time.process_time()
     return {"send": 1e6 * (sent_s - began_s) / FRAMES, "hear": 1e6 * (heard_s - sent_s) / FRAMES}
 
