@@ -167,3 +167,12 @@ def _frame_s(text: str) -> float:
     if not LEAST_FRAME_MS <= frame_ms <= MOST_FRAME_MS:
         raise ValueError(f"frame_ms is from {LEAST_FRAME_MS:g} to {MOST_FRAME_MS:g}, not {text!r}")
     return frame_ms / 1000.0
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is of this machine alone.
+
+    >>> is_local("127.0.0.2:9002"), is_local("unix:/run/s"), is_local("cache:6379")
+    (True, True, False)
+    """
+    return address.startswith(("unix", "127.", "[::1]:", "::1:", "localhost:"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lodestar_extproc.config import Config, EnvoyConfig, PickerConfig
+from lodestar_extproc.config.share import is_local
 from lodestar_extproc.service.worker import WorkerPlace, dealt
 
 PICKER_ADDRESS = "[::]:9002"
@@ -26,7 +27,7 @@ def replica_places(
 def replica_addresses_here(config: Config) -> tuple[str, ...]:
     """Those of Envoy's cluster for us, where all of them are of this machine."""
     named = config.replica_addresses if isinstance(config, EnvoyConfig) else ()
-    return named if all(map(_is_local, named)) else ()
+    return named if all(map(is_local, named)) else ()
 
 
 def all_addresses(config: Config, listen: Sequence[str], n_workers: int) -> tuple[str, ...]:
@@ -40,7 +41,7 @@ def all_addresses(config: Config, listen: Sequence[str], n_workers: int) -> tupl
     """
     here = replica_addresses_here(config)
     named = tuple(listen) or (here if dealt(here, n_workers) else listen_addresses(config))
-    files = [address for address in named if address.startswith("unix:")]
+    files = [address for address in named if address.startswith("unix")]
     if files and n_workers > 1 and not dealt(named, n_workers):
         raise ValueError(
             f"{files[0]}: workers cannot share the file of a socket; name {n_workers} of them in "
@@ -79,10 +80,6 @@ def listen_addresses(config: Config) -> tuple[str, ...]:
 
 
 def _bindable(address: str) -> str:
-    if _is_local(address) or address.startswith("0.0.0.0:"):
+    if is_local(address) or address.startswith("0.0.0.0:"):
         return address
     return f"0.0.0.0:{address.rpartition(':')[2]}"
-
-
-def _is_local(address: str) -> bool:
-    return address.startswith(("unix:", "127.", "[::1]:", "localhost:"))

@@ -132,4 +132,4 @@ class Replicas:
 def _may_be_several(place: str) -> bool:
     """Whether *place* has a name, which may stand for several addresses."""
     host = place.rpartition(":")[0]
-    return not place.startswith(("unix:", "[")) and any(c.isalpha() for c in host)
+    return not place.startswith(("unix", "[")) and any(c.isalpha() for c in host)

@@ -184,7 +184,7 @@ class Links:
         found: set[str] = set()
         for place in self._places:
             host, _, port = place.rpartition(":")
-            if place.startswith("unix:"):
+            if place.startswith("unix"):
                 found.add(place)
                 continue
             try:
