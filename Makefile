@@ -20,7 +20,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock sbom audit tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock sbom audit tools helm oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -81,6 +81,9 @@ test-truth: install  ## what a request is and what became of it: bodies and answ
 
 test-faults: install oldest-envoy  ## some twenty faults and pairs of them under load, through a real Envoy; --json by ARGS (6 minutes)
 	PYTHONPATH=tests/support $(BIN)/python tests/support/fault_bench.py $(ARGS)
+
+test-history: install tools  ## what three replicas believe beside the truth, while they and the store are killed, paused and cut off: five seeds of 40 faults (10 minutes)
+	$(BIN)/python -m pytest tests/sharing/test_history_of_replicas.py -m slow -s $(ARGS)
 
 test-lowest: oldest-envoy $(LOWEST)/installed  ## the tests on the lowest versions that pyproject.toml allows (Python 3.11)
 	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(ARGS)
