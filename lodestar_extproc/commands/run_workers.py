@@ -37,9 +37,6 @@ def keep_workers(n_workers: int, config: Config, options: ServeOptions) -> int:
             for address in addresses:
                 _require_free(address)
             _log.info("%d workers, all at %s", n_workers, ", ".join(addresses))
-        for pool in config.pools:
-            how = "by the store" if pool.settings.share else "on this machine alone"
-            _log.info("pool %s: workers share what they know %s", pool.name, how)
         command = (sys.executable, "-m", "lodestar_extproc", *sys.argv[1:])
         return asyncio.run(Workers(n_workers, command, Path(folder)).run())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Protocol
 import grpc
 
 from lodestar_extproc.config import Pool
-from lodestar_extproc.config.share import ShareTarget, parse_share
+from lodestar_extproc.config.share import ShareTarget, check_share, parse_share
 from lodestar_extproc.fleet.discovery.dns import resolve
 from lodestar_extproc.routing.ids import new_origin
 from lodestar_extproc.routing.listener import RouterListener
@@ -27,6 +28,8 @@ from lodestar_extproc.sharing.sharer import ShareListener, Sharer
 from lodestar_extproc.sharing.tell_service import TellService
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
+URL_VARIABLE = "LODESTAR_SHARE_URL"
+"""Environment for pools whose settings name no store: one deployment has it, another has not."""
 FLUSH_S = 0.5
 """At the end: fifty times what a message to a replica waits (`sharing/links.py`)."""
 
@@ -46,6 +49,7 @@ class Replicas:
 
     Attributes:
         origin: our name; the ids of our decisions begin with it.
+        sharers: by pool, for those that are shared.
         handover: what stands for our routers where answers are heard of; once joined.
     """
 
@@ -63,25 +67,31 @@ class Replicas:
         self._listener = listener
         self._supervisor = supervisor
         self._shared: dict[str, SharedPool] = {}
-        self._sharers: dict[str, Sharer] = {}
+        self.sharers: dict[str, Sharer] = {}
         self._links = Links(self.origin, places, resolve)
         # One place is our own: there is nobody to hand anything to.
         self._has_others = len(set(places)) > 1 or any(map(_may_be_several, places))
         self._service = TellService(self.origin, self._receive)
 
     def listeners(self, pool: Pool) -> list[RouterListener]:
-        """Who listens to the router of *pool* for the others: nobody where it is not shared."""
+        """Who listens to the router of *pool* for the others: nobody where it is not shared.
+
+        Raises:
+            SettingError: the environment names no store that can be shared through.
+        """
         target = self._target(pool)
         if target is None:
             return []
         shared = SharedPool(self.origin, target.frame_s, self._receive)
         self._shared[pool.name] = shared
-        self._sharers[pool.name] = Sharer(pool.name, target, shared, self._listener)
+        self.sharers[pool.name] = Sharer(pool.name, target, shared, self._listener)
         return [shared.outbox]
 
     def _target(self, pool: Pool) -> ShareTarget | None:
-        if pool.settings.share is not None:
-            return parse_share(pool.settings.share)
+        url = pool.settings.share or os.environ.get(URL_VARIABLE)
+        if url:
+            check_share(url)
+            return parse_share(url)
         return None if self._place is None else ShareTarget(hub=self._place.hub)
 
     def join(self, routers: Routers) -> Handover:
@@ -98,7 +108,7 @@ class Replicas:
 
     def view(self, view: PoolView) -> PoolView:
         """*view*, with how well its pool is shared."""
-        sharer = self._sharers.get(view.pool)
+        sharer = self.sharers.get(view.pool)
         return view if sharer is None else replace(view, share=sharer.state, peers=sharer.n_peers)
 
     async def run(self) -> None:
@@ -106,7 +116,7 @@ class Replicas:
         async with asyncio.TaskGroup() as group:
             if self._has_others:
                 group.create_task(self._links.run())
-            for sharer in self._sharers.values():
+            for sharer in self.sharers.values():
                 group.create_task(self._supervisor.keep(BackgroundTask.REPLICAS, sharer.run))
 
     def stop(self) -> None:
@@ -118,7 +128,7 @@ class Replicas:
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 await self._links.flushed()
-        longest_s = max((each.frame_s for each in self._sharers.values()), default=0.0)
+        longest_s = max((each.frame_s for each in self.sharers.values()), default=0.0)
         await asyncio.sleep(min(longest_s, FLUSH_S))
 
     def _post(self, owner: str, event: HandedEvent) -> bool:

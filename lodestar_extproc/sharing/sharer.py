@@ -60,6 +60,10 @@ class Sharer:
 
     Args:
         clock: monotonic seconds, the router's.
+
+    Attributes:
+        state: how well it goes.
+        target: through what.
     """
 
     def __init__(
@@ -72,7 +76,7 @@ class Sharer:
     ) -> None:
         self.state = ShareState.ALONE
         self._pool = pool
-        self._target = target
+        self.target = target
         self._shared = shared
         self._listener = listener
         self._clock = clock
@@ -85,7 +89,7 @@ class Sharer:
     @property
     def frame_s(self) -> float:
         """Between two frames."""
-        return self._target.frame_s
+        return self.target.frame_s
 
     @property
     def n_peers(self) -> int:
@@ -101,12 +105,12 @@ class Sharer:
     # -- the store --------------------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
-        channel = f"{self._target.prefix}:{self._pool}:frames"
+        channel = f"{self.target.prefix}:{self._pool}:frames"
         attempt, wait_s = 0, FIRST_WAIT_S
         while True:
             began_s = self._clock()
             try:
-                async with _store(self._target, channel, attempt) as store:
+                async with _store(self.target, channel, attempt) as store:
                     await self._share(store)
             except (StoreError, TimeoutError) as error:
                 self._problem = str(error) or "it does not answer"
@@ -142,7 +146,7 @@ class Sharer:
                 await store.publish(data)
             self._listener.frames(self._pool, "sent")
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._target.frame_s):
+                async with asyncio.timeout(self.target.frame_s):
                     await news.wait()
 
     async def _hear(self, store: FrameStore) -> None:
@@ -173,7 +177,7 @@ class Sharer:
 
     async def _watch(self) -> None:
         """Give up silent replicas, and tell how well it goes, once a frame."""
-        frame_s = self._target.frame_s
+        frame_s = self.target.frame_s
         while True:
             asleep_at_s = self._clock()
             await asyncio.sleep(frame_s)
@@ -199,14 +203,14 @@ class Sharer:
                 self._pool,
                 self.state,
                 self.n_peers,
-                self._target,
+                self.target,
             )
 
     def _judge(self, at_s: float) -> ShareState:
         silent_s = at_s - self._echo_at_s
         if silent_s > 2 * TIMEOUT_S:
             return ShareState.ALONE
-        late = silent_s > max(ECHO_FRAMES * self._target.frame_s, LEAST_ECHO_S)
+        late = silent_s > max(ECHO_FRAMES * self.target.frame_s, LEAST_ECHO_S)
         if late or self._shared.inbox.incomplete or at_s - self._trouble_at_s < TROUBLE_S:
             return ShareState.DEGRADED
         return ShareState.SHARED
@@ -218,7 +222,7 @@ class Sharer:
             _log.warning(
                 "pool %s: alone, each replica for itself, for the store %s is away: %s",
                 self._pool,
-                self._target,
+                self.target,
                 self._problem,
             )
 

@@ -222,6 +222,10 @@ class VirtualCluster:
         progress = self.machines[self._by_address[address]].engine.progress()
         return float(sum(self.records[r].prompt_tokens + n for r, n in progress if n > 0))
 
+    def retire(self, router: Router) -> None:
+        """No more requests come to *router*; it still hears of those it has."""
+        self.routers = tuple(each for each in self.routers if each is not router)
+
     def crash(self, number: int) -> None:
         """Machine *number* breaks off all it holds and refuses from now on."""
         machine = self.machines[number]
