@@ -83,7 +83,9 @@ class History:
                 self.redis.kill()
                 await asyncio.sleep(for_s)
                 self.redis.start()
+                await self.redis.ready()
             case "jump":
+                await until(lambda: agent.status()["state"])  # it may just have been started
                 agent.jump()
             case "pause_two":
                 other = next(each for each in self.agents if each is not agent)
