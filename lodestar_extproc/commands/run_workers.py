@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lodestar_extproc.config import Config
     from lodestar_extproc.service.options import ServeOptions
 
+MAX_FOLDER = 90
+"""Of Linux's 107 bytes for the path of a Unix socket; the rest is the socket's own name."""
 _log = logging.getLogger(__name__)
 
 
@@ -30,6 +32,8 @@ def keep_workers(n_workers: int, config: Config, options: ServeOptions) -> int:
 
     addresses = all_addresses(config, options.listen, n_workers)
     with tempfile.TemporaryDirectory(prefix="lodestar-") as folder:
+        if len(folder) > MAX_FOLDER:
+            raise OSError(f"{folder} is too long for the path of a socket: set TMPDIR to a shorter")
         own_admin(options.admin, WorkerPlace(n_workers - 1, n_workers, Path(folder), 0))
         if dealt(addresses, n_workers):
             _log.info("%d workers, each at one of %s", n_workers, ", ".join(addresses))

@@ -21,7 +21,7 @@ from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.worker import WorkerPlace
 from lodestar_extproc.sharing.handed import HandedEvent
-from lodestar_extproc.sharing.handover import Handover, HandoverListener
+from lodestar_extproc.sharing.handover import Handover, HandoverListener, HandoverResult
 from lodestar_extproc.sharing.links import Links
 from lodestar_extproc.sharing.shared_pool import SharedPool
 from lodestar_extproc.sharing.sharer import ShareListener, Sharer
@@ -68,7 +68,7 @@ class Replicas:
         self._supervisor = supervisor
         self._shared: dict[str, SharedPool] = {}
         self.sharers: dict[str, Sharer] = {}
-        self._links = Links(self.origin, places, resolve)
+        self._links = Links(self.origin, places, resolve, lost=self._count_lost)
         # One place is our own: there is nobody to hand anything to.
         self._has_others = len(set(places)) > 1 or any(map(_may_be_several, places))
         self._service = TellService(self.origin, self._receive)
@@ -130,6 +130,10 @@ class Replicas:
                 await self._links.flushed()
         longest_s = max((each.frame_s for each in self.sharers.values()), default=0.0)
         await asyncio.sleep(min(longest_s, FLUSH_S))
+
+    def _count_lost(self, n: int) -> None:
+        for _ in range(n):
+            self._listener.handed_over(HandoverResult.LOST)
 
     def _post(self, owner: str, event: HandedEvent) -> bool:
         posted = self._links.post(owner, event)

@@ -47,8 +47,10 @@ class Link:
         address: str,
         credentials: grpc.ChannelCredentials | None,
         clock: Callable[[], float],
+        lost: Callable[[int], None],
     ) -> None:
         self.origin = ""
+        self._lost = lost
         self._address = address
         self._credentials = credentials
         self._clock = clock
@@ -79,7 +81,9 @@ class Link:
                 async with self._channel() as channel:
                     await self._talk(channel, own_origin)
             self.origin = ""
-            self._waiting.clear()
+            if self._waiting:
+                self._lost(len(self._waiting))
+                self._waiting.clear()
             self._n_calls += 1
             self._more.set()  # what fed the broken call ends, and takes nothing from the next
             await asyncio.sleep(RETRY_S)
@@ -126,6 +130,7 @@ class Links:
 
     Args:
         resolve: the IP addresses of a host's name; raises OSError where there are none.
+        lost: is told how many events waited for a replica that went away.
     """
 
     def __init__(
@@ -136,8 +141,10 @@ class Links:
         *,
         credentials: grpc.ChannelCredentials | None = None,
         clock: Callable[[], float] = time.monotonic,
+        lost: Callable[[int], None] = lambda _n: None,
     ) -> None:
         self._origin = origin
+        self._lost = lost
         self._places = tuple(places)
         self._resolve = resolve
         self._credentials = credentials
@@ -176,7 +183,7 @@ class Links:
             del self._links[address]
             self._running.pop(address).cancel()
         for address in wanted - self._links.keys():
-            link = self._links[address] = Link(address, self._credentials, self._clock)
+            link = self._links[address] = Link(address, self._credentials, self._clock, self._lost)
             self._running[address] = group.create_task(link.run(self._origin))
 
     async def _addresses(self) -> set[str]:

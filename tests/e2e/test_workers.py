@@ -10,6 +10,7 @@ import pytest
 
 from child_process import ChildProcess
 from lodestar_extproc.commands.serve import BAD_CONFIG, CANNOT_LISTEN
+from ports import a_port
 from process_stack import get
 from steady_load import SteadyLoad
 from waiting import until
@@ -154,3 +155,17 @@ async def test_a_port_that_somebody_has_and_one_too_many_are_said_by_words_and_s
         with shared:
             assert await shared.ended() == BAD_CONFIG
             assert "workers cannot share the file of a socket" in shared.log()
+
+
+async def test_where_sockets_would_have_too_long_a_path_the_error_says_what_to_set(
+    tmp_path, monkeypatch
+):
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    async with running_workers(tmp_path) as stack:
+        monkeypatch.setenv("TMPDIR", str(deep))
+        listen = ("--listen", f"127.0.0.1:{a_port()}")
+        again = ChildProcess("deep", [*stack.service.command, *listen], tmp_path)
+        with again:
+            assert await again.ended() == CANNOT_LISTEN
+            assert "set TMPDIR to a shorter" in again.log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import grpc
@@ -12,7 +13,7 @@ from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.fleet.discovery.dns import resolve
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Handed, Hello
 from lodestar_extproc.sharing.handed import HandedEvent
-from lodestar_extproc.sharing.links import Links
+from lodestar_extproc.sharing.links import Link, Links
 from lodestar_extproc.sharing.tell_service import METHOD, SERVICE, VERSION, TellService
 from waiting import until
 
@@ -78,6 +79,19 @@ async def test_all_events_arrive_in_order_whatever_version_takes_them(tmp_path, 
 
         assert [event.attempts for event in told.events] == list(range(1, 500))
         assert told.n_messages == len(events) if version == 1 else told.n_messages < 10
+
+
+async def test_what_waits_for_a_replica_that_goes_away_is_counted_as_lost(tmp_path):
+    lost: list[int] = []
+    link = Link(f"unix:{tmp_path}/nobody", None, time.monotonic, lost.append)
+    for number in range(10):
+        link.post(an_end(number))
+    running = asyncio.create_task(link.run(OURS))
+    await until(lambda: lost)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert 8 <= lost[0] <= 10  # one or two may have been on their way
 
 
 async def test_nobody_is_told_what_is_for_a_replica_that_is_not_known(tmp_path):
