@@ -162,11 +162,7 @@ class App:
             await self._keep_up(await self._listen())
 
     async def _listen(self) -> tuple[str, ...]:
-        """Take streams from now on; say that we are ready once endpoints were looked for.
-
-        Returns:
-            Where.
-        """
+        """Take streams from now on, and say where; ready once endpoints were looked for."""
         tls, place = self._options.tls, self._options.worker
         n_workers = 1 if place is None else place.n_workers
         everywhere = all_addresses(self._config, self._options.listen, n_workers)
