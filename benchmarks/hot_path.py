@@ -42,7 +42,7 @@ from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.request import RequestKind
 from lodestar_extproc.routing.assembly import new_router, policy_for_route
 from lodestar_extproc.routing.routers import Routers
-from lodestar_extproc.service.app import settle_garbage
+from lodestar_extproc.service.garbage import settle_garbage
 
 PROMPT_TOKENS = 500
 SYSTEM_TOKENS = 350

@@ -21,6 +21,7 @@ from rich.console import Console
 from lodestar_extproc.evaluation.bench import run_with_progress
 from lodestar_extproc.evaluation.bench_names import STANDARD_FLEETS
 from lodestar_extproc.evaluation.comparison import Comparison
+from lodestar_extproc.evaluation.frames import Trouble
 from lodestar_extproc.evaluation.results import write_json
 from lodestar_extproc.evaluation.router_counts import (
     router_json,
@@ -50,7 +51,7 @@ def main() -> None:
         if options.workload
         else (QUICK_WORKLOADS if options.quick else WORKLOADS),
         fleets=STANDARD_FLEETS,
-        scenarios=router_scenarios(COUNTS, frame_ms, options.loss),
+        scenarios=router_scenarios(COUNTS, frame_ms, options.loss, options.trouble),
         contenders=("learned",),
         seeds=tuple(range(1, 1 + (options.seeds or (1 if options.quick else 5)))),
         traces=options.traces,
@@ -77,6 +78,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer cells, one seed, short runs")
     parser.add_argument("--share", default=f"{FRAME_MS}ms", help="a frame's length, or off")
     parser.add_argument("--loss", type=float, default=0.0, help="share of the frames that is lost")
+    parser.add_argument(
+        "--trouble", type=Trouble, default=Trouble.NONE, help="of the first router: parted, dies"
+    )
     parser.add_argument("--workload", help="instead of those of the study, with commas")
     parser.add_argument("--seeds", type=int, help="of each cell")
     parser.add_argument("--traces", type=Path, default=Path("traces"), help="of public traces")

@@ -39,6 +39,7 @@ class BackgroundTask(StrEnum):
     EVENTS = "events"
     REPLICAS = "replicas"
     READER = "reader"
+    WORKER = "worker"
     OTHER = "other"
 
 

@@ -14,7 +14,15 @@ FORMATS = ("text", "json")
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time, level, logger, message; an event's own fields beside them."""
+    """One object a line: time, level, logger, message; an event's own fields beside them.
+
+    Args:
+        worker: which of several writes; None for none of several.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = {} if worker is None else {"worker": worker}
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging."""
@@ -23,6 +31,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._worker,
         }
         event = getattr(record, "event", None)
         if isinstance(event, dict):
@@ -32,15 +41,16 @@ class JsonLines(logging.Formatter):
         return printable_json(json.dumps(told, ensure_ascii=False))
 
 
-def configure_logging(level: int, form: str) -> None:
+def configure_logging(level: int, form: str, worker: int | None = None) -> None:
     """Write the log to standard error from now on.
 
     Args:
         level: of our own lines.
         form: one of `FORMATS`.
+        worker: which of several writes; None for none of several.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if form == "json" else LogLines())
+    handler.setFormatter(JsonLines(worker) if form == "json" else LogLines(worker))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("lodestar_extproc").setLevel(level)
     logging.getLogger("watchfiles").setLevel(logging.WARNING)

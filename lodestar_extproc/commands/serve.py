@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +26,9 @@ from lodestar_extproc.commands.access_options import (
 from lodestar_extproc.commands.configuration import config_of, warn_of_unread, watched_by
 from lodestar_extproc.commands.log_format import FORMATS, configure_logging
 from lodestar_extproc.commands.option_values import listen_address, listen_addresses
+from lodestar_extproc.commands.run_workers import keep_workers
 from lodestar_extproc.commands.say import complain
+from lodestar_extproc.service.worker import own_place
 
 if TYPE_CHECKING:
     from lodestar_extproc.config import Config
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BAD_CONFIG, CANNOT_LISTEN = 2, 3  # exit statuses
+MAX_WORKERS = 64
+"""A judgement: what one adds is taken by what each hears of all others long before."""
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -97,6 +102,15 @@ _Tracing = Annotated[
     bool,
     typer.Option(help="Send spans by OTLP, where OTEL_EXPORTER_OTLP_ENDPOINT says."),
 ]
+_Workers = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=MAX_WORKERS,
+        help="Processes on the same addresses, each on a core of its own; --admin counts up from "
+        "its port. They share what they know; with as many addresses as workers each has its own.",
+    ),
+]
 _Drain = Annotated[float, typer.Option(min=0, help="Seconds to serve on once health checks fail.")]
 _Grace = Annotated[float, typer.Option(min=0, help="Seconds open streams may take to end.")]
 _LogLevel = Annotated[
@@ -127,6 +141,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     admin_host: AdminHostOption = None,
     alias_metrics: _AliasMetrics = False,
     tracing: _Tracing = False,
+    workers: _Workers = 1,
     drain: _Drain = 1.0,
     grace: _Grace = 5.0,
     log_level: _LogLevel = "info",
@@ -149,6 +164,8 @@ def serve(  # noqa: PLR0913  (the command's options)
         lodestar-extproc serve --envoy-config /etc/envoy/envoy.yaml --service vllm:http
 
         lodestar-extproc serve --inference-pool vllm --settings settings.yaml --tls self-signed
+
+        lodestar-extproc serve --envoy-config envoy/envoy.yaml --workers 4
     """
     watched = watched_by(inference_pool, service, namespace or own_namespace(), pool_group)
 
@@ -167,19 +184,18 @@ def serve(  # noqa: PLR0913  (the command's options)
             drain_s=drain,
             grace_s=grace,
         )
-        config = config_of(
-            envoy_config, watched, settings, access_log=access_log, listen=options.listen
-        )
-        warn_of_unread(config)
+        listen_at = options.listen
+        config = config_of(envoy_config, watched, settings, access_log=access_log, listen=listen_at)
         return config, options
 
-    run(configure, log_level, log_format)
+    run(configure, log_level, log_format, workers)
 
 
 def run(
     configure: Callable[[], tuple[Config, ServeOptions]],
     log_level: str = "info",
     log_format: str = "text",
+    n_workers: int = 1,
 ) -> None:
     """Serve as *configure* says, until a signal; what is wrong ends the process with a word."""
     level = logging.getLevelNamesMapping().get(log_level.upper())
@@ -187,7 +203,8 @@ def run(
         raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error")
     if log_format not in FORMATS:
         raise typer.BadParameter(f"{log_format!r} is none of {', '.join(FORMATS)}")
-    configure_logging(level, log_format)
+    place = own_place()
+    configure_logging(level, log_format, None if place is None else place.number)
     # Until the service heeds it: its default would end us while we start.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from lodestar_extproc.config import ConfigError  # noqa: PLC0415
@@ -202,8 +219,12 @@ def run(
         if FOUND.is_missed:
             raise ValueError(FOUND.words)  # noqa: TRY301  (as any other wrong configuration)
         config, options = configure()
+        if place is None:  # else our parent has said so
+            warn_of_unread(config)
+            if n_workers > 1:
+                raise typer.Exit(keep_workers(n_workers, config, options))
         within_s = options.drain_s + options.grace_s + MARGIN_S
-        _run(App(config, options, stopping=lambda: exit_within(within_s)))
+        _run(App(config, replace(options, worker=place), stopping=lambda: exit_within(within_s)))
     except (ConfigError, NotConnected, ValueError) as error:
         complain(f"error: {error}")
         raise typer.Exit(BAD_CONFIG) from None

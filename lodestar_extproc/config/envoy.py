@@ -6,6 +6,7 @@ Fields of Envoy's own that are unknown here are passed over; our own are checked
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,7 +32,7 @@ from lodestar_extproc.config.schema import BOOTSTRAP
 from lodestar_extproc.config.settings import PoolSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from lodestar_extproc.config.connection_manager import ConnectionManager
     from lodestar_extproc.config.node import Node
@@ -71,8 +72,8 @@ class EnvoyConfig:
         extproc_address: where Envoy expects the ext_proc service, `host:port` or `unix:path`; the
             host may be a name. None where the file does not say.
         access_log_address: the same of the access log service.
-        replica_addresses: where it expects the ext_proc service, all of them: ourselves, and
-            whoever else it may ask instead.
+        replica_addresses: where it expects us, all of them, those of clusters to which only the
+            observer or the access log goes too: ourselves, and whoever else hears of requests.
         files: those beside the bootstrap that it leads to.
         listen: where Lodestar was told to listen, which helps to tell who it is.
         own_service: which of the services that Envoy calls are Lodestar.
@@ -101,8 +102,8 @@ def read_envoy_config(path: Path, listen: Sequence[str] = ()) -> EnvoyConfig:
     """Read the Envoy bootstrap at *path*, YAML or JSON.
 
     Args:
-        replica_addresses: where it expects the ext_proc service, all of them: ourselves, and
-            whoever else it may ask instead.
+        replica_addresses: where it expects us, all of them, those of clusters to which only the
+            observer or the access log goes too: ourselves, and whoever else hears of requests.
         files: those beside the bootstrap that it leads to.
         listen: where Lodestar was told to listen.
 
@@ -138,7 +139,7 @@ def config_of(resources: Resources, path: Path, listen: Sequence[str] = ()) -> E
         sources=_sources(resources, own, names),
         own_service=own,
         extproc_address=next(iter(extproc), None),
-        replica_addresses=extproc,
+        replica_addresses=_replica_addresses(extproc, own),
         access_log_address=_access_log_address(resources, own),
         old_spellings=(
             *(
@@ -228,6 +229,11 @@ def _extproc_addresses(
             name = callee(tree.towards(manager, decision, pools))
             return addresses_of(resources.cluster(name), name)
     return ()
+
+
+def _replica_addresses(extproc: Iterable[str], own: OwnService) -> tuple[str, ...]:
+    found = (addresses_of(cluster, cluster.get("name").text) for cluster in own.clusters)
+    return tuple(dict.fromkeys((*extproc, *chain.from_iterable(found))))
 
 
 def _access_log_address(resources: Resources, own: OwnService) -> str | None:

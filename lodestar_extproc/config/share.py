@@ -1,10 +1,11 @@
 """ShareTarget: the store through which replicas share, as the setting `share` writes it.
 
-    redis://[user:password@]host[:6379][/db]        one server; valkey:// is the same
+    redis://[user:password@]host[:6379][/db]        one server
     rediss://...                                    the same by TLS
     redis+sentinel://h1:26379,h2:26379/master       the master that sentinels name; rediss+sentinel
     redis+cluster://h1:6379,h2:6379                 any node of a cluster; rediss+cluster
-    unix:///run/redis.sock
+    unix://[user:password@]/run/redis.sock
+    valkey://..., valkeys://...                     the same as redis and rediss, everywhere
 
 and after a `?`, with `&` between them: `prefix` of the channels' names, `frame_ms` between two
 frames, and `ca`, `cert` and `key`, files for TLS. It opens nothing.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from lodestar_extproc.config.setting import SettingError
@@ -23,7 +25,7 @@ DEFAULT_FRAME_MS, LEAST_FRAME_MS, MOST_FRAME_MS = 30.0, 5.0, 1000.0
 than an engine's step or two, by which load is out of date anyhow (docs/results/replicas.md)."""
 DEFAULT_PREFIX = "lodestar"
 DEFAULT_PORT, SENTINEL_PORT = 6379, 26379  # Redis's own
-_SCHEMES = ("redis", "valkey", "redis+sentinel", "valkey+sentinel", "redis+cluster")
+_SCHEMES = ("redis", "redis+sentinel", "redis+cluster")
 _OPTIONS = ("prefix", "frame_ms", "ca", "cert", "key")
 
 
@@ -33,6 +35,7 @@ class ShareTarget:
 
     Attributes:
         hosts: `(host, port)` of the server, of sentinels, or of nodes; empty with *socket*.
+        hub: that passes frames on between workers of one `serve`; there is no store then.
         master: that sentinels are asked for; empty without sentinels.
         prefix: of the names of channels.
         ca, cert, key: files for TLS; empty for the system's authorities and no certificate.
@@ -40,6 +43,7 @@ class ShareTarget:
 
     hosts: tuple[tuple[str, int], ...] = ()
     socket: str = ""
+    hub: Path | None = None
     master: str = ""
     tls: bool = False
     username: str = ""
@@ -53,6 +57,8 @@ class ShareTarget:
 
     def __str__(self) -> str:
         """For logs: without the password."""
+        if self.hub is not None:
+            return "the hub of workers"
         at = self.socket or ",".join(f"{host}:{port}" for host, port in self.hosts)
         return f"{at}/{self.master}" if self.master else at
 
@@ -65,21 +71,27 @@ def parse_share(url: str) -> ShareTarget:
     """
     parts = urlsplit(url)
     options = _options(parts.query)
-    named = {name: options[name] for name in ("ca", "cert", "key") if name in options}
     prefix = options.get("prefix", DEFAULT_PREFIX)
     frame_s = _frame_s(options.get("frame_ms", ""))
+    user, _, at = parts.netloc.rpartition("@")
+    username, _, password = map(unquote, user.partition(":"))
     if parts.scheme == "unix":
-        return ShareTarget(socket=parts.path, prefix=prefix, frame_s=frame_s)
-    tls = parts.scheme.startswith("rediss")
-    scheme = parts.scheme.replace("rediss", "redis", 1)
+        return ShareTarget(
+            socket=_socket_path(at + parts.path),
+            username=username,
+            password=password,
+            prefix=prefix,
+            frame_s=frame_s,
+        )
+    redis = parts.scheme.replace("valkey", "redis", 1)
+    tls = redis.startswith("rediss")
+    scheme = redis.replace("rediss", "redis", 1)
     if scheme not in _SCHEMES:
         raise ValueError(
             f"{parts.scheme or 'nothing'!r} is no store: write redis://host:6379, rediss:// for "
             "TLS, redis+sentinel://host:26379/master or redis+cluster://host:6379"
         )
     sentinel = scheme.endswith("+sentinel")
-    user, _, at = parts.netloc.rpartition("@")
-    username, _, password = user.partition(":")
     path = parts.path.strip("/")
     if sentinel and not path:
         raise ValueError("it names no master: write redis+sentinel://host:26379/mymaster")
@@ -89,12 +101,14 @@ def parse_share(url: str) -> ShareTarget:
         hosts=tuple(_host(each, SENTINEL_PORT if sentinel else DEFAULT_PORT) for each in _list(at)),
         master=path if sentinel else "",
         tls=tls,
-        username=unquote(username),
-        password=unquote(password),
+        username=username,
+        password=password,
         db=int(path) if path and not sentinel else 0,
         prefix=prefix,
         frame_s=frame_s,
-        **named,
+        ca=options.get("ca", ""),
+        cert=options.get("cert", ""),
+        key=options.get("key", ""),
     )
 
 
@@ -112,6 +126,12 @@ def check_share(url: str) -> None:
         raise SettingError(
             "share", "its client is not installed: pip install 'lodestar-extproc[redis]'"
         )
+
+
+def _socket_path(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("the file of a socket is named in full: write unix:///run/redis.sock")
+    return text
 
 
 def _list(hosts: str) -> list[str]:
@@ -147,3 +167,12 @@ def _frame_s(text: str) -> float:
     if not LEAST_FRAME_MS <= frame_ms <= MOST_FRAME_MS:
         raise ValueError(f"frame_ms is from {LEAST_FRAME_MS:g} to {MOST_FRAME_MS:g}, not {text!r}")
     return frame_ms / 1000.0
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is of this machine alone.
+
+    >>> is_local("127.0.0.2:9002"), is_local("unix:/run/s"), is_local("cache:6379")
+    (True, True, False)
+    """
+    return address.startswith(("unix", "127.", "[::1]:", "::1:", "localhost:"))

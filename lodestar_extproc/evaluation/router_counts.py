@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lodestar_extproc.evaluation.comparison import half_width
+from lodestar_extproc.evaluation.frames import Trouble
 from lodestar_extproc.evaluation.scenarios import find_scenario, routers_scenario
 from lodestar_extproc.evaluation.trial import Cell, TrialResult
 
@@ -31,13 +32,16 @@ class RouterRatio:
 
 
 def router_scenarios(
-    counts: Iterable[int], frame_ms: int | None, loss_ratio: float = 0.0
+    counts: Iterable[int],
+    frame_ms: int | None,
+    loss_ratio: float = 0.0,
+    trouble: Trouble = Trouble.NONE,
 ) -> tuple[str, ...]:
     """The names of the scenarios to be run; one router is always among them."""
     several = sorted({n for n in counts if n > 1})
     return (
         routers_scenario(1, None),
-        *(routers_scenario(n, frame_ms, loss_ratio) for n in several),
+        *(routers_scenario(n, frame_ms, loss_ratio, trouble) for n in several),
     )
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from lodestar_extproc.endpoint import Endpoint
-from lodestar_extproc.evaluation.frames import Frames
+from lodestar_extproc.evaluation.frames import Frames, Trouble
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.simulator.cluster import VirtualCluster
 from lodestar_extproc.simulator.envoy_signals import EnvoySignals
@@ -174,19 +174,31 @@ def find_scenario(name: str) -> Scenario:
     """
     if name in SCENARIOS:
         return SCENARIOS[name]
-    found = re.fullmatch(r"routers (\d+)(?: share (\d+)ms(?: loss ([0-9.]+))?)?", name)
+    found = re.fullmatch(
+        r"routers (\d+)(?: share (\d+)ms(?: loss ([0-9.]+))?(?: (parted|dies))?)?", name
+    )
     if found is None:
         raise ValueError(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}")
     n_routers, frame_ms, loss = int(found[1]), found[2], float(found[3] or 0)
-    frames = None if frame_ms is None else Frames(int(frame_ms) / 1000.0, loss_ratio=loss)
+    frames = (
+        None
+        if frame_ms is None
+        else Frames(int(frame_ms) / 1000.0, loss_ratio=loss, trouble=Trouble(found[4] or ""))
+    )
     return Scenario(f"{n_routers} routers", n_routers=n_routers, frames=frames)
 
 
-def routers_scenario(n_routers: int, frame_ms: int | None, loss_ratio: float = 0.0) -> str:
+def routers_scenario(
+    n_routers: int,
+    frame_ms: int | None,
+    loss_ratio: float = 0.0,
+    trouble: Trouble = Trouble.NONE,
+) -> str:
     """The name of a scenario of so many routers, which share by frames, or nothing."""
     share = "" if frame_ms is None else f" share {frame_ms}ms"
     loss = f" loss {loss_ratio:g}" if loss_ratio and share else ""
-    return f"routers {n_routers}{share}{loss}"
+    what = f" {trouble}" if trouble and share else ""
+    return f"routers {n_routers}{share}{loss}{what}"
 
 
 def _endpoints(cluster: VirtualCluster) -> list[Endpoint]:

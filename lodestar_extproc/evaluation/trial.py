@@ -155,7 +155,7 @@ class _World:
         )
         self._oracle.watch(self.cluster)
         if frames is not None:
-            frames.plan(self.cluster, self._routers, pools, trial.seed)
+            frames.plan(self.cluster, self._routers, pools, trial.seed, trial.run_s)
         for incident in scenario.incidents:
             incident.plan(self.cluster, trial.run_s)
 

@@ -25,7 +25,7 @@ from lodestar_extproc.extproc.error_boundary import ErrorBoundary
 from lodestar_extproc.extproc.events import Event, Reply, RouteTo
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.extproc.grpc_health import HealthServicer
-from lodestar_extproc.extproc.held_ends import HeldEnds
+from lodestar_extproc.extproc.heard_ends import HeardEnds, OtherReplicas
 from lodestar_extproc.extproc.pools import Overrides, PoolRouters
 from lodestar_extproc.extproc.reader_process import ReaderProcess
 from lodestar_extproc.extproc.stream_listener import StreamListener
@@ -45,11 +45,14 @@ OPTIONS = (
     # HTTP/2's 16 KiB and gRPC's 64 KiB would cut every large body into many pieces.
     ("grpc.http2.max_frame_size", 2**20),
     ("grpc.http2.lookahead_bytes", 2**20),
-    # A second process on the same port would get a random share of the connections.
-    ("grpc.so_reuseport", 0),
     # A mesh may ping as often as it likes.
     ("grpc.http2.max_ping_strikes", 0),
 )
+# A second process on the same port would get a random share of the connections.
+OWN_PORT = (("grpc.so_reuseport", 0),)
+# That share is as random as it is lasting, and a process that was begun anew has none: connections
+# are let go so often, each once its streams have ended, and those that follow are dealt anew.
+SHARED_PORT = (("grpc.so_reuseport", 1), ("grpc.max_connection_age_ms", 5_000))
 TURN_S, TOLD_WITHIN_TURNS = 0.005, 20
 """A tenth of a second at most: the observer is late by some turns of a busy loop, and Envoy waits
 for half a second. Judgements."""
@@ -67,10 +70,12 @@ class ExtProcServer:
         access_log: Envoy is configured to send its access log here.
         origin: begins the ids of streams (`routing/ids.py`).
         traces: of requests; None for none.
+        others: who may have decided on what is heard of here; None for nobody.
         clock: monotonic seconds.
 
     Attributes:
         reader: reads long bodies while somebody lets it run.
+        ends: takes the ends of requests that were decided on here.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class ExtProcServer:
         access_log: bool = True,
         origin: str = "",
         traces: Traces | None = None,
+        others: OtherReplicas | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routers = routers
@@ -91,8 +97,9 @@ class ExtProcServer:
         self._clock = clock
         self._health = HealthServicer()
         self._boundary = ErrorBoundary(listener)
-        self._ends = HeldEnds(routers.complete)
-        self._logs = AccessLogService(self._ends.end, listener, self._boundary, clock)
+        self._heard = HeardEnds(routers.complete, others)
+        self.ends = self._heard.ours
+        self._logs = AccessLogService(self._heard.end, listener, self._boundary, clock)
         self._ids = random.Random()
         self.reader = ReaderProcess(clock=clock)
         self._bodies = BodyReader(self.reader, clock)
@@ -107,6 +114,8 @@ class ExtProcServer:
         credentials: grpc.ServerCredentials | None = None,
         health_addresses: Sequence[str] = (),
         beside: Sequence[grpc.GenericRpcHandler] = (),
+        beside_addresses: Sequence[str] = (),
+        shared_ports: bool = False,
         serving: bool = True,
     ) -> tuple[int, ...]:
         """Listen on each `host:port` or `unix:/path`; the ports bound, for port 0 the one given.
@@ -115,6 +124,10 @@ class ExtProcServer:
             credentials: to encrypt the way to *addresses* by.
             health_addresses: where health alone is told, as probes ask it: not encrypted.
             beside: what else is served on *addresses*.
+            beside_addresses: where that alone is served, not encrypted: between processes of one
+                machine.
+            shared_ports: other processes of ours listen there, too: the kernel gives each its
+                share of the connections.
             serving: what health is told from now on.
 
         Raises:
@@ -122,9 +135,12 @@ class ExtProcServer:
         """
         health = self._health.handler()
         ports = (
-            *await self._listen(addresses, (*self._handlers(), health, *beside), credentials),
-            *await self._listen(health_addresses, (health,)),
+            *await self._listen(
+                addresses, (*self._handlers(), health, *beside), credentials, shared=shared_ports
+            ),
+            *await self._listen(health_addresses, (health,), shared=shared_ports),
         )
+        await self._listen(beside_addresses, beside)
         self.set_serving(serving=serving)
         return ports
 
@@ -133,10 +149,12 @@ class ExtProcServer:
         addresses: Sequence[str],
         handlers: Sequence[grpc.GenericRpcHandler],
         credentials: grpc.ServerCredentials | None = None,
+        *,
+        shared: bool = False,
     ) -> tuple[int, ...]:
         if not addresses:
             return ()
-        server = grpc.aio.server(options=OPTIONS)
+        server = grpc.aio.server(options=(*OPTIONS, *(SHARED_PORT if shared else OWN_PORT)))
         server.add_generic_rpc_handlers(tuple(handlers))
         ports = tuple(_bind(server, address, credentials) for address in addresses)
         await server.start()
@@ -155,7 +173,7 @@ class ExtProcServer:
         self._health.end()
         self._turns.let_all_go()
         self._logs.end()
-        self._ends.flush()
+        self.ends.flush()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -259,7 +277,7 @@ class ExtProcServer:
         if exchange is not None:
             exchange.close(self._clock())
             if exchange.observed_id:
-                self._ends.observed(exchange.observed_id)
+                self._heard.observed(exchange.observed_id)
             outcome = exchange.outcome
             if exchange.request.over_budget:
                 self._listener.body_over_budget(exchange.request.over_budget)

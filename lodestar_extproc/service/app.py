@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, closing
-from pathlib import Path
 
 from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.server import AdminServer
@@ -21,8 +19,6 @@ from lodestar_extproc.extproc.tls import credentials
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
-from lodestar_extproc.journal.journal import Journal
-from lodestar_extproc.journal.journal_file import JournalFile
 from lodestar_extproc.kernel.compiled import FOUND
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.routing.assembly import new_router, policy_for_route
@@ -31,17 +27,19 @@ from lodestar_extproc.routing.pool_view import PoolView
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.service.event_watch import EventWatch
-from lodestar_extproc.service.listen import listen_addresses, replica_places
+from lodestar_extproc.service.garbage import settle_garbage
+from lodestar_extproc.service.journals import new_journals
+from lodestar_extproc.service.listen import all_addresses, own_addresses, replica_places
+from lodestar_extproc.service.loop_lag import watch_lag
 from lodestar_extproc.service.options import ServeOptions
 from lodestar_extproc.service.pool_watches import PoolWatches
 from lodestar_extproc.service.replicas import Replicas
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.traces import new_traces
 from lodestar_extproc.service.upkeep import PoolUpkeep
+from lodestar_extproc.service.worker import attend, own_admin
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
-LAG_INTERVAL_S = 0.1
-"""A stall as long as a human notices is met by a timer; ten wake-ups a second cost nothing."""
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +65,7 @@ class App:
         self._upkeeps: dict[str, PoolUpkeep] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._found = {pool.name: asyncio.Event() for pool in config.pools}
-        self._owners = CheckpointOwners()
+        self._owners = CheckpointOwners(options.worker)
         self._budget = ScrapeBudget()
         self.metrics = Metrics()
         self.events = EventLog()
@@ -76,10 +74,10 @@ class App:
         self._watches = PoolWatches(names, self._settings_of, alias_metrics=options.alias_metrics)
         self._traces = new_traces(wanted=options.tracing)
         self._supervisor = Supervisor(self.metrics.task_failed)
-        self._journals = self._new_journals()
+        self._journals = new_journals(config.pools, self.metrics, self._supervisor, options.worker)
         self.admin = AdminServer(self.metrics, self.pools, self.events, self._watches.gains)
-        places = replica_places(config, options.peers)
-        self.replicas = Replicas(places, self.metrics, self._supervisor)
+        places = replica_places(config, options.peers, options.worker)
+        self.replicas = Replicas(places, self.metrics, self._supervisor, options.worker)
         self.routers = Routers([self._router(pool) for pool in config.pools], policy_for_route)
         self.ext_proc = ExtProcServer(
             self.replicas.join(self.routers),
@@ -87,7 +85,9 @@ class App:
             access_log=config.sources.access_log_tags is not None,
             origin=self.replicas.origin,
             traces=self._traces,
+            others=self.replicas.handover,
         )
+        self.replicas.handover.ends = self.ext_proc.ends
 
     def _router(self, pool: Pool) -> Router:
         return new_router(
@@ -115,19 +115,6 @@ class App:
     def _settings_of(self, pool: str) -> Callable[[], PoolSettings]:
         return lambda: self.routers.get(pool).settings
 
-    def _new_journals(self) -> dict[str, Journal]:
-        """One a path: pools may share it."""
-        paths = {pool.settings.journal_path for pool in self._config.pools}
-        return {
-            path: Journal(
-                JournalFile(Path(path)),
-                count=self.metrics.journal_entries,
-                supervisor=self._supervisor,
-            )
-            for path in paths
-            if path is not None
-        }
-
     def pools(self) -> list[PoolView]:
         """Every pool as it is now, for those who watch."""
         return [self.replicas.view(upkeep.view()) for upkeep in self._upkeeps.values()]
@@ -154,26 +141,30 @@ class App:
             self._watches.show(self.metrics, self.pools)
             for journal in self._journals.values():
                 await stack.enter_async_context(journal.running())
-            addresses = self._options.listen or listen_addresses(self._config)
-            await self.admin.start(self._options.admin, self._options.admin_access)
+            admin = own_admin(self._options.admin, self._options.worker)
+            await self.admin.start(admin, self._options.admin_access)
             stack.push_async_callback(self.admin.stop)
-            stack.push_async_callback(self.ext_proc.stop, self._options.grace_s)
-            stack.callback(self.replicas.stop)
             if self._traces is not None:
                 stack.callback(self._traces.stop)
-            await self._listen(addresses)
-            await self._keep_up(addresses)
+            stack.push_async_callback(self.ext_proc.stop, 0.0)
+            await self._keep_up(await self._listen())
 
-    async def _listen(self, addresses: Sequence[str]) -> None:
-        """Take streams from now on; say that we are ready once endpoints were looked for."""
-        tls = self._options.tls
+    async def _listen(self) -> tuple[str, ...]:
+        """Take streams from now on, and say where; ready once endpoints were looked for."""
+        tls, place = self._options.tls, self._options.worker
+        n_workers = 1 if place is None else place.n_workers
+        everywhere = all_addresses(self._config, self._options.listen, n_workers)
+        addresses = own_addresses(everywhere, place)
         await self.ext_proc.start(
             addresses,
             credentials=None if tls is None else credentials(tls),
             health_addresses=self._options.health,
             beside=self.replicas.handlers,
+            beside_addresses=() if place is None else (place.sockets[place.number],),
+            shared_ports=place is not None and addresses == everywhere,
             serving=False,
         )
+        return addresses
 
     async def _keep_up(self, addresses: Sequence[str]) -> None:
         """Everything that goes on beside the requests, until it is time to stop."""
@@ -184,17 +175,27 @@ class App:
             following = group.create_task(
                 keep(BackgroundTask.CONFIGURATION, lambda: self._follow_config(group))
             )
-            lagging = group.create_task(keep(BackgroundTask.LOOP_LAG, self._watch_lag))
+            lagging = group.create_task(
+                keep(BackgroundTask.LOOP_LAG, lambda: watch_lag(self.metrics.loop_lag))
+            )
             watching = group.create_task(keep(BackgroundTask.EVENTS, self._watch.run))
             readying = group.create_task(
                 keep(BackgroundTask.READINESS, lambda: self._get_ready(addresses))
             )
             others = group.create_task(keep(BackgroundTask.REPLICAS, self.replicas.run))
             reader = group.create_task(keep(BackgroundTask.READER, self.ext_proc.reader.run))
+            attending = group.create_task(
+                keep(BackgroundTask.WORKER, lambda: attend(self._options.worker, self.stop))
+            )
             await self._stop.wait()
             readying.cancel()
             await self._drain()
-            for task in (following, lagging, watching, others, reader, *self._tasks.values()):
+            # While others can still be told what is heard in the last moments.
+            self.replicas.stop()
+            await self.ext_proc.stop(self._options.grace_s)
+            await self.replicas.flush()
+            beside = (following, lagging, watching, others, reader, attending)
+            for task in (*beside, *self._tasks.values()):
                 task.cancel()
 
     async def _get_ready(self, addresses: Sequence[str]) -> None:
@@ -278,17 +279,3 @@ class App:
         self._tasks[pool.name].cancel()
         await asyncio.wait([self._tasks[pool.name]])
         self._tasks[pool.name] = group.create_task(self._upkeeps[pool.name].run())
-
-    async def _watch_lag(self) -> None:
-        clock = asyncio.get_running_loop().time
-        while True:
-            asleep_at_s = clock()
-            await asyncio.sleep(LAG_INTERVAL_S)
-            self.metrics.loop_lag(max(0.0, clock() - asleep_at_s - LAG_INTERVAL_S))
-
-
-def settle_garbage() -> None:
-    """What lives as long as the process need not be looked at again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lodestar_extproc.admin.access import ANYBODY, AdminAccess
 from lodestar_extproc.server_tls import ServerTls
+from lodestar_extproc.service.worker import WorkerPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class ServeOptions:
         tracing: whether spans are sent, by OpenTelemetry's SDK.
         drain_s: how long to serve on after health checks have begun to fail.
         grace_s: how long open streams may then take to end.
+        worker: which of several this process is; None for one that is alone.
     """
 
     listen: tuple[str, ...] = ()
@@ -35,3 +37,4 @@ class ServeOptions:
     tracing: bool = False
     drain_s: float = 1.0
     grace_s: float = 5.0
+    worker: WorkerPlace | None = None

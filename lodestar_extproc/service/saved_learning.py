@@ -9,20 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lodestar_extproc.learning.checkpoint import warm_start, write_checkpoint
+from lodestar_extproc.learning.checkpoint import (
+    read_checkpoint,
+    warm_start,
+    write_checkpoint,
+)
 from lodestar_extproc.routing.router import Router
+from lodestar_extproc.service.worker import WorkerPlace, own_file
 
 _log = logging.getLogger(__name__)
 
 
 class CheckpointOwners:
-    """Which pool writes which file: one file holds what one pool has learned."""
+    """Which pool writes which file: one file holds what one pool of one worker has learned."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: WorkerPlace | None = None) -> None:
+        self._place = place
         self._owners: dict[Path, str] = {}
+
+    def file(self, named: str | None) -> Path | None:
+        """Ours, where settings say *named*."""
+        return None if named is None else own_file(Path(named), self._place)
 
     def claim(self, path: Path | None, pool: str) -> str:
         """Give *path*, and nothing beside, to *pool* if it is free; returns whose it is then."""
@@ -65,7 +76,7 @@ class SavedLearning:
             return
         pool, learner = self._router.pool, self._router.learner
         try:
-            warm = warm_start(self._path, learner.predictor.name, learner)
+            warm = warm_start(self._path, learner.predictor.name, learner) or self._as_the_first()
         except (OSError, ValueError) as error:
             # It is there, and can be neither read nor set aside: no reason to stop serving.
             words = _words(error)
@@ -73,6 +84,16 @@ class SavedLearning:
             return
         if warm:
             _log.info("pool %s: starting warm from %s", pool, self._path)
+
+    def _as_the_first(self) -> bool:
+        """A worker of which nothing is kept yet begins with what the first of them has learned."""
+        named, learner = self._router.settings.checkpoint_path, self._router.learner
+        if named is None or Path(named) == self._path:
+            return False
+        with suppress(OSError, ValueError):  # what is wrong with it is the first one's to say
+            learner.restore(read_checkpoint(Path(named), learner.predictor.name))
+            return True
+        return False
 
     def save(self) -> None:
         """Write the checkpoint, where one is configured."""
@@ -100,8 +121,8 @@ class SavedLearning:
 
     def _claimed(self) -> Path | None:
         """The file that settings name; None for none, and where it is another pool's."""
-        named, pool = self._router.settings.checkpoint_path, self._router.pool
-        path = None if named is None else Path(named)
+        pool = self._router.pool
+        path = self._owners.file(self._router.settings.checkpoint_path)
         owner = self._owners.claim(path, pool)
         if owner == pool:
             return path

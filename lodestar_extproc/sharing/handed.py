@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from lodestar_extproc.completion import (
     AnswerForm,
@@ -16,7 +16,14 @@ from lodestar_extproc.completion import (
 )
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Handed, HandedReport
 
-HandedEvent: TypeAlias = FirstToken | AnswerReport | Completion | KeptAnswer
+
+class Observed(NamedTuple):
+    """An observer's stream has ended: what there is to hear of that answer has been told."""
+
+    decision_id: str
+
+
+HandedEvent: TypeAlias = FirstToken | AnswerReport | Completion | KeptAnswer | Observed
 """What can be heard of a request away from where it was decided on."""
 
 
@@ -28,6 +35,8 @@ def encode(event: HandedEvent, at_s: float) -> Handed:
         told.first_token.served = event.served or ""
         told.first_token.body_began_before = event.body_began_before
         told.first_token.form = event.form
+    elif isinstance(event, Observed):
+        told.observed.SetInParent()  # nothing is in it
     elif isinstance(event, AnswerReport):
         told.report.SetInParent()  # it may say nothing but that it is one
         _write_report(told.report, event)
@@ -63,6 +72,8 @@ def decode(told: Handed, at_s: float) -> HandedEvent | None:
                 return _read_end(told, event_at_s)
             case "kept":
                 return _read_kept(told, event_at_s)
+            case "observed":
+                return Observed(told.decision_id)
     except ValueError:  # a word of a later version
         pass
     return None

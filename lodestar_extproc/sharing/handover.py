@@ -17,7 +17,7 @@ from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.routing.ids import owner_of
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
-from lodestar_extproc.sharing.handed import HandedEvent
+from lodestar_extproc.sharing.handed import HandedEvent, Observed
 
 MAX_WARNED = 1000
 """Replicas that cannot be reached, each warned of once; more are counted alone."""
@@ -47,11 +47,38 @@ class HandoverListener(Protocol):
     def handed_over(self, result: HandoverResult) -> None: ...
 
 
+class Ends(Protocol):
+    """Where ends of our own requests are taken, each once what else there is to hear was heard."""
+
+    def end(self, completion: Completion) -> None:
+        """A request is over."""
+
+    def observed(self, decision_id: str) -> None:
+        """Nothing more will be told of the answer to this decision."""
+
+
+class EndsAtOnce:
+    """Holds none."""
+
+    def __init__(self, routers: Routers) -> None:
+        self._routers = routers
+
+    def end(self, completion: Completion) -> None:
+        """See `Ends`."""
+        self._routers.complete(completion)
+
+    def observed(self, decision_id: str) -> None:
+        """See `Ends`."""
+
+
 class Handover:
     """All routers of this replica, and the way to those of others.
 
     Args:
         post: sends an event to the replica that is named, or says False where it cannot.
+
+    Attributes:
+        ends: takes the ends of our requests that others heard.
     """
 
     def __init__(
@@ -62,6 +89,7 @@ class Handover:
         listener: HandoverListener,
     ) -> None:
         self.origin = origin
+        self.ends: Ends = EndsAtOnce(routers)
         self._routers = routers
         self._post = post
         self._listener = listener
@@ -88,7 +116,7 @@ class Handover:
 
     def first_token(self, event: FirstToken) -> None:
         """Tell whose decision it was."""
-        if self._is_ours(event.decision_id):
+        if self.is_ours(event.decision_id):
             self._routers.first_token(event)
         else:
             # What follows would take a message a chunk: it is not told.
@@ -100,7 +128,7 @@ class Handover:
 
     def report(self, event: AnswerReport) -> None:
         """Tell whose decision it was."""
-        if self._is_ours(event.decision_id):
+        if self.is_ours(event.decision_id):
             self._routers.report(event)
         else:
             self._hand(event.decision_id, event)
@@ -108,13 +136,13 @@ class Handover:
     def complete(self, event: Completion) -> bool:
         """Tell whose decision it was; False where nobody was told."""
         own_id = event.decision_id or event.stream_id
-        if self._is_ours(own_id):
+        if self.is_ours(own_id):
             return self._routers.complete(event)
         return self._hand(own_id, event)
 
     def kept(self, event: KeptAnswer) -> None:
         """Tell whose decision it was."""
-        if self._is_ours(event.decision_id):
+        if self.is_ours(event.decision_id):
             self._routers.kept(event)
         else:
             self._hand(event.decision_id, event)
@@ -135,9 +163,16 @@ class Handover:
             case KeptAnswer():
                 self._routers.kept(event)
             case Completion():
-                self._routers.complete(event)
+                self.ends.end(event)
+            case Observed():
+                self.ends.observed(event.decision_id)
 
-    def _is_ours(self, own_id: str) -> bool:
+    def observed(self, decision_id: str) -> None:
+        """Tell whose decision it was that nothing more will be told of its answer from here."""
+        self._hand(decision_id, Observed(decision_id))
+
+    def is_ours(self, own_id: str) -> bool:
+        """Whether what has this id was decided on here, or by nobody that we could know of."""
         return owner_of(own_id) in (self.origin, "")
 
     def _hand(self, own_id: str, event: HandedEvent) -> bool:

@@ -8,8 +8,9 @@ learned, stays.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -38,6 +39,7 @@ MAX_PEERS = 256
 MOST_AGE_S = 3600.0  # of an event: what claims to be older is taken to be so old
 LARGEST = 1e15  # of a number in a frame: what is larger is no measurement
 EVERYBODY = "*"
+NOTHING_MISSED: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -152,7 +154,7 @@ class Inbox:
                     request.request,
                     request.address,
                     uncached_tokens=request.uncached_tokens,
-                    missed_tokens={each.address: each.tokens for each in told.missed},
+                    missed_tokens=_missed(told) if told.missed else NOTHING_MISSED,
                     service_s=told.service_s,
                     at_s=request.at_s,
                 )
@@ -169,6 +171,10 @@ class Inbox:
             )
 
 
+def _missed(told: SentRequest) -> dict[str, float]:
+    return {each.address: each.tokens for each in told.missed}
+
+
 def _age_s(told_s: float) -> float:
     """What a frame says, made sensible: NaN and what lies ahead are now."""
     return min(told_s, MOST_AGE_S) if told_s > 0 else 0.0
@@ -176,9 +182,9 @@ def _age_s(told_s: float) -> float:
 
 def _read_request(told: SentRequest, at_s: float) -> PeerRequest | None:
     """None where a number in it is none that a replica of ours can have sent."""
-    missed = (each.tokens for each in told.missed)
-    numbers = (told.prompt_tokens, told.uncached_tokens, *missed)
-    if not all(0 <= number < LARGEST for number in numbers) or not told.key:
+    if not (0 <= told.prompt_tokens < LARGEST and 0 <= told.uncached_tokens < LARGEST and told.key):
+        return None
+    if told.missed and not all(0 <= each.tokens < LARGEST for each in told.missed):
         return None
     first_token_at_s = None
     if told.HasField("first_token_age_s"):

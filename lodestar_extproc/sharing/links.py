@@ -16,12 +16,17 @@ from contextlib import suppress
 import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Hello
-from lodestar_extproc.sharing.handed import HandedEvent, encode
-from lodestar_extproc.sharing.tell_service import METHOD, SERVICE
+from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Handed, Hello
+from lodestar_extproc.sharing.handed import HandedEvent, Observed, encode
+from lodestar_extproc.sharing.tell_service import METHOD, SERVICE, SEVERAL
 
 MAX_WAITING = 10_000
 """Events for one replica: 10 s of 1000 requests a second, under 2 MB. More are counted as lost."""
+GATHER_S = 0.01
+"""What is heard within it goes in one message, for a message costs more than what it says. Load is
+later known by as much: a third of a frame (`config/share.py`), and less than an engine's step."""
+MAX_GATHERED = 200
+"""In one message: under 40 KB."""
 RETRY_S = 1.0
 """Between two attempts to reach a replica; Envoy's own check takes as long to find one."""
 LOOK_INTERVAL_S = 5.0
@@ -42,22 +47,32 @@ class Link:
         address: str,
         credentials: grpc.ChannelCredentials | None,
         clock: Callable[[], float],
+        lost: Callable[[int], None],
     ) -> None:
         self.origin = ""
+        self._lost = lost
         self._address = address
         self._credentials = credentials
         self._clock = clock
         self._waiting: deque[HandedEvent] = deque()
         self._more = asyncio.Event()
         self._n_calls = 0
+        self._version = 0
 
     def post(self, event: HandedEvent) -> bool:
         """Send *event* as soon as may be; False where too many wait."""
+        if isinstance(event, Observed) and self._version < SEVERAL:
+            return True  # it waits for no such word
         if len(self._waiting) >= MAX_WAITING:
             return False
         self._waiting.append(event)
         self._more.set()
         return True
+
+    async def flushed(self) -> None:
+        """Wait until nothing waits; a message that was taken may still be on its way."""
+        while self._waiting:  # noqa: ASYNC110  (once, at our end)
+            await asyncio.sleep(GATHER_S)
 
     async def run(self, own_origin: str) -> None:
         """Hold a stream there, again and again, until cancelled."""
@@ -66,7 +81,9 @@ class Link:
                 async with self._channel() as channel:
                     await self._talk(channel, own_origin)
             self.origin = ""
-            self._waiting.clear()
+            if self._waiting:
+                self._lost(len(self._waiting))
+                self._waiting.clear()
             self._n_calls += 1
             self._more.set()  # what fed the broken call ends, and takes nothing from the next
             await asyncio.sleep(RETRY_S)
@@ -77,7 +94,7 @@ class Link:
         async for data in call:
             hello = Hello()
             hello.ParseFromString(data)
-            self.origin = hello.origin
+            self.origin, self._version = hello.origin, hello.version
             if hello.origin != own_origin:
                 _log.info("replica %s is at %s", hello.origin, self._address)
 
@@ -85,11 +102,20 @@ class Link:
         """For one call: gRPC leaves the feeder of a broken one where it waits."""
         while n_call == self._n_calls:
             if self._waiting:
-                event = self._waiting.popleft()
-                yield encode(event, self._clock()).SerializeToString()
+                yield self._next().SerializeToString()
             else:
                 self._more.clear()
                 await self._more.wait()
+                await asyncio.sleep(GATHER_S)
+
+    def _next(self) -> Handed:
+        """What waits, as much of it as goes in one message."""
+        at_s = self._clock()
+        told = encode(self._waiting.popleft(), at_s)
+        several = self._version >= SEVERAL
+        while several and self._waiting and len(told.more) < MAX_GATHERED:
+            told.more.append(encode(self._waiting.popleft(), at_s))
+        return told
 
     def _channel(self) -> grpc.aio.Channel:
         # A process of ours restarts within seconds: gRPC's own backoff would wait for minutes.
@@ -104,6 +130,7 @@ class Links:
 
     Args:
         resolve: the IP addresses of a host's name; raises OSError where there are none.
+        lost: is told how many events waited for a replica that went away.
     """
 
     def __init__(
@@ -114,8 +141,10 @@ class Links:
         *,
         credentials: grpc.ChannelCredentials | None = None,
         clock: Callable[[], float] = time.monotonic,
+        lost: Callable[[int], None] = lambda _n: None,
     ) -> None:
         self._origin = origin
+        self._lost = lost
         self._places = tuple(places)
         self._resolve = resolve
         self._credentials = credentials
@@ -136,6 +165,11 @@ class Links:
                 return link.post(event)
         return False
 
+    async def flushed(self) -> None:
+        """Wait until nothing waits for any of them."""
+        await asyncio.gather(*(link.flushed() for link in self._links.values()))
+        await asyncio.sleep(GATHER_S)
+
     async def run(self) -> None:
         """Hold a link to every address of every place, until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -149,7 +183,7 @@ class Links:
             del self._links[address]
             self._running.pop(address).cancel()
         for address in wanted - self._links.keys():
-            link = self._links[address] = Link(address, self._credentials, self._clock)
+            link = self._links[address] = Link(address, self._credentials, self._clock, self._lost)
             self._running[address] = group.create_task(link.run(self._origin))
 
     async def _addresses(self) -> set[str]:
@@ -157,7 +191,7 @@ class Links:
         found: set[str] = set()
         for place in self._places:
             host, _, port = place.rpartition(":")
-            if place.startswith("unix:"):
+            if place.startswith("unix"):
                 found.add(place)
                 continue
             try:

@@ -199,9 +199,8 @@ def _missed(decision: Decision) -> Iterator[tuple[str, float]]:
     """Tokens that were lost and asked for again, by where."""
     demand, endpoints = decision.candidates.demand, decision.candidates.snapshot.endpoints
     if demand is not None:
-        for endpoint, tokens in zip(endpoints, demand.missed_tokens, strict=False):
-            if tokens:
-                yield endpoint.address, tokens
+        for index in demand.missed_tokens.nonzero()[0].tolist():  # of hundreds, mostly none
+            yield endpoints[index].address, float(demand.missed_tokens[index])
 
 
 def _write_sums(frame: Frame, sums: EndpointSums) -> None:

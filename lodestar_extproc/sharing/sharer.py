@@ -18,8 +18,9 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lodestar_extproc.config.share import ShareTarget
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
+from lodestar_extproc.sharing.hub import HubStore
 from lodestar_extproc.sharing.shared_pool import SharedPool
-from lodestar_extproc.sharing.store import TIMEOUT_S, Store, StoreError
+from lodestar_extproc.sharing.store import TIMEOUT_S, FrameStore, Store, StoreError
 
 ECHO_FRAMES = 3
 """Our own frames come back from the store; by then they should."""
@@ -59,6 +60,10 @@ class Sharer:
 
     Args:
         clock: monotonic seconds, the router's.
+
+    Attributes:
+        state: how well it goes.
+        target: through what.
     """
 
     def __init__(
@@ -71,7 +76,7 @@ class Sharer:
     ) -> None:
         self.state = ShareState.ALONE
         self._pool = pool
-        self._target = target
+        self.target = target
         self._shared = shared
         self._listener = listener
         self._clock = clock
@@ -80,6 +85,11 @@ class Sharer:
         self._n_lost = 0
         self._problem = "not connected yet"
         self._told_problem = ""
+
+    @property
+    def frame_s(self) -> float:
+        """Between two frames."""
+        return self.target.frame_s
 
     @property
     def n_peers(self) -> int:
@@ -95,12 +105,12 @@ class Sharer:
     # -- the store --------------------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
-        channel = f"{self._target.prefix}:{self._pool}:frames"
+        channel = f"{self.target.prefix}:{self._pool}:frames"
         attempt, wait_s = 0, FIRST_WAIT_S
         while True:
             began_s = self._clock()
             try:
-                async with Store(self._target, channel, attempt) as store:
+                async with _store(self.target, channel, attempt) as store:
                     await self._share(store)
             except (StoreError, TimeoutError) as error:
                 self._problem = str(error) or "it does not answer"
@@ -110,7 +120,7 @@ class Sharer:
             wait_s = FIRST_WAIT_S if lasted else min(2 * wait_s, LONGEST_WAIT_S)
             await asyncio.sleep(wait_s)
 
-    async def _share(self, store: Store) -> None:
+    async def _share(self, store: FrameStore) -> None:
         """Until one way or the other breaks.
 
         Raises:
@@ -126,7 +136,7 @@ class Sharer:
             await asyncio.gather(*tasks, return_exceptions=True)
         ended.pop().result()
 
-    async def _publish(self, store: Store) -> None:
+    async def _publish(self, store: FrameStore) -> None:
         news = asyncio.Event()
         self._shared.outbox.on_news = news.set
         while True:
@@ -136,10 +146,10 @@ class Sharer:
                 await store.publish(data)
             self._listener.frames(self._pool, "sent")
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._target.frame_s):
+                async with asyncio.timeout(self.target.frame_s):
                     await news.wait()
 
-    async def _hear(self, store: Store) -> None:
+    async def _hear(self, store: FrameStore) -> None:
         heard_at_s = self._clock()
         while self._clock() - heard_at_s < 2 * TIMEOUT_S:
             data = await store.next(TIMEOUT_S)
@@ -167,7 +177,7 @@ class Sharer:
 
     async def _watch(self) -> None:
         """Give up silent replicas, and tell how well it goes, once a frame."""
-        frame_s = self._target.frame_s
+        frame_s = self.target.frame_s
         while True:
             asleep_at_s = self._clock()
             await asyncio.sleep(frame_s)
@@ -193,14 +203,14 @@ class Sharer:
                 self._pool,
                 self.state,
                 self.n_peers,
-                self._target,
+                self.target,
             )
 
     def _judge(self, at_s: float) -> ShareState:
         silent_s = at_s - self._echo_at_s
         if silent_s > 2 * TIMEOUT_S:
             return ShareState.ALONE
-        late = silent_s > max(ECHO_FRAMES * self._target.frame_s, LEAST_ECHO_S)
+        late = silent_s > max(ECHO_FRAMES * self.target.frame_s, LEAST_ECHO_S)
         if late or self._shared.inbox.incomplete or at_s - self._trouble_at_s < TROUBLE_S:
             return ShareState.DEGRADED
         return ShareState.SHARED
@@ -212,6 +222,10 @@ class Sharer:
             _log.warning(
                 "pool %s: alone, each replica for itself, for the store %s is away: %s",
                 self._pool,
-                self._target,
+                self.target,
                 self._problem,
             )
+
+
+def _store(target: ShareTarget, channel: str, attempt: int) -> FrameStore:
+    return HubStore(target.hub, channel) if target.hub else Store(target, channel, attempt)

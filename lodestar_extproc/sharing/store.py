@@ -7,7 +7,8 @@ imported when a store is opened, for it is an extra.
 from __future__ import annotations
 
 import os
-from typing import Any, Self
+from contextlib import suppress
+from typing import Any, Protocol, Self
 
 from lodestar_extproc.config.share import ShareTarget
 
@@ -22,6 +23,26 @@ class StoreError(Exception):
     """The store is away, or refuses us."""
 
 
+class FrameStore(Protocol):
+    """What frames travel through; `async with` opens and closes it.
+
+    All of it raises StoreError where that fails.
+    """
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def end(self) -> None:
+        """Refuse from now on."""
+
+    async def publish(self, data: bytes) -> None:
+        """Tell all who listen, ourselves too."""
+
+    async def next(self, timeout_s: float) -> bytes | None:
+        """What somebody published; None where nobody did in that time."""
+
+
 class Store:
     """One connection to publish by and one to listen on; `async with` closes both.
 
@@ -32,36 +53,34 @@ class Store:
     def __init__(self, target: ShareTarget, channel: str, attempt: int = 0) -> None:
         self._channel = channel
         self._is_over = False
-        self._client = _client(target, attempt)
+        self._client, self._beside = _clients(target, attempt)
         self._heard = self._client.pubsub(ignore_subscribe_messages=True)
 
     async def __aenter__(self) -> Self:
-        await _answer(self._heard.subscribe(self._channel))
+        try:
+            await _answer(self._heard.subscribe(self._channel))
+        except BaseException:  # a cancellation too
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await _answer(self._heard.aclose())
-        await _answer(self._client.aclose())
+        for connected in (self._heard, self._client, *self._beside):
+            # What is broken need not be closed in good order.
+            with suppress(StoreError):
+                await _answer(connected.aclose())
 
     def end(self) -> None:
         """Refuse from now on: a client that reconnects may swallow a cancellation, and go on."""
         self._is_over = True
 
     async def publish(self, data: bytes) -> None:
-        """Tell all who listen.
-
-        Raises:
-            StoreError: it does not take it.
-        """
+        """See `FrameStore`."""
         self._refuse_if_over()
         await _answer(self._client.publish(self._channel, data))
 
     async def next(self, timeout_s: float) -> bytes | None:
-        """What somebody published; None where nobody did in that time.
-
-        Raises:
-            StoreError: nothing can be heard.
-        """
+        """See `FrameStore`."""
         self._refuse_if_over()
         message = await _answer(self._heard.get_message(timeout=timeout_s))
         if message is None or message.get("type") != "message":
@@ -88,7 +107,8 @@ async def _answer(asked: Any) -> Any:
         raise StoreError(f"{type(error).__name__}: {error}") from error
 
 
-def _client(target: ShareTarget, attempt: int) -> Any:
+def _clients(target: ShareTarget, attempt: int) -> tuple[Any, list[Any]]:
+    """The store's, and those of whom it was asked for."""
     from redis.asyncio import Redis  # noqa: PLC0415  (an extra)
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.asyncio.sentinel import Sentinel  # noqa: PLC0415
@@ -109,10 +129,10 @@ def _client(target: ShareTarget, attempt: int) -> Any:
         "db": target.db,
     }
     if target.socket:
-        return Redis(unix_socket_path=target.socket, **options, **login)
+        return Redis(unix_socket_path=target.socket, **options, **login), []
     if target.master:
         sentinel = Sentinel(target.hosts, sentinel_kwargs=options, **options, **login)
-        return sentinel.master_for(target.master)
+        return sentinel.master_for(target.master), sentinel.sentinels
     # Of a cluster any node will do: what is published at one is heard at all.
     host, port = target.hosts[attempt % len(target.hosts)]
-    return Redis(host=host, port=port, **options, **login)
+    return Redis(host=host, port=port, **options, **login), []

@@ -14,8 +14,9 @@ from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Handed, Hello
 from lodestar_extproc.sharing.handed import HandedEvent, decode
 
 SERVICE, METHOD = "lodestar.v1.Replicas", "Tell"
-VERSION = 1
-"""Of what is handed over; fields may be added without raising it."""
+VERSION, SEVERAL = 2, 2
+"""Of what is handed over; fields may be added without raising it. From 2 on a message may bring
+several events, and `observed` is read."""
 
 
 class TellService:
@@ -60,10 +61,12 @@ class TellService:
             self._streams.discard(stream)
 
     def read(self, data: bytes) -> None:
-        """Take up one event; what is none costs itself alone."""
+        """Take up what a message says; what is no event costs itself alone."""
         told = Handed()
         try:
             told.ParseFromString(data)
         except DecodeError:
             told.Clear()
-        self._receive(decode(told, self._clock()))
+        at_s = self._clock()
+        for each in (told, *told.more):
+            self._receive(decode(each, at_s))

@@ -72,8 +72,7 @@ class VirtualCluster:
         self._rng = random.Random(seed)
         self._actions: list[tuple[float, int, Action]] = []
         self._reports: list[tuple[float, int, Callable[..., object], object]] = []
-        self._n_planned = 0
-        self._n_repeating = 0
+        self._n_planned = self._n_repeating = 0
         self._live: dict[int, _Live] = {}
         self._held = HeldArrivals(self._turn_came)
         self._look_at_s = -math.inf
@@ -222,12 +221,15 @@ class VirtualCluster:
         progress = self.machines[self._by_address[address]].engine.progress()
         return float(sum(self.records[r].prompt_tokens + n for r, n in progress if n > 0))
 
+    def retire(self, router: Router) -> None:
+        """No more requests come to *router*; it still hears of those it has."""
+        self.routers = tuple(each for each in self.routers if each is not router)
+
     def crash(self, number: int) -> None:
         """Machine *number* breaks off all it holds and refuses from now on."""
-        machine = self.machines[number]
-        machine.refusing = True
+        self.machines[number].refusing = True
         for live in [x for x in self._live.values() if x.record.endpoint == number]:
-            machine.engine.abort(live.number)
+            self.machines[number].engine.abort(live.number)
             self._fail(live, Outcome.FAILED)
 
     def _fail(self, live: _Live, outcome: Outcome) -> None:

@@ -18,7 +18,9 @@ from compose_file import (
     services,
     stages,
 )
+from lodestar_extproc.config.share import parse_share
 from lodestar_extproc.metrics.docs import all_metrics
+from lodestar_extproc.service.replicas import URL_VARIABLE
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 needs_compose = pytest.mark.skipif(
@@ -184,3 +186,18 @@ def test_every_alert_has_a_runbook_that_is_there():
         assert page.endswith("/docs/runbooks.md")
         assert anchor == rule["alert"].lower()
     assert headings == [rule["alert"] for rule in rules]
+
+
+@needs_compose
+def test_with_the_file_of_replicas_two_share_a_name_and_a_store():
+    files = ("-f", "docker-compose.yaml", "-f", "docker-compose.replicas.yaml")
+    whole = YAML(typ="safe").load(run("docker-compose", *files, "config"))["services"]
+    first, second = whole["lodestar"], whole["lodestar-2"]
+
+    assert whole.keys() == {*services(), "redis", "lodestar-2"}
+    assert second["networks"]["default"]["aliases"] == ["lodestar"]
+    assert first["environment"] == second["environment"]
+    assert parse_share(first["environment"]["LODESTAR_SHARE_URL"]).hosts == (("redis", 6379),)
+    assert URL_VARIABLE in first["environment"]
+    assert first["command"] == second["command"]
+    assert set(first["depends_on"]) >= {"redis", "engine-h100"}

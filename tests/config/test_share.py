@@ -22,12 +22,18 @@ GOOD = {
     "redis+cluster://a:1,b:2,c?frame_ms=50": ShareTarget(
         (("a", 1), ("b", 2), ("c", 6379)), frame_s=0.05
     ),
+    "valkeys+cluster://a": ShareTarget((("a", 6379),), tls=True),
+    "unix://u:p%40ss@/run/redis.sock": ShareTarget(
+        socket="/run/redis.sock", username="u", password="p@ss"
+    ),
     "unix:///run/redis.sock?frame_ms=20": ShareTarget(socket="/run/redis.sock", frame_s=0.02),
 }
 BAD = {
     "cache:6379": "no store",
     "http://cache": "no store",
     "redis://": "no host",
+    "unix://run/redis.sock": "named in full",
+    "unix:": "named in full",
     "redis://cache:port": "host:port",
     "redis://cache:70000": "host:port",
     "redis://cache/zero": "number of a database",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lodestar_extproc.evaluation.frames import Trouble
 from lodestar_extproc.evaluation.router_counts import (
     router_json,
     router_ratios,
@@ -63,3 +64,21 @@ def test_ratios_are_over_one_router():
     assert router_json(found)["2"]["ttft_p99"] == pytest.approx(by_hand)
     assert router_json(found)["1"] == {"ttft_mean": 1.0, "ttft_p99": 1.0, "cells": 1}
     assert router_rows(found)[0][0] == "routers"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trouble", [Trouble.PARTED, Trouble.DIES])
+def test_where_one_router_is_cut_off_or_dies_all_requests_are_served_and_the_rest_decide_well(
+    trouble,
+):
+    one, several = router_scenarios([4], 30, trouble=trouble)
+    found = outcomes(one, several, n_requests=1500)
+
+    assert find_scenario(several).frames.trouble is trouble
+    assert router_ratios(found)[4]["ttft_mean"].value < 1.4  # 2 and more where nothing is shared
+
+
+def test_a_router_that_is_retired_gets_no_more_requests_and_ends_those_it_has():
+    (outcome,) = outcomes("routers 2 share 30ms dies", n_requests=300)
+
+    assert outcome.figures.failed == 0

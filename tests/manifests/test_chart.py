@@ -266,6 +266,31 @@ def test_a_value_that_means_nothing_is_refused(value, said):
 
 
 @needs_helm
+@pytest.mark.parametrize("mode", MODES)
+def test_a_store_is_a_setting_and_its_password_the_secrets(mode):
+    share = '{"url": "rediss://redis:6379", "username": "router", "passwordSecret": {"name": "p"}}'
+    objects = render(mode, f"share={share}", "replicas=2")
+    config = one(objects, "ConfigMap", NAME)["data"]
+    deployment = one(objects, "Deployment", NAME)
+    said = {each["name"]: each for each in container_of(deployment)["env"]}
+
+    assert any("share: rediss://redis:6379" in text for text in config.values())
+    assert said["LODESTAR_SHARE_USERNAME"]["value"] == "router"
+    assert said["LODESTAR_SHARE_PASSWORD"]["valueFrom"]["secretKeyRef"] == {
+        "name": "p",
+        "key": "password",
+    }
+    assert not faults_of(deployment)
+
+
+@needs_helm
+def test_without_a_store_nothing_is_said_of_one():
+    for mode in MODES:
+        assert "SHARE" not in json.dumps(render(mode))
+        assert "share" not in json.dumps(one(render(mode), "ConfigMap", NAME))
+
+
+@needs_helm
 def test_one_checkpoint_for_several_replicas_is_refused_with_the_reason():
     done = template("replicas=2", "persistence.enabled=true")
 

@@ -25,7 +25,7 @@ pytest.importorskip("redis", reason="no client of Redis: pip install 'lodestar-e
 pytestmark = needs_redis
 
 AGENT = Path(__file__).parents[1] / "support" / "history_agent.py"
-FAULTS = ("kill", "pause", "pause_store", "kill_store", "cut_store")
+FAULTS = ("kill", "pause", "pause_store", "kill_store", "cut_store", "jump", "pause_two")
 SETTLED_WITHIN_S = 1.0
 """On a quiet machine; a busy one is late itself, so that the limit is checked by the slow run."""
 
@@ -42,6 +42,10 @@ class AgentProcess(ChildProcess):
 
     def rest(self) -> None:
         self._send(signal.SIGUSR1)
+
+    def jump(self) -> None:
+        """Have its clock step ahead."""
+        self._send(signal.SIGUSR2)
 
 
 class History:
@@ -79,6 +83,15 @@ class History:
                 self.redis.kill()
                 await asyncio.sleep(for_s)
                 self.redis.start()
+                await self.redis.ready()
+            case "jump":
+                await until(lambda: agent.status()["state"])  # it may just have been started
+                agent.jump()
+            case "pause_two":
+                other = next(each for each in self.agents if each is not agent)
+                agent.freeze()
+                await self._frozen(other, for_s)
+                agent.thaw()
             case "cut_store":
                 self.redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         await asyncio.sleep(self._rng.uniform(0.05, 0.4))

@@ -16,7 +16,7 @@ class ChildProcess:
     """`with ChildProcess(...)` starts it, and leaves none behind."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
-        self._command = command
+        self.command = command
         self._log_file = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -29,7 +29,7 @@ class ChildProcess:
 
     def start(self) -> None:
         with self._log_file.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
     @property
     def pid(self) -> int:
@@ -51,6 +51,10 @@ class ChildProcess:
     async def terminate(self) -> int:
         """By SIGTERM; the exit status."""
         self._send(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """The exit status, once it has ended by itself."""
         assert self._process is not None
         return await asyncio.to_thread(self._process.wait, STOP_TIMEOUT_S)
 

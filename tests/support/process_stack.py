@@ -68,7 +68,29 @@ class Engine(HttpProcess):
         return json.loads(await get(f"http://{self.address}/tried"))
 
 
-class Service(HttpProcess):
+class ServicePort:
+    """What the operators' port at *url* says."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def pool(self) -> dict[str, Any]:
+        """What it says of its only pool."""
+        (pool,) = json.loads(await get(f"{self.url}/endpoints"))["pools"]
+        return pool
+
+    async def state_of(self, engine: Engine) -> str:
+        endpoints = (await self.pool())["endpoints"]
+        return next(e["state"] for e in endpoints if e["address"] == engine.address)
+
+    async def metric(self, name: str) -> float:
+        """The sum over all labels."""
+        lines = (await get(f"{self.url}/metrics")).splitlines()
+        of_name = (line for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+        return sum(float(line.rpartition(" ")[2]) for line in of_name)
+
+
+class Service(HttpProcess, ServicePort):
     """`lodestar-extproc serve`."""
 
     def __init__(self, config_file: Path, folder: Path, admin_port: int, *options: str) -> None:
@@ -88,21 +110,6 @@ class Service(HttpProcess):
         ours = cluster_of(json.loads(self.config_file.read_text()), "lodestar")
         (endpoint,) = ours["load_assignment"]["endpoints"][0]["lb_endpoints"]
         return int(endpoint["endpoint"]["address"]["socket_address"]["port_value"])
-
-    async def pool(self) -> dict[str, Any]:
-        """What it says of its only pool."""
-        (pool,) = json.loads(await get(f"{self.url}/endpoints"))["pools"]
-        return pool
-
-    async def state_of(self, engine: Engine) -> str:
-        endpoints = (await self.pool())["endpoints"]
-        return next(e["state"] for e in endpoints if e["address"] == engine.address)
-
-    async def metric(self, name: str) -> float:
-        """The sum over all labels."""
-        lines = (await get(f"{self.url}/metrics")).splitlines()
-        of_name = (line for line in lines if line.startswith((f"{name} ", f"{name}{{")))
-        return sum(float(line.rpartition(" ")[2]) for line in of_name)
 
 
 @dataclass

@@ -46,6 +46,7 @@ async def running_replicas(
     edit: Callable[[dict[str, Any]], None] = patient,
     know_each_other: bool = True,
     file: str = "envoy.yaml",
+    drain: str = "0.1",
     **settings: Any,
 ) -> AsyncIterator[ReplicaStack]:
     """*n* services that read the file that Envoy runs, with pool *settings* changed.
@@ -77,7 +78,7 @@ async def running_replicas(
             own = folder / f"replica{i}"
             own.mkdir()
             file = envoy.config_file if know_each_other else _alone(config, port, own)
-            listen = ("--listen", f"127.0.0.1:{port}", "--drain", "0.1", "--grace", "1")
+            listen = ("--listen", f"127.0.0.1:{port}", "--drain", drain, "--grace", "1")
             replicas.append(Service(file, own, a_port(), *listen))
         for process in (*engines, *replicas):
             stack.enter_context(process)
@@ -89,13 +90,13 @@ async def running_replicas(
 
 def _localities(ports: list[int], *, standby: bool) -> list[dict[str, Any]]:
     """All alike, or each in a priority of its own."""
-    entries = [_entry(port) for port in ports]
+    entries = [entry_of(port) for port in ports]
     if not standby:
         return [{"lb_endpoints": entries}]
     return [{"priority": i, "lb_endpoints": [entry]} for i, entry in enumerate(entries)]
 
 
-def _entry(port: int) -> dict[str, Any]:
+def entry_of(port: int) -> dict[str, Any]:
     socket = {"address": "127.0.0.1", "port_value": port}
     return {"endpoint": {"address": {"socket_address": socket}}}
 
@@ -103,7 +104,9 @@ def _entry(port: int) -> dict[str, Any]:
 def _alone(config: dict[str, Any], port: int, folder: Path) -> Path:
     """The same file, in which *port* is the only replica."""
     own = json.loads(json.dumps(config))
-    cluster_of(own, "lodestar")["load_assignment"]["endpoints"] = [{"lb_endpoints": [_entry(port)]}]
+    cluster_of(own, "lodestar")["load_assignment"]["endpoints"] = [
+        {"lb_endpoints": [entry_of(port)]}
+    ]
     file = folder / "envoy.json"
     file.write_text(json.dumps(own))
     return file

@@ -446,6 +446,18 @@ TRAPS: tuple[Trap, ...] = (
     Trap("service_panic_threshold", "default", take(service, "common_lb_config")),
 )
 
+
+def another_replica(config: Config, host: str = "10.0.0.9") -> None:
+    [locality] = service(config)["load_assignment"]["endpoints"]
+    another = copy.deepcopy(locality["lb_endpoints"][0])
+    another["endpoint"]["address"]["socket_address"]["address"] = host
+    locality["lb_endpoints"].append(another)
+
+
+def share_by(config: Config, url: str) -> None:
+    pool(config)["metadata"]["filter_metadata"]["lodestar"]["share"] = url
+
+
 HINTED: tuple[Trap, ...] = (
     Trap(
         "trusted_headers",
@@ -492,4 +504,6 @@ HINTED: tuple[Trap, ...] = (
     Trap("access_log_interval", "default", take(log_config, "buffer_flush_interval")),
     Trap("pool_health_check", "none", take(pool, "health_checks")),
     Trap("connect_timeout", "default", take(pool, "connect_timeout")),
+    Trap("replicas_share_nothing", "two replicas", another_replica),
+    Trap("share_password_in_clear", "plain", lambda c: share_by(c, "redis://:secret@cache:6379")),
 )

@@ -17,6 +17,7 @@ from lodestar_extproc.check.rules import (
     observer,
     policies,
     pool,
+    replicas,
     retries,
     routes,
     service,
@@ -76,5 +77,7 @@ HINTS: tuple[Rule, ...] = (
     pool.pool_health_check,
     pool.connect_timeout,
     commands_of_clients.trusted_headers,
+    replicas.replicas_share_nothing,
+    replicas.share_password_in_clear,
 )
 """A set-up with one of these works, and worse than it could."""

@@ -19,6 +19,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "lodestar.settings" -}}
 {{- $settings := deepCopy .Values.settings }}
 {{- if not (hasKey $settings "checkpoint_path") }}{{ $_ := set $settings "checkpoint_path" "/var/lib/lodestar/learned.checkpoint" }}{{ end }}
+{{- with .Values.share.url }}{{ $_ := set $settings "share" . }}{{ end }}
 {{- toYaml $settings }}
 {{- end }}
 
