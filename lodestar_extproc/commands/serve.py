@@ -69,6 +69,13 @@ _Listen = Annotated[
         callback=listen_addresses,
     ),
 ]
+_Transport = Annotated[
+    str,
+    typer.Option(
+        help="What carries gRPC: grpcio, or asyncio, which takes less CPU and needs "
+        "lodestar-extproc[asyncio]."
+    ),
+]
 _Health = Annotated[
     list[str] | None,
     typer.Option(
@@ -110,6 +117,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     listen: _Listen = None,
     tls: TlsOption = "off",
     tls_client_ca: ClientCaOption = None,
+    transport: _Transport = "grpcio",
     health: _Health = None,
     peer: _Peer = None,
     admin: _Admin = "127.0.0.1:9090",
@@ -149,6 +157,7 @@ def serve(  # noqa: PLR0913  (the command's options)
         options = ServeOptions(
             listen=tuple(listen or ()),
             tls=tls_of(tls, tls_client_ca),
+            transport=transport,
             health=tuple(health or ()),
             peers=tuple(peer or ()),
             admin=admin,

@@ -17,7 +17,6 @@ from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.settings_changes import changed_settings
 from lodestar_extproc.extproc.server import ExtProcServer
-from lodestar_extproc.extproc.tls import credentials
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
@@ -39,6 +38,7 @@ from lodestar_extproc.service.replicas import Replicas
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.upkeep import PoolUpkeep
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
+from lodestar_extproc.transport.choice import new_transport
 
 LAG_INTERVAL_S = 0.1
 """A stall as long as a human notices is met by a timer; ten wake-ups a second cost nothing."""
@@ -85,6 +85,7 @@ class App:
             self.metrics,
             access_log=config.sources.access_log_tags is not None,
             origin=self.replicas.origin,
+            transport=new_transport(options.transport),
         )
 
     def _router(self, pool: Pool) -> Router:
@@ -162,12 +163,11 @@ class App:
 
     async def _listen(self, addresses: Sequence[str]) -> None:
         """Take streams from now on; say that we are ready once endpoints were looked for."""
-        tls = self._options.tls
         await self.ext_proc.start(
             addresses,
-            credentials=None if tls is None else credentials(tls),
+            tls=self._options.tls,
             health_addresses=self._options.health,
-            beside=self.replicas.handlers,
+            beside=self.replicas.services,
             serving=False,
         )
 

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-import grpc
-
 from lodestar_extproc.config import Pool
 from lodestar_extproc.config.share import parse_share
 from lodestar_extproc.fleet.discovery.dns import resolve
@@ -24,6 +22,7 @@ from lodestar_extproc.sharing.shared_pool import SharedPool
 from lodestar_extproc.sharing.sharer import ShareListener, Sharer
 from lodestar_extproc.sharing.tell_service import TellService
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
+from lodestar_extproc.transport.calls import Services
 
 
 class ReplicaListener(HandoverListener, ShareListener, Protocol):
@@ -78,9 +77,9 @@ class Replicas:
         return self.handover
 
     @property
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+    def services(self) -> Services:
         """What is served to other replicas, on the port that Envoy asks."""
-        return (self._service.handler(),)
+        return self._service.services
 
     def view(self, view: PoolView) -> PoolView:
         """*view*, with how well its pool is shared."""
