@@ -18,7 +18,6 @@ import uvloop
 
 from lodestar_extproc import names
 from lodestar_extproc.extproc.grpc_health import HealthServicer
-from lodestar_extproc.extproc.server import OPTIONS
 from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     HeaderValueOption,
     ProcessingRequest,
@@ -26,6 +25,7 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     StreamAccessLogsMessage,
     StreamAccessLogsResponse,
 )
+from lodestar_extproc.transport.grpcio_transport import OPTIONS, OWN_PORT, ServiceHandlers
 
 
 def continue_headers() -> bytes:
@@ -85,9 +85,9 @@ class DoNothing:
 
 
 async def main(address: str, pick: str) -> None:
-    server = grpc.aio.server(options=OPTIONS)
+    server = grpc.aio.server(options=(*OPTIONS, *OWN_PORT))
     health = HealthServicer()
-    server.add_generic_rpc_handlers((*DoNothing(pick).handlers(), health.handler()))
+    server.add_generic_rpc_handlers((*DoNothing(pick).handlers(), ServiceHandlers(health.services)))
     server.add_insecure_port(address)
     await server.start()
     health.set_serving(serving=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import ssl
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +113,46 @@ class CertificateFiles:
             files.append(self._client_ca)
         # A file that is not there has no time; reading it says what is missing.
         return tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+
+
+def ssl_context(tls: ServerTls, protocols: Sequence[str] = ()) -> ssl.SSLContext:
+    """For a server to listen with; each handshake is by the files as they are then.
+
+    Args:
+        protocols: what is spoken inside, as ALPN names it; none says nothing of it.
+
+    Raises:
+        CertificateError: the files are missing or do not belong together.
+    """
+    files = CertificateFiles(tls)
+    listening = _context(files.read(), protocols)
+    held = [listening]
+
+    def choose(handshake: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
+        if (latest := files.latest()) is not None:
+            held[0] = _context(latest, protocols)
+        handshake.context = held[0]
+
+    listening.sni_callback = choose
+    return listening
+
+
+def _context(served: ServedPair, protocols: Sequence[str]) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # A resumed session would outlive the certificates by which its client was checked.
+    made.options |= ssl.OP_NO_TICKET
+    made.num_tickets = 0
+    if protocols:
+        made.set_alpn_protocols(list(protocols))
+    with tempfile.TemporaryDirectory() as folder:  # `ssl` reads keys from no string
+        pair = Path(folder) / "pair.pem"
+        pair.touch(mode=0o600)
+        pair.write_bytes(served.key + b"\n" + served.certificate)
+        made.load_cert_chain(pair)
+    if served.client_ca:
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.load_verify_locations(cadata=served.client_ca.decode("ascii"))
+    return made
 
 
 def self_signed() -> tuple[bytes, bytes]:

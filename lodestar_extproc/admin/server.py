@@ -21,13 +21,13 @@ from lodestar_extproc.admin.access import ANYBODY, AdminAccess
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
 from lodestar_extproc.admin.history import PoolHistory
 from lodestar_extproc.admin.pool_json import gain_json, pool_json
-from lodestar_extproc.admin.tls import context
 from lodestar_extproc.events.endpoint_changes import whole_outage
 from lodestar_extproc.events.event_log import CAPACITY as EVENTS_KEPT
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.routing.pool_view import PoolView
+from lodestar_extproc.server_tls import ssl_context
 
 DEFAULT_LIMIT = 50
 """Decisions that `/decisions` shows when no limit is asked for. A judgement: a screen or two."""
@@ -109,7 +109,7 @@ class AdminServer:
             ValueError: it is no address, or there is no certificate or no token.
         """
         access.check()
-        encrypted = None if access.tls is None else context(access.tls)
+        encrypted = None if access.tls is None else ssl_context(access.tls)
         host, _, port = address.rpartition(":")
         self._runner = web.AppRunner(self._app(access), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()

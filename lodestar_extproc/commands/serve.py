@@ -75,6 +75,13 @@ _Listen = Annotated[
         callback=listen_addresses,
     ),
 ]
+_Transport = Annotated[
+    str,
+    typer.Option(
+        help="What carries gRPC: grpcio, or asyncio, which takes less CPU and needs "
+        "lodestar-extproc[asyncio]."
+    ),
+]
 _Health = Annotated[
     list[str] | None,
     typer.Option(
@@ -132,6 +139,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     listen: _Listen = None,
     tls: TlsOption = "off",
     tls_client_ca: ClientCaOption = None,
+    transport: _Transport = "grpcio",
     health: _Health = None,
     peer: _Peer = None,
     admin: _Admin = "127.0.0.1:9090",
@@ -175,6 +183,7 @@ def serve(  # noqa: PLR0913  (the command's options)
         options = ServeOptions(
             listen=tuple(listen or ()),
             tls=tls_of(tls, tls_client_ca),
+            transport=transport,
             health=tuple(health or ()),
             peers=tuple(peer or ()),
             admin=admin,
@@ -184,9 +193,8 @@ def serve(  # noqa: PLR0913  (the command's options)
             drain_s=drain,
             grace_s=grace,
         )
-        listen_at = options.listen
-        config = config_of(envoy_config, watched, settings, access_log=access_log, listen=listen_at)
-        return config, options
+        at = options.listen
+        return config_of(envoy_config, watched, settings, access_log=access_log, listen=at), options
 
     run(configure, log_level, log_format, workers)
 

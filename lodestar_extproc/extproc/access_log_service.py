@@ -6,11 +6,9 @@ requests' ends in one message on one stream: nothing in one of them may cost ano
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
-import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lodestar_extproc.completion import Completion, Outcome
@@ -21,6 +19,9 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
     StreamAccessLogsMessage,
     StreamAccessLogsResponse,
 )
+from lodestar_extproc.transport.calls import Call
+
+_END: bytes = StreamAccessLogsResponse().SerializeToString()
 
 
 class LogListener(FailureListener, Protocol):
@@ -52,34 +53,22 @@ class AccessLogService:
         self._listener = listener
         self._boundary = boundary
         self._clock = clock
-        self._streams: set[asyncio.Task[Any] | None] = set()
+        self._open: set[LogCall] = set()
 
-    def handler(self) -> grpc.RpcMethodHandler:
-        """The gRPC handler. It takes bytes: gRPC's own parsing would end the stream in error."""
-        return grpc.stream_unary_rpc_method_handler(
-            self._serve, response_serializer=StreamAccessLogsResponse.SerializeToString
-        )
+    def open(self, call: Call) -> LogCall:
+        """Begin to take in an Envoy's log."""
+        opened = LogCall(call, self._take_in, self._open.discard)
+        self._open.add(opened)
+        return opened
 
     def end(self) -> None:
         """End all streams: Envoy never does, and a server that stops would wait for them."""
-        for stream in filter(None, self._streams):
-            stream.cancel()
+        for call in tuple(self._open):
+            call.half_closed()
 
-    async def _serve(
-        self, messages: AsyncIterator[bytes], _context: object
-    ) -> StreamAccessLogsResponse:
-        stream = asyncio.current_task()
-        self._streams.add(stream)
-        try:
-            async for message in messages:
-                with self._boundary:
-                    self.read(message)
-        except asyncio.CancelledError:
-            # `end` cancelled it: only a reply ends the stream before the grace period does.
-            pass
-        finally:
-            self._streams.discard(stream)
-        return StreamAccessLogsResponse()
+    def _take_in(self, message: bytes) -> None:
+        with self._boundary:
+            self.read(message)
 
     def read(self, data: bytes) -> None:
         """Take up every entry of the message *data* that is one."""
@@ -106,3 +95,21 @@ class AccessLogService:
         self._listener.log_entry(completion.outcome if completion else None)
         if completion is not None:
             self._complete(completion)
+
+
+class LogCall:
+    """One stream of an Envoy's log. It takes bytes: one bad message costs itself alone."""
+
+    def __init__(
+        self, call: Call, read: Callable[[bytes], None], closed: Callable[[LogCall], None]
+    ) -> None:
+        self._call = call
+        self._closed = closed
+        self.received = read
+
+    def half_closed(self) -> None:
+        self._call.send(_END)
+        self._call.end()
+
+    def closed(self, _n_sent: int) -> None:
+        self._closed(self)

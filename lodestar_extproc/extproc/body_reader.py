@@ -5,7 +5,8 @@ The same code reads it here, in steps, and in the reader process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from lodestar_extproc.extproc.reader_process import ReaderProcess
 from lodestar_extproc.extproc.unread_body import UnreadBody
@@ -30,6 +31,15 @@ class BodyReader:
     def __init__(self, process: ReaderProcess, clock: Callable[[], float]) -> None:
         self._process = process
         self._in_steps = WorkInSteps(clock)
+
+    def begin(self, body: UnreadBody | None) -> Coroutine[Any, Any, None] | None:
+        """Have *body* read within this turn; None once it is, else what does the rest."""
+        if body is None:
+            return None
+        if len(body.content) >= NEAR_BYTES:
+            return self.read(body)
+        steps = body.steps()
+        return None if self._in_steps.at_once(steps) else self._in_steps.work(steps)
 
     async def read(self, body: UnreadBody | None) -> None:
         """Have *body* read; None is nothing to read."""

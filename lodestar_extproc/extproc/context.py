@@ -45,9 +45,9 @@ def metadata_texts(message: envoy_pb2.ProcessingRequest) -> Mapping[str, str] | 
     return found
 
 
-def subset_hint(message: envoy_pb2.ProcessingRequest) -> Subset | None:
+def subset_in(metadata: envoy_pb2.Metadata) -> Subset | None:
     """The endpoints a gateway allows: a list, or a text with commas. Any other form allows none."""
-    hint = _value(message.metadata_context.filter_metadata, SUBSET_NAMESPACE, SUBSET)
+    hint = _value(metadata.filter_metadata, SUBSET_NAMESPACE, SUBSET)
     if hint is None:
         return None
     listed = [text(item.string_value) for item in hint.list_value.values]

@@ -10,7 +10,7 @@ from lodestar_extproc.extproc.events import BodyPart, Continue, Event, Phase
 MAX_BODY_BYTES = 64 * 2**20
 """What is kept of a body that comes in parts; Envoy's buffer limit bounds the other modes.
 
-The same as the largest gRPC message (`server.MAX_MESSAGE_BYTES`).
+The same as the largest gRPC message (`transport.calls.MAX_MESSAGE_BYTES`).
 """
 MAX_PART_BYTES = 62_000
 """The most that goes back in one message: Envoy takes no more than 64 KiB at once.

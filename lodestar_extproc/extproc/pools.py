@@ -17,6 +17,8 @@ from lodestar_extproc.routing.admission import AdmissionQueue, Ticket
 from lodestar_extproc.routing.kept_answers import Lookup
 from lodestar_extproc.routing.routers import UnknownPool
 
+_KEYS = frozenset((POOL, POLICY, COST, *KEYS_BEFORE))
+
 
 class PoolRouter(Protocol):
     """What an exchange asks of one pool; see `router.Router`."""
@@ -84,6 +86,8 @@ class Overrides:
     @classmethod
     def of(cls, metadata: Mapping[str, str]) -> Self:
         """What a stream's gRPC metadata says; a key of before counts where its own is not there."""
+        if _KEYS.isdisjoint(metadata):
+            return cls()
         old = KEYS_BEFORE.keys() & metadata.keys()
         sent = {KEYS_BEFORE[key]: metadata[key] for key in old} | dict(metadata)
         return cls(sent.get(POOL), sent.get(POLICY), sent.get(COST))

@@ -6,6 +6,7 @@ It keeps no state and takes no decision. The names it reads and writes stand in 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -18,8 +19,7 @@ from lodestar_extproc.extproc.context import (
     message_metadata,
     metadata_texts,
     response_code,
-    subset_hint,
-    text,
+    subset_in,
 )
 from lodestar_extproc.extproc.events import (
     BodyMode,
@@ -64,6 +64,7 @@ from lodestar_extproc.names import (
     TTFT_SLO_HEADERS,
     UPSTREAM_ADDRESS,
 )
+from lodestar_extproc.request import Subset
 
 _READ_HEADERS = frozenset(
     (
@@ -74,7 +75,9 @@ _READ_HEADERS = frozenset(
         *TPOT_SLO_HEADERS,
     )
 )
-_READ_ANSWER_HEADERS = frozenset((CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER))
+_READ_ANSWER_HEADERS: Mapping[bytes, str] = MappingProxyType(
+    {name.encode(): name for name in (CONTENT_TYPE, CONTENT_ENCODING, RETRY_AFTER)}
+)
 _RESPONSE_EVENTS: Mapping[str, type[ResponseEvent]] = MappingProxyType(
     {
         "response_headers": ResponseHeaders,
@@ -82,6 +85,14 @@ _RESPONSE_EVENTS: Mapping[str, type[ResponseEvent]] = MappingProxyType(
         "response_trailers": ResponseTrailers,
     }
 )
+
+
+def read(
+    data: bytes, at_s: float, more_headers: frozenset[str] = frozenset()
+) -> tuple[Event, Opening]:
+    """What *data* says, and of its stream if it is the first there; else as of `decode`."""
+    message = parse(data)
+    return decode(message, at_s, more_headers), decode_opening(message)
 
 
 def parse(data: bytes) -> envoy_pb2.ProcessingRequest:
@@ -128,20 +139,30 @@ def decode(
     if name == "request_body":
         body = message.request_body
         end = body.end_of_stream or body.end_of_stream_without_message
-        subset = subset_hint(message)
+        subset = subset_in(message.metadata_context)
         return RequestBody(at_s=at_s, body=body.body, end_of_stream=end, subset=subset)
     if name == "request_headers":
-        return RequestHeaders(
-            at_s=at_s,
-            headers=_read_headers(message.request_headers.headers, _READ_HEADERS | more_headers),
-            end_of_stream=message.request_headers.end_of_stream,
-            subset=subset_hint(message),
-        )
+        subset = subset_in(message.metadata_context)
+        return request_headers(message.request_headers, at_s, more_headers, subset)
     if name == "request_trailers":
-        return RequestTrailers(at_s=at_s, end_of_stream=True, subset=subset_hint(message))
+        return RequestTrailers(
+            at_s=at_s, end_of_stream=True, subset=subset_in(message.metadata_context)
+        )
     if name is None:
         raise ProtocolError("a message without content, or of a kind unknown here")
     return _decode_response(message, name, at_s)
+
+
+def request_headers(
+    given: envoy_pb2.HttpHeaders, at_s: float, more_headers: frozenset[str], subset: Subset | None
+) -> RequestHeaders:
+    """The event of a request's headers; arguments as of `decode`."""
+    return RequestHeaders(
+        at_s=at_s,
+        headers=_read_headers(given.headers, _request_names(more_headers)),
+        end_of_stream=given.end_of_stream,
+        subset=subset,
+    )
 
 
 def _decode_response(message: envoy_pb2.ProcessingRequest, name: str, at_s: float) -> Event:
@@ -250,14 +271,21 @@ def _serialize(message: envoy_pb2.ProcessingResponse) -> bytes:
 _CONTINUE: Mapping[Phase, bytes] = MappingProxyType({phase: _continue(phase) for phase in Phase})
 
 
-def _read_headers(given: envoy_pb2.HeaderMap, wanted: frozenset[str]) -> Mapping[str, str]:
+def _read_headers(given: envoy_pb2.HeaderMap, wanted: Mapping[bytes, str]) -> Mapping[str, str]:
     """The *wanted* headers; where a name comes twice, the first value."""
     headers: dict[str, str] = {}
     for header in given.headers:
-        name = text(header.key).lower()
-        if name in wanted and name not in headers:
+        key = header.key
+        name = wanted.get(key) or wanted.get(key.lower())
+        if name is not None and name not in headers:
             headers[name] = header_value(header)
     return headers
+
+
+@cache
+def _request_names(more_headers: frozenset[str]) -> Mapping[bytes, str]:
+    """What is read of a request, by how it is sent; settings change it now and then."""
+    return {name.encode(): name for name in _READ_HEADERS | more_headers}
 
 
 def _body_mode(number: int) -> BodyMode:

@@ -29,6 +29,11 @@ class WorkInSteps:
         self._clock = clock
         self._long = asyncio.Lock()
 
+    def at_once(self, steps: Steps) -> bool:
+        """Do *steps* within one turn; whether all is done, else `work` does the rest."""
+        began_at_s = self._clock()
+        return all(self._clock() - began_at_s < TURN_S for _ in steps)
+
     async def work(self, steps: Steps) -> None:
         """Do *steps*. What takes too long is told so, by OverBudget, and ended."""
         came_at_s = self._clock()

@@ -15,7 +15,6 @@ from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.settings_changes import changed_settings
 from lodestar_extproc.extproc.server import ExtProcServer
-from lodestar_extproc.extproc.tls import credentials
 from lodestar_extproc.fleet.discovery import require_sources, watch_config
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
@@ -39,6 +38,7 @@ from lodestar_extproc.service.traces import new_traces
 from lodestar_extproc.service.upkeep import PoolUpkeep
 from lodestar_extproc.service.worker import attend, own_admin
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
+from lodestar_extproc.transport.choice import new_transport
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ class App:
             origin=self.replicas.origin,
             traces=self._traces,
             others=self.replicas.handover,
+            transport=new_transport(options.transport),
         )
         self.replicas.handover.ends = self.ext_proc.ends
 
@@ -151,15 +152,15 @@ class App:
 
     async def _listen(self) -> tuple[str, ...]:
         """Take streams from now on, and say where; ready once endpoints were looked for."""
-        tls, place = self._options.tls, self._options.worker
+        place = self._options.worker
         n_workers = 1 if place is None else place.n_workers
         everywhere = all_addresses(self._config, self._options.listen, n_workers)
         addresses = own_addresses(everywhere, place)
         await self.ext_proc.start(
             addresses,
-            credentials=None if tls is None else credentials(tls),
+            tls=self._options.tls,
             health_addresses=self._options.health,
-            beside=self.replicas.handlers,
+            beside=self.replicas.services,
             beside_addresses=() if place is None else (place.sockets[place.number],),
             shared_ports=place is not None and addresses == everywhere,
             serving=False,

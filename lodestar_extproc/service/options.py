@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lodestar_extproc.admin.access import ANYBODY, AdminAccess
 from lodestar_extproc.server_tls import ServerTls
 from lodestar_extproc.service.worker import WorkerPlace
+from lodestar_extproc.transport.choice import GRPCIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class ServeOptions:
     Attributes:
         listen: addresses for Envoy, `host:port` or `unix:/path`; empty takes the configuration's.
         tls: how to encrypt the way from Envoy; None for plain text.
+        transport: what carries gRPC calls, of `transport.choice.TRANSPORTS`.
         health: addresses for gRPC health checks alone, beside Envoy's; never encrypted.
         peers: `host:port` of other replicas, beside those that the configuration names.
         admin: `host:port` of the HTTP server for operators.
@@ -29,6 +31,7 @@ class ServeOptions:
 
     listen: tuple[str, ...] = ()
     tls: ServerTls | None = None
+    transport: str = GRPCIO
     health: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
     admin: str = "127.0.0.1:9090"

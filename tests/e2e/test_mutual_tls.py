@@ -4,7 +4,6 @@ import pytest
 
 from certificates import Authority
 from envoy_process import cluster_of
-from lodestar_extproc.extproc.tls import credentials
 from lodestar_extproc.server_tls import ServerTls
 from stack import chat, running_stack
 
@@ -51,7 +50,7 @@ def served(tmp_path, authority):
 
 async def test_an_envoy_with_a_certificate_of_ours_is_served(tmp_path, authority, served):
     edit = by_tls(authority, authority.sign("envoy"))
-    async with running_stack(tmp_path, edit=edit, credentials=credentials(served)) as stack:
+    async with running_stack(tmp_path, edit=edit, tls=served) as stack:
         for _ in range(5):
             assert (await stack.post(chat()))[0] == 200
         assert len(stack.routers.routed) == 5
@@ -65,7 +64,7 @@ async def test_without_one_envoy_asks_nobody_and_clients_are_served_all_the_same
     (tmp_path / "other").mkdir()
     foreign = Authority(tmp_path / "other", "foreign").sign("envoy")
     edit = by_tls(authority, None if kind == "none" else foreign)
-    async with running_stack(tmp_path, edit=edit, credentials=credentials(served)) as stack:
+    async with running_stack(tmp_path, edit=edit, tls=served) as stack:
         for _ in range(5):
             assert (await stack.post(chat()))[0] == 200
         assert not stack.routers.routed

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 from envoy_json import add_metadata
 from extproc_fakes import FakeRouters, RecordingListener
 from lodestar_extproc import names
-from lodestar_extproc.extproc.server import ExtProcServer, ListenError
+from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
+from lodestar_extproc.transport.calls import ListenError
+from lodestar_extproc.transport.grpcio_call import serving
+from transports import a_transport, each_transport
 
+pytestmark = pytest.mark.usefixtures(each_transport.__name__)
 CHAT = json.dumps({"model": "m", "messages": []}).encode()
 
 
@@ -41,7 +45,7 @@ def answer(data: bytes, decision_id: str = "pool.1") -> pb.ProcessingRequest:
 @asynccontextmanager
 async def running(routers=None, address="127.0.0.1:0", **options):
     routers, listener = routers or FakeRouters(), RecordingListener()
-    server = ExtProcServer(routers, listener, **options)
+    server = ExtProcServer(routers, listener, transport=a_transport(), **options)
     (port,) = await server.start([address])
     target = address if address.startswith("unix:") else f"127.0.0.1:{port}"
     async with grpc.aio.insecure_channel(target) as channel:
@@ -270,7 +274,7 @@ async def test_a_choice_that_cannot_be_told_is_given_back_at_once(body_mode):
 
     envoy = GoneEnvoy(request_headers(protocol_config=config), request_body())
     with pytest.raises(asyncio.CancelledError):
-        await server._process(None, envoy)
+        await serving(server._process.open)(None, envoy)
 
     (end,) = routers.completions
     assert (end.decision_id, end.stream_id) == ("", routers.stream_ids[0])
@@ -403,9 +407,9 @@ async def test_it_listens_on_a_socket_file(tmp_path):
 
 async def test_an_address_in_use_is_refused_by_name():
     async with running() as (_, channel, _, _):
-        server = ExtProcServer(FakeRouters(), RecordingListener())
+        server = ExtProcServer(FakeRouters(), RecordingListener(), transport=a_transport())
         (port,) = await server.start(["127.0.0.1:0"])
-        other = ExtProcServer(FakeRouters(), RecordingListener())
+        other = ExtProcServer(FakeRouters(), RecordingListener(), transport=a_transport())
         with pytest.raises(ListenError, match=f"127.0.0.1:{port}; is it in use"):
             await other.start([f"127.0.0.1:{port}"])
         await server.stop(0.0)

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives import serialization
 from certificates import Authority
 from extproc_fakes import FakeRouters, RecordingListener
 from lodestar_extproc.extproc.server import ExtProcServer
-from lodestar_extproc.extproc.tls import credentials
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 from lodestar_extproc.server_tls import (
     CERTIFICATE_FILE,
@@ -23,12 +22,16 @@ from lodestar_extproc.server_tls import (
     ServerTls,
     self_signed,
 )
+from lodestar_extproc.transport.grpcio_transport import credentials
+from transports import a_transport, each_transport
+
+pytestmark = pytest.mark.usefixtures(each_transport.__name__)
 
 
 @asynccontextmanager
 async def serving(tls, **options):
-    server = ExtProcServer(FakeRouters(), RecordingListener())
-    ports = await server.start(["127.0.0.1:0"], credentials=credentials(tls), **options)
+    server = ExtProcServer(FakeRouters(), RecordingListener(), transport=a_transport())
+    ports = await server.start(["127.0.0.1:0"], tls=tls, **options)
     try:
         yield server, ports
     finally:

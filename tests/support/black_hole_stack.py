@@ -24,6 +24,7 @@ from lodestar_extproc.routing.routers import Routers
 from process_stack import a_port
 from scripted_engine import Script, ScriptedEngine, good
 from stack import CHAT
+from transports import a_transport
 
 N_CONVERSATIONS = 12
 FROZEN_AFTER_S, PATIENCE_S = 1.0, 1.5
@@ -99,7 +100,9 @@ async def black_hole_stack(
     addresses = [engine.address for engine in engines]
     pool = PoolSettings(**{"seed": 0, "frozen_after_s": FROZEN_AFTER_S} | settings)
     router = new_router("engines", pool, [Endpoint(address) for address in addresses])
-    server = ExtProcServer(Routers([router], policy_for_route), RecordingListener())
+    server = ExtProcServer(
+        Routers([router], policy_for_route), RecordingListener(), transport=a_transport()
+    )
     (port,) = await server.start(["127.0.0.1:0"])
     try:
         config = envoy_config(

@@ -21,6 +21,7 @@ from lodestar_extproc.extproc.server import ExtProcServer
 from lodestar_extproc.routing.assembly import new_router, policy_for_route
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.routing.routers import Routers
+from transports import a_transport
 from waiting import until
 
 
@@ -101,7 +102,7 @@ async def engine_stack(
     router = _a_router(pool, map(Endpoint, addresses), recorder)
     router._listeners += () if traces is None else (traces,)
     routers = Routers([router], policy_for_route)
-    server = ExtProcServer(routers, RecordingListener(), traces=traces)
+    server = ExtProcServer(routers, RecordingListener(), traces=traces, transport=a_transport())
     (port,) = await server.start(["127.0.0.1:0"])
     try:
         config = envoy_config(file, extproc_port=port, engines=addresses, edit=edit)

@@ -15,6 +15,7 @@ import aiohttp
 from child_process import ChildProcess
 from envoy_process import ENVOY_BINARY, EnvoyProcess, cluster_of, envoy_config
 from ports import a_port
+from transports import transport_name
 from waiting import until
 
 ECHO_ENGINE = Path(__file__).with_name("echo_engine.py")
@@ -100,6 +101,7 @@ class Service(HttpProcess, ServicePort):
             *(sys.executable, "-m", "lodestar_extproc", "serve"),
             *("--envoy-config", str(config_file)),
             *("--admin", f"127.0.0.1:{admin_port}"),
+            *("--transport", transport_name()),
             *options,
         ]
         super().__init__("service", command, folder, f"{self.url}/ready")

@@ -20,6 +20,7 @@ from lodestar_extproc.simulator.accelerators import ACCELERATORS
 from lodestar_extproc.simulator.defaults import DEFAULT_MODEL
 from lodestar_extproc.simulator.server import SimulatedServer
 from stack import CHAT
+from transports import a_transport
 
 FULL_DUPLEX = "variants/full_duplex.yaml"
 
@@ -59,7 +60,12 @@ async def simulated_stack(folder, file: str = "envoy.yaml", *, edit=None, **sett
     router = new_router("engines", pool_settings, [Endpoint(address) for address in addresses])
     listener = RecordingListener()
     access_log = file != FULL_DUPLEX
-    server = ExtProcServer(Routers([router], policy_for_route), listener, access_log=access_log)
+    server = ExtProcServer(
+        Routers([router], policy_for_route),
+        listener,
+        access_log=access_log,
+        transport=a_transport(),
+    )
     (port,) = await server.start(["127.0.0.1:0"])
     try:
         config = envoy_config(file, extproc_port=port, engines=addresses, edit=edit)

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import grpc
 
 from envoy_process import ENVOY_BINARY, EnvoyProcess, envoy_config
 from extproc_fakes import FakeRouters, RecordingListener
 from lodestar_extproc.completion import Completion
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.extproc.server import ExtProcServer
+from lodestar_extproc.server_tls import ServerTls
+from lodestar_extproc.transport.calls import CallTransport
 from stub_engine import StubEngine
+from transports import a_transport
 from waiting import until
 
 CHAT = "/v1/chat/completions"
@@ -82,14 +84,17 @@ async def running_stack(
     edit: Callable[[dict[str, Any]], None] | None = None,
     settings: PoolSettings = DEFAULT_SETTINGS,
     binary: Path = ENVOY_BINARY,
-    credentials: grpc.ServerCredentials | None = None,
+    tls: ServerTls | None = None,
+    transport: CallTransport | None = None,
 ) -> AsyncIterator[Stack]:
-    """A stack on the shipped configuration *file*; *credentials* encrypt the way to the server."""
+    """A stack on the shipped configuration *file*; *tls* encrypts the way to the server."""
     engines = (StubEngine("a"), StubEngine("b"))
     routers = FakeRouters()
     listener = RecordingListener()
-    server = ExtProcServer(routers, listener, access_log=access_log)
-    (port,) = await server.start(["127.0.0.1:0"], credentials=credentials)
+    server = ExtProcServer(
+        routers, listener, access_log=access_log, transport=transport or a_transport()
+    )
+    (port,) = await server.start(["127.0.0.1:0"], tls=tls)
     try:
         for engine in engines:
             await engine.start()

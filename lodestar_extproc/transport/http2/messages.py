@@ -1,0 +1,91 @@
+"""MessageReader: gRPC messages, read from the bytes of a stream.
+
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from lodestar_extproc.transport.calls import MAX_MESSAGE_BYTES, CallRefused, Status
+
+PREFIX = struct.Struct(">BL")
+"""Whether a message is compressed, and its length."""
+PREFIX_BYTES = 5  # gRPC's Length-Prefixed-Message
+_WINDOW_BITS: Mapping[str, int] = MappingProxyType(
+    # As zlib numbers its formats.
+    {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+)
+
+
+class MessageReader:
+    """Of one stream, whose messages are compressed by *encoding* where they say so."""
+
+    __slots__ = ("_encoding", "_n_bytes", "_parts", "_wanted")
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._parts: list[bytes] = []
+        self._n_bytes = 0
+        self._wanted = PREFIX_BYTES
+
+    @property
+    def is_between(self) -> bool:
+        """Whether no message is cut off here."""
+        return not self._parts
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take *data*; the messages that are whole now.
+
+        Raises:
+            CallRefused: there is one that is not taken.
+        """
+        if self._parts:
+            self._parts.append(data)
+            self._n_bytes += len(data)
+            if self._n_bytes < self._wanted:
+                return []
+            data = b"".join(self._parts)
+            self._parts.clear()
+        messages, at, end = [], 0, len(data)
+        self._wanted = PREFIX_BYTES
+        while end - at >= PREFIX_BYTES:
+            flag, n_bytes = PREFIX.unpack_from(data, at)
+            if n_bytes > MAX_MESSAGE_BYTES:
+                raise _too_large(n_bytes)
+            begin = at + PREFIX_BYTES
+            if end - begin < n_bytes:
+                self._wanted = PREFIX_BYTES + n_bytes
+                break
+            at = begin + n_bytes
+            messages.append(self._unpacked(flag, data[begin:at]))
+        if at < end:
+            self._parts.append(data[at:])
+        self._n_bytes = end - at
+        return messages
+
+    def _unpacked(self, flag: int, message: bytes) -> bytes:
+        if not flag:
+            return message
+        if flag != 1 or self._encoding == "identity":
+            raise CallRefused(Status.INTERNAL, "a compressed message without an encoding")
+        if self._encoding not in _WINDOW_BITS:
+            raise CallRefused(Status.UNIMPLEMENTED, f"no encoding {self._encoding!r} here")
+        unpacker = zlib.decompressobj(_WINDOW_BITS[self._encoding])
+        try:
+            unpacked = unpacker.decompress(message, MAX_MESSAGE_BYTES + 1)
+        except zlib.error as error:
+            raise CallRefused(Status.INTERNAL, f"a message is not as compressed: {error}") from None
+        if len(unpacked) > MAX_MESSAGE_BYTES:
+            raise _too_large(len(unpacked))
+        if not unpacker.eof:
+            raise CallRefused(Status.INTERNAL, "a compressed message is cut off")
+        return unpacked
+
+
+def _too_large(n_bytes: int) -> CallRefused:
+    text = f"received message larger than max ({n_bytes} vs. {MAX_MESSAGE_BYTES})"
+    return CallRefused(Status.RESOURCE_EXHAUSTED, text)

@@ -1,0 +1,28 @@
+"""Which transport a test runs on: grpcio, or what the variable names; some tests run on each."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lodestar_extproc.transport.calls import CallTransport
+from lodestar_extproc.transport.choice import GRPCIO, TRANSPORTS, new_transport
+
+VARIABLE = "LODESTAR_TEST_TRANSPORT"
+
+
+def transport_name() -> str:
+    return os.environ.get(VARIABLE, GRPCIO)
+
+
+def a_transport() -> CallTransport:
+    """For a server of this test."""
+    return new_transport(transport_name())
+
+
+@pytest.fixture(params=TRANSPORTS)
+def each_transport(request, monkeypatch):
+    """Runs a test on each."""
+    monkeypatch.setenv(VARIABLE, request.param)
+    return request.param
