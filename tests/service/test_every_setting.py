@@ -16,6 +16,7 @@ from lodestar_extproc.config.setting import SettingError
 from pool_at_work import (
     PoolAtWork,
     asked_of_the_router,
+    held,
     judged,
     learned_since_training,
     on_the_stream,
@@ -55,6 +56,7 @@ OBSERVED = {
     "memory_weight_s": By(traffic),
     "generation_weight": By(traffic, {"cost": "end_to_end"}),
     "predictor": By(traffic),
+    "hold_limit_s": By(held),
     "shadow": By(on_the_stream),
     "retry_candidates": By(on_the_stream),
     "exploration_ratio": By(traffic, {"burn_in_samples": 5}, 1.0),

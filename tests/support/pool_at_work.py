@@ -19,7 +19,9 @@ from lodestar_extproc.endpoint import Adapters, EndpointMetrics
 from lodestar_extproc.extproc.events import Opening, Reply, RequestBody, RequestHeaders, RouteTo
 from lodestar_extproc.extproc.exchange import Exchange
 from lodestar_extproc.fleet.engine_client import EngineSilent
+from lodestar_extproc.policies.random_choice import RandomChoice
 from lodestar_extproc.request import RequestKind
+from lodestar_extproc.routing.admission import Outlook
 from lodestar_extproc.routing.assembly import new_router, policy_for_route
 from lodestar_extproc.routing.routers import Routers
 from lodestar_extproc.routing.unserved import Overloaded
@@ -203,6 +205,13 @@ def learned_since_training(work: PoolAtWork) -> int:
     predictor: Any = work.router.learner.predictor
     n_new: int = predictor._n_new
     return n_new
+
+
+def held(work: PoolAtWork) -> float | None:
+    """For how long a request may wait that no engine has room for; None where it may not."""
+    full = Outlook("10.0.0.0:8000", service_s=1.0, has_room=False)
+    ticket = work.router.admission.offer(a_request(), None, RandomChoice(), full, 0.0)
+    return None if ticket is None else ticket.limit_at_s
 
 
 def saved(work: PoolAtWork) -> set[str]:
