@@ -39,6 +39,7 @@ NO_LOSS = {
     ),
     r"http_filters\.\d\.typed_config\.request_attributes": "one pool need not be told from others",
     r"route_cache_action$": "a choice of ours clears no route",
+    r"max_message_timeout$": "then no request is held: Envoy would not wait for it",
     r"response_attributes\.1$": "the access log tells the status",
     r"clusters\.\d+\.type$": "STATIC is Envoy's default",
     r"lodestar\.\w+$|lb_endpoints\.\d+\.metadata": "settings have defaults",
