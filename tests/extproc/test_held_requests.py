@@ -10,7 +10,10 @@ from test_extproc_server import process, request_body, request_headers, running
 from extproc_fakes import EngineRoom, FakeRouters
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 from lodestar_extproc.names import DESTINATION
+from transports import each_transport
 from waiting import until
+
+pytestmark = pytest.mark.usefixtures(each_transport.__name__)
 
 
 @pytest.fixture
