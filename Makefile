@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 BUILD := .venv-build
 LOWEST := .venv-lowest
 AUDIT := .venv-audit
+FUZZ := .venv-fuzz
+ATHERIS := 3.0.0
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP_INSTALL) --require-hashes --requirement requirements
 PACKAGE_INPUTS := pyproject.toml hatch_build.py lodestar_extproc/kernel/kernel.c $(wildcard proto/lodestar/v1/*.proto)
@@ -94,6 +96,17 @@ test-faults: install oldest-envoy  ## some twenty faults and pairs of them under
 
 test-history: install tools  ## what three replicas believe beside the truth, while they and the store are killed, paused and cut off: five seeds of 40 faults (10 minutes)
 	$(BIN)/python -m pytest tests/sharing/test_history_of_replicas.py -m slow -s $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(FUZZ)/installed  ## coverage-guided fuzzing of all that others send (10 minutes; ARGS="--seconds 3600 --target wire")
+	PYTHONPATH=tests/support $(FUZZ)/bin/python tests/fuzz/run.py $(ARGS)
+
+$(FUZZ)/installed: Makefile $(PACKAGE_INPUTS) requirements/dev.lock requirements/build.lock
+	$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/python $(LOCKED)/dev.lock
+	$(FUZZ)/bin/python $(PIP_INSTALL) atheris==$(ATHERIS)
+	$(FUZZ)/bin/python $(PIP_INSTALL) --no-deps --build-constraint requirements/build.lock --editable .
+	@touch $@
 
 test-lowest: oldest-envoy $(LOWEST)/installed  ## the tests on the lowest versions that pyproject.toml allows (Python 3.11)
 	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(ARGS)
@@ -191,3 +204,4 @@ release:  ## a tag of this version, once everything that a release needs is so (
 
 clean:  ## remove what was made
 	rm -rf $(VENV) $(BUILD) $(LOWEST) $(AUDIT) dist lodestar_extproc/generated
+	rm -rf $(FUZZ)

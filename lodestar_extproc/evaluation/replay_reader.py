@@ -113,7 +113,10 @@ def _opened_s(path: Path) -> float:
     if first["journal"] not in KNOWN_FORMATS:
         known = " and ".join(map(str, KNOWN_FORMATS))
         raise NoJournal(f"{path} has format {first['journal']}; this version reads {known}")
-    return float(first["opened_s"])
+    try:
+        return float(first["opened_s"])
+    except (KeyError, TypeError, ValueError):
+        raise NoJournal(f"{path} is no journal: its first line has no opened_s") from None
 
 
 def _read(line: bytes, counts: ReadCounts) -> Replayed | None:

@@ -112,10 +112,13 @@ class AnswerReader:
         if self._format in (BodyFormat.UNREADABLE, BodyFormat.TEXT):
             return
         try:
-            chunk = self._decoded(chunk)
-        except Unreadable:
+            self._take(self._decoded(chunk))
+        except Unreadable as error:
+            self._take(error.before)
             self._give_up()
-            return
+
+    def _take(self, chunk: bytes) -> None:
+        """Read the next bytes, as the engine wrote them."""
         if self._format is None:
             chunk = self._begun(chunk)
         if self._format is BodyFormat.EVENTS:
@@ -167,7 +170,8 @@ class AnswerReader:
         return b""
 
     def _give_up(self) -> None:
-        self._format = BodyFormat.UNREADABLE
+        if self._format is not BodyFormat.TEXT:
+            self._format = BodyFormat.UNREADABLE
         self._body.clear()
 
     # -- documents ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ _FIELDS = (b"data", b"event", b"id", b"retry")
 _JSON_START = re.compile(rb'\{[\s"}]|\[[\s\[\]{"0-9tfn-]')
 _FIELD_END = re.compile(rb"[:\r\n]")
 _BINARY_TYPES = ("audio/", "video/", "image/", "application/octet-stream")
+_JUDGED_BYTES = 64  # a file of any kind has bytes that no text has by then; a judgement
 _CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 
 
@@ -50,7 +51,7 @@ def body_format(
         return BodyFormat.EVENTS
     if not whole and any(field.startswith(start) for field in (*_FIELDS, b"{", b"[")):
         return None
-    return BodyFormat.JSON if _JSON_START.match(start) else _text_or_not(start)
+    return BodyFormat.JSON if _JSON_START.match(start) else _text_or_not(start, whole=whole)
 
 
 def _begins_a_field(start: bytes) -> bool:
@@ -59,11 +60,17 @@ def _begins_a_field(start: bytes) -> bool:
     return field != start and (not field or field in _FIELDS)
 
 
-def _text_or_not(start: bytes) -> BodyFormat:
-    """Text is UTF-8 without control characters; its last character may be cut."""
+def _text_or_not(start: bytes, *, whole: bool) -> BodyFormat | None:
+    """Text is UTF-8 without control characters; its last character may be cut.
+
+    It is told by so much of it whatever pieces it comes in; what is no text, as soon as it is seen.
+    """
+    judged = start[:_JUDGED_BYTES]
+    if _CONTROLS.intersection(judged):
+        return BodyFormat.UNREADABLE
     try:
-        start.decode()
+        judged.decode()
     except UnicodeDecodeError as error:
-        if error.end < len(start) or len(start) - error.start > 3:
+        if error.end < len(judged) or len(judged) - error.start > 3:
             return BodyFormat.UNREADABLE
-    return BodyFormat.UNREADABLE if _CONTROLS.intersection(start) else BodyFormat.TEXT
+    return BodyFormat.TEXT if whole or len(start) >= _JUDGED_BYTES else None

@@ -14,7 +14,16 @@ _ZLIB_METHOD = 0x78  # RFC 1950, section 2.2: deflate with a window of 32 KiB
 
 
 class Unreadable(ValueError):  # noqa: N818  (the condition's name)
-    """The bytes are not what their coding says, or inflate beyond measure."""
+    """The bytes are not what their coding says, or inflate beyond measure.
+
+    Attributes:
+        before: what the chunk brought forth before they were: however an answer is cut, the same
+            of it is read.
+    """
+
+    def __init__(self, problem: str, before: bytes = b"") -> None:
+        super().__init__(problem)
+        self.before = before
 
 
 class Decoder(Protocol):
@@ -40,16 +49,23 @@ class Inflate:
 
     def __init__(self) -> None:
         self._inflater: zlib._Decompress | None = None
+        self._ended = False
 
     def feed(self, chunk: bytes) -> bytes:
+        if self._ended:
+            return b""
         if self._inflater is None:
             self._inflater = zlib.decompressobj(_framing(chunk))
+        before = self._inflater.copy()
         try:
             inflated = self._inflater.decompress(chunk, MAX_INFLATED_BYTES)
         except zlib.error as error:
-            raise Unreadable(str(error)) from None
+            raise Unreadable(str(error), _until_damaged(before, chunk)) from None
         if self._inflater.unconsumed_tail:
             raise Unreadable("too much in one chunk")
+        if self._inflater.eof:
+            # zlib would keep whatever follows.
+            self._ended, self._inflater = True, None
         return inflated
 
 
@@ -67,6 +83,19 @@ def decoder_of(content_encoding: str | None, start: bytes) -> Decoder | None:
         case "gzip" | "x-gzip" | "deflate":
             return Inflate()
     return None
+
+
+def _until_damaged(inflater: zlib._Decompress, chunk: bytes) -> bytes:
+    """What *chunk* brings forth before its damage, which zlib itself forgets; a byte at a time."""
+    inflated = bytearray()
+    for at in range(len(chunk)):
+        try:
+            inflated += inflater.decompress(chunk[at : at + 1], MAX_INFLATED_BYTES)
+        except zlib.error:
+            break
+        if len(inflated) > MAX_INFLATED_BYTES:
+            break
+    return bytes(inflated)
 
 
 def _framing(start: bytes) -> int:

@@ -113,7 +113,12 @@ def test_files_are_read_oldest_first(tmp_path):
     assert replayed[0].wall_s < replayed[1].wall_s
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"{}", b'{"journal": 3, "opened_s": 0}'])
+HEADERS = (b'{"journal": 2}', b'{"journal": 2, "opened_s": []}', b'{"journal": 2, "opened_s": "x"}')
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"{}", b'{"journal": 3, "opened_s": 0}', *HEADERS]
+)
 def test_what_is_no_journal_is_refused(tmp_path, content):
     path = tmp_path / "x"
     path.write_bytes(content)

@@ -1,0 +1,141 @@
+"""Coverage-guided fuzzing by atheris, target after target; prints what was run as JSON.
+
+PYTHONPATH=tests/support python tests/fuzz/run.py --seconds 600 [--target wire] [--corpus DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import atheris
+
+LONGEST_INPUT_S = 1.0
+"""What holds the event loop for longer is a finding."""
+MAX_MEMORY_MIB = 2048
+EXECUTED = re.compile(r"stat::number_of_executed_units: (\d+)")
+PEAK_MIB = re.compile(r"stat::peak_rss_mb: +(\d+)")
+COVERED = re.compile(r"cov: (\d+)")
+
+
+class Watched:
+    """Runs one target and keeps an input of each kind of failure, and goes on.
+
+    A kind is where it was raised: the same fault is met thousands of times.
+    """
+
+    def __init__(self, check, folder: Path) -> None:
+        self._check = check
+        self._folder = folder
+        self._known = {path.stem for path in folder.glob("*.txt")}
+
+    def __call__(self, data: bytes) -> None:
+        began_s = time.perf_counter()
+        try:
+            self._check(data)
+        except Exception as error:  # noqa: BLE001  (any of them is what is looked for)
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__} {Path(where.filename).name}:{where.lineno}"
+            self._keep(said, traceback.format_exc(), data)
+        if time.perf_counter() - began_s > LONGEST_INPUT_S:
+            self._keep("slow", f"{time.perf_counter() - began_s} s", data)
+
+    def _keep(self, kind: str, said: str, data: bytes) -> None:
+        name = hashlib.sha256(kind.encode()).hexdigest()[:12]
+        if name in self._known:
+            return
+        self._known.add(name)
+        (self._folder / f"{name}.bin").write_bytes(data)
+        (self._folder / f"{name}.txt").write_text(f"{kind}\n{said}")
+
+
+def fuzz(name: str, seconds: int, corpus: Path) -> None:
+    """Fuzz one target in this process, which libFuzzer then ends."""
+    with atheris.instrument_imports(include=["lodestar_extproc"]):
+        from fuzz_targets import MAX_INPUT_BYTES, TARGETS  # noqa: PLC0415
+
+    kept, findings = corpus / name, corpus / "findings" / name
+    kept.mkdir(parents=True, exist_ok=True)
+    findings.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(TARGETS[name].seeds()):
+        (kept / f"seed-{number:03}").write_bytes(seed[:MAX_INPUT_BYTES])
+    options = {
+        "max_total_time": seconds,
+        "max_len": MAX_INPUT_BYTES,
+        "timeout": 20,
+        "rss_limit_mb": MAX_MEMORY_MIB,
+        "artifact_prefix": f"{findings}/",
+        "print_final_stats": 1,
+    }
+    said = [f"-{option}={value}" for option, value in options.items()]
+    atheris.Setup([sys.argv[0], *said, str(kept)], Watched(TARGETS[name].check, findings))
+    atheris.Fuzz()
+
+
+def in_memory() -> Path | None:
+    """Where files are in memory; None where there is no such place."""
+    shared = Path("/dev/shm")
+    return shared if shared.is_dir() else None
+
+
+def fuzz_apart(name: str, seconds: int, corpus: Path) -> dict[str, object]:
+    """Fuzz one target in a process of its own; what came of it."""
+    command = [sys.executable, __file__, "--alone", name, "--seconds", str(seconds)]
+    began_s = time.monotonic()
+    command += ["--corpus", str(corpus)]
+    with tempfile.TemporaryDirectory(prefix="lodestar-fuzz-", dir=in_memory()) as folder:
+        inside = {**os.environ, "TMPDIR": folder}
+        ended = subprocess.run(
+            command, env=inside, check=False, capture_output=True, text=True, errors="replace"
+        )
+    executed = EXECUTED.search(ended.stderr)
+    covered, peak = COVERED.findall(ended.stderr), PEAK_MIB.search(ended.stderr)
+    findings = [p.read_text() for p in sorted((corpus / "findings" / name).glob("*.txt"))]
+    if executed is None or ended.returncode:
+        findings.append(f"ended with {ended.returncode}\n{ended.stderr[-4000:]}")
+    return {
+        "executions": int(executed[1]) if executed else 0,
+        "seconds": round(time.monotonic() - began_s, 1),
+        "covered": int(covered[-1]) if covered else None,
+        "peak_mib": int(peak[1]) if peak else None,
+        "findings": findings,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=600, help="of all targets together")
+    parser.add_argument("--target", action="append", help="one of them; all by default")
+    parser.add_argument("--corpus", type=Path, default=Path("out/fuzz"), help="inputs kept")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.alone:
+        fuzz(asked.alone, asked.seconds, asked.corpus)
+    from fuzz_targets import TARGETS  # noqa: PLC0415
+
+    names = asked.target or list(TARGETS)
+    if unknown := set(names) - set(TARGETS):
+        parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    each_s = max(1, asked.seconds // len(names))
+    results = {}
+    for name in names:
+        results[name] = fuzz_apart(name, each_s, asked.corpus)
+        print(f"{name}: {results[name]}", file=sys.stderr, flush=True)
+    executions = sum(result["executions"] for result in results.values())
+    n_findings = sum(len(result["findings"]) for result in results.values())
+    totals = {"executions": executions, "findings": n_findings}
+    print(json.dumps({"targets": results, "totals": totals}, indent=1))
+    return 1 if n_findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
