@@ -141,7 +141,7 @@ def _json(line: bytes) -> dict[str, Any]:
 
 
 def _replayed(fields: dict[str, Any]) -> Replayed:
-    addresses = fields["addresses"]
+    addresses = _texts(fields["addresses"])
     predicted, served = fields["predicted_ttft_s"], fields["served"]
     ttft_s = fields["ttft_s"] if fields["ttft_s"] is not None else fields["envoy_ttft_s"]
     return Replayed(
@@ -187,6 +187,12 @@ def _request(fields: dict[str, Any]) -> InferenceRequest:
         max_output_tokens=fields["max_output_tokens"],
         ttft_slo_s=fields["ttft_slo_s"],
     )
+
+
+def _texts(values: list[Any]) -> list[str]:
+    if not all(isinstance(value, str) and value for value in values):
+        raise ValueError(f"{values} are not all texts")
+    return list(values)
 
 
 def _column(values: list[float | None], n: int) -> FloatArray:

@@ -117,7 +117,8 @@ def _attempts(common: AccessLogCommon, tags: Tags) -> int | None:
     if common.upstream_request_attempt_count:
         return common.upstream_request_attempt_count
     tag = _tag(tags, names.TAG_ATTEMPTS)
-    return int(tag) if tag.isdecimal() and len(tag) < 6 else None
+    # No attempt at all is nothing to reckon with: as of a log that does not tell.
+    return (int(tag) or None) if tag.isdecimal() and len(tag) < 6 else None
 
 
 def _duration_s(common: AccessLogCommon, tags: Tags) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import FeatureMatrix
+from lodestar_extproc.learning.kept_count import kept_count
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
@@ -60,9 +61,9 @@ class _Expert:
     def from_state(cls, predictor: Predictor, state: dict[str, Any]) -> _Expert:
         """Undo `state` on a new *predictor*."""
         predictor.restore(state["model"])
-        error, n_scored = float(state["error"]), int(state["n_scored"])
-        if not (0.0 <= error <= MAX_ERROR and n_scored >= 0):
-            raise ValueError(f"a mean error of {error} over {n_scored} samples")
+        error, n_scored = float(state["error"]), kept_count(state["n_scored"])
+        if not 0.0 <= error <= MAX_ERROR:
+            raise ValueError(f"a mean error of {error}")
         return cls(predictor, error, n_scored)
 
 

@@ -18,6 +18,7 @@ from lodestar_extproc.endpoint import Endpoint, FloatArray
 from lodestar_extproc.features import ENGINE_FEATURES, N_ENGINE, FeatureMatrix
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.engine_predictor import DISCOUNT, PRIOR
+from lodestar_extproc.learning.kept_count import kept_count
 from lodestar_extproc.learning.labels import believed_s, precision
 from lodestar_extproc.learning.predictor import Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
@@ -152,7 +153,7 @@ class _Regression:
         for feature in range(N_ENGINE):
             self._anchor(feature, FIRST_ANCHOR)
         if state is not None:
-            self.n_samples = int(state["n_samples"])
+            self.n_samples = kept_count(state["n_samples"])
             self._restore(state["river"])
 
     def learn(self, row: FloatArray, target: float) -> None:

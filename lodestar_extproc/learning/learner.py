@@ -17,6 +17,7 @@ from lodestar_extproc.features import FeatureMatrix
 from lodestar_extproc.learning.drift_detector import DriftDetector
 from lodestar_extproc.learning.endpoint_table import EndpointTable
 from lodestar_extproc.learning.generation_times import GenerationTimes
+from lodestar_extproc.learning.kept_count import kept_count
 from lodestar_extproc.learning.labels import believed_s, checked
 from lodestar_extproc.learning.learner_status import EndpointStatus, LearnerStatus
 from lodestar_extproc.learning.live_errors import LiveErrors
@@ -249,8 +250,8 @@ class Learner:
 
     def _restore(self, state: dict[str, Any]) -> None:
         errors = LiveErrors.from_state(state["errors"])
-        n_samples = {str(address): int(n) for address, n in state["n_samples"].items()}
-        n_learned = int(state["n_learned"])
+        n_samples = {str(address): kept_count(n) for address, n in state["n_samples"].items()}
+        n_learned = kept_count(state["n_learned"])
         learned_range = Trust.range_from(state["trust"])
         self._predictor.restore(state["model"])
         self._trust.adopt(learned_range)

@@ -20,6 +20,7 @@ from lodestar_extproc.learning.background import BackgroundTraining, training_pr
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.forest import Forest
 from lodestar_extproc.learning.forest_training import KIND, WIDTH, Grown, grow
+from lodestar_extproc.learning.kept_count import kept_count
 from lodestar_extproc.learning.predictor import MIN_TTFT_S, Estimate, Predictor
 from lodestar_extproc.learning.sample import TrainingSample
 
@@ -178,7 +179,7 @@ class ResidualPredictor(Predictor):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over the engine predictor, the trees and their skill."""
-        kinds = {str(name): int(kind) for name, kind in state["kinds"].items()}
+        kinds = {str(name): kept_count(kind) for name, kind in state["kinds"].items()}
         forest = None if state["forest"] is None else Forest.from_state(state["forest"], WIDTH)
         skill = Skill([float(total) for total in state["skill"]])
         self._engine.restore(state["engine"])

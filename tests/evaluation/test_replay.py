@@ -127,6 +127,17 @@ def test_what_is_no_journal_is_refused(tmp_path, content):
         read(path)
 
 
+@pytest.mark.parametrize("addresses", [[0, 1, 2], ["", "", ""], {"a": 1}, [None, [], {}]])
+def test_a_line_whose_addresses_are_no_texts_is_bad(tmp_path, addresses):
+    header, line = FORMAT_1.read_bytes().splitlines()[:2]
+    broken = orjson.loads(line) | {"addresses": addresses}
+    path = tmp_path / "x"
+    path.write_bytes(header + b"\n" + orjson.dumps(broken) + b"\n" + line)
+
+    replayed, counts = read(path)
+    assert (len(replayed), counts.lines, counts.bad_lines) == (1, 2, 1)
+
+
 def test_a_journal_of_the_first_format_is_read_as_ever():
     replayed, counts = read(FORMAT_1)
     [report] = reports(replayed)

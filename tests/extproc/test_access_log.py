@@ -133,7 +133,7 @@ def test_a_time_that_is_none_is_unknown(time):
     assert completion(tagged(ttft_us=time), 5.0).ttft_s is None
 
 
-@pytest.mark.parametrize("attempts", ["-1", "two", "9" * 50, "1.5"])
+@pytest.mark.parametrize("attempts", ["-1", "0", "two", "9" * 50, "1.5"])
 def test_a_count_that_is_none_is_unknown(attempts):
     assert completion(tagged(attempts=attempts), 5.0).attempts is None
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import edge_targets
 import file_targets
 import seeds
-
-MAX_INPUT_BYTES = 32 * 2**10
 
 
 class FuzzTarget(NamedTuple):
@@ -31,24 +28,3 @@ TARGETS = {
     "journal": FuzzTarget(file_targets.journal, seeds.journal),
     "frames": FuzzTarget(file_targets.frames, seeds.frames),
 }
-INTERESTING = (b"", b"\0", b"\xff" * 8, b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}", b'"', b"\n")
-
-
-def mutated(known: Sequence[bytes], rng: random.Random) -> bytes:
-    """One of *known* with some of it cut, doubled, flipped, or replaced by a part of another."""
-    data = bytearray(rng.choice(known))
-    for _ in range(rng.choice((1, 1, 2, 4, 8))):
-        start = rng.randrange(len(data) + 1)
-        end = min(len(data), start + rng.choice((0, 1, 1, 4, 20, 200)))
-        match rng.randrange(4):
-            case 0:
-                data[start:end] = b""
-            case 1:
-                data[start:end] = rng.choice(INTERESTING)
-            case 2:
-                data[start:end] = bytes(x ^ (1 << rng.randrange(8)) for x in data[start:end])
-            case 3:
-                other = rng.choice(known)
-                at = rng.randrange(len(other) + 1)
-                data[start:end] = other[at : at + rng.choice((1, 8, 64, 512))]
-    return bytes(data[:MAX_INPUT_BYTES])

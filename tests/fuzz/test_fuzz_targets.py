@@ -6,7 +6,8 @@ import random
 import time
 
 import pytest
-from fuzz_targets import TARGETS, mutated
+from fuzz_targets import TARGETS
+from mutations import mutated
 
 N_MUTATIONS = {"envoy_config": 20, "checkpoint": 60, "wire": 100, "frames": 100}
 LONGEST_INPUT_S = 5.0  # of a busy machine; `make fuzz` allows one second
@@ -18,9 +19,9 @@ def test_no_input_breaks_what_must_hold(name):
     seeds = list(target.seeds())
     inputs = [*seeds, *(mutated(seeds, rng) for _ in range(N_MUTATIONS.get(name, 300)))]
     for data in inputs:
-        began_s = time.perf_counter()
+        began_s = time.process_time()
         target.check(data)
-        assert time.perf_counter() - began_s < LONGEST_INPUT_S
+        assert time.process_time() - began_s < LONGEST_INPUT_S
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -275,6 +275,8 @@ def test_whatever_is_wrong_with_a_state_it_is_restored_or_refused_in_one_way():
             assert again.state() == before
         else:
             assert not np.isnan(again.predict(features, world.endpoints).ttft_s).any()
+            assert again.status().n_samples >= 0
+            assert orjson.dumps(again.state()), "what was taken over can be written again"
 
 
 def test_a_prediction_of_no_time_is_a_cold_start(path, caplog):

@@ -257,6 +257,7 @@ def check_a_state_with_any_damage_is_refused_or_predicts(new_predictor):
             continue
         assert_sound(other.predict(features, world.endpoints), 2)
         other.learn(sample)
+        assert orjson.dumps(other.state()), "what was taken over can be written again"
 
 
 def check_state_is_plain_json_when_untrained(new_predictor):
