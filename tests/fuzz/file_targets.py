@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
 from contextlib import suppress
@@ -171,6 +170,3 @@ def frames(data: bytes) -> None:
     replica.end(decision, after_s)
     assert sum(replica.in_flight(after_s)) == 0
     assert np.isfinite(replica.router.learner.generation_s(replica.router.fleet.endpoints)).all()
-
-
-logging.getLogger("lodestar_extproc").setLevel(logging.CRITICAL)

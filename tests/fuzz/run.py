@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import random
 import re
@@ -70,6 +71,7 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
         changed = with_another_value(data, random.Random(seed)) if seed % 2 else None
         return atheris.Mutate(data, max_bytes) if changed is None else changed[:max_bytes]
 
+    logging.disable(logging.CRITICAL)  # what is wrong with an input is no news here
     kept, findings = corpus / name, corpus / "findings" / name
     kept.mkdir(parents=True, exist_ok=True)
     findings.mkdir(parents=True, exist_ok=True)
