@@ -20,7 +20,7 @@ from lodestar_extproc.demo.processes import Processes, beside_python
 
 LODESTAR = (sys.executable, "-m", "lodestar_extproc")
 ENGINE_IS_UP = re.compile(r"^\S+ +http://(\S+)$", re.MULTILINE)
-LODESTAR_IS_UP = re.compile(r"serving Envoy on .*; admin on (\S+)")
+LODESTAR_IS_UP = re.compile(r"serving Envoy on .*; admin on ([^\s;]+)")
 Configure = Callable[[Ports, Sequence[tuple[str, str]], Mapping[str, Any]], Mapping[str, Any]]
 """Makes Envoy's configuration; `bootstrap` is one."""
 

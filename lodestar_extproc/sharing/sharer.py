@@ -114,6 +114,9 @@ class Sharer:
                     await self._share(store)
             except (StoreError, TimeoutError) as error:
                 self._problem = str(error) or "it does not answer"
+            if _is_cancelled():
+                # A client that fails to connect at that very moment swallows it.
+                raise asyncio.CancelledError
             self._shared.cut_off()
             attempt += 1
             lasted = self._clock() - began_s > LONGEST_WAIT_S
@@ -225,6 +228,11 @@ class Sharer:
                 self.target,
                 self._problem,
             )
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _store(target: ShareTarget, channel: str, attempt: int) -> FrameStore:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
 from lodestar_extproc.config.share import ShareTarget
+from lodestar_extproc.sharing import sharer as sharer_module
 from lodestar_extproc.sharing.hub import MAX_MESSAGE_BYTES, MAX_UNREAD_BYTES, Hub, HubStore
 from lodestar_extproc.sharing.sharer import Sharer, ShareState
 from lodestar_extproc.sharing.store import StoreError
@@ -85,3 +87,27 @@ async def test_a_hub_that_ends_leaves_each_alone_and_one_that_begins_lets_them_s
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class SwallowingStore:
+    """Fails to connect, and takes being cancelled meanwhile for that failure."""
+
+    async def __aenter__(self):
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
+        raise StoreError("no store")
+
+    async def __aexit__(self, *_):
+        return None
+
+
+async def test_sharing_ends_when_it_is_told_to_though_a_client_swallows_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharer_module, "_store", lambda *_: SwallowingStore())
+    replica = SharingRouter(1)
+    sharer = Sharer("pool", ShareTarget(hub=tmp_path / "hub"), replica.shared, replica.told)
+    task = asyncio.create_task(sharer.run())
+    await asyncio.sleep(0.02)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5.0)
+    assert done
+    assert task.cancelled()

@@ -9,6 +9,7 @@ import pytest
 from certificates import Authority
 from lodestar_extproc.sharing.sharer import ShareState
 from lodestar_extproc.sharing.store import PASSWORD_VARIABLE, USERNAME_VARIABLE
+from ports import a_port
 from redis_process import (
     REDIS,
     VALKEY,
@@ -120,16 +121,18 @@ async def test_sentinels_name_the_master_and_the_next_one_when_it_dies(tmp_path)
 
 @pytest.mark.timeout(120)
 async def test_what_one_node_of_a_cluster_is_told_is_heard_at_the_others_and_one_may_die(tmp_path):
-    nodes = []
-    for number in range(3):
+    nodes, between = [], [a_port() for _ in range(3)]
+    for number, port in enumerate(between):
         own = ("--cluster-enabled", "yes", "--cluster-config-file", f"node{number}.conf")
+        # Its own choice, 10,000 above the other, may be no port.
+        own = (*own, "--cluster-port", str(port))
         nodes.append(RedisProcess(tmp_path, *own, name=f"node{number}"))
     async with running(*nodes):
         first, second, third = nodes
         bounds = (0, 5461, 10922, 16384)
         for node, low, high in zip(nodes, bounds, bounds[1:], strict=False):
             assert node.ask("CLUSTER", "ADDSLOTSRANGE", str(low), str(high - 1)) == b"+OK\r\n"
-            node.ask("CLUSTER", "MEET", "127.0.0.1", str(first.port))
+            node.ask("CLUSTER", "MEET", "127.0.0.1", str(first.port), str(between[0]))
         for node in nodes:
             await until(lambda node=node: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"))
             await until(lambda node=node: b"known_nodes:3" in node.ask("CLUSTER", "INFO"))
