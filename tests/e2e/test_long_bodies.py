@@ -7,30 +7,16 @@ import io
 import json
 import os
 import signal
-from pathlib import Path
 
 import aiohttp
 import pytest
 
+from process_children import children_of, is_running
 from process_stack import REQUEST_TIMEOUT, ProcessStack, get, running_processes
 from waiting import until
 
 MIB = 2**20
-READER = b"reader_main"
-
-
-def readers(of_pid: int) -> list[int]:
-    """Processes that read for the service of *of_pid*."""
-    tasks = Path(f"/proc/{of_pid}/task").glob("*/children")
-    children = [int(pid) for each in tasks for pid in each.read_text().split()]
-    return [pid for pid in children if READER in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
+READER = "reader_main"
 
 
 async def ask(stack: ProcessStack, n_bytes: int, turn: int) -> int:
@@ -60,16 +46,18 @@ async def test_no_long_body_is_lost_while_the_reader_is_killed_and_it_ends_with_
     async with running_processes(tmp_path) as stack:
         service = stack.service.pid
         assert await ask(stack, 1000, 0) == 200
-        assert not readers(service)
+        assert not children_of(service, READER)
         assert await ask(stack, MIB // 8, 1) == 200
-        (first,) = await until(lambda: readers(service))
+        (first,) = await until(lambda: children_of(service, READER))
         statuses = []
         for turn in range(2, 12):
             if turn == 5:
                 os.kill(first, signal.SIGKILL)
             statuses += await asyncio.gather(*(ask(stack, n * MIB, turn) for n in (1, 2, 4)))
         assert statuses == 30 * [200]
-        (second,) = await until(lambda: [pid for pid in readers(service) if pid != first])
+        (second,) = await until(
+            lambda: [pid for pid in children_of(service, READER) if pid != first]
+        )
         assert await failures_of_the_reader(stack) == 1
         assert await stack.service.metric("lodestar_stream_failures_total") == 0
         await until(stack.nothing_is_open)

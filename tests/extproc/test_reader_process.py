@@ -32,6 +32,7 @@ from lodestar_extproc.extproc.unread_body import UnreadBody
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 from lodestar_extproc.request import RequestKind
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
+from process_children import children_of
 from waiting import until
 
 CHAT, COMPLETIONS, RESPONSES = (
@@ -105,13 +106,7 @@ async def ready(reader: ReaderProcess):
 
 def children() -> list[int]:
     """Our own processes that read."""
-    out = subprocess.run(
-        ["ps", "-o", "pid=,stat=,args=", "--ppid", str(os.getpid())],
-        capture_output=True,
-        check=False,
-    ).stdout.decode()
-    lines = (line.split(maxsplit=2) for line in out.splitlines() if COMMAND[-1] in line)
-    return [int(pid) for pid, state, _ in lines if not state.startswith("Z")]
+    return children_of(os.getpid(), COMMAND[-1])
 
 
 # -- the same as here -----------------------------------------------------------------------------

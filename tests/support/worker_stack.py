@@ -13,6 +13,7 @@ import aiohttp
 
 from envoy_process import EnvoyProcess, cluster_of, envoy_config, patient
 from ports import a_port
+from process_children import children_of
 from process_stack import Engine, Service, ServicePort
 from replica_stack import entry_of
 from waiting import until
@@ -52,8 +53,7 @@ class WorkerStack:
 
     def pids(self) -> list[int]:
         """Of the processes that the parent keeps now."""
-        folder = Path(f"/proc/{self.service.pid}/task/{self.service.pid}")
-        return [int(pid) for pid in (folder / "children").read_text().split()]
+        return children_of(self.service.pid)
 
 
 @asynccontextmanager
