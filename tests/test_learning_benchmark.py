@@ -27,7 +27,7 @@ def comparison():
         for seed in (1, 2):
             cell = Cell("prefix50", "a30x8", scenario, load, (17.6 * load,))
             outcomes += run_trial(
-                Trial(cell, seed, 150, (*learning.FIXED_RULES, "learned"), NOWHERE)
+                Trial(cell, seed, 60, (*learning.FIXED_RULES, "learned"), NOWHERE)
             )
     return Comparison(outcomes)
 

@@ -1,6 +1,6 @@
 """An engine that answers fast and wrongly, or stops in mid-answer, behind a real Envoy.
 
-The quick tests hold the bound for one of each kind; the slow one measures all, beside Envoy's own
+The quick tests hold the bound for one of each kind; a slow one measures all, beside Envoy's own
 least_request, for docs/reliability.md.
 """
 
@@ -25,8 +25,17 @@ N_FOUND_OUT, N_REQUESTS = 20, 60
 POLICIES = ("learned", "prefix_affinity_token_load", "least_request")
 
 
+MORE_OF_THEM = ("204", "401", "a token, then abort")
+
+
 @pytest.mark.parametrize(
-    "fault", ["HTML under 200", "204", "only [DONE]", "429", "401", "a token, then abort"]
+    "fault",
+    [
+        "HTML under 200",
+        "only [DONE]",
+        "429",
+        *(pytest.param(fault, marks=pytest.mark.slow) for fault in MORE_OF_THEM),
+    ],
 )
 async def test_a_black_hole_keeps_a_tenth_of_its_share_at_most(fault, tmp_path):
     async with black_hole_stack(tmp_path, WRONG[fault], policy="least_request") as stack:

