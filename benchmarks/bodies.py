@@ -186,7 +186,7 @@ class Bench:
 
 
 async def service(
-    name: str, checkout: Path, processes: Processes, folder: Path, rounds: int
+    name: str, checkout: Path, processes: Processes, folder: Path, options: argparse.Namespace
 ) -> Bench:
     """The service of *checkout*, begun."""
     at, config = Ports(*free_ports(4)), folder / f"{name}.json"
@@ -196,10 +196,11 @@ async def service(
     admin = f"127.0.0.1:{at.lodestar_admin}"
     where = ["env", f"--chdir={checkout}", f"PYTHONPATH={checkout}"]
     command = [sys.executable, "-m", "lodestar_extproc", "serve", "--envoy-config", str(config)]
-    pid = processes.start(name, [*where, *command, "--admin", admin, "--drain", "0"])
+    which = ["--transport", options.transport, "--drain", "0"]
+    pid = processes.start(name, [*where, *command, *which, "--admin", admin])
     async with aiohttp.ClientSession() as session:
         await processes.ready(session, f"http://{admin}/metrics")
-    return Bench(f"127.0.0.1:{at.ext_proc}", pid, rounds)
+    return Bench(f"127.0.0.1:{at.ext_proc}", pid, options.rounds)
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
@@ -212,7 +213,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, dict[s
         checkouts = {"ours": Path(__file__).parent.parent, "other": options.against}
         for name, checkout in checkouts.items():
             if checkout is not None:
-                benches[name] = await service(name, checkout, processes, folder, options.rounds)
+                benches[name] = await service(name, checkout, processes, folder, options)
                 await benches[name].warm_up()
         results: dict[str, dict[str, Any]] = {}
         for kind in options.kinds:
@@ -256,6 +257,7 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES_MIB, help="MiB")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=tuple(KINDS))
     parser.add_argument("--against", type=Path, help="another checkout, to be measured in turn")
+    parser.add_argument("--transport", choices=("grpcio", "asyncio"), default="grpcio")
     parser.add_argument("--json", type=Path, help="write the result here too")
     parser.add_argument("--probe", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=3.0, help=argparse.SUPPRESS)

@@ -215,6 +215,7 @@ def run(
     configure_logging(level, log_format, None if place is None else place.number)
     # Until the service heeds it: its default would end us while we start.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from lodestar_extproc.allocator import give_back_long_memory  # noqa: PLC0415
     from lodestar_extproc.config import ConfigError  # noqa: PLC0415
     from lodestar_extproc.fleet.discovery import NotConnected  # noqa: PLC0415
     from lodestar_extproc.kernel.compiled import FOUND  # noqa: PLC0415
@@ -223,6 +224,7 @@ def run(
     from lodestar_extproc.service.file_limit import raise_file_limit  # noqa: PLC0415
 
     raise_file_limit()
+    give_back_long_memory()
     try:
         if FOUND.is_missed:
             raise ValueError(FOUND.words)  # noqa: TRY301  (as any other wrong configuration)

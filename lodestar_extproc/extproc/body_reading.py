@@ -90,7 +90,9 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         InvalidRequest: no engine would read it either.
         OverBudget: it would take too much to read it.
     """
-    text, strings = as_utf8(body), LongStrings()
+    text, strings, n_bytes = as_utf8(body), LongStrings(), len(body)
+    # Its long strings are kept beside it otherwise: twice a long body.
+    del body
     if len(text) > UNCOUNTED_BYTES:
         yield from hold_objects(text)
     if len(text) > LARGE_BYTES:
@@ -108,8 +110,8 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
             yield from reader.read(kind, fields)
     except RecursionError:
         raise OverBudget(Limit.NESTING) from None
-    if len(body) >= SILENT_BYTES and not any(sequence.data for sequence in reader.sequences):
-        reader.rest_bytes = reader.rest_bytes or len(body)
+    if n_bytes >= SILENT_BYTES and not any(sequence.data for sequence in reader.sequences):
+        reader.rest_bytes = reader.rest_bytes or n_bytes
     hashes: list[int] = []
     text_bytes, other_bytes, n_token_ids, n_media = reader.rest_bytes, 0, 0, 0
     is_plain = not reader.rest_bytes and not any(fields.get(name) for name in _CUTS)

@@ -7,19 +7,24 @@ with the service. It loads what reading needs and nothing else.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
-from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, reading
+from lodestar_extproc.allocator import give_back_long_memory
+from lodestar_extproc.extproc.body_reading import (
+    InvalidRequest,
+    OverBudget,
+    ParsedBody,
+    reading,
+)
 from lodestar_extproc.extproc.budget import MAX_WORK_S, Limit
 from lodestar_extproc.extproc.reader_frames import READY, LineEnded, Reading, answer, receive_body
-from lodestar_extproc.request import RequestKind
 
 
 def read_in_time(
-    body: bytes, kind: RequestKind, clock: Callable[[], float] = time.process_time
+    steps: Generator[None, None, ParsedBody], clock: Callable[[], float] = time.process_time
 ) -> Reading:
-    """Read *body* in one go, within the work of one body; who asked waits no longer than it may."""
-    steps, until_s = reading(body, kind), clock() + MAX_WORK_S
+    """Read a body in one go, within the work of one body; who asked waits no longer than it may."""
+    until_s = clock() + MAX_WORK_S
     try:
         while clock() < until_s:
             next(steps)
@@ -33,11 +38,12 @@ def read_in_time(
 
 def main() -> None:
     """Read bodies until there are no more."""
+    give_back_long_memory()
     with open(0, "rb") as bodies, open(1, "wb", buffering=0) as answers:
         answers.write(READY)
         try:
             while True:
-                answers.write(answer(read_in_time(*receive_body(bodies.read))))
+                answers.write(answer(read_in_time(reading(*receive_body(bodies.read)))))
         except (LineEnded, BrokenPipeError):
             return
 

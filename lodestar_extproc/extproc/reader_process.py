@@ -7,14 +7,12 @@ as long. It knows processes and their ends; what is read is `reader_main.py`'s.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
 
 from lodestar_extproc.extproc.budget import MAX_WAIT_S, Limit, OverBudget
 from lodestar_extproc.extproc.reader_frames import (
@@ -27,9 +25,6 @@ from lodestar_extproc.extproc.reader_frames import (
 from lodestar_extproc.request import RequestKind
 
 COMMAND = (sys.executable, "-m", "lodestar_extproc.extproc.reader_main")
-GIVES_BACK = MappingProxyType({"MALLOC_MMAP_THRESHOLD_": str(256 * 2**10)})
-"""For glibc: memory of what is longer goes back to the system at once. It would keep up to 32 MiB
-for each size once seen (mallopt(3), M_MMAP_THRESHOLD)."""
 HUNG_S = 2.0
 """No answer for so long, when `MAX_WORK_S` bounds the work: it was stopped, or waits for a disk. A
 judgement: ten times that."""
@@ -100,7 +95,6 @@ class ReaderProcess:
             self._command,
             stdin=its_end.fileno(),
             stdout=its_end.fileno(),
-            env={**os.environ, **GIVES_BACK},
             # What a terminal tells the service to do is for the service to do.
             start_new_session=True,
         )

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from extproc_fakes import FakeRouters, RecordingListener
 from lodestar_extproc import names
 from lodestar_extproc.extproc.body_reader import AWAY_BYTES, NEAR_BYTES, BodyReader
-from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget
+from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, reading
 from lodestar_extproc.extproc.budget import Limit
 from lodestar_extproc.extproc.reader_frames import answer, receive_answer
 from lodestar_extproc.extproc.reader_main import read_in_time
@@ -148,7 +148,7 @@ json_values = st.recursive(
     kind=st.sampled_from(tuple(RequestKind)),
 )
 def test_whatever_a_body_says_passes_between_the_processes_unchanged(fields, kind):
-    says = read_in_time(json.dumps(fields).encode(), kind)
+    says = read_in_time(reading(json.dumps(fields).encode(), kind))
     written = answer(says)
     at = 0
 
@@ -193,7 +193,7 @@ async def test_nobody_pays_for_the_process_before_a_long_body_comes():
 
 async def test_without_the_process_a_body_is_read_in_the_service():
     says = (await read_by(BodyReader(ReaderProcess(), time.monotonic), chat(2 * MIB))).says
-    assert says == read_in_time(chat(2 * MIB), CHAT)
+    assert says == read_in_time(reading(chat(2 * MIB), CHAT))
 
 
 async def test_the_loop_works_for_less_than_three_milliseconds_on_a_body_of_ten_megabytes():
@@ -215,6 +215,22 @@ def test_the_process_loads_what_reading_needs_and_nothing_else():
     ).stdout.decode()
     heavy = {"grpc", "google", "asyncio", "pydantic", "lodestar_extproc.config", "scipy"}
     assert not heavy.intersection(loaded.split())
+
+
+def test_while_it_reads_a_long_body_little_but_its_text_is_kept():
+    tracemalloc.start()
+    try:
+        steps = reading(chat(6 * MIB), CHAT)
+        next(steps)
+        tracemalloc.reset_peak()
+        with suppress(StopIteration):
+            while True:
+                next(steps)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak_bytes < 15 * MIB
 
 
 # -- when it fails --------------------------------------------------------------------------------
@@ -255,7 +271,7 @@ async def test_a_process_that_cannot_be_begun_costs_nobody_a_body():
         process.want()
         await until(lambda: failures)
         says = (await read_by(BodyReader(process, time.monotonic), chat(AWAY_BYTES))).says
-        assert says == read_in_time(chat(AWAY_BYTES), CHAT)
+        assert says == read_in_time(reading(chat(AWAY_BYTES), CHAT))
 
 
 async def test_a_process_that_is_stopped_holds_nobody_up_for_longer_than_envoy_waits():

@@ -24,13 +24,13 @@ _WINDOW_BITS: Mapping[str, int] = MappingProxyType(
 class MessageReader:
     """Of one stream, whose messages are compressed by *encoding* where they say so."""
 
-    __slots__ = ("_encoding", "_n_bytes", "_parts", "_wanted")
+    __slots__ = ("_encoding", "_flag", "_missing_bytes", "_parts")
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
+        # Of a prefix, or of the message behind one, of which some bytes are still missing.
         self._parts: list[bytes] = []
-        self._n_bytes = 0
-        self._wanted = PREFIX_BYTES
+        self._flag = self._missing_bytes = 0
 
     @property
     def is_between(self) -> bool:
@@ -43,29 +43,39 @@ class MessageReader:
         Raises:
             CallRefused: there is one that is not taken.
         """
-        if self._parts:
+        messages: list[bytes] = []
+        if self._missing_bytes:
+            part = data[: self._missing_bytes]
+            self._parts.append(part)
+            self._missing_bytes -= len(part)
+            if self._missing_bytes:
+                return messages
+            # A long one is put together without its prefix, which would cost another copy of it.
+            messages.append(self._unpacked(self._flag, self._joined()))
+            data = data[len(part) :]
+        elif self._parts:
             self._parts.append(data)
-            self._n_bytes += len(data)
-            if self._n_bytes < self._wanted:
-                return []
-            data = b"".join(self._parts)
-            self._parts.clear()
-        messages, at, end = [], 0, len(data)
-        self._wanted = PREFIX_BYTES
+            data = self._joined()
+        at, end = 0, len(data)
         while end - at >= PREFIX_BYTES:
             flag, n_bytes = PREFIX.unpack_from(data, at)
             if n_bytes > MAX_MESSAGE_BYTES:
                 raise _too_large(n_bytes)
             begin = at + PREFIX_BYTES
-            if end - begin < n_bytes:
-                self._wanted = PREFIX_BYTES + n_bytes
-                break
             at = begin + n_bytes
+            if at > end:
+                self._flag, self._missing_bytes = flag, at - end
+                self._parts.append(data[begin:])
+                return messages
             messages.append(self._unpacked(flag, data[begin:at]))
         if at < end:
             self._parts.append(data[at:])
-        self._n_bytes = end - at
         return messages
+
+    def _joined(self) -> bytes:
+        joined = b"".join(self._parts)
+        self._parts.clear()
+        return joined
 
     def _unpacked(self, flag: int, message: bytes) -> bytes:
         if not flag:
