@@ -28,6 +28,7 @@ from lodestar_extproc.extproc.payload import (
     kept_of,
     usage_of,
 )
+from lodestar_extproc.extproc.plain_chunk import PlainChunk, plain_chunk
 
 MAX_DOCUMENT_BYTES = 2**20
 """The longest event or JSON body that is read; a longer one is content, its usage is lost.
@@ -198,9 +199,14 @@ class AnswerReader:
         """One document of many."""
         document = _load(text)
         for part in document if isinstance(document, list) else (document,):
-            if isinstance(part, dict):
+            if not isinstance(part, dict):
+                continue
+            plain = plain_chunk(part)
+            if plain is None:
                 self._read(part)
                 self.first_token = self.first_token or (not self.failed and is_token(part))
+            else:
+                self._read_plain(part, plain)
         if document is None:
             self.failed = self.failed or text.lower().startswith(_ERROR_TEXTS)
             self._foreign = True
@@ -248,6 +254,13 @@ class AnswerReader:
             self._read(document)
             self._promises = not self.failed and is_promise(document)
         self.first_token = not self.failed and not self._promises and is_answer(document)
+
+    def _read_plain(self, document: dict[str, Any], says: PlainChunk) -> None:
+        self._ended = self._ended or says.is_end
+        self.first_token = self.first_token or (not self.failed and says.is_token)
+        if document.get("usage"):
+            self.usage = self.usage.updated(usage_of(document))
+        self.kept = says.kept or self.kept
 
     def _read(self, document: dict[str, Any]) -> None:
         self.failed = self.failed or is_error(document)

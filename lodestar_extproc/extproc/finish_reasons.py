@@ -23,6 +23,11 @@ _OWN_REASONS = frozenset(
 _NONE = ("null", "none", "not_finished")
 
 
+def is_plain_reason(reason: object) -> bool:
+    """Whether it is one of a model's own, as it is usually written."""
+    return isinstance(reason, str) and reason in _OWN_REASONS
+
+
 def says_nothing(reason: object) -> bool:
     """Whether it stands for no reason at all: DashScope writes "null", TensorRT-LLM its word.
 
