@@ -55,8 +55,9 @@ def plain_chunk(document: Mapping[str, Any]) -> PlainChunk | None:
             return None
         is_token = is_token or says
     name = document.get("id")
-    is_kept = kind == _KEPT and isinstance(name, str) and name
-    return PlainChunk(is_token, is_end, (name, KeptState.ENDED) if is_kept else None)
+    is_named = kind == _KEPT and isinstance(name, str)
+    kept = (name, KeptState.ENDED) if name and is_named else None
+    return PlainChunk(is_token, is_end, kept)
 
 
 def _says(choice: Mapping[str, Any]) -> bool | None:

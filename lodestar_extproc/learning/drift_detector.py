@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from river import drift, stats
+from river import stats
+
+from lodestar_extproc.learning.lazy_imports import lazily
+
+with lazily("river.drift.datasets", "scipy.stats"):
+    # Its data sets and a test of distributions: 55 MiB, and two thirds of the CPU of a start.
+    from river import drift
 
 MIN_BIAS = 0.2
 """Of log(observed/predicted), some 20 %: about the noise of a TTFT (see `labels.precision`).

@@ -12,7 +12,6 @@ from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.learning.auto_predictor import AutoPredictor
 from lodestar_extproc.learning.background import training_process
-from lodestar_extproc.learning.bayesian_linear import BayesianLinearPredictor
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.mlp import MLPPredictor
@@ -122,6 +121,11 @@ def new_predictor(
         case "engine":
             return EnginePredictor()
         case "bayesian_linear":
+            # It needs much of scipy, and few choose it.
+            from lodestar_extproc.learning.bayesian_linear import (  # noqa: PLC0415
+                BayesianLinearPredictor,
+            )
+
             return BayesianLinearPredictor()
         case "residual":
             return ResidualPredictor(rng, start_executor=start_executor)
