@@ -7,6 +7,8 @@ requests, so there is a Lodestar too that scrapes and probes none: what it uses 
 
 CPU: user and system time of the service's process, from /proc, over requests at some concurrency.
 Latency: time to the last byte at concurrency 1, one request to each Envoy in turn.
+Other routers (`--routers FOLDER`, see `other_routers.py`) stand before the engines by themselves:
+beside Envoy and Lodestar together, not beside Lodestar.
 Idle: CPU and memory of Lodestar with 64 endpoints scraped every 200 ms and no requests.
 """
 
@@ -32,6 +34,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import orjson
+import other_routers
 from rich.console import Console
 from rich.table import Table
 
@@ -194,6 +197,16 @@ class World:
         await self._processes.ready(self._session, f"http://127.0.0.1:{at.envoy_admin}/ready")
         return Target(name, f"http://127.0.0.1:{at.listener}", pid)
 
+    async def start_others(self, folder: Path | None) -> dict[str, Target]:
+        """The other routers that are installed in *folder*."""
+        others = {}
+        for name, command in other_routers.commands(folder, self._addresses, free_ports(4)).items():
+            pid = self._processes.start(name, command)
+            url = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
+            await self._processes.ready(self._session, f"{url}/health")
+            others[name] = Target(name, url, pid)
+        return others
+
     async def _start_ours(self, name: str, config: Path, at: Ports) -> int:
         admin = f"127.0.0.1:{at.lodestar_admin}"
         command = [sys.executable, "-m", "lodestar_extproc", "serve", "--envoy-config", str(config)]
@@ -221,25 +234,27 @@ async def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             world = World(processes, session, folder)
             await world.start_engines(ENGINES)
             targets = {name: await world.start(name) for name in (ALONE, *SERVICES)}
+            targets |= await world.start_others(options.routers)
+            served = [name for name in targets if name != ALONE]
             bench = Bench(session, options.seed)
-            for name in SERVICES:
+            for name in served:
                 await bench.load(targets[name], WARM_UP, options.concurrency)
-            cpu_us: dict[str, list[float]] = {name: [] for name in SERVICES}
-            open_us: dict[str, list[float]] = {name: [] for name in SERVICES}
-            latency_ms: dict[str, list[float]] = {name: [] for name in (ALONE, *SERVICES)}
+            cpu_us: dict[str, list[float]] = {name: [] for name in served}
+            open_us: dict[str, list[float]] = {name: [] for name in served}
+            latency_ms: dict[str, list[float]] = {name: [] for name in targets}
             n = options.requests
             for _ in range(options.rounds):
-                for name in SERVICES:
+                for name in served:
                     used_s = await bench.load(targets[name], n, options.concurrency)
                     cpu_us[name].append(1e6 * used_s)
-                for name in SERVICES:
+                for name in served:
                     used_s = await bench.open_load(targets[name], n // 2, options.rate)
                     open_us[name].append(1e6 * used_s)
                 taken_s = await bench.latency([targets[n] for n in latency_ms], options.pings)
                 for name, each in taken_s.items():
                     latency_ms[name].append(1e3 * float(np.median(each)))
                 processes.check()
-            used_mib = {name: memory_mib(targets[name].pid) for name in (OURS, ASYNCIO)}
+            used_mib = {name: memory_mib(targets[name].pid) for name in served}
             return _result(cpu_us, open_us, latency_ms) | {"memory_mib": used_mib}
 
 
@@ -251,7 +266,7 @@ def _result(
     """Medians over the rounds of each round's own ratio and difference."""
     added = {
         name: [a - b for a, b in zip(latency_ms[name], latency_ms[ALONE], strict=True)]
-        for name in SERVICES
+        for name in cpu_us
     }
     return {
         "cpu_us_per_request": cpu_us,
@@ -291,7 +306,7 @@ def show(result: dict[str, Any], console: Console) -> bool:
     table = Table("", box=None)
     for name in ("CPU µs a request", "over it", "open load", "over it", "p50 ms", "added ms"):
         table.add_column(name, justify="right")
-    for name in (ALONE, *SERVICES):
+    for name in result["p50_ms"]:
         added = result["added_p50_ms"].get(name)
         table.add_row(
             name,
@@ -335,6 +350,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=RATE, help="of the open load, requests/s")
     parser.add_argument("--pings", type=int, default=200, help="of a round, each Envoy")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--routers", type=Path, help="environment of other routers")
     parser.add_argument("--no-idle", action="store_true", help="leave out the idle measurement")
     parser.add_argument("--json", type=Path, help="write the result here too")
     options = parser.parse_args()
