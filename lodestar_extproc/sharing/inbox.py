@@ -8,7 +8,7 @@ learned, stays.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -27,6 +27,7 @@ from lodestar_extproc.learning.sample_sums import EndpointSums
 from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.sharing.outbox import MAX_BLOCKS, MAX_EVENTS, VERSION
+from lodestar_extproc.sharing.told_sums import HeardSums, told_before
 
 SILENT_FRAMES = 3
 """So many frames in a row that do not come: their replica is gone, or cut off."""
@@ -65,6 +66,7 @@ class Inbox:
     Args:
         handed: is told what others heard of our requests.
         failing: is told which endpoints others found to fail.
+        asked: is told the numbers of our sums that others missed.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Inbox:
         router: Router,
         handed: Callable[[Handed, float], None],
         failing: Callable[[str, float], None],
+        asked: Callable[[Sequence[int]], None],
     ) -> None:
         self.n_lost = 0
         self.is_asked = False
@@ -80,6 +83,9 @@ class Inbox:
         self._router = router
         self._handed = handed
         self._failing = failing
+        self._asked = asked
+        # Of those who fell silent too: what they learned stays, and is not to be added twice.
+        self._sums: dict[str, HeardSums] = {}
         self._peers: dict[str, _Peer] = {}
 
     @property
@@ -92,8 +98,18 @@ class Inbox:
         """Those of whom something was missed."""
         return tuple(name for name, peer in self._peers.items() if peer.incomplete)
 
-    def receive(self, frame: Frame, at_s: float) -> bool:
-        """Take up *frame*, which came at *at_s*; False where it is none that is read here."""
+    @property
+    def missed_sums(self) -> dict[str, list[int]]:
+        """Numbers of sums that did not come, by replica that is heard of."""
+        missing = {name: heard.missing for name, heard in self._sums.items() if name in self._peers}
+        return {name: numbers for name, numbers in missing.items() if numbers}
+
+    def receive(self, frame: Frame, at_s: float, *, anew: bool = False) -> bool:
+        """Take up *frame*, which came at *at_s*; False where it is none that is read here.
+
+        Args:
+            anew: we have just begun: what others learned before comes by itself (`knowledge.py`).
+        """
         if not 0 < frame.version <= VERSION or not frame.origin:
             return False
         if frame.origin == self._origin:
@@ -104,10 +120,7 @@ class Inbox:
         self._take_requests(frame, at_s)
         for address in frame.failing[:MAX_EVENTS]:
             self._failing(address, at_s)
-        for learned in frame.learned[:MAX_EVENTS]:
-            sums = _read_sums(learned)
-            if sums is not None:
-                merge(self._router.learner, sums)
+        self._take_sums(frame, anew=anew)
         return True
 
     def age(self, at_s: float) -> None:
@@ -138,8 +151,24 @@ class Inbox:
         peer.incomplete = not frame.whole and (peer.incomplete or missed > 0)
         return True
 
+    def _take_sums(self, frame: Frame, *, anew: bool) -> None:
+        heard = self._sums.pop(frame.origin, None) or HeardSums(told_before(frame) if anew else 0)
+        self._sums[frame.origin] = heard  # the last one heard is the last one forgotten
+        if len(self._sums) > MAX_PEERS:
+            del self._sums[next(iter(self._sums))]
+        for learned in frame.learned[:MAX_EVENTS]:
+            sums = _read_sums(learned)
+            if learned.number and not heard.take(learned.number):
+                continue
+            if sums is not None:
+                merge(self._router.learner, sums)
+        heard.told(frame.learned_number, frame.learned_kept_from)
+
     def _heed_wishes(self, frame: Frame, at_s: float) -> None:
         self.is_asked = self.is_asked or self._origin in frame.wanted or EVERYBODY in frame.wanted
+        for missed in frame.missed_sums[:MAX_PEERS]:
+            if missed.origin == self._origin:
+                self._asked(missed.numbers)
         for handed in frame.handed[:MAX_EVENTS]:
             self._handed(handed, at_s)
 

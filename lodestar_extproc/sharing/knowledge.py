@@ -42,14 +42,20 @@ class Knowledge:
             self.is_wanted = False
             self._take(frame)
 
-    def write(self, frame: Frame, peers: frozenset[str]) -> None:
-        """Ask in *frame*, or answer, where it is ours to answer."""
+    def answers(self, peers: frozenset[str]) -> bool:
+        """Whether the next frame is to tell a newcomer what we know."""
+        others = peers - self._newcomers
+        is_ours = self._origin == min(others | {self._origin})
+        return bool(self._newcomers) and is_ours and not self.is_wanted
+
+    def write(self, frame: Frame, *, answers: bool) -> None:
+        """Ask in *frame*, or answer, where it *answers*."""
         frame.knows_nothing = self.is_wanted
         newcomers, self._newcomers = self._newcomers, set()
         if not newcomers or self.is_wanted:
             return
         self._answered.extend(newcomers)
-        if self._origin == min((peers - newcomers) | {self._origin}):
+        if answers:
             frame.learner = orjson.dumps(self._router.learner.state())
             for address, hashes in self._router.fleet.peers.cached(MAX_KNOWN_BLOCKS):
                 frame.cached.add(address=address, block_hashes=hashes)

@@ -6,15 +6,16 @@ It listens to the router as metrics do, and is emptied into frames; it sends not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame, SentRequest
-from lodestar_extproc.learning.sample_sums import EndpointSums, SampleSums
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.sharing.handed import HandedEvent, encode
+from lodestar_extproc.sharing.told_sums import ToldSums
 
 VERSION = 1
 """Of frames; a reader passes over those of a later one."""
@@ -24,6 +25,7 @@ instead, so that a store that is away for an hour costs no memory."""
 MAX_BLOCKS = 8_192
 """Of a prompt, those that are told: 130 thousand tokens, 64 KB. What is longer shares its beginning
 or nothing."""
+NOTHING_MISSED: Mapping[str, Iterable[int]] = MappingProxyType({})
 LEARNED_EVERY_S = 1.0
 """What is learned changes over minutes; a sum costs as little of many samples as of one."""
 
@@ -50,14 +52,14 @@ class Outbox:
     """Gathers what the router says; `frame` empties it.
 
     Attributes:
-        sums: of what was learned here, which the learner fills.
+        sums: of what was learned here.
         on_news: is called where a frame should leave before its time: a decision, of which others
             should know before they decide. At most once a frame, so that there are never more than
             twice as many frames; under load decisions wait for each other.
     """
 
     def __init__(self, origin: str, interval_s: float) -> None:
-        self.sums = SampleSums()
+        self.sums = ToldSums()
         self.on_news: Callable[[], None] = lambda: None
         self._origin = origin
         self._interval_s = interval_s
@@ -139,13 +141,21 @@ class Outbox:
         self._sent, self._first_tokens, self._ended = [], [], []
 
     def frame(
-        self, at_s: float, *, failing: Iterable[str] = (), wanted: Iterable[str] = ()
+        self,
+        at_s: float,
+        *,
+        failing: Iterable[str] = (),
+        wanted: Iterable[str] = (),
+        missed: Mapping[str, Iterable[int]] = NOTHING_MISSED,
+        all_learned: bool = False,
     ) -> Frame:
         """All there is to tell; what was told is forgotten.
 
         Args:
             failing: endpoints that were just found to fail.
             wanted: replicas that are asked to tell everything.
+            missed: numbers of sums that are asked for, by replica.
+            all_learned: tell what was learned even if little time went by.
         """
         self._number += 1
         frame = Frame(
@@ -159,10 +169,11 @@ class Outbox:
             handed=[encode(event, at_s) for event in self._handed],
         )
         self._write_requests(frame, at_s)
-        if at_s - self._learned_at_s >= LEARNED_EVERY_S:
-            self._learned_at_s = at_s
-            for sums in self.sums.take():
-                _write_sums(frame, sums)
+        for origin, numbers in missed.items():
+            frame.missed_sums.add(origin=origin, numbers=numbers)
+        new = all_learned or at_s - self._learned_at_s >= LEARNED_EVERY_S
+        self._learned_at_s = at_s if new else self._learned_at_s
+        self.sums.write(frame, new=new)
         self._handed, self._whole = [], False
         self._forget_news()
         return frame
@@ -201,15 +212,3 @@ def _missed(decision: Decision) -> Iterator[tuple[str, float]]:
     if demand is not None:
         for index in demand.missed_tokens.nonzero()[0].tolist():  # of hundreds, mostly none
             yield endpoints[index].address, float(demand.missed_tokens[index])
-
-
-def _write_sums(frame: Frame, sums: EndpointSums) -> None:
-    frame.learned.add(
-        address=sums.address,
-        accelerator=sums.accelerator,
-        n_samples=sums.n_samples,
-        gram=sums.gram.ravel().tolist(),
-        moment=sums.moment.tolist(),
-        lowest=sums.lowest.tolist(),
-        highest=sums.highest.tolist(),
-    )

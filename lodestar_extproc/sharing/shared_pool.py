@@ -7,7 +7,7 @@ agenda in virtual time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame, Handed
 from lodestar_extproc.learning.learner import Learner
@@ -44,14 +44,16 @@ class SharedPool:
         self.outbox = Outbox(origin, interval_s)
         self._origin = origin
         self._receive = receive
-        self._whole_at_s = -math.inf
+        self._whole_at_s = self._missed_at_s = -math.inf
         self._gathering: Learner | None = None
 
     def join(self, router: Router) -> None:
         """Share *router*, which has `outbox` among its listeners, from now on."""
         self._router = router
         self._failing = Failing(router.fleet)
-        self.inbox = Inbox(self._origin, router, self._take_handed, self._failing.heard)
+        self.inbox = Inbox(
+            self._origin, router, self._take_handed, self._failing.heard, self.outbox.sums.ask
+        )
         self._knowledge = Knowledge(self._origin, router)
         self._began_at_s: float | None = None
         self._has_asked = False
@@ -69,12 +71,28 @@ class SharedPool:
             self.outbox.tell_all()
         wanted = self.inbox.incomplete if self._has_asked else (EVERYBODY,)
         self._has_asked = True
-        frame = self.outbox.frame(at_s, failing=self._failing.news(at_s), wanted=wanted)
+        # What is learned of ours goes with all that we know, and is told to nobody after that.
+        answers = self._knowledge.answers(self.inbox.peers)
+        frame = self.outbox.frame(
+            at_s,
+            failing=self._failing.news(at_s),
+            wanted=wanted,
+            missed=self._missed_sums(at_s),
+            all_learned=answers,
+        )
         self._began_at_s = at_s if self._began_at_s is None else self._began_at_s
         if at_s - self._began_at_s > ASK_FOR_S:
             self._knowledge.give_up()
-        self._knowledge.write(frame, self.inbox.peers)
+        self._knowledge.write(frame, answers=answers)
         return frame
+
+    def _missed_sums(self, at_s: float) -> Mapping[str, list[int]]:
+        """What is asked for; not again before it can have come."""
+        if at_s - self._missed_at_s < ANSWER_EVERY_S:
+            return {}
+        missed = self.inbox.missed_sums
+        self._missed_at_s = at_s if missed else self._missed_at_s
+        return missed
 
     def is_own(self, frame: Frame) -> bool:
         """Whether we sent *frame* ourselves: a store gives it back."""
@@ -82,7 +100,7 @@ class SharedPool:
 
     def receive(self, frame: Frame, at_s: float) -> bool:
         """Take up another's frame; False where it is none that is read here."""
-        if not self.inbox.receive(frame, at_s):
+        if not self.inbox.receive(frame, at_s, anew=self._knowledge.is_wanted):
             return False
         if not self.is_own(frame):
             self._knowledge.heard(frame)
@@ -97,7 +115,7 @@ class SharedPool:
         """The learner may be another: a setting names the predictor."""
         if self._router.learner is not self._gathering:
             self._gathering = self._router.learner
-            gather(self._gathering, self.outbox.sums)
+            gather(self._gathering, self.outbox.sums.gathered)
 
     def _take_handed(self, handed: Handed, at_s: float) -> None:
         if owner_of(handed.decision_id or handed.stream_id) == self._origin:

@@ -16,6 +16,7 @@ from lodestar_extproc.features import N_ENGINE, N_FEATURES
 from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
 from lodestar_extproc.sharing.outbox import LEARNED_EVERY_S, MAX_EVENTS, VERSION
+from lodestar_extproc.sharing.told_sums import MAX_ASKED, HeardSums, ToldSums
 from sharing_routers import SharingRouter, exchange
 
 FRAME_S = 0.03
@@ -232,6 +233,76 @@ def test_what_one_learned_the_other_knows():
     assert of_b.fleet.gram == pytest.approx(of_a.fleet.gram, rel=0.04)
     for endpoint in a.router.fleet.endpoints:
         assert of_b.coefficients(endpoint) == pytest.approx(of_a.coefficients(endpoint), abs=0.02)
+
+
+def learned_by(replica: SharingRouter) -> int:
+    return replica.router.learner.status().n_samples
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_each_sample_is_learned_once_by_all_whatever_frames_are_lost_or_come_twice(seed):
+    rng = random.Random(seed)
+    three = replicas(3)
+    for step in range(200):
+        if step % 10 == 0:
+            learn_from(rng.choice(three), rng.randint(1, 3), 1000 * seed + step)
+        lost = 1.0 if 100 < step < 140 else 1 / 3  # for a while all of them
+        for _ in range(2):
+            exchange(three, 20.0 + step * 0.2, lost=lambda ratio=lost: rng.random() < ratio)
+    for step in range(12):
+        exchange(three, 70.0 + step * 0.2)
+
+    n_learned = [learned_by(replica) for replica in three]
+    assert n_learned[0] > 20
+    assert len(set(n_learned)) == 1
+    grams = [replica.router.learner.predictor.fleet.gram for replica in three]
+    assert grams[1] == pytest.approx(grams[0], rel=0.05)
+    assert grams[2] == pytest.approx(grams[0], rel=0.05)
+
+
+def test_who_was_cut_off_learns_afterwards_what_it_missed_once():
+    three = replicas(3)
+    learn_from(three[0], 5, 1)
+    exchange(three, 20.0)
+    for step in range(30):
+        learn_from(three[0], 1, 100 + step)
+        exchange(three[:2], 21.0 + step)
+        three[2].shared.inbox.age(21.0 + step)
+    assert (learned_by(three[1]), learned_by(three[2])) == (35, 5)
+
+    for step in range(6):
+        exchange(three, 60.0 + step * 0.3)
+    assert [learned_by(replica) for replica in three] == [35, 35, 35]
+
+
+def test_a_newcomer_learns_nothing_twice():
+    old = replicas(2)
+    for step in range(80):
+        exchange(old, 1.0 + step * FRAME_S)
+    learn_from(old[0], 20, 1)
+    exchange(old, 20.0)
+    learn_from(old[0], 3, 2)  # told to nobody yet
+    learn_from(old[1], 4, 3)
+    three = [*old, SharingRouter(7)]
+    for step in range(10):
+        exchange(three, 20.3 + step * 0.3)
+
+    assert [learned_by(replica) for replica in three] == [27, 27, 27]
+
+
+def test_sums_that_nobody_keeps_any_more_are_not_asked_for_again():
+    told, heard = ToldSums(), HeardSums(0)
+    heard.told(highest=10, kept_from=4)
+    assert heard.missing == [4, 5, 6, 7, 8, 9, 10]
+    assert heard.take(5)
+    assert not heard.take(5)
+    assert not heard.take(3)
+    heard.told(highest=2**60, kept_from=6)
+    assert heard.missing[:2] == [6, 7]
+    assert len(heard.missing) == MAX_ASKED
+    told.ask(range(10**9))
+    told.write(frame := Frame(), new=True)
+    assert (len(frame.learned), frame.learned_number, frame.learned_kept_from) == (0, 0, 1)
 
 
 def test_two_that_share_learn_what_one_that_saw_everything_learns():
