@@ -21,6 +21,7 @@ from lodestar_extproc.commands.configuration import watched_by
 from lodestar_extproc.commands.on_demand import loaded
 from lodestar_extproc.config import InferencePoolRef, ServiceRef
 from lodestar_extproc.config.picker import read_settings_file
+from lodestar_extproc.config.share import parse_share
 from lodestar_extproc.extproc.grpc_health import _SERVICES
 
 ROOT = Path(__file__).parents[2]
@@ -277,3 +278,26 @@ def test_pool_route_and_destination_rule_meet_at_lodestars_service():
     assert one(objects, "Gateway", route["spec"]["parentRefs"][0]["name"])
     ((backend,),) = [rule["backendRefs"] for rule in route["spec"]["rules"]]
     assert (backend["kind"], backend["name"]) == ("InferencePool", pool["metadata"]["name"])
+
+
+def test_replicas_that_share_reach_the_store_that_comes_with_them():
+    found = {
+        (each["kind"], each["metadata"]["name"]): each
+        for each in render(
+            ROOT / "deploy" / "kubernetes" / "shared", render(ROOT / "envoy" / "kubernetes")
+        )
+    }
+    ours, store = found["Deployment", "lodestar"], found["Deployment", "lodestar-store"]
+    env = {
+        e["name"]: e.get("value") for e in ours["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    (target,) = parse_share(env["LODESTAR_SHARE_URL"]).hosts
+    service = found["Service", "lodestar-store"]["spec"]
+    policy = found["NetworkPolicy", "lodestar-store"]["spec"]
+
+    assert ours["spec"]["replicas"] == 2
+    assert target == ("lodestar-store", service["ports"][0]["port"])
+    labels = store["spec"]["template"]["metadata"]["labels"]
+    assert service["selector"] == labels == policy["podSelector"]["matchLabels"]
+    (let_in,) = policy["ingress"][0]["from"]
+    assert let_in["podSelector"]["matchLabels"] == ours["spec"]["selector"]["matchLabels"]

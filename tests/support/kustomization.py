@@ -6,7 +6,7 @@ Where `kubectl` is at hand, a test holds this to what the real one renders.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,25 @@ def documents(path: Path) -> list[Object]:
     return [document for document in YAML(typ="safe").load_all(path) if document]
 
 
-def render(folder: Path) -> list[Object]:
-    """The objects of the kustomization in *folder*."""
+def render(folder: Path, of: Iterable[Object] = ()) -> list[Object]:
+    """The objects of the kustomization in *folder*.
+
+    Args:
+        of: what a component adds to and changes; without any, it is what it adds.
+    """
     (kustomization,) = documents(folder / FILE)
-    objects = [o for name in kustomization.get("resources", ()) for o in _named(folder / name)]
+    objects = copy.deepcopy(list(of))
+    is_alone = kustomization["kind"] == "Component" and not objects
+    objects += [o for name in kustomization.get("resources", ()) for o in _named(folder / name)]
     for name in kustomization.get("components", ()):
-        objects += render(folder / name)
+        objects = render(folder / name, objects)
     for generator in kustomization.get("configMapGenerator", ()):
         objects.append(_config_map(folder, generator))
     for labels in kustomization.get("labels", ()):
         assert labels["includeSelectors"]
         for found in objects:
             _label(found, labels["pairs"])
-    for patch in kustomization.get("patches", ()):
+    for patch in () if is_alone else kustomization.get("patches", ()):
         _patch(objects, patch)
     return objects
 
