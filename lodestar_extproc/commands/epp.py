@@ -120,6 +120,7 @@ def options_of(flags: argparse.Namespace) -> ServeOptions:
         alias_metrics=flags.alias_metrics,
         tracing=flags.tracing and tracing_is_installed(),
         drain_s=flags.drain_timeout,
+        transport=flags.transport,
     )
 
 
@@ -171,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         default=False,
         help="send spans by OTLP, where OTEL_EXPORTER_OTLP_ENDPOINT says",
     )
+    add("--transport", default="grpcio", help="what carries gRPC: grpcio, or asyncio")
     add("--config-file", default="", help="settings; another picker's own file says nothing")
     add("-v", "--v", type=int, default=2, help="4 and more tell of each exchange")
     for name in (*NO_EFFECT, *UNUSED):

@@ -197,3 +197,8 @@ def test_flags_without_a_command_are_the_pickers():
     assert with_command(["-v=4", "--pool-name=p"])[0] == "epp"
     assert with_command(["serve", "--admin", ":9"]) == ["serve", "--admin", ":9"]
     assert with_command(["--help"]) == ["--help"]
+
+
+def test_the_transport_is_chosen_as_for_serve():
+    assert options_of(parsed("--pool-name p")).transport == "grpcio"
+    assert options_of(parsed("--pool-name p --transport asyncio")).transport == "asyncio"
