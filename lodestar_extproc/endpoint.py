@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lodestar_extproc.computed_once import ComputedOnce
 from lodestar_extproc.encryption import UpstreamTls
+from lodestar_extproc.kv_events_source import KvEventsSource
 
 FloatArray = NDArray[np.float64]
 
@@ -72,6 +73,7 @@ class Endpoint:
         token_budget: tokens the engine schedules a step.
         prefix_caching: False for an engine that computes every prompt whole.
         tls: how its pages are asked for where their URLs say `https`.
+        kv_events: where it tells of its cache; None where nobody is to listen.
     """
 
     address: str
@@ -85,6 +87,7 @@ class Endpoint:
     tls: UpstreamTls | None = None
     health: HealthQuestion = ANY_2XX
     level: Level = FIRST_LEVEL
+    kv_events: KvEventsSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +256,7 @@ class FleetSnapshot:
         """Prompt plus estimated generated tokens of the decodes, computed once, if at all."""
         decodes, started_s, tokens_per_s, prompt_tokens = _DECODE(self.values)
         decoding_s = decodes * self.at_s - started_s
-        context: FloatArray = prompt_tokens + tokens_per_s * np.maximum(ZERO, decoding_s)
-        return context
+        return prompt_tokens + tokens_per_s * np.maximum(ZERO, decoding_s)
 
     @ComputedOnce
     def held_tokens(self) -> FloatArray:
@@ -270,14 +272,12 @@ class FleetSnapshot:
         lower of the two counts; without a report, what is counted.
         """
         capacity, waiting, reported = _MEMORY(self.values)
-        used: FloatArray = np.fmin(self.held_tokens / capacity, reported + waiting / capacity)
-        return used
+        return np.fmin(self.held_tokens / capacity, reported + waiting / capacity)
 
     def let_go(self) -> None:
         """Forget what was computed of it: who asks again has it computed again."""
-        known = vars(self)
         for name in ("decode_context_tokens", "held_tokens", "memory_used_ratio"):
-            known.pop(name, None)
+            vars(self).pop(name, None)
 
 
 _DECODE = rows_of(

@@ -31,6 +31,7 @@ class BackgroundTask(StrEnum):
     DISCOVERY = "discovery"
     SCRAPING = "scraping"
     PROBING = "probing"
+    KV_EVENTS = "kv_events"
     EXPIRY = "expiry"
     CHECKPOINT = "checkpoint"
     JOURNAL = "journal"

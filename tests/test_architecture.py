@@ -25,6 +25,8 @@ ASYNC_FILES = (
     "demo",
     "fleet/engine_client.py",
     "fleet/engine_connection.py",
+    "fleet/kv_events/follower.py",
+    "fleet/kv_events/following.py",
     "fleet/poller.py",
     "fleet/scraper.py",
     "fleet/prober.py",

@@ -61,6 +61,7 @@ def test_everything_declared_is_shown_and_nothing_else():
     world.metrics.show(CapacityCollector({"pool": watch}))
     world.serve(60)
     world.scraped(running_requests=3.0, waiting_requests=1.0, kv_usage_ratio=0.5)
+    world.told_of_blocks(5)
     world.end(world.decide(), decision_id="", stream_id="")
     world.end(world.decide(stream_id="s"), decision_id="", stream_id="s")
     world.end(world.decide(), attempts=3, prompt_tokens=100, cached_tokens=60)
@@ -115,6 +116,16 @@ def test_expected_hits_are_counted_in_tokens():
 
     assert value(world, "lodestar_prompt_tokens_total", **POOL) == 2000
     assert value(world, "lodestar_predicted_hit_tokens_total", **POOL) == pytest.approx(992)
+
+
+def test_what_an_engine_tells_of_its_cache_is_shown_while_it_is_followed():
+    world = World()
+    told = {"pool": world.router.pool, "endpoint": world.told_of_blocks(5)}
+    assert value(world, "lodestar_kv_blocks", **told) == 5
+    assert value(world, "lodestar_kv_events_total", **told) == 1
+    assert value(world, "lodestar_kv_event_faults_total", **told, kind="malformed") == 2
+    world.router.fleet.cache_events_lost(told["endpoint"], restarted=False)
+    assert value(world, "lodestar_kv_blocks", **told) is None
 
 
 def test_ttft_counts_for_the_endpoint_that_served():

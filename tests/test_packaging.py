@@ -73,13 +73,13 @@ def requirements(texts: list[str]) -> list[Requirement]:
 def wanted_by(lock: str) -> list[Requirement]:
     """What pyproject.toml says that *lock* is to install."""
     serving = [*PROJECT["dependencies"], *EXTRAS["kubernetes"]]
-    everything = [*serving, *EXTRAS["demo"]]
+    everything, events = [*serving, *EXTRAS["demo"]], EXTRAS["kv-events"]
     return requirements(
         {
             "build": GROUPS["build"],
-            "dev": [*everything, *EXTRAS["tracing"], *GROUPS["dev"]],
-            "lowest": everything,
-            "serve": [*serving, *EXTRAS["tracing"]],
+            "dev": [*everything, *events, *EXTRAS["tracing"], *GROUPS["dev"]],
+            "lowest": [*everything, *events],
+            "serve": [*serving, *events, *EXTRAS["tracing"]],
             "simulator": [*serving, *EXTRAS["simulator"]],
         }[lock]
     )

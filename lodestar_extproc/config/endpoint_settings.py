@@ -51,6 +51,18 @@ class EndpointSettings:
     prefix_caching: bool = setting(
         default=True, text="Whether it reuses the KV cache of a shared prefix."
     )
+    kv_events_port: int | None = setting(
+        None,
+        "Port of its KV events, if not the pool's: engines of one host need one each.",
+        at_least=1,
+        at_most=65535,
+    )
+    kv_events_replay_port: int | None = setting(
+        None,
+        "Port at which it says missed KV events again, if not the pool's.",
+        at_least=1,
+        at_most=65535,
+    )
 
     def __post_init__(self) -> None:
         check(self)

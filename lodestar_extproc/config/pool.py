@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lodestar_extproc.config.kubernetes import KubernetesSource
+from lodestar_extproc.config.kv_events import kv_events_source
 from lodestar_extproc.config.member import Member
 from lodestar_extproc.config.reach import encryption, health_path, health_question
 from lodestar_extproc.config.settings import PoolSettings
@@ -147,6 +148,7 @@ class Pool:
             prefix_caching=own.prefix_caching,
             tls=tls or (UpstreamTls() if metrics_scheme == "https" else None),
             health=health_question(member, self.health, self.settings, self.name),
+            kv_events=kv_events_source(ip, own, self.settings.kv_events),
             level=Level(member.priority, self.overprovisioning, self.panic_ratio, member.degraded),
         )
 

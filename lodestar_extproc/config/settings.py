@@ -6,8 +6,9 @@ Validation, error messages and docs/settings.md come from these lines.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
+from lodestar_extproc.config.extras import check_extras
+from lodestar_extproc.config.kv_events import KvEvents
 from lodestar_extproc.config.mapped import NO_PRIORITIES, NO_REWRITES, ModelRewrites, Priorities
 from lodestar_extproc.config.setting import SettingError, check, setting
 from lodestar_extproc.config.share import check_share
@@ -206,6 +207,12 @@ class PoolSettings:
     bytes_per_token: float = setting(
         4.0, "Prompt bytes a token stands for until it is learned from usage.", above=0
     )
+    kv_events: KvEvents | None = setting(
+        None,
+        "Where engines publish KV events (vLLM), as in `{port: 5557, replay_port: 5558}`, by which "
+        "what their caches hold is known exactly. Needs the extra `kv-events`; null listens to "
+        "none.",
+    )
     metrics_path: str = setting("/metrics", "Where an engine's metrics are read.", begins_with="/")
     scrape_interval_s: float = setting(
         0.2, "Time between two reads of an engine's metrics.", at_least=0.01
@@ -282,12 +289,7 @@ class PoolSettings:
             raise SettingError(
                 "predictor", f'policy {PAPER_POLICY} is made for predictor "mlp": set it'
             )
-        if self.predictor == "mlp" and find_spec("sklearn") is None:
-            raise SettingError(
-                "predictor",
-                '"mlp" is trained by scikit-learn, which is not installed: '
-                "pip install 'lodestar-extproc[mlp]'",
-            )
+        check_extras(predictor=self.predictor, kv_events=self.kv_events is not None)
         if self.share is not None:
             check_share(self.share)
         if self.scrape_stale_s < self.scrape_interval_s:

@@ -13,7 +13,9 @@ from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot
 from lodestar_extproc.fleet.adapters import AdapterTable
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
 from lodestar_extproc.fleet.health import Health
-from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.fleet.health_state import HealthState, state_of_new
+from lodestar_extproc.fleet.kv_events.events import AllCleared, CacheEvent
+from lodestar_extproc.fleet.kv_events.followed_caches import FollowedCaches
 from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
 from lodestar_extproc.fleet.overcount import Overcount
 from lodestar_extproc.fleet.peer_requests import PeerRequests
@@ -83,7 +85,9 @@ class Fleet:
             self._overcount.forget(address)
         others_serve = self._health.any_known_good
         for endpoint in joined:
-            self._health.add(endpoint.address, _joins_as(endpoint) if others_serve else None)
+            is_probed = endpoint.health_url is not None
+            joins_as = state_of_new(is_probed=is_probed) if others_serve else None
+            self._health.add(endpoint.address, joins_as)
         for key in [k for k, f in self._in_flight.items() if f.address not in wanted]:
             del self._in_flight[key]
         self._declared = wanted
@@ -221,13 +225,14 @@ class Fleet:
         *,
         served: str | None = None,
         prompt_computed: bool = True,
+        prompt_tokens: int | None = None,
         cached_ratio: float | None = None,
         whole: bool = True,
     ) -> None:
         """Give back all that `dispatch` took. Idempotent.
 
         Args:
-            cached_ratio: of the prompt, as the engine reported it; None where it did not.
+            prompt_tokens, cached_ratio: by the engine's usage; None where it did not say.
             served: who answered; None where it was sent, or where its first token came from.
             prompt_computed: False when the prompt never reached an engine's cache.
             whole: an answer came to its end.
@@ -245,6 +250,7 @@ class Fleet:
             return
         self._account.computed(sent, at_s, served, self._declared)
         self._caches.let_go(sent.address, sent.held)
+        self._account.cached(sent, at_s, prompt_tokens, cached_ratio)
         if cached_ratio is not None:
             found_tokens = cached_ratio * sent.request.prompt_tokens
             self._caches.reported(sent.address, sent.held.expected_tokens, found_tokens)
@@ -272,7 +278,18 @@ class Fleet:
         if was_down and healthy and not self._load.counted(address):
             self._caches.clear(address)
 
+    def record_cache_events(self, address: str, events: Iterable[CacheEvent], at_s: float) -> None:
+        """The engine at *address* told of its blocks."""
+        self._caches.told(address, events, at_s)
 
-def _joins_as(endpoint: Endpoint) -> HealthState:
-    """What it is given among others that are known to serve, until it is known to."""
-    return HealthState.PROBATION if endpoint.health_url is None else HealthState.JOINING
+    def cache_events_lost(self, address: str, *, restarted: bool) -> None:
+        """What the engine at *address* told has a gap, or it has begun anew with an empty cache."""
+        if restarted:
+            self._caches.told(address, [AllCleared()], 0.0)
+        else:
+            self._caches.followed.forget(address)
+
+    @property
+    def followed(self) -> FollowedCaches:
+        """Caches whose engines tell of them."""
+        return self._caches.followed

@@ -23,3 +23,8 @@ class HealthState(StrEnum):
     """Its engine says that it sleeps: nothing until it says that it is awake."""
     FROZEN = "frozen"
     """It holds prompts and gives no first token: nothing until it does."""
+
+
+def state_of_new(*, is_probed: bool) -> HealthState:
+    """What an endpoint is given among others that are known to serve, until it is known to."""
+    return HealthState.JOINING if is_probed else HealthState.PROBATION

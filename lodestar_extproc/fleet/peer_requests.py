@@ -95,6 +95,7 @@ class PeerRequests:
             if not sent.computed:
                 self._account.computed(sent, at_s, served, self._addresses)
             self._caches.let_go(sent.address, sent.held)
+            self._account.cached(sent, at_s)
         else:
             self._caches.forget(sent.address, sent.request, sent.held)
 

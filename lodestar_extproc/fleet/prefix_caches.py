@@ -6,7 +6,7 @@ whether it caches at all, in blocks of which size, and how much of what was matc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lodestar_extproc.config.live_settings import LiveSettings
-from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FloatArray
+from lodestar_extproc.endpoint import ONE, Endpoint, EndpointMetrics, FloatArray
 from lodestar_extproc.fleet.cache_belief import CacheBelief
+from lodestar_extproc.fleet.kv_events.events import CacheEvent
+from lodestar_extproc.fleet.kv_events.followed_caches import FollowedCaches
+from lodestar_extproc.fleet.kv_events.joining import SentPrompt
 from lodestar_extproc.fleet.prefix_index import HeldRun, PrefixIndex
 from lodestar_extproc.fleet.prefix_tree import NOWHERE, PrefixTree
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
@@ -25,6 +28,9 @@ DEFAULT_KV_CAPACITY_TOKENS = 100_000.0
 COARSE_BLOCKS = 2.0
 """An engine's blocks from so many of ours on are heeded: finer ones differ by less than what a
 token's bytes are uncertain by."""
+FOLLOWED_CAPACITY = 2.0
+"""Of its engine's, what an index may hold whose engine tells what it gives up: a bound on memory,
+for prompts that were not found among the engine's blocks."""
 
 
 class PrefixMatch(NamedTuple):
@@ -47,10 +53,12 @@ class HeldPrompt(NamedTuple):
     Attributes:
         last: the end of its prompt in the index; None where nothing is cached.
         expected_tokens: of its prompt, those that the cache should have held before it came.
+        found_blocks: of its blocks, those that had been sent there before.
     """
 
     last: HeldRun | None
     expected_tokens: float
+    found_blocks: int = 0
 
 
 NOTHING_HELD = HeldPrompt(None, 0.0)
@@ -66,6 +74,7 @@ class PrefixCaches:
         self._endpoints: Sequence[Endpoint] = ()
         self._places: NDArray[np.intp] = np.zeros(0, np.intp)
         self._belief = CacheBelief()
+        self.followed = FollowedCaches()
         self._block_tokens: dict[str, float] = {}
         self._caches_nothing: set[str] = set()
 
@@ -92,20 +101,22 @@ class PrefixCaches:
         self._block_tokens = {a: n for a, n in self._block_tokens.items() if a in self._indexes}
         self._caches_nothing &= self._indexes.keys()
         self._belief.keep(self._indexes)
+        self.followed.keep({a for a, index in self._indexes.items() if index is not None})
 
     def _sized(self, endpoint: Endpoint, capacity_tokens: float | None) -> PrefixIndex | None:
         if not endpoint.prefix_caching:
             return None
-        n_blocks = self._n_blocks(
-            DEFAULT_KV_CAPACITY_TOKENS if capacity_tokens is None else capacity_tokens
-        )
+        known = DEFAULT_KV_CAPACITY_TOKENS if capacity_tokens is None else capacity_tokens
+        n_blocks = self._n_blocks(endpoint.address, known)
         index = self._indexes.get(endpoint.address)
         if index is None:
             return PrefixIndex(n_blocks, self._tree)
         index.resize(n_blocks)
         return index
 
-    def _n_blocks(self, tokens: float) -> int:
+    def _n_blocks(self, address: str, tokens: float) -> int:
+        if (followed := self.followed.get(address)) is not None and followed.knows(tokens):
+            tokens *= FOLLOWED_CAPACITY
         return int(tokens * self._blocks_per_token) or 1
 
     @property
@@ -128,23 +139,29 @@ class PrefixCaches:
         if n_blocks * tokens_per_block > most:
             np.minimum(tokens, most, out=tokens)
         ratio = np.divide(blocks, n_blocks, out=blocks)
-        if self._belief.is_whole and not self._has_coarse_blocks(tokens_per_block):
+        is_plain = self._belief.is_whole and not self._has_coarse_blocks(tokens_per_block)
+        if is_plain and not self.followed:
             return PrefixMatch(tokens, ratio, ratio)
+        sent_tokens, ratios = tokens.tolist(), ratio.tolist()
         believed = np.array(
             [
-                self._believed(e.address, sent, tokens_per_block)
-                for e, sent in zip(endpoints, tokens.tolist(), strict=True)
+                self._believed(e.address, request, sent_tokens[i], round(ratios[i] * n_blocks))
+                for i, e in enumerate(endpoints)
             ]
         )
         shares = np.divide(believed, tokens, out=np.zeros_like(tokens), where=tokens > 0)
-        return PrefixMatch(believed, ratio * shares, ratio)
+        return PrefixMatch(believed, ratio * np.minimum(shares, ONE), ratio)
 
     def belief_ratio(self, endpoint: Endpoint) -> float:
         """The share of what was sent to *endpoint* that is believed; 0 where nothing is cached."""
         return self._belief.ratio(endpoint.address) if endpoint.prefix_caching else 0.0
 
-    def _believed(self, address: str, sent_tokens: float, tokens_per_block: float) -> float:
-        whole_tokens = self._in_whole_blocks(address, sent_tokens, tokens_per_block)
+    def _believed(
+        self, address: str, request: InferenceRequest, sent_tokens: float, sent_blocks: int
+    ) -> float:
+        if (followed := self.followed.get(address)) is not None:
+            return followed.tokens(request, sent_blocks)
+        whole_tokens = self._in_whole_blocks(address, sent_tokens, request.tokens_per_block)
         return whole_tokens * self._belief.ratio(address)
 
     def _in_whole_blocks(self, address: str, tokens: float, tokens_per_block: float) -> float:
@@ -181,8 +198,10 @@ class PrefixCaches:
         last, n_new = index.hold(request.block_hashes)
         tokens_per_block = request.tokens_per_block
         n_found = len(request.block_hashes) - n_new
+        if (followed := self.followed.get(address)) is not None:
+            return HeldPrompt(last, followed.tokens(request, n_found), n_found)
         tokens = min(n_found * tokens_per_block, max(request.prompt_tokens - 1.0, 0.0))
-        return HeldPrompt(last, self._in_whole_blocks(address, tokens, tokens_per_block))
+        return HeldPrompt(last, self._in_whole_blocks(address, tokens, tokens_per_block), n_found)
 
     def let_go(self, address: str, held: HeldPrompt) -> None:
         """A request at *address* has ended: what it held may make room for others from now on."""
@@ -193,6 +212,7 @@ class PrefixCaches:
     def forget(self, address: str, request: InferenceRequest, held: HeldPrompt) -> None:
         """*request*'s prompt never reached the cache of *address*."""
         self.let_go(address, held)
+        self.followed.never_came(address, request)
         index = self._indexes[address]
         if index is not None:
             index.remove(request.block_hashes)
@@ -215,6 +235,7 @@ class PrefixCaches:
 
     def clear(self, address: str) -> None:
         """The engine has lost everything."""
+        self.followed.forget(address)
         index = self._indexes.get(address)
         if index is not None:
             index.clear()
@@ -231,6 +252,21 @@ class PrefixCaches:
         if self._indexes.get(address) is not None:
             self._belief.found(address, expected_tokens, found_tokens)
 
+    def told(self, address: str, events: Iterable[CacheEvent], at_s: float) -> None:
+        """The engine told of its blocks, one by one."""
+        if (index := self._indexes.get(address)) is not None:
+            self.followed.take(address, index, events, at_s)
+
+    def sent(self, address: str, prompt: SentPrompt, capacity_tokens: float | None) -> None:
+        """A request was sent to *address*, after `hold`."""
+        if (index := self._indexes.get(address)) is not None:
+            self.followed.sent(address, index, prompt, capacity_tokens)
+
+    def ended(self, address: str, prompt: SentPrompt, at_s: float) -> None:
+        """A request at *address*, after `let_go`, whose prompt was computed there."""
+        if (index := self._indexes.get(address)) is not None:
+            self.followed.ended(address, index, prompt, at_s)
+
     def scraped(self, address: str, metrics: EndpointMetrics) -> bool:
         """Heed what the engine says of its cache; True where it now says that it has none, or one.
 
@@ -238,7 +274,7 @@ class PrefixCaches:
         """
         index, capacity_tokens = self._indexes[address], metrics.kv_capacity_tokens
         if index is not None and capacity_tokens is not None:
-            index.resize(self._n_blocks(capacity_tokens))
+            index.resize(self._n_blocks(address, capacity_tokens))
         if metrics.cache_block_tokens:
             self._block_tokens[address] = metrics.cache_block_tokens
         queries, hits = metrics.prefix_query_tokens, metrics.prefix_hit_tokens

@@ -129,6 +129,44 @@ class PrefixIndex:
         for run in self._one(last):
             self._drop(run)
 
+    def cut(self, hashes: Sequence[int], n_kept: int, n_gone: int) -> None:
+        """Its engine has given up the end of a prompt; what is in flight there is kept.
+
+        Args:
+            n_kept: of its blocks, those that are still there.
+            n_gone: whatever goes on from its first *n_gone* blocks is gone as well.
+        """
+        beginning = hashes[:n_gone]
+        path, _, n_here = self._path(beginning)
+        path, n_blocks = path[:n_here], sum(run.n_blocks for run in path[:n_here])
+        if n_blocks == len(beginning) and path:
+            self._drop_after(path[-1])
+        while path and n_blocks > n_kept and not self._goes_on(path[-1]):
+            run = path.pop()
+            n_blocks -= run.n_blocks
+            if n_blocks < n_kept:
+                self._tree.split(run, n_kept - n_blocks)
+            self._drop(run)
+
+    def empty(self) -> None:
+        """Its engine has given up everything; what is in flight is kept, and comes after that."""
+        self._drop_after(self._tree.root)
+
+    def _drop_after(self, run: Run) -> None:
+        """Forget all that goes on from *run*, but for what is in flight."""
+        after, place = [run], self.place
+        for each in after:
+            after += [c for c in each.children.values() if c.caches & self._bit]
+        for each in reversed(after[1:]):
+            if place not in each.holders and not self._goes_on(each):
+                self._drop(each)
+
+    def _goes_on(self, run: Run) -> bool:
+        """Whether it is in flight here, or anything here goes on from it."""
+        if self.place in run.holders:
+            return True
+        return any(child.caches & self._bit for child in run.children.values())
+
     def resize(self, capacity_blocks: int) -> None:
         """Adopt the capacity the engine reports."""
         if capacity_blocks != self._capacity_blocks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
+from lodestar_extproc.fleet.kv_events.joining import SentPrompt
 from lodestar_extproc.fleet.load import InFlightRequest, LoadTable
 from lodestar_extproc.fleet.prefix_caches import PrefixCaches
 
@@ -56,3 +57,32 @@ class RequestAccount:
     def _hold(self, sent: InFlightRequest, at_s: float) -> None:
         generated_tokens = self._load.generated_tokens(sent.address, at_s)
         sent.held = self._caches.hold(sent.address, sent.request, generated_tokens)
+        if self._caches.followed:
+            capacity_tokens = self._load.kv_capacity_tokens(sent.address)
+            self._caches.sent(sent.address, _prompt_of(sent), capacity_tokens)
+
+    def cached(
+        self,
+        sent: InFlightRequest,
+        at_s: float,
+        prompt_tokens: int | None = None,
+        cached_ratio: float | None = None,
+    ) -> None:
+        """It is let go of; its prompt stays where it was computed, of so many tokens by usage."""
+        if self._caches.followed:
+            prompt = _prompt_of(sent, prompt_tokens, cached_ratio)
+            self._caches.ended(sent.address, prompt, at_s)
+
+
+def _prompt_of(
+    sent: InFlightRequest, prompt_tokens: int | None = None, cached_ratio: float | None = None
+) -> SentPrompt:
+    known = prompt_tokens and cached_ratio is not None
+    return SentPrompt(
+        sent.request,
+        sent.dispatched_at_s,
+        sent.held.found_blocks,
+        sent.held.expected_tokens,
+        prompt_tokens,
+        round((cached_ratio or 0.0) * prompt_tokens) if known and prompt_tokens else None,
+    )

@@ -13,6 +13,7 @@ from lodestar_extproc.decision import Reason
 from lodestar_extproc.endpoint import FleetSnapshot, FloatArray
 from lodestar_extproc.fleet.health_state import HealthState
 from lodestar_extproc.metrics import endpoints as about_endpoints
+from lodestar_extproc.metrics import kv_events as about_events
 from lodestar_extproc.metrics import learning as about_learning
 from lodestar_extproc.metrics import requests as about_requests
 from lodestar_extproc.metrics.metric import Metric, MetricKind
@@ -51,6 +52,7 @@ class PoolCollector(Collector):
         open_decisions = [((p.pool,), p.open_decisions) for p in pools]
         yield _family(about_requests.OPEN_DECISIONS, open_decisions)
         yield from _endpoints(pools)
+        yield from _kv_events(pools)
         yield from _learners(pools)
 
 
@@ -78,6 +80,23 @@ def _endpoints(pools: Sequence[PoolView]) -> Iterator[Family]:
     results = [((*key, "succeeded"), c.succeeded) for key, c in scraped]
     results += [((*key, "failed"), c.failed) for key, c in scraped]
     yield _family(about_endpoints.SCRAPES, results)
+
+
+def _kv_events(pools: Sequence[PoolView]) -> Iterator[Family]:
+    told = [((p.pool, address), view) for p in pools for address, view in p.kv_events.items()]
+    yield _family(about_events.KV_EVENTS, [(key, v.events.events) for key, v in told])
+    faults = [((*key, "malformed"), v.events.malformed) for key, v in told]
+    faults += [((*key, "gap"), v.events.gaps) for key, v in told]
+    faults += [((*key, "restart"), v.events.restarts) for key, v in told]
+    yield _family(about_events.KV_EVENT_FAULTS, faults)
+    yield _family(about_events.KV_BLOCKS, [(key, v.n_blocks) for key, v in told])
+    prompts = [((*key, "joined"), v.following.joined) for key, v in told]
+    prompts += [((*key, "unjoined"), v.following.unjoined) for key, v in told]
+    yield _family(about_events.KV_PROMPTS, prompts)
+    errors = [(key, v.following.error_tokens) for key, v in told]
+    yield _family(about_events.KV_MATCH_ERROR, errors)
+    compared = [(key, v.following.compared_tokens) for key, v in told]
+    yield _family(about_events.KV_COMPARED, compared)
 
 
 def _learners(pools: Sequence[PoolView]) -> Iterator[Family]:

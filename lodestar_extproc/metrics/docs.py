@@ -9,6 +9,7 @@ from lodestar_extproc.metrics import (
     capacity,
     endpoints,
     gains,
+    kv_events,
     learning,
     replicas,
     requests,
@@ -50,6 +51,7 @@ Prometheus keeps them with `--enable-feature=exemplar-storage`.
 _SECTIONS: tuple[tuple[str, ModuleType], ...] = (
     ("Requests", requests),
     ("Endpoints", endpoints),
+    ("What engines tell of their caches", kv_events),
     ("Learning", learning),
     ("What is gained", gains),
     ("What can still come", capacity),

@@ -6,14 +6,32 @@ It copies nothing of the past and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import FleetSnapshot
 from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.fleet.kv_events.corrections import FollowingCounts
+from lodestar_extproc.fleet.kv_events.followed_caches import FollowedCaches
+from lodestar_extproc.fleet.kv_events.following import EventCounts
 from lodestar_extproc.fleet.scraper import ScrapeCounts, Scraper
 from lodestar_extproc.learning.learner_status import LearnerStatus
 from lodestar_extproc.routing.router import Router
+
+
+class KvEventsView(NamedTuple):
+    """What one engine tells of its cache.
+
+    Attributes:
+        following: what was made of it.
+        n_blocks: that it holds; None while its events are not followed.
+    """
+
+    events: EventCounts
+    following: FollowingCounts
+    n_blocks: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +49,7 @@ class PoolView:
         settings: in force.
         share: how well it is shared with other replicas; empty where it is not to be.
         peers: other replicas that are heard of.
+        kv_events: by address, of endpoints whose engines tell of their caches.
     """
 
     pool: str
@@ -45,10 +64,16 @@ class PoolView:
     settings: PoolSettings
     share: str = ""
     peers: int = 0
+    kv_events: Mapping[str, KvEventsView] = field(default_factory=dict)
 
 
-def view_pool(router: Router, scraper: Scraper, at_s: float) -> PoolView:
-    """*router*'s pool now, whose engines *scraper* reads."""
+def view_pool(
+    router: Router,
+    scraper: Scraper,
+    at_s: float,
+    events: Mapping[str, EventCounts] = MappingProxyType({}),
+) -> PoolView:
+    """*router*'s pool now, whose engines *scraper* reads, and of whose caches *events* came."""
     snapshot = router.fleet.everything(at_s)
     health = router.fleet.health
     return PoolView(
@@ -62,4 +87,11 @@ def view_pool(router: Router, scraper: Scraper, at_s: float) -> PoolView:
         learner=router.learner.status(),
         open_decisions=router.n_open,
         settings=router.settings,
+        kv_events={a: _kv_events(router.fleet.followed, a, counts) for a, counts in events.items()},
     )
+
+
+def _kv_events(followed: FollowedCaches, address: str, events: EventCounts) -> KvEventsView:
+    cache = followed.get(address)
+    following = followed.counts.get(address, FollowingCounts())
+    return KvEventsView(events, following, None if cache is None else len(cache))

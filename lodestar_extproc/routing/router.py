@@ -275,6 +275,7 @@ class Router:
                 event.at_s,
                 served=request.served,
                 prompt_computed=request.prompt_computed,
+                prompt_tokens=request.completion.prompt_tokens,
                 cached_ratio=request.completion.cached_ratio,
                 whole=request.is_served,
             )

@@ -16,6 +16,7 @@ from lodestar_extproc.config import Pool
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.discovery import discover
 from lodestar_extproc.fleet.engine_client import EngineClient
+from lodestar_extproc.fleet.kv_events.following import KvFollowing
 from lodestar_extproc.fleet.prober import Prober
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
 from lodestar_extproc.fleet.scraper import Scraper
@@ -80,6 +81,7 @@ class PoolUpkeep:
             supervisor=supervisor,
         )
         self._prober = Prober(client, self._news.probed, router.live, supervisor=supervisor)
+        self._following = KvFollowing(router.fleet, supervisor, clock)
 
     async def run(self) -> None:
         """Keep the router informed and its learning safe."""
@@ -87,6 +89,7 @@ class PoolUpkeep:
             BackgroundTask.DISCOVERY: self._discover,
             BackgroundTask.SCRAPING: self._scraper.run,
             BackgroundTask.PROBING: self._prober.run,
+            BackgroundTask.KV_EVENTS: self._following.run,
             BackgroundTask.EXPIRY: self._expire,
             BackgroundTask.CHECKPOINT: self._saved.save_often,
         }
@@ -111,7 +114,7 @@ class PoolUpkeep:
 
     def view(self) -> PoolView:
         """The pool as it is now, for those who watch."""
-        return view_pool(self._router, self._scraper, self._clock())
+        return view_pool(self._router, self._scraper, self._clock(), self._following.counts)
 
     def restore(self) -> None:
         """Take up what was learned before, if there is anything."""
@@ -144,6 +147,7 @@ class PoolUpkeep:
         self._router.set_endpoints(endpoints)
         self._scraper.set_endpoints(endpoints)
         self._prober.set_endpoints(endpoints)
+        self._following.set_endpoints(endpoints)
         self._found.set()
         tell_if_too_few_files(len(endpoints))
         _log.info("pool %s: %d endpoints", self._pool.name, len(endpoints))

@@ -11,6 +11,7 @@ import pytest
 
 from deep_state import deep_state
 from lodestar_extproc.config import EndpointSettings, PoolSettings, Setting, settings_of
+from lodestar_extproc.config.kv_events import KvEvents
 from lodestar_extproc.config.mapped import MappedSetting
 from lodestar_extproc.config.setting import SettingError
 from pool_at_work import (
@@ -19,6 +20,7 @@ from pool_at_work import (
     held,
     judged,
     learned_since_training,
+    listened_to,
     on_the_stream,
     remembered,
     saved,
@@ -79,6 +81,7 @@ OBSERVED = {
     "conformance_headers": By(on_the_stream),
     "observed_ratio": By(asked_of_the_router),
     "bytes_per_token": By(lambda work: (asked_of_the_router(work), remembered(work))),
+    "kv_events": By(listened_to, value=KvEvents(5557, 5558)),
     "metrics_path": By(waits),
     "scrape_interval_s": By(waits, {"scrape_stale_s": 60.0}, 4.0),  # longer than the idle pace
     "scrape_timeout_s": By(waits),

@@ -8,6 +8,8 @@ from builders import a_request, a_router
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.endpoint import EndpointMetrics
 from lodestar_extproc.fleet.engine_client import EngineClient
+from lodestar_extproc.fleet.kv_events.events import BlocksStored
+from lodestar_extproc.fleet.kv_events.following import EventCounts
 from lodestar_extproc.fleet.scraper import Scraper
 from lodestar_extproc.metrics import Metrics
 from lodestar_extproc.routing.pool_view import PoolView, view_pool
@@ -27,10 +29,11 @@ class World:
         )
         for counts in self.scraper.counts.values():
             counts.succeeded, counts.failed, counts.last_failure = 7, 2, "refused"
+        self.events: dict[str, EventCounts] = {}
         self.metrics.watch(lambda: [self.view()])
 
     def view(self) -> PoolView:
-        return view_pool(self.router, self.scraper, self.now_s)
+        return view_pool(self.router, self.scraper, self.now_s, self.events)
 
     def decide(self, request_id: str = "", took_s: float = 0.0, *, stream_id: str = "", **request):
         arrived_at_s = self.now_s
@@ -57,4 +60,12 @@ class World:
     def scraped(self, number: int = 1, **metrics) -> str:
         address = self.router.fleet.endpoints[number - 1].address
         self.router.fleet.record_metrics(address, EndpointMetrics(**metrics), self.now_s)
+        return address
+
+    def told_of_blocks(self, n_blocks: int, number: int = 1) -> str:
+        """An engine tells that it has stored so many."""
+        address = self.router.fleet.endpoints[number - 1].address
+        stored = BlocksStored(list(range(n_blocks)), None, 16)
+        self.router.fleet.record_cache_events(address, [stored], self.now_s)
+        self.events[address] = EventCounts(messages=3, events=1, malformed=2, gaps=1)
         return address

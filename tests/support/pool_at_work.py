@@ -221,6 +221,11 @@ def saved(work: PoolAtWork) -> set[str]:
     return set() if path is None else {each.name for each in Path(path).parent.iterdir()}
 
 
+def listened_to(work: PoolAtWork) -> list[object]:
+    """Where engines are listened to for what they tell of their caches."""
+    return [endpoint.kv_events for endpoint in work.router.fleet.endpoints]
+
+
 def waits(work: PoolAtWork) -> list[object]:
     """What engines are asked, and how long each wait of the upkeep is meant to be."""
     loop = VirtualTime()
