@@ -208,3 +208,5 @@ def _endpoints(cluster: VirtualCluster) -> list[Endpoint]:
 def _adopt(routers: Sequence[Router], endpoints: list[Endpoint]) -> None:
     for router in routers:
         router.set_endpoints(endpoints)
+        for endpoint in endpoints:
+            router.fleet.record_probe(endpoint.address, healthy=True, at_s=0.0)

@@ -96,6 +96,8 @@ class EndpointChanges:
 
     def _health(self, pool: str, address: str, state: HealthState, at_s: float) -> None:
         key = ("health", address)
+        if state is HealthState.JOINING:  # told as it joined
+            return
         if state is HealthState.PROBATION:
             # After requests that failed it is out until one succeeds; after all else it is in.
             if self._told.of(key) in (HealthState.EJECTED, HealthState.COOLING):

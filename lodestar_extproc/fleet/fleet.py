@@ -81,8 +81,9 @@ class Fleet:
             self.decode_speed.forget(address)
             self._silence.forget(address)
             self._overcount.forget(address)
+        others_serve = self._health.any_known_good
         for endpoint in joined:
-            self._health.add(endpoint.address)
+            self._health.add(endpoint.address, _joins_as(endpoint) if others_serve else None)
         for key in [k for k, f in self._in_flight.items() if f.address not in wanted]:
             del self._in_flight[key]
         self._declared = wanted
@@ -270,3 +271,8 @@ class Fleet:
         # Slow to answer is not restarted: known counters tell which, in `record_metrics`.
         if was_down and healthy and not self._load.counted(address):
             self._caches.clear(address)
+
+
+def _joins_as(endpoint: Endpoint) -> HealthState:
+    """What it is given among others that are known to serve, until it is known to."""
+    return HealthState.PROBATION if endpoint.health_url is None else HealthState.JOINING

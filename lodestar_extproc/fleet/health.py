@@ -35,9 +35,14 @@ class Health:
         self._suspects: set[str] = set()
         self._failed_prompts = FailedPrompts()
 
-    def add(self, address: str) -> None:
-        """A new endpoint is healthy until it shows otherwise."""
-        self._records.setdefault(address, HealthRecord())
+    def add(self, address: str, joins_as: HealthState | None = None) -> None:
+        """A new endpoint is healthy until it shows otherwise.
+
+        Args:
+            joins_as: what it is instead, until a probe or an answer has shown that it serves.
+        """
+        record = self._records.setdefault(address, HealthRecord(joins_as=joins_as))
+        self._note(address, record)
 
     def remove(self, address: str) -> None:
         """Forget an endpoint that left."""
@@ -51,6 +56,7 @@ class Health:
         if record is None:
             return
         if healthy:
+            record.serves()
             record.probe_failures, record.probe_successes = 0, record.probe_successes + 1
             if record.probe_down and record.probe_successes >= settings.healthy_threshold:
                 record.probe_down = False
@@ -158,7 +164,8 @@ class Health:
     def first_token(self, address: str, at_s: float) -> None:
         """A first token came; what follows it may still be an error."""
         record = self._records.get(address)
-        if record is not None and (record.frozen or record.ejections):
+        if record is not None and (record.frozen or record.ejections or not record.known_good):
+            record.serves()
             record.frozen = False
             # During an ejection only what was sent before it can succeed, which says nothing new.
             if at_s >= record.out_until_s and not record.answers_wrongly:
@@ -182,8 +189,9 @@ class Health:
         record.rate.add(at_s, odd=False)
         if prompt is not None and self._failed_prompts:
             self._failed_prompts.served(prompt)
-        if not (record.is_suspect or record.frozen):
+        if not (record.is_suspect or record.frozen or not record.known_good):
             return
+        record.serves()
         record.frozen = False
         if at_s >= record.out_until_s:
             if record.ejections:
@@ -224,15 +232,11 @@ class Health:
     def state(self, address: str, at_s: float) -> HealthState:
         """What *address* may be given now; an unknown address is down."""
         record = self._records.get(address)
-        if record is None or record.probe_down:
-            return HealthState.DOWN
-        if record.asleep:
-            return HealthState.SLEEPING
-        if record.frozen:
-            return HealthState.FROZEN
-        if at_s < record.out_until_s:
-            return HealthState.COOLING if record.cooling else HealthState.EJECTED
-        return HealthState.PROBATION if record.ejections else HealthState.HEALTHY
+        return HealthState.DOWN if record is None else record.state(at_s)
+
+    def is_untried(self, address: str) -> bool:
+        """Whether it joined others that are known to serve, and has not shown that it does."""
+        return address in self._records and self._records[address].joins_as is not None
 
     def is_suspect(self, address: str) -> bool:
         """Whether anything speaks against it, if not enough to take it out."""
@@ -241,6 +245,11 @@ class Health:
     def failed_with(self, prompt: Prompt, at_s: float) -> Collection[str]:
         """The endpoints that failed *prompt* lately."""
         return self._failed_prompts.of(prompt, at_s) if self._failed_prompts else ()
+
+    @property
+    def any_known_good(self) -> bool:
+        """Whether any endpoint has shown that it serves, and nothing bars it."""
+        return any(record.known_good and not record.bars for record in self._records.values())
 
     @property
     def all_healthy(self) -> bool:

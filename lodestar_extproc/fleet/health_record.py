@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lodestar_extproc.fleet.answer_rate import AnswerRate
 from lodestar_extproc.fleet.failed_prompts import Prompt
+from lodestar_extproc.fleet.health_state import HealthState
 
 FIRST_EJECTION_S, EJECTION_GROWTH = 1.0, 2.0
 """Not tuned: long enough for a retry to go elsewhere, too short to miss a healthy endpoint."""
@@ -27,6 +28,8 @@ class HealthRecord:
     Attributes:
         out_until_s: nothing is sent to it before; monotonic seconds.
         cooling: it is out for what it answered oddly.
+        joins_as: its state while it is new and waits to be shown good.
+        known_good: a probe or an answer has shown that it serves.
         ejections: how often it was taken out in a row; above 0 it is on probation.
         answers_wrongly: it was taken out for its answers: a first token proves nothing.
         breaks: ejections for answers that broke off in their middle, since its last success.
@@ -39,6 +42,8 @@ class HealthRecord:
     probe_down: bool = False
     asleep: bool = False
     frozen: bool = False
+    joins_as: HealthState | None = None
+    known_good: bool = False
     out_until_s: float = float("-inf")
     cooling: bool = False
     ejections: int = 0
@@ -48,6 +53,20 @@ class HealthRecord:
     odd_answers: set[object] = field(default_factory=set)
     rate: AnswerRate = field(default_factory=AnswerRate)
 
+    def state(self, at_s: float) -> HealthState:
+        """What the endpoint may be given now."""
+        if self.probe_down:
+            return HealthState.DOWN
+        if self.asleep:
+            return HealthState.SLEEPING
+        if self.frozen:
+            return HealthState.FROZEN
+        if at_s < self.out_until_s:
+            return HealthState.COOLING if self.cooling else HealthState.EJECTED
+        if self.ejections:
+            return HealthState.PROBATION
+        return self.joins_as or HealthState.HEALTHY
+
     @property
     def is_suspect(self) -> bool:
         """Whether anything speaks against it, if not enough to take it out."""
@@ -56,7 +75,9 @@ class HealthRecord:
     @property
     def bars(self) -> bool:
         """Whether anything keeps requests from it, or did and has not been refuted."""
-        return bool(self.probe_down or self.asleep or self.frozen or self.ejections)
+        return bool(
+            self.probe_down or self.asleep or self.frozen or self.ejections or self.joins_as
+        )
 
     @property
     def ejection_s(self) -> float:
@@ -67,6 +88,10 @@ class HealthRecord:
     def cooling_s(self) -> float:
         """How long it is left alone if it answers wrongly now."""
         return min(LONGEST_COOLING_S, FIRST_COOLING_S * COOLING_GROWTH**self.ejections)
+
+    def serves(self) -> None:
+        """A probe or an answer has shown it."""
+        self.known_good, self.joins_as = True, None
 
     def clear(self) -> None:
         """It has served: nothing is held against it any more."""

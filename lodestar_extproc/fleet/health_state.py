@@ -15,6 +15,8 @@ class HealthState(StrEnum):
     """It refused what others serve, or answered with nothing: no request until that time ends."""
     PROBATION = "probation"
     """Back after either: one request at a time until one succeeds."""
+    JOINING = "joining"
+    """New, while others are known to serve: nothing until a first probe of it succeeds."""
     DOWN = "down"
     """Active probes fail: nothing until they succeed."""
     SLEEPING = "sleeping"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
@@ -21,6 +22,10 @@ endpoints, eight groups of eight cost half as much as 64 single visits (benchmar
 GROUP_VISITS = 4
 """Visits that begin together, at most: what they do in a row takes less than a millisecond, and a
 request may come between."""
+
+NEW_PAUSE_S = 5e-3
+"""Between groups of first visits: several hundred that join at once are visited within a second,
+and requests come between."""
 
 
 class Poller:
@@ -49,10 +54,18 @@ class Poller:
         self._supervisor = supervisor or Supervisor()
         self._endpoints: tuple[Endpoint, ...] = ()
         self._visits: dict[str, asyncio.Task[None]] = {}
+        self._new: dict[str, Endpoint] = {}
+        self._has_new = asyncio.Event()
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Visit these from now on; visits to others, or to what these were before, are dropped."""
         wanted = tuple(endpoints)
+        known = {endpoint.address for endpoint in self._endpoints}
+        if known:
+            late = (e for e in wanted if e.address not in known or e.address in self._new)
+            self._new = {endpoint.address: endpoint for endpoint in late}
+        if self._new:
+            self._has_new.set()
         for gone in set(self._endpoints) - set(wanted):
             if (visit := self._visits.pop(gone.address, None)) is not None:
                 visit.cancel()
@@ -65,16 +78,30 @@ class Poller:
         try:
             while True:
                 phases = max(PHASES, math.ceil(len(self._endpoints) / GROUP_VISITS))
-                self._start_visits(turn % phases, phases)
+                self._start_visits(self._endpoints[turn % phases :: phases])
                 turn += 1
                 # After a stall the missed turns are left out, not made up for.
                 due_s = max(due_s + self._interval_s() / phases, now_s())
-                await asyncio.sleep(due_s - now_s())
+                await self._visit_new_until(due_s)
         finally:
             await self._drop_visits()
 
-    def _start_visits(self, phase: int, phases: int) -> None:
-        for endpoint in self._endpoints[phase::phases]:
+    async def _visit_new_until(self, due_s: float) -> None:
+        """Visit those that have joined, so that none waits an interval for its first visit."""
+        now_s = asyncio.get_running_loop().time
+        while now_s() < due_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(due_s - now_s()):
+                    await self._has_new.wait()
+            if not self._has_new.is_set():
+                return
+            self._start_visits([self._new.pop(a) for a in list(self._new)[:GROUP_VISITS]])
+            if not self._new:
+                self._has_new.clear()
+            await asyncio.sleep(NEW_PAUSE_S)
+
+    def _start_visits(self, endpoints: Iterable[Endpoint]) -> None:
+        for endpoint in endpoints:
             visit = self._visits.get(endpoint.address)
             if visit is None or visit.done():
                 self._visits[endpoint.address] = asyncio.ensure_future(self._one_visit(endpoint))

@@ -12,7 +12,8 @@ ENDPOINT_STATE = gauge(
     "lodestar_endpoint_state",
     ("pool", "endpoint", "state"),
     "1 for the state that the endpoint is in, 0 for the others.",
-    "`down`: its health check fails. `ejected`: requests to it failed or stood still. "
+    "`down`: its health check fails. `joining`: it is new, and waits for its first good check. "
+    "`ejected`: requests to it failed or stood still. "
     "`cooling`: it refuses, or answers nothing, where others serve. `frozen`: it takes requests "
     "and answers none. `sleeping`: its engine says that it sleeps; wake it up.",
 )

@@ -69,3 +69,24 @@ async def test_an_endpoint_without_a_health_url_is_not_judged():
             await until(lambda: len(published) >= 3)
 
     assert {address for address, _, _ in published} == {endpoint.address}
+
+
+async def test_one_that_joins_is_asked_at_once_however_seldom_the_others_are():
+    published: list[tuple[str, str, float]] = []
+    fake, late = FakeEngine(), FakeEngine()
+    async with fake.serve() as known, late.serve() as newcomer:
+        with closing(EngineClient()) as client:
+            prober = Prober(
+                client,
+                lambda *probe: published.append(probe),
+                live_settings(health_interval_s=3600.0),
+            )
+            prober.set_endpoints([known])
+            run = asyncio.create_task(prober.run())
+            await until(lambda: len(published) == 1)
+            prober.set_endpoints([known, newcomer])
+            await until(lambda: len(published) == 2)
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+
+    assert [address for address, _, _ in published] == [known.address, newcomer.address]
