@@ -91,7 +91,7 @@ test-truth: install  ## what a request is and what became of it: bodies and answ
 test-asyncio: install oldest-envoy  ## the end-to-end tests with our own HTTP/2 in place of grpcio (11 minutes)
 	LODESTAR_TEST_TRANSPORT=asyncio $(BIN)/python -m pytest tests/e2e tests/protocol $(ARGS)
 
-test-faults: install oldest-envoy  ## some twenty faults and pairs of them under load, through a real Envoy; --json by ARGS (6 minutes)
+test-faults: install tools oldest-envoy  ## some sixty faults and pairs of them under load, through real Envoys; --json by ARGS (under 15 minutes)
 	PYTHONPATH=tests/support $(BIN)/python tests/support/fault_bench.py $(ARGS)
 
 test-history: install tools  ## what three replicas believe beside the truth, while they and the store are killed, paused and cut off: five seeds of 40 faults (10 minutes)
@@ -166,6 +166,10 @@ bench-extproc-cost: install  ## CPU and latency behind Envoy, beside a service t
 
 bench-bodies: install  ## what large and hostile bodies cost those who come beside them
 	$(BIN)/python benchmarks/bodies.py $(ARGS)
+
+.PHONY: bench-loop-lag
+bench-loop-lag: install  ## how late the event loop is while long prompts, pages, files and operators come
+	$(BIN)/python benchmarks/loop_lag.py $(ARGS)
 
 bench-body-cost: install  ## what reading a body costs the event loop, read there and by the reader process
 	$(BIN)/python benchmarks/body_cost.py $(ARGS)

@@ -6,7 +6,9 @@ It listens to the routers and answers questions; it decides nothing and keeps no
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from lodestar_extproc.admin.decision_json import explained, summary
@@ -62,13 +64,10 @@ class DecisionLog:
 
     # -- what is asked ---------------------------------------------------------------------------
 
-    def last(self, limit: int, at_s: float) -> list[dict[str, Any]]:
-        """The last *limit* decisions, newest first, as plain JSON types."""
-        newest_first = reversed(self._by_id.values())
-        return [
-            summary(each.decision, each.first_token, each.ended, at_s)
-            for each, _ in zip(newest_first, range(limit), strict=False)
-        ]
+    def last(self, limit: int, at_s: float) -> Iterator[dict[str, Any]]:
+        """The last *limit* decisions, newest first, as plain JSON types; as of this moment."""
+        newest_first = list(islice(reversed(self._by_id.values()), limit))
+        return (summary(each.decision, each.first_token, each.ended, at_s) for each in newest_first)
 
     def explain(self, any_id: str, at_s: float) -> dict[str, Any] | None:
         """All that is known of the decision, or of the last one of the request, *any_id*."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -14,8 +15,7 @@ from lodestar_extproc.routing.pool_view import PoolView
 
 
 def pool_json(view: PoolView) -> dict[str, Any]:
-    """Everything in *view*."""
-    known = {status.address: status for status in view.learner.endpoints}
+    """Everything in *view* but its endpoints."""
     return {
         "pool": view.pool,
         "policy": view.policy,
@@ -24,16 +24,19 @@ def pool_json(view: PoolView) -> dict[str, Any]:
         "share": view.share or None,
         "peers": view.peers,
         "learner": _learner(view.learner),
-        "endpoints": [
+    }
+
+
+def endpoints_json(view: PoolView) -> Iterator[dict[str, Any]]:
+    """Everything about each of its endpoints."""
+    known = {status.address: status for status in view.learner.endpoints}
+    for i, (endpoint, state) in enumerate(zip(view.snapshot.endpoints, view.states, strict=True)):
+        yield (
             {"address": endpoint.address, "state": state}
             | _endpoint(view.snapshot, i)
             | _scraping(view.scrapes.get(endpoint.address))
             | _learned(known.get(endpoint.address))
-            for i, (endpoint, state) in enumerate(
-                zip(view.snapshot.endpoints, view.states, strict=True)
-            )
-        ],
-    }
+        )
 
 
 def shown_settings(settings: PoolSettings) -> dict[str, str]:

@@ -5,11 +5,11 @@ It only reads: nothing here changes what the service does.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from importlib import resources
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +20,8 @@ from lodestar_extproc import __version__
 from lodestar_extproc.admin.access import ANYBODY, AdminAccess
 from lodestar_extproc.admin.decision_log import CAPACITY, DecisionLog
 from lodestar_extproc.admin.history import PoolHistory
-from lodestar_extproc.admin.pool_json import gain_json, pool_json
+from lodestar_extproc.admin.pages import FORM, PagesInTurn, listed, with_list
+from lodestar_extproc.admin.pool_json import endpoints_json, gain_json, pool_json
 from lodestar_extproc.events.endpoint_changes import whole_outage
 from lodestar_extproc.events.event_log import CAPACITY as EVENTS_KEPT
 from lodestar_extproc.events.event_log import EventLog
@@ -99,6 +100,7 @@ class AdminServer:
             path: resources.files(__package__).joinpath(name).read_bytes()
             for path, (name, _) in _FILES.items()
         }
+        self._pages = PagesInTurn()
         self._runner: web.AppRunner | None = None
 
     async def start(self, address: str, access: AdminAccess = ANYBODY) -> int:
@@ -162,12 +164,9 @@ class AdminServer:
         return _json({"history": minutes})
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
-        page = bytearray()
         content_type, pieces = self._metrics.pieces(request.headers.get("Accept", ""))
-        for piece in pieces:
-            page += piece
-            await asyncio.sleep(0)  # requests come between
-        return web.Response(body=bytes(page), headers={"Content-Type": content_type})
+        page = await self._pages.whole(pieces)
+        return web.Response(body=page, headers={"Content-Type": content_type})
 
     async def _show_alive(self, _request: web.Request) -> web.Response:
         return _json({"alive": True})
@@ -182,20 +181,21 @@ class AdminServer:
         return _json({"ready": not reasons, "reasons": told}, 503 if reasons else 200)
 
     async def _show_endpoints(self, _request: web.Request) -> web.Response:
-        return _json(
-            {
-                "phase": self._phase,
-                "version": __version__,
-                "uptime_s": self._clock() - self._began_at_s,
-                "pools": [pool_json(p) for p in self._pools()],
-            }
-        )
+        about = {
+            "phase": self._phase,
+            "version": __version__,
+            "uptime_s": self._clock() - self._began_at_s,
+        }
+        pools = (with_list(pool_json(p), "endpoints", endpoints_json(p)) for p in self._pools())
+        head = orjson.dumps(about)[:-1] + b',"pools":'
+        return _as_json(await self._pages.whole(chain([head], listed(pools), [b"}\n"])))
 
     async def _show_decisions(self, request: web.Request) -> web.Response:
         limit = _number(request, "limit", DEFAULT_LIMIT)
         if limit is None:
             return _no_number("limit", request, CAPACITY)
-        return _json({"decisions": self.decisions.last(limit, self._clock())})
+        pieces = with_list({}, "decisions", self.decisions.last(limit, self._clock()))
+        return _as_json(await self._pages.whole(chain(pieces, [b"\n"])))
 
     async def _show_events(self, request: web.Request) -> web.Response:
         limit, since = _number(request, "limit", DEFAULT_LIMIT), _number(request, "since", 0)
@@ -228,10 +228,8 @@ def _no_number(name: str, request: web.Request, most: int) -> web.Response:
 
 
 def _json(value: dict[str, Any], status: int = 200) -> web.Response:
-    """Encode *value*; NaN, which stands for unknown in arrays, becomes null."""
-    return web.Response(
-        body=orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY),
-        status=status,
-        content_type="application/json",
-        headers=_HEADERS,
-    )
+    return _as_json(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | FORM), status)
+
+
+def _as_json(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json", headers=_HEADERS)

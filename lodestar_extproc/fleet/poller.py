@@ -60,15 +60,18 @@ class Poller:
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Visit these from now on; visits to others, or to what these were before, are dropped."""
         wanted = tuple(endpoints)
-        known = {endpoint.address for endpoint in self._endpoints}
-        if known:
-            late = (e for e in wanted if e.address not in known or e.address in self._new)
-            self._new = {endpoint.address: endpoint for endpoint in late}
+        stay = {endpoint.address: endpoint for endpoint in wanted}
+        for known in self._endpoints:
+            now = stay.get(known.address)
+            if now is known or now == known:  # the first is quick, and mostly so
+                continue
+            if (visit := self._visits.pop(known.address, None)) is not None:
+                visit.cancel()
+        if self._endpoints:
+            visited = {endpoint.address for endpoint in self._endpoints} - self._new.keys()
+            self._new = {a: endpoint for a, endpoint in stay.items() if a not in visited}
         if self._new:
             self._has_new.set()
-        for gone in set(self._endpoints) - set(wanted):
-            if (visit := self._visits.pop(gone.address, None)) is not None:
-                visit.cancel()
         self._endpoints = wanted
 
     async def run(self) -> None:

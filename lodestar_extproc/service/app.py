@@ -35,6 +35,7 @@ from lodestar_extproc.service.pool_watches import PoolWatches
 from lodestar_extproc.service.replicas import Replicas
 from lodestar_extproc.service.saved_learning import CheckpointOwners
 from lodestar_extproc.service.traces import new_traces
+from lodestar_extproc.service.turn_taking import give_way_soon
 from lodestar_extproc.service.upkeep import PoolUpkeep
 from lodestar_extproc.service.worker import attend, own_admin
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
@@ -132,6 +133,7 @@ class App:
             NotConnected: endpoints are to come from Kubernetes, and there is none.
         """
         self._heed_signals()
+        give_way_soon()
         asyncio.get_running_loop().set_exception_handler(self._supervisor.heed)
         await require_sources(self._config.pools)
         async with AsyncExitStack() as stack:

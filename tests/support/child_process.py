@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -13,10 +14,15 @@ STOP_TIMEOUT_S = 60.0
 
 
 class ChildProcess:
-    """`with ChildProcess(...)` starts it, and leaves none behind."""
+    """`with ChildProcess(...)` starts it, and leaves none behind.
+
+    Attributes:
+        environment: what it is told beside ours, from its next start on.
+    """
 
     def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
         self.command = command
+        self.environment: dict[str, str] = {}
         self._log_file = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -29,7 +35,9 @@ class ChildProcess:
 
     def start(self) -> None:
         with self._log_file.open("ab") as log:
-            self._process = subprocess.Popen(self.command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, env=os.environ | self.environment
+            )
 
     @property
     def pid(self) -> int:

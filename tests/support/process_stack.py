@@ -19,7 +19,7 @@ from transports import transport_name
 from waiting import until
 
 ECHO_ENGINE = Path(__file__).with_name("echo_engine.py")
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 """Imports take seconds on a busy machine."""
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=60)
 

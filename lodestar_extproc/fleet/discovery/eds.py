@@ -29,12 +29,25 @@ async def watch_eds(pool: Pool, eds: EdsFile) -> AsyncGenerator[tuple[Endpoint, 
     async with aclosing(contents(eds.path)) as versions:
         async for _ in versions:
             try:
-                told = await asyncio.to_thread(read_eds_assignment, eds)
-                now = dataclasses.replace(pool, overprovisioning=told.overprovisioning)
-                endpoints = now.endpoints_of(told.members)
+                endpoints = await asyncio.to_thread(_endpoints_in, eds, pool, known or ())
             except ConfigError as error:
                 endpoints = known or ()
                 log.error("pool %s keeps its %d endpoints: %s", pool.name, len(endpoints), error)  # noqa: TRY400  (the error says all)
-            if endpoints != known:
+            if endpoints is not known:
                 known = endpoints
                 yield endpoints
+
+
+def _endpoints_in(eds: EdsFile, pool: Pool, known: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """What the file says of *pool* now; those that stay as they were are the same objects.
+
+    So whoever compares a thousand of them, on the event loop, is done at once.
+    """
+    told = read_eds_assignment(eds)
+    now = dataclasses.replace(pool, overprovisioning=told.overprovisioning)
+    as_known = {endpoint.address: endpoint for endpoint in known}
+    endpoints = tuple(
+        before if (before := as_known.get(each.address)) == each else each
+        for each in now.endpoints_of(told.members)
+    )
+    return known if endpoints == known else endpoints
