@@ -149,6 +149,16 @@ async def test_eds_file_is_followed_and_a_bad_one_changes_nothing(tmp_path, capl
     await watch.aclose()
 
 
+async def test_endpoints_that_stay_as_they_were_are_told_as_the_same_objects(tmp_path):
+    path = an_eds_file(tmp_path, "10.0.0.1", "10.0.0.2")
+    async with aclosing(discover(a_pool(eds=path))) as watch:
+        first, leaving = await following(watch)
+        an_eds_file(tmp_path, "10.0.0.1", "10.0.0.3")
+        same, other = await following(watch)
+    assert same is first
+    assert other != leaving
+
+
 async def test_the_levels_of_an_eds_file_are_by_its_own_overprovisioning(tmp_path):
     path = an_eds_file(tmp_path, "10.0.0.1")
     path.write_text(path.read_text() + "  policy: {overprovisioning_factor: 200}\n")
