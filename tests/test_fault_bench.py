@@ -19,10 +19,7 @@ def test_every_form_of_the_service_is_struck():
 
 
 def test_only_where_there_is_nobody_to_serve_may_any_number_fail():
-    assert {fault.name for fault in FAULTS if fault.may_fail == ENDLESS} == {
-        "all engines are down",
-        "endpoints' file names no endpoint",
-    }
+    assert [f.name for f in FAULTS if f.may_fail == ENDLESS] == ["all engines are down"]
 
 
 def test_pairs_are_the_same_for_the_same_seed_and_strike_different_parts_of_one_form():

@@ -36,7 +36,7 @@ LIES = {
     "nothing": (b"", "text/event-stream"),
     "only [DONE]": (b"data: [DONE]\n\n", "text/event-stream"),
 }
-FAULTS = ("none", "busy", "reset", "hang", "slow", "stall", *LIES)
+FAULTS = ("none", "busy", "reset", "hang", "slow", "stall", "leaves", *LIES)
 PAGES = ("none", "page", "page hangs", "page is huge", "page is too large", "page is garbage")
 HUGE_PAGE_BYTES, TOO_LARGE_PAGE_BYTES = 1_000_000, 4_000_000
 """Just under what is read of a page, and a size that was seen (a MiB is the limit)."""
@@ -100,7 +100,7 @@ class EchoEngine:
         await asyncio.Event().wait()
 
     async def _health(self, _: web.Request) -> web.Response:
-        return web.Response()
+        return web.Response(status=503 if self._fault == "leaves" else 200)
 
     async def _show_tried(self, _: web.Request) -> web.Response:
         """When inference was asked for, in monotonic seconds."""
