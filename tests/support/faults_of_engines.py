@@ -9,6 +9,8 @@ from fault import ENDLESS, Befall, Fault
 from fault_stack import FaultStack
 from process_stack import Engine
 
+JUST_SENT = 3
+"""Requests that may be written to an engine between counting those under way and its death."""
 FOUND_OUT = 6
 """Wrong answers that clients may see: three until it is found out, and trials that follow."""
 
@@ -74,8 +76,14 @@ FAULTS = (
     Fault("an engine hangs", engine_fault("hang"), "engines", strikes=1, added_p99_ms=WAITS_MS),
     Fault("an engine answers 503", engine_fault("busy"), "engines", strikes=1),
     Fault("an engine resets", engine_fault("reset"), "engines", may_fail=20, strikes=1),
-    Fault("an engine is killed", engines_killed(1), "engines", strikes=1),
-    Fault("two of three engines are killed", engines_killed(2), "engines", strikes=2),
+    Fault("an engine is killed", engines_killed(1), "engines", may_fail=JUST_SENT, strikes=1),
+    Fault(
+        "two of three engines are killed",
+        engines_killed(2),
+        "engines",
+        may_fail=JUST_SENT,
+        strikes=2,
+    ),
     Fault(
         "all engines are down",
         engines_killed(None),

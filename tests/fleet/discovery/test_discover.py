@@ -19,10 +19,11 @@ from lodestar_extproc.config import (
     read_picker_config,
 )
 from lodestar_extproc.config.upstream import DnsFamily, DnsLookup
-from lodestar_extproc.fleet.discovery import discover, watch_config
+from lodestar_extproc.fleet.discovery import discover, eds, watch_config
 from lodestar_extproc.fleet.discovery.config_file import fixed_parts
 from lodestar_extproc.fleet.discovery.dns import watch_dns
 from lodestar_extproc.fleet.discovery.watched_file import contents
+from waiting import until
 
 
 def addresses(endpoints):
@@ -157,6 +158,28 @@ async def test_endpoints_that_stay_as_they_were_are_told_as_the_same_objects(tmp
         same, other = await following(watch)
     assert same is first
     assert other != leaving
+
+
+@pytest.mark.parametrize("can_begin", [True, False])
+async def test_a_large_eds_file_says_the_same_as_a_small_one_wherever_it_is_read(
+    tmp_path, caplog, monkeypatch, can_begin
+):
+    if not can_begin:
+        monkeypatch.setattr(eds, "COMMAND", ("/nowhere/python",))
+    hosts = [f"10.0.{i // 250}.{i % 250 + 1}" for i in range(600)]
+    path = an_eds_file(tmp_path, *hosts)
+    assert path.stat().st_size > eds.LARGE_BYTES
+    async with aclosing(discover(a_pool(eds=path))) as watch:
+        told = await following(watch)
+        assert addresses(told) == [f"{host}:8000" for host in hosts]
+
+        following_one = asyncio.create_task(following(watch))
+        path.write_text(path.read_text().replace("port_value: 8000", "port_value: x", 1))
+        await until(lambda: "x is not a port" in caplog.text)
+        an_eds_file(tmp_path, *hosts[1:])
+        assert await following_one == told[1:]
+    said_so = "is read in this process" in caplog.text
+    assert said_so is not can_begin
 
 
 async def test_the_levels_of_an_eds_file_are_by_its_own_overprovisioning(tmp_path):
