@@ -33,8 +33,13 @@ CHANGED = {
         "manager.http_filters",
         "engines.load_balancing_policy",
     },
-    "eds.yaml": {"engines.type", "engines.eds_cluster_config", "engines.load_assignment"},
-    "strict_dns.yaml": {"engines.type", "engines.load_assignment"},
+    "eds.yaml": {
+        "engines.type",
+        "engines.eds_cluster_config",
+        "engines.load_assignment",
+        "engines.common_lb_config",
+    },
+    "strict_dns.yaml": {"engines.type", "engines.load_assignment", "engines.common_lb_config"},
     "envoy_1_36.yaml": {"manager.access_log"},
     "standby.yaml": {"lodestar.load_assignment", "lodestar.health_checks"},
     "compose.yaml": {

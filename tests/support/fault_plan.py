@@ -151,6 +151,8 @@ def _read_endpoints_from(cluster: dict[str, Any], file: Path) -> None:
     source = {"path": str(file), "watched_directory": {"path": str(file.parent)}}
     config = {"path_config_source": source, "resource_api_version": "V3"}
     cluster |= {"type": "EDS", "eds_cluster_config": {"eds_config": config}}
+    # As envoy/variants/eds.yaml has it.
+    cluster["common_lb_config"] = {"healthy_panic_threshold": {"value": 1}}
 
 
 def _log_by(config: dict[str, Any], port: int) -> None:

@@ -91,7 +91,8 @@ async def running_fault_stack(
         run_by: the beginning of the command that runs a service, up to `serve`.
     """
     async with AsyncExitStack() as stack:
-        engines = [Engine(f"engine{i}", folder) for i in range(N_ENGINES)]
+        n_engines = N_ENGINES + (form is Form.FILE)  # more than 1 % of those that join
+        engines = [Engine(f"engine{i}", folder) for i in range(n_engines)]
         redis = RedisProcess(folder) if form is Form.REPLICAS else None
         spare, stores = Engine("spare", folder), [] if redis is None else [redis]
         for process in (*engines, spare, *stores):

@@ -16,6 +16,9 @@ from fault_plan import Form
 from fault_stack import FaultStack
 from process_children import children_of
 
+SHARED_AGAIN_S = 20.0
+"""Decisions never stop; this is for sharing, which says `degraded` for 5 s after what it could not
+read, and knocks at a store that refuses it more and more seldom."""
 PASSWORD = "another"
 
 
@@ -124,7 +127,7 @@ def worker_struck(number: signal.Signals) -> Befall:
 
 
 def in_store(name: str, befall: Befall, lasts_s: float = SHORT_S) -> Fault:
-    return Fault(name, befall, "store", Form.REPLICAS, lasts_s=lasts_s)
+    return Fault(name, befall, "store", Form.REPLICAS, lasts_s=lasts_s, recovery_s=SHARED_AGAIN_S)
 
 
 def of_workers(name: str, befall: Befall) -> Fault:
