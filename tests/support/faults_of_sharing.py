@@ -19,6 +19,8 @@ from process_children import children_of
 SHARED_AGAIN_S = 20.0
 """Decisions never stop; this is for sharing, which says `degraded` for 5 s after what it could not
 read, and knocks at a store that refuses it more and more seldom."""
+BEGUN_S = 30.0
+"""Decisions never stop; this is for a worker begun anew, which takes as long as any start."""
 PASSWORD = "another"
 
 
@@ -131,7 +133,7 @@ def in_store(name: str, befall: Befall, lasts_s: float = SHORT_S) -> Fault:
 
 
 def of_workers(name: str, befall: Befall) -> Fault:
-    return Fault(name, befall, "worker", Form.WORKERS, lasts_s=NOTICED_S)
+    return Fault(name, befall, "worker", Form.WORKERS, lasts_s=NOTICED_S, recovery_s=BEGUN_S)
 
 
 FAULTS = (
