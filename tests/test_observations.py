@@ -56,7 +56,7 @@ def test_before_any_value_there_is_nothing_but_the_description(ours):
 
 def test_who_left_is_not_shown(ours):
     pages_of([(A, 1.0), (B, 2.0)], ours)
-    ours[0].keep({A})
+    ours[0].keep(A[0], {A[1]})
     page = generate_latest(ours[1]).decode()
 
     assert A[1] in page

@@ -6,7 +6,7 @@ It predicts and says how far to believe it; it does not choose.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,6 +192,15 @@ class Learner:
         self._known = None
         for owner in (self._predictor, self._errors, self._drift, self._trust, self._penalties):
             owner.forget(address)
+
+    def keep(self, addresses: Iterable[str]) -> None:
+        """The endpoints at others are gone: now, or before, and something was told of them since.
+
+        Answers end after their endpoints have left, other replicas tell of theirs, and a
+        checkpoint holds those of before.
+        """
+        for address in (self._n_samples.keys() | self._penalties.addresses) - set(addresses):
+            self.left(address)
 
     def close(self) -> None:
         """End a training that is under way elsewhere."""

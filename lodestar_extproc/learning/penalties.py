@@ -6,7 +6,7 @@ A failure is no TTFT: to learn it as one would teach that the prompt was slow, e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import KeysView, Sequence
 
 import numpy as np
 
@@ -25,6 +25,11 @@ class Penalties:
 
     def __init__(self) -> None:
         self._given: dict[str, tuple[float, float]] = {}
+
+    @property
+    def addresses(self) -> KeysView[str]:
+        """Of the endpoints that failed, whatever is left of it."""
+        return self._given.keys()
 
     def add(self, address: str, at_s: float) -> None:
         """The endpoint has failed a request."""

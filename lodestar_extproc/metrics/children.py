@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,9 +21,9 @@ class Children(dict[tuple[str, ...], Any]):
         child = self[labels] = self._metric.labels(*labels) if labels else self._metric
         return child
 
-    def keep(self, wanted: Collection[tuple[str, ...]]) -> None:
-        """Drop all children but these."""
-        for labels in [labels for labels in self if labels not in wanted]:
+    def keep(self, pool: str, endpoints: Collection[str]) -> None:
+        """Drop the children of *pool* whose second label is none of *endpoints*."""
+        for labels in others(self, pool, endpoints):
             self._metric.remove(*labels)
             del self[labels]
 
@@ -47,9 +47,18 @@ class Counts(dict[tuple[str, ...], float]):
             self._children[labels].inc(n)
         self.clear()
 
-    def keep(self, wanted: Collection[tuple[str, ...]]) -> None:
-        """Show none but these from now on."""
-        self._children.keep(wanted)
+    def keep(self, pool: str, endpoints: Collection[str]) -> None:
+        """Of *pool* show none but these *endpoints* from now on."""
+        for labels in others(self, pool, endpoints):
+            del self[labels]
+        self._children.keep(pool, endpoints)
+
+
+def others(
+    known: Iterable[tuple[str, ...]], pool: str, endpoints: Collection[str]
+) -> list[tuple[str, ...]]:
+    """Of label values that are a pool and an endpoint, those of other endpoints of *pool*."""
+    return [labels for labels in known if labels[0] == pool and labels[1] not in endpoints]
 
 
 def _made(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
+from lodestar_extproc.metrics.children import others
 from lodestar_extproc.metrics.metric import Metric
 
 
@@ -62,9 +63,9 @@ class Observations(Collector):
             family.add_metric(labels, buckets, self._sums[labels])
         yield family
 
-    def keep(self, wanted: Collection[tuple[str, ...]]) -> None:
-        """Show none but these from now on."""
-        for labels in [labels for labels in self._counts if labels not in wanted]:
+    def keep(self, pool: str, endpoints: Collection[str]) -> None:
+        """Of *pool* show none but these *endpoints* from now on."""
+        for labels in others(self._counts, pool, endpoints):
             del self._counts[labels], self._sums[labels], self._examples[labels]
 
 

@@ -104,7 +104,8 @@ class Metrics:
         self._show_zeroes(view.pool for view in pools)
         for counts in self._counts:
             counts.tell()
-        self._forget_endpoints_that_left(pools)
+        for view in pools:
+            self.forget_who_left(view)
         return page_in_form(self._registry, accept)
 
     # -- what routers report -------------------------------------------------------------------
@@ -254,18 +255,16 @@ class Metrics:
             for outcome in Outcome:
                 self._requests[pool, outcome] += 0
 
-    def _forget_endpoints_that_left(self, pools: Sequence[PoolView]) -> None:
-        """Endpoints come and go; their series must not pile up."""
-        present = {
-            (view.pool, endpoint.address) for view in pools for endpoint in view.snapshot.endpoints
-        }
+    def forget_who_left(self, view: PoolView) -> None:
+        """Endpoints come and go; their series must not pile up, whoever asks for the page."""
+        present = {endpoint.address for endpoint in view.snapshot.endpoints}
         shown: tuple[Observations | Counts, ...] = (
             self._endpoint_decisions,
             self._ttft,
             self._predicted_ttft,
         )
         for each in shown:
-            each.keep(present)
+            each.keep(view.pool, present)
 
 
 def _address(decision: Decision, index: int) -> str:

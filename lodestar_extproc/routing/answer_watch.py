@@ -6,6 +6,7 @@ To watch an answer takes 0.1 to 0.4 ms of CPU a chunk, so a good one is left aft
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.fleet.fleet import Fleet
@@ -39,9 +40,9 @@ class AnswerWatch:
         else:
             self._ends_soon.discard(address)
 
-    def left(self, address: str) -> None:
-        """The endpoint is gone."""
-        self._ends_soon.discard(address)
+    def keep(self, addresses: Iterable[str]) -> None:
+        """The endpoints at others are gone: now, or before an answer of theirs ended."""
+        self._ends_soon.intersection_update(addresses)
 
     def _needs_a_witness(self, address: str) -> bool:
         return (

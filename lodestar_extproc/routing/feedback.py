@@ -53,11 +53,10 @@ class Feedback:
         self.samples.catch_up()
         self.learner, self.teaches = learner, False
 
-    def left(self, addresses: Iterable[str]) -> None:
-        """These are gone, and what was learned of them alone goes with them."""
+    def keep(self, addresses: Iterable[str]) -> None:
+        """Others are gone, and what was learned of them alone goes with them."""
         self.samples.catch_up()
-        for address in addresses:
-            self.learner.left(address)
+        self.learner.keep(addresses)
 
     @property
     def only_model(self) -> str:

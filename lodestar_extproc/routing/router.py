@@ -101,10 +101,10 @@ class Router:
         """Adopt a new membership of the fleet."""
         _, left = self.fleet.set_endpoints(endpoints)
         self.demand.adopt(self.fleet.endpoints)
-        self._feedback.left(left)
+        if left:
+            self._feedback.keep(e.address for e in self.fleet.endpoints)
+            self._watch.keep(e.address for e in self.fleet.endpoints)
         self.admission.changed()
-        for address in left:
-            self._watch.left(address)
 
     def bytes_per_token(self, model: str) -> float:
         """Prompt bytes a token of *model* stands for, as learned from usage."""

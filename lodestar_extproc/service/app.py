@@ -122,6 +122,7 @@ class App:
         return [self.replicas.view(upkeep.view()) for upkeep in self._upkeeps.values()]
 
     def _note(self, view: PoolView) -> None:
+        self.metrics.forget_who_left(view)
         self.admin.histories[view.pool].look(view, lambda: self._watches.gains_of(view.pool))
 
     async def run(self) -> None:
