@@ -192,6 +192,9 @@ class ProcessCall:
                 # log has no word of ours to tell the end by.
                 gone, at_s = Outcome.CLIENT_GONE, service.clock()
                 service.routers.complete(Completion(at_s, gone, stream_id=exchange.stream_id))
+            if (turn := exchange.turn) is not None:
+                # What was to wait for it may have been cut off before it began.
+                turn.queue.withdraw(turn.ticket)
             exchange.close(service.clock())
             if exchange.observed_id:
                 service.heard.observed(exchange.observed_id)

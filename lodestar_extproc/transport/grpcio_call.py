@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import closing, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -84,10 +84,7 @@ class GrpcioCall:
             later = handler.received(message)
             del message
             if later is not None:
-                await self._flush()
-                self._is_working = True
-                await later
-                self._is_working = False
+                await self._work(later)
             await self._flush()
             if self._status is not None:
                 return
@@ -98,6 +95,14 @@ class GrpcioCall:
             await self._flush()
             await self._changed.wait()
             self._changed.clear()
+
+    async def _work(self, later: Coroutine[Any, Any, None]) -> None:
+        # Closed also where the client leaves before it has begun.
+        with closing(later):
+            await self._flush()
+            self._is_working = True
+            await later
+            self._is_working = False
 
     async def _flush(self) -> None:
         if self._late is not None:  # grpcio writes one message at a time

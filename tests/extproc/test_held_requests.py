@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 
 import pytest
 from test_extproc_server import process, request_body, request_headers, running
@@ -62,6 +63,29 @@ async def test_a_client_that_leaves_leaves_the_queue(routers):
         call.cancel()
         await until(lambda: not routers.admission.held)
         assert routers.n_decisions == 0
+
+
+class CallOfNobody:
+    """A call of which nothing is heard."""
+
+    metadata = MappingProxyType({})
+
+    def send(self, message):
+        """Lost."""
+
+    def end(self, status=None, text=""):
+        """Of no interest."""
+
+
+async def test_a_client_that_leaves_before_its_request_began_to_wait_leaves_the_queue(routers):
+    async with running(routers) as (server, _, _, _):
+        handler = server._process.open(CallOfNobody())
+        handler.received(request_headers().SerializeToString())
+        waiting = handler.received(request_body().SerializeToString())
+        assert len(routers.admission.held) == 1
+        waiting.close()
+        handler.closed(0)
+        assert not routers.admission.held
 
 
 async def test_a_service_that_ends_lets_all_go(routers):
