@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
+_HEEDED = (b"data", b"event")
+"""Fields that are read; the others say nothing of what became of a request."""
 
 
 class ServerSentEvent(NamedTuple):
@@ -50,18 +52,30 @@ class EventStream:
         self._after_cr = chunk.endswith(b"\r") or (self._after_cr and not chunk)
         *lines, rest = chunk.split(b"\n") if b"\r" not in chunk else _LINE_END.split(chunk)
         for line in lines:
-            self._keep(line)
-            whole = bytes(self._line)
-            self._line.clear()
-            yield from self._end_line(whole)
+            if self._line or self._overflowed or len(line) > self._max_bytes:
+                event = self._end_line(self._kept(line))
+            elif line.startswith(_HEEDED) or (not line and (self._data or self._name)):
+                event = self._end_line(line)
+            else:
+                # Comments and other fields: an engine may send thousands in one chunk.
+                continue
+            if event is not None:
+                yield event
         self._keep(rest)
 
     def finish(self) -> Iterator[ServerSentEvent]:
         """The event that was under way: many engines leave out its blank line."""
-        whole = bytes(self._line)
+        for line in (self._kept(b""), b""):
+            event = self._end_line(line)
+            if event is not None:
+                yield event
+
+    def _kept(self, end: bytes) -> bytes:
+        """The line that *end* ends, with what came of it in chunks before."""
+        self._keep(end)
+        line = bytes(self._line)
         self._line.clear()
-        yield from self._end_line(whole)
-        yield from self._end_line(b"")
+        return line
 
     def _keep(self, part: bytes) -> None:
         if self._overflowed or len(self._line) + len(part) > self._max_bytes:
@@ -70,17 +84,17 @@ class EventStream:
         else:
             self._line += part
 
-    def _end_line(self, line: bytes) -> Iterator[ServerSentEvent]:
+    def _end_line(self, line: bytes) -> ServerSentEvent | None:
+        """The event that *line* ends, if it ends one."""
         if self._overflowed:
             self._overflowed = False
             self._forget()
-            yield ServerSentEvent(b"", None)
-            return
+            return ServerSentEvent(b"", None)
         if not line:
-            if self._data or self._name:
-                yield ServerSentEvent(self._name, b"\n".join(self._data))
+            told = bool(self._data or self._name)
+            event = ServerSentEvent(self._name, b"\n".join(self._data)) if told else None
             self._forget()
-            return
+            return event
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
@@ -88,9 +102,10 @@ class EventStream:
             self._data_bytes += len(line)
             if self._data_bytes > self._max_bytes:
                 self._forget()
-                yield ServerSentEvent(b"", None)
+                return ServerSentEvent(b"", None)
         elif field == b"event":
             self._name = value
+        return None
 
     def _forget(self) -> None:
         self._data.clear()
