@@ -23,7 +23,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock docs sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-asyncio test-faults test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock docs sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-asyncio test-faults soak test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -93,6 +93,9 @@ test-asyncio: install oldest-envoy  ## the end-to-end tests with our own HTTP/2 
 
 test-faults: install tools oldest-envoy  ## some sixty faults and pairs of them under load, through real Envoys; --json by ARGS (under 15 minutes)
 	PYTHONPATH=tests/support $(BIN)/python tests/support/fault_bench.py $(ARGS)
+
+soak: install  ## an hour of requests through a real Envoy, with engines that come and go and clients that misbehave: is anything left, does memory grow (ARGS="--seconds 600 --json FILE")
+	PYTHONPATH=tests/support $(BIN)/python tests/support/soak.py $(ARGS)
 
 test-history: install tools  ## what three replicas believe beside the truth, while they and the store are killed, paused and cut off: five seeds of 40 faults (10 minutes)
 	$(BIN)/python -m pytest tests/sharing/test_history_of_replicas.py -m slow -s $(ARGS)

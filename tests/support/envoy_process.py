@@ -75,6 +75,11 @@ class EnvoyProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     async def __aenter__(self) -> Self:
         command = [
             str(self._binary),
