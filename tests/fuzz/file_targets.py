@@ -79,7 +79,7 @@ def envoy_config(data: bytes) -> None:
 @cache
 def trained_state() -> bytes:
     learner, world = a_learner(), LinearWorld()
-    world.teach(learner, 100)
+    world.teach(learner, 20)
     return orjson.dumps(learner.state())
 
 

@@ -42,21 +42,27 @@ def with_other_bytes(given: bytes, known: Sequence[bytes], rng: random.Random) -
 
 
 def with_another_value(data: bytes, rng: random.Random) -> bytes | None:
-    """One value replaced, in one of the lines that end with JSON; None where there is none."""
+    """One value replaced, in one of the lines that end with JSON; None where there is none.
+
+    By a plain one, or by another of the same document: a place may take what another has.
+    """
     lines = data.split(b"\n")
     found = [(number, at) for number, line in enumerate(lines) if (at := line.find(b"{")) >= 0]
     if not found:
         return None
     number, at = rng.choice(found)
     try:
-        document = orjson.loads(lines[number][at:])
-    except orjson.JSONDecodeError:
-        return None
-    places = list(places_in(document))
-    place = rng.choice(places)
-    inside = replaced(document, place, rng.choice(VALUES))
-    lines[number] = lines[number][:at] + orjson.dumps(inside)
+        changed = with_value_replaced(orjson.loads(lines[number][at:]), rng)
+        lines[number] = lines[number][:at] + orjson.dumps(changed)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):
+        return None  # no JSON, or too deep for it
     return b"\n".join(lines)
+
+
+def with_value_replaced(document: Any, rng: random.Random) -> Any:
+    places = list(places_in(document))
+    by = rng.choice(VALUES) if rng.random() < 0.7 else value_at(document, rng.choice(places))
+    return replaced(document, rng.choice(places), by)
 
 
 def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -65,6 +71,12 @@ def places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
     items = enumerate(value[:8]) if isinstance(value, list) else items
     for key, each in items:
         yield from places_in(each, (*path, key))
+
+
+def value_at(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
 
 
 def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:

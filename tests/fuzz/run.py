@@ -20,6 +20,7 @@ import traceback
 from pathlib import Path
 
 import atheris
+from guidance import GUIDED_BY
 
 LONGEST_INPUT_S = 1.0
 """Of a core: what holds the event loop for longer is a finding."""
@@ -62,7 +63,7 @@ class Watched:
 
 def fuzz(name: str, seconds: int, corpus: Path) -> None:
     """Fuzz one target in this process, which libFuzzer then ends."""
-    with atheris.instrument_imports(include=["lodestar_extproc"]):
+    with atheris.instrument_imports(include=list(GUIDED_BY[name])):
         from fuzz_targets import TARGETS  # noqa: PLC0415
         from mutations import MAX_INPUT_BYTES, with_another_value  # noqa: PLC0415
 
@@ -130,11 +131,9 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.alone:
         fuzz(asked.alone, asked.seconds, asked.corpus)
-    from fuzz_targets import TARGETS  # noqa: PLC0415
-
-    names = asked.target or list(TARGETS)
-    if unknown := set(names) - set(TARGETS):
-        parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+    names = asked.target or list(GUIDED_BY)
+    if unknown := set(names) - set(GUIDED_BY):
+        parser.error(f"no target {', '.join(sorted(unknown))}; there are {', '.join(GUIDED_BY)}")
     each_s = max(1, asked.seconds // len(names))
     results = {}
     for name in names:

@@ -9,10 +9,12 @@ import random
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 from edge_targets import BETWEEN_MESSAGES, CODINGS, CONTENT_TYPES, KINDS
 from file_targets import ENGINE_NAMES, header_for, trained_state
+from ruamel.yaml import YAML
 
 from builders import DEFAULT_ENVOY_FILE
 from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, EndpointMetrics
@@ -156,11 +158,38 @@ def access_log() -> Iterator[bytes]:
 
 
 def envoy_config() -> Iterator[bytes]:
-    yield DEFAULT_ENVOY_FILE.read_bytes()
+    for document in envoy_documents():
+        yield json.dumps(document).encode()
     yield b"static_resources: {clusters: [{name: a, metadata: {filter_metadata: {lodestar: {}}}}]}"
     yield b"static_resources: &a {clusters: [*a, {<<: *a}]}"
     yield b"dynamic_resources: {cds_config: {path_config_source: {path: envoy.yaml}}}"
     yield b"--- !!set {a, b}\n...\n---\n? [1]\n: .inf\n"
+
+
+def envoy_documents() -> Iterator[dict[str, Any]]:
+    """The shipped file's parts that are read, each alone: a whole one takes 30 ms a time.
+
+    In one line of JSON, which is YAML, so that its values can be replaced.
+    """
+    whole = YAML(typ="safe").load(DEFAULT_ENVOY_FILE)
+    engines, ours = whole["static_resources"]["clusters"]
+    for cluster in (engines, ours):
+        for name in ("typed_extension_protocol_options", "circuit_breakers"):
+            del cluster[name]
+    for name in ("load_balancing_policy", "outlier_detection", "health_checks"):
+        del engines[name]
+    yield {"static_resources": {"clusters": [engines, ours]}}
+    eds = {"eds_config": {"path_config_source": {"path": "eds.yaml"}}, "service_name": "a"}
+    by_eds = {"name": "engines", "type": "EDS", "eds_cluster_config": eds}
+    by_eds["metadata"] = engines["metadata"]
+    by_name = {**engines, "type": "STRICT_DNS", "dns_lookup_family": "V4_ONLY"}
+    for cluster in (by_eds, by_name):
+        yield {"static_resources": {"clusters": [cluster]}}
+    (listener,) = whole["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    for name in ("early_header_mutation_extensions", "access_log"):
+        del manager[name]
+    yield {"static_resources": {"listeners": [listener], "clusters": [by_eds]}}
 
 
 def checkpoint() -> Iterator[bytes]:
