@@ -39,7 +39,8 @@ FROM python:3.13-slim AS base
 RUN useradd --create-home --uid 10001 lodestar
 ENV PATH=/opt/lodestar/bin:$PATH \
     PYTHONUNBUFFERED=1
-USER lodestar
+# By number: Kubernetes refuses a name where a pod may not run as root and names no user itself.
+USER 10001
 WORKDIR /home/lodestar
 ENTRYPOINT ["lodestar-extproc"]
 CMD ["--help"]

@@ -76,6 +76,22 @@ def test_only_the_job_that_publishes_may_prove_who_it_is_to_the_index():
     assert jobs["publish"]["needs"] == "build"
 
 
+def test_an_image_that_is_pushed_is_signed_by_its_digest_and_verified():
+    images = read(ROOT / ".github" / "workflows" / "release.yml")["jobs"]["images"]
+    done = [step.get("run", step.get("uses")) for step in images["steps"]]
+    (pushed,) = (i for i, step in enumerate(done) if "docker push" in step)
+    (signed,) = (i for i, step in enumerate(done) if "cosign sign" in step)
+
+    assert images["permissions"]["id-token"] == "write"
+    assert any(step.startswith("sigstore/cosign-installer@") for step in done[:signed])
+    assert pushed < signed
+    # A tag may be moved between the two; what was pushed has one digest.
+    assert re.search(r"DIGEST=.*RepoDigests", done[signed])
+    assert 'cosign sign --yes "$DIGEST"' in done[signed]
+    assert 'cosign verify "$DIGEST"' in done[signed]
+    assert "cosign verify" in (ROOT / "docs" / "releasing.md").read_text()
+
+
 # -- forms and hooks ---------------------------------------------------------------------------
 
 

@@ -65,6 +65,20 @@ def test_images_of_others_are_of_one_version(service: Service):
     assert service.image in OUR_IMAGES or re.search(r":v?\d+\.\d+\.\d+$", service.image)
 
 
+@pytest.mark.parametrize("file", ["docker-compose.yaml", "docker-compose.replicas.yaml"])
+def test_our_services_write_to_memory_alone_and_gain_no_rights(file):
+    document = YAML(typ="safe").load(ROOT / file)
+    ours = [s for s in document["services"].values() if s.get("image") in OUR_IMAGES]
+
+    assert ours
+    for service in ours:
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["tmpfs"][0] == "/tmp"
+        assert "privileged" not in service
+
+
 def test_names_of_services_are_the_ones_that_files_use():
     text = (ROOT / "envoy" / "compose.yaml").read_text() + (
         PROMETHEUS / "prometheus.yaml"
@@ -91,7 +105,10 @@ def test_the_image_is_built_of_files_that_are_sent_to_the_builder():
 
 def test_the_images_run_our_command_as_nobody_in_particular():
     assert entrypoint() == ("lodestar-extproc",)
-    assert dockerfile("USER") == ["lodestar"]
+    (user,) = dockerfile("USER")
+    # Kubernetes cannot tell of a name that it is not root's.
+    assert int(user) > 0
+    assert any(f"--uid {user}" in line for line in dockerfile("RUN"))
     assert stages()["serve"] == stages()["simulator"] == "base"
 
 

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from test_manifests import ROOT, container_of, faults_of, one, plain
 
 from envoy_process import ENVOY_BINARY
+from kustomization import rights_of
 from lodestar_extproc import __version__
 from lodestar_extproc.commands.on_demand import loaded
 from lodestar_extproc.config import read_envoy_config
@@ -80,6 +81,16 @@ def test_every_combination_is_valid_and_has_what_was_asked_for(mode, parts):
     assert len(set(names)) == len(names)
     kinds = {o["kind"] for o in objects}
     assert {name: KINDS[name] in kinds for name in PARTS} == asked
+
+
+@needs_helm
+@pytest.mark.parametrize("mode", MODES)
+def test_pods_may_do_nothing_that_they_need_not(mode):
+    objects = render(mode, *(f"{name}.enabled=true" for name in PARTS))
+    deployments = [found for found in objects if found["kind"] == "Deployment"]
+
+    assert deployments
+    assert {d["metadata"]["name"]: rights_of(d) for d in deployments if rights_of(d)} == {}
 
 
 @needs_helm

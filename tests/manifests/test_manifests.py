@@ -16,7 +16,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 from ruamel.yaml import YAML
 
-from kustomization import FILE, documents, files, render
+from kustomization import FILE, documents, files, render, rights_of
 from lodestar_extproc.commands.configuration import watched_by
 from lodestar_extproc.commands.on_demand import loaded
 from lodestar_extproc.config import InferencePoolRef, ServiceRef
@@ -240,6 +240,23 @@ def test_bindings_ports_probes_and_volumes_name_what_is_there(folder):
     assert {mount["name"] for mount in container["volumeMounts"]} == volumes
     config = next(v for v in pod["spec"]["volumes"] if v["name"] == "config")
     assert one(objects, "ConfigMap", config["configMap"]["name"])
+
+
+@pytest.mark.parametrize("folder", WHOLE, ids=short)
+def test_pods_may_do_nothing_that_they_need_not(folder):
+    deployments = [found for found in render(folder) if found["kind"] == "Deployment"]
+
+    assert deployments
+    assert {d["metadata"]["name"]: rights_of(d) for d in deployments if rights_of(d)} == {}
+
+
+def test_a_right_that_is_given_is_found():
+    deployment = plain(one(render(WHOLE[0]), "Deployment"))
+    spec = deployment["spec"]["template"]["spec"]
+    spec["securityContext"] = {}
+    spec["containers"][0]["securityContext"] = {"capabilities": {"drop": ["ALL"]}}
+
+    assert [right.split()[0] for right in rights_of(deployment)] == ["be", "make", "gain", "write"]
 
 
 @pytest.mark.parametrize("folder", WHOLE, ids=short)

@@ -96,3 +96,23 @@ def _patch(objects: list[Object], patch: Object) -> None:
                 place.append(value)
             else:
                 place[last] = value
+
+
+def rights_of(deployment: dict[str, Any]) -> list[str]:
+    """What a pod of *deployment* may do that it need not; nothing is as it should be."""
+    spec = deployment["spec"]["template"]["spec"]
+    pod = spec.get("securityContext", {})
+    found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
+    if not (pod.get("runAsNonRoot") and pod.get("runAsUser", 0) > 0):
+        found.append("be root")
+    if pod.get("seccompProfile") != {"type": "RuntimeDefault"}:
+        found.append("make any system call")
+    for container in (*spec["containers"], *spec.get("initContainers", ())):
+        own = container.get("securityContext", {})
+        if own.get("privileged") or own.get("allowPrivilegeEscalation") is not False:
+            found.append(f"gain rights in {container['name']}")
+        if own.get("readOnlyRootFilesystem") is not True:
+            found.append(f"write to the image of {container['name']}")
+        if own.get("capabilities") != {"drop": ["ALL"]}:
+            found.append(f"use capabilities in {container['name']}")
+    return found
