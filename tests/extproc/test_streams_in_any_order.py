@@ -183,13 +183,16 @@ class TrafficMachine(RuleBasedStateMachine):
         code=st.sampled_from([200, 200, None, 400, 503]),
         served=SERVED,
         body=PARTS,
+        times=st.sampled_from([1, 1, 2]),
     )
-    def an_answer_begins(self, stream, known, code, served, body):
+    def an_answer_begins(self, stream, known, code, served, body, times):
+        """Perhaps on two streams, as where a filter stands in a file twice."""
         decision_id = self.decided.get(stream[0], "") if known else "pool.unknown"
-        exchange = Exchange(self.routers, Opening(observing=True), access_log=self.access_log)
-        answer = exchange, decision_id
-        self._show(answer, ResponseHeaders, response_code=code, served=served)
-        self._show(answer, ResponseBody, body=body)
+        for _ in range(times):
+            exchange = Exchange(self.routers, Opening(observing=True), access_log=self.access_log)
+            answer = exchange, decision_id
+            self._show(answer, ResponseHeaders, response_code=code, served=served)
+            self._show(answer, ResponseBody, body=body)
         return answer
 
     @rule(answer=observing, body=PARTS, served=SERVED, end=st.booleans())
@@ -293,12 +296,13 @@ class TrafficMachine(RuleBasedStateMachine):
         self.router.expire(self.at_s + 2 * TIMEOUT_S)
         assert self.router.n_open == self.router.fleet.n_in_flight == 0
         assert not self.router.admission.held
+        assert not self.router._open._id_of_stream, "streams of requests that are over"
         assert not self.router.fleet.everything(self.at_s).in_flight.any()
 
 
 class TestTrafficInAnyOrder(TrafficMachine.TestCase):
     settings = settings(
-        max_examples=30,
+        max_examples=60,
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],

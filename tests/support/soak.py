@@ -92,7 +92,10 @@ class Soak:
         lag = LoopLag(await service.page())
         cpu_s = self._cpu_s()
         began_s = time.monotonic()
-        async with beside(self._stack.endpoints.churn(self._asked.churn)), self._clients() as clients:
+        async with (
+            beside(self._stack.endpoints.churn(self._asked.churn)),
+            self._clients() as clients,
+        ):
             await self._watch(clients, began_s)
             ran_s = time.monotonic() - began_s
         used_s = {name: round(now - cpu_s[name], 1) for name, now in self._cpu_s().items()}
