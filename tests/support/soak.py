@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from faults import beside
+from fault import beside
 from soak_clients import SoakClients
 from soak_curve import MemoryCurve, Point
 from soak_loop_lag import LoopLag
