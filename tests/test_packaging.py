@@ -38,6 +38,7 @@ IMPORTED_AS = {
     "opentelemetry-sdk": "opentelemetry",
     "prometheus-client": "prometheus_client",
     "protobuf": "google",
+    "pyzmq": "zmq",
     "ruamel-yaml": "ruamel",
     "scikit-learn": "sklearn",
 }

@@ -111,6 +111,11 @@ class EnvoyProcess:
         page = await self.admin(f"/stats?filter={pattern}&format=json")
         return {s["name"]: s["value"] for s in json.loads(page)["stats"] if "value" in s}
 
+    async def asks(self, cluster: str, n: int = 1) -> bool:
+        """Whether *n* of *cluster* are healthy to Envoy: on a busy machine a first check may fail."""
+        name = f"cluster.{cluster}.membership_healthy"
+        return (await self.stats(name)).get(name, n) >= n
+
     def log(self) -> str:
         return self._log_file.read_text() if self._log_file.exists() else ""
 

@@ -170,4 +170,5 @@ async def running_processes(
         for process in (*engines, service):
             await process.ready()
         await stack.enter_async_context(envoy)
+        await until(lambda: envoy.asks("lodestar"))
         yield ProcessStack(envoy, service, engines)

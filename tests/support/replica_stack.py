@@ -12,6 +12,7 @@ from typing import Any
 from envoy_process import EnvoyProcess, cluster_of, envoy_config, patient
 from ports import a_port
 from process_stack import Engine, Service, get
+from waiting import until
 
 
 @dataclass
@@ -85,6 +86,7 @@ async def running_replicas(
         for process in (*engines, *replicas):
             await process.ready()
         await stack.enter_async_context(envoy)
+        await until(lambda: envoy.asks("lodestar", len(replicas)))
         yield ReplicaStack(envoy, replicas, engines)
 
 
