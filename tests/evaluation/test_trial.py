@@ -214,6 +214,7 @@ def test_a_promised_ttft_is_kept_or_not():
     assert 0.0 < met[1] < met[2] == 1.0
 
 
+@pytest.mark.slow  # Twelve thousand requests of a learned policy.
 def test_costs_reach_what_they_are_for():
     contenders = (
         "learned:ttft_slo_s=0.5",

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Self
 
 STOP_TIMEOUT_S = 60.0
+LOG_CHARACTERS = 100_000
+"""Of its end, what is read of a log: a busy machine makes a service say more than usual."""
 
 
 class ChildProcess:
@@ -72,7 +74,7 @@ class ChildProcess:
         assert code is None, f"ended with {code}:\n{self.log()}"
 
     def log(self) -> str:
-        return self._log_file.read_text(errors="replace")[-4000:]
+        return self._log_file.read_text(errors="replace")[-LOG_CHARACTERS:]
 
     def _send(self, number: signal.Signals) -> None:
         assert self._process is not None
