@@ -157,9 +157,9 @@ class Inbox:
         if len(self._sums) > MAX_PEERS:
             del self._sums[next(iter(self._sums))]
         for learned in frame.learned[:MAX_EVENTS]:
-            sums = _read_sums(learned)
             if learned.number and not heard.take(learned.number):
                 continue
+            sums = _read_sums(learned)
             if sums is not None:
                 merge(self._router.learner, sums)
         heard.told(frame.learned_number, frame.learned_kept_from)

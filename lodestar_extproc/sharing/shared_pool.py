@@ -71,7 +71,7 @@ class SharedPool:
             self.outbox.tell_all()
         wanted = self.inbox.incomplete if self._has_asked else (EVERYBODY,)
         self._has_asked = True
-        # What is learned of ours goes with all that we know, and is told to nobody after that.
+        # What we know includes what was learned and not told yet: told now, it comes only once.
         answers = self._knowledge.answers(self.inbox.peers)
         frame = self.outbox.frame(
             at_s,

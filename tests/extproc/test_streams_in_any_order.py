@@ -11,11 +11,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from builders import Recorder, a_request, a_router, an_endpoint
+from in_any_order import runs
 from lodestar_extproc.completion import Completion, FirstToken, Outcome
 from lodestar_extproc.extproc.events import (
     Opening,
@@ -301,20 +301,10 @@ class TrafficMachine(RuleBasedStateMachine):
 
 
 class TestTrafficInAnyOrder(TrafficMachine.TestCase):
-    settings = settings(
-        max_examples=60,
-        stateful_step_count=30,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    settings = runs(60, 30)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 class TestTrafficInAnyOrderForLong(TrafficMachine.TestCase):
-    settings = settings(
-        max_examples=1500,
-        stateful_step_count=60,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    settings = runs(1500, 60)

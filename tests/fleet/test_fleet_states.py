@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
 from builders import a_prompt, a_request, an_endpoint, live_settings
+from in_any_order import runs
 from lodestar_extproc.endpoint import EndpointMetrics
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.health_state import HealthState
@@ -328,20 +328,10 @@ def held_runs(run):
 
 
 class TestFleetInAnyOrder(FleetMachine.TestCase):
-    settings = settings(
-        max_examples=100,
-        stateful_step_count=30,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    settings = runs(100, 30)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 class TestFleetInAnyOrderForLong(FleetMachine.TestCase):
-    settings = settings(
-        max_examples=1500,
-        stateful_step_count=60,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
+    settings = runs(1500, 60)

@@ -1,7 +1,7 @@
 """EngineBlocks: which blocks one engine's cache holds, as its events say, and how they follow.
 
 It knows tokens and hashes of the engine's own; what prompts they stand for is the business of
-`joined_prompts.py`.
+`joined_prompt.py`.
 """
 
 from __future__ import annotations
