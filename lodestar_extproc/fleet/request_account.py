@@ -77,12 +77,14 @@ class RequestAccount:
 def _prompt_of(
     sent: InFlightRequest, prompt_tokens: int | None = None, cached_ratio: float | None = None
 ) -> SentPrompt:
-    known = prompt_tokens and cached_ratio is not None
+    cached_tokens = None
+    if prompt_tokens and cached_ratio is not None:
+        cached_tokens = round(cached_ratio * prompt_tokens)
     return SentPrompt(
         sent.request,
         sent.dispatched_at_s,
         sent.held.found_blocks,
         sent.held.expected_tokens,
         prompt_tokens,
-        round((cached_ratio or 0.0) * prompt_tokens) if known and prompt_tokens else None,
+        cached_tokens,
     )
