@@ -169,6 +169,19 @@ def test_the_first_guess_is_positive_whatever_the_noise():
     assert guess.kv_blocks == 256
 
 
+@pytest.mark.parametrize("lengths", [(4096,), (512, 4096)])
+def test_few_lengths_of_prompts_give_a_first_guess_too(lengths):
+    alone = {
+        "prefill": [{"prompt_tokens": n, "ttft_s": [n * 2e-5]} for n in lengths],
+        "decode": [{"batch": 1, "tpot_s": [0.003]}, {"batch": 16, "tpot_s": [0.005]}],
+    }
+
+    guess = first_guess("any", alone, 4096)
+
+    assert guess.cost.per_token_ms == pytest.approx(0.02)
+    assert min(calibrate.value_of(guess, name) for name in calibrate.FITTED) > 0
+
+
 def test_repeats_have_names_of_their_own_and_the_same_arrivals():
     (first,) = interleaved("made", "mixed", 8.0, ["learned"], (1,), 5.0)
     (again,) = interleaved("made", "mixed", 8.0, ["learned"], (1,), 5.0, repeat=1)

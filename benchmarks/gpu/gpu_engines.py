@@ -12,7 +12,7 @@ from itertools import cycle
 from pathlib import Path
 from types import MappingProxyType
 
-from engines import EnginePlan, server_command
+from engines import CUDA_GRAPHS, EAGER, EnginePlan, server_command
 
 from lodestar_extproc.demo.processes import free_ports
 
@@ -25,10 +25,12 @@ class GpuFleet:
         cards: of each GPU the MPS shares of its instances in percent; GPUs beyond these begin with
             the first again.
         kv_blocks: of 16 tokens, in each instance's cache.
+        memory_ratio: of a card's memory for each instance.
     """
 
     cards: tuple[tuple[int, ...], ...]
     kv_blocks: int
+    memory_ratio: float = 0.2
 
     def instances(self, gpus: Sequence[str]) -> list[tuple[str, int]]:
         """The GPU and the share of each instance on *gpus*."""
@@ -43,9 +45,9 @@ FLEETS: Mapping[str, GpuFleet] = MappingProxyType(
     {
         "unequal": GpuFleet(((40, 25, 15, 10),), SMALL_KV_BLOCKS),
         "equal": GpuFleet(((25, 25, 25, 25),), SMALL_KV_BLOCKS),
-        "whole": GpuFleet(((100,),), WHOLE_KV_BLOCKS),
+        "whole": GpuFleet(((100,),), WHOLE_KV_BLOCKS, 0.45),
         # Two whole cards beside parts of two others, which nobody else uses.
-        "whole_mixed": GpuFleet(((100,), (100,), (50,), (25,)), WHOLE_KV_BLOCKS),
+        "whole_mixed": GpuFleet(((100,), (100,), (50,), (25,)), WHOLE_KV_BLOCKS, 0.45),
     }
 )
 TOKEN_BUDGET = 2048
@@ -67,7 +69,8 @@ def gpu_plans(fleet: GpuFleet, asked: argparse.Namespace) -> list[EnginePlan]:
             *("--max-num-batched-tokens", str(TOKEN_BUDGET)),
             # At once, their memory profiling would see each other.
             *("--num-gpu-blocks-override", str(fleet.kv_blocks)),
-            *("--gpu-memory-utilization", "0.2"),
+            *("--gpu-memory-utilization", str(fleet.memory_ratio)),
+            execution=CUDA_GRAPHS if asked.graphs else EAGER,
         )
         environment = mps | {
             "PYTHONPATH": asked.engine_path,

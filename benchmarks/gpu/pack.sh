@@ -17,7 +17,7 @@ place() {
     target=$1
     shift
     set -- "$@" --platform manylinux2014_x86_64 --platform manylinux1_x86_64
-    for n in 17 24 27 28 31 34 35 39; do
+    for n in 17 24 27 28 29 31 34 35 39; do
         set -- "$@" --platform "manylinux_2_${n}_x86_64"
     done
     "$python" -m pip install --quiet --no-deps --only-binary=:all: --python-version 3.12 \

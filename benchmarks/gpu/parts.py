@@ -86,6 +86,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         # What holding requests gives, beside rules.
         "holding_middle": Part(HOLDING, (1, 2), 0.3, AGENT_SESSIONS, repeat=5),
         "holding_near": Part(HOLDING, (1, 2), 0.35, AGENT_SESSIONS, repeat=5),
+        "holding_near_more": Part(HOLDING, (3, 4), 0.35, AGENT_SESSIONS, repeat=5),
         "holding_mixed": Part(("learned", "learned_at_once", *RIVALS[1:]), (1, 2), repeat=5),
         "mixed_again": Part(RIVALS, (4,)),
         # Whole cards: near tipping by virtual time, and four fifths of
@@ -94,6 +95,9 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "whole_near_more": Part(WHOLE, (3, 4), 0.92, WHOLE_SESSIONS),
         "whole_low": Part(WHOLE, (1, 2), 0.8, WHOLE_SESSIONS),
         "whole_low_more": Part(WHOLE, (3, 4), 0.8, WHOLE_SESSIONS),
+        # Without the rule that is far behind, for more rounds in the same time.
+        "whole_rivals_near": Part(RIVALS, (1, 2, 3), 0.92, WHOLE_SESSIONS),
+        "whole_rivals_low": Part(RIVALS, (1, 2, 3), 0.8, WHOLE_SESSIONS),
         "whole_chats": Part(RIVALS, (1, 2), 1.5),
         "all": Part(ALL, (3,), 0.9),
     }

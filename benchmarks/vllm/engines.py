@@ -24,6 +24,19 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1
 START_TIMEOUT_S = 300.0
 CPUINFO = Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+EAGER = ("--enforce-eager",)
+CUDA_GRAPHS = (
+    "--compilation-config",
+    # Graphs without a compilation, which takes minutes; up to as many tokens as are often decoded
+    # at once. What is longer is bound by its arithmetic anyway.
+    json.dumps(
+        {
+            "mode": 0,
+            "cudagraph_mode": "FULL",
+            "cudagraph_capture_sizes": [1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256, 512],
+        }
+    ),
+)
 # Answers its cache's reset, which gives every policy the same cold start.
 DEVELOPMENT = {"VLLM_SERVER_DEV_MODE": "1"}
 
@@ -52,13 +65,20 @@ class EnginePlan:
         return f"http://{self.address}"
 
 
-def server_command(python: str, model: Path, port: int, *options: str) -> tuple[str, ...]:
-    """vLLM's OpenAI server on loopback."""
+def server_command(
+    python: str, model: Path, port: int, *options: str, execution: Sequence[str] = EAGER
+) -> tuple[str, ...]:
+    """vLLM's OpenAI server on loopback.
+
+    Args:
+        execution: EAGER or CUDA_GRAPHS. Eager steps are bound by the host's processors: some 20 ms
+            each whatever the GPU.
+    """
     return (
         *(python, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(model), "--served-model-name", MODEL),
         *("--host", "127.0.0.1", "--port", str(port)),
-        "--enforce-eager",
+        *execution,
         "--enable-prompt-tokens-details",
         "--disable-uvicorn-access-log",
         *options,

@@ -65,6 +65,8 @@ SIZES = {
     "54m": Size(16, 512, 1536, 8, 2),
     # As Llama-3.2-3B, but for its vocabulary.
     "3b": Size(28, 3072, 8192, 24, 8, 32768),
+    # As Llama-3.1-8B, likewise.
+    "8b": Size(32, 4096, 14336, 32, 8, 32768),
 }
 
 
