@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 
-_YOUNG, _YOUNG_TIMES, _MIDDLE_TIMES = 10_000, 20, 10
+_YOUNG, _YOUNG_TIMES, _MIDDLE_TIMES = 10_000, 20, 3
 """When it looks: at the youngest once there are so many more of them, and how often that is done
-before the next older are looked at too. Each call of grpcio leaves a ring of seven objects, some
-KiB with what they hold: 1 to 2 MiB of that wait, and a look takes about a millisecond. Calls that
-are open meanwhile grow old by it, and their rings wait until all is looked at. A judgement."""
+before the next older are looked at too. Each call of grpcio leaves a ring of seven objects, a KiB
+with what they hold: 1 to 2 MiB of that wait, and a look takes about a millisecond. Calls that are
+open meanwhile grow old by it, and their rings wait until all is looked at: after the third time,
+and once a quarter of all has come since the last. A judgement."""
 
 
 def settle_garbage() -> None:
