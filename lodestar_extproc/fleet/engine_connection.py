@@ -80,6 +80,10 @@ class EngineConnection(asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
+        finally:
+            # A page is kept by nobody but who asked.
+            self._answering = None
+            self._begin()
         self.used_at_s = loop.time()
         return answer
 
@@ -117,8 +121,11 @@ class EngineConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._among.discard(self)
         self.is_reusable = False
-        if self._answering is None or self._answering.done():
-            return
+        if self._answering is not None and not self._answering.done():
+            self._break_off(error)
+        del self._parser  # each refers to the other
+
+    def _break_off(self, error: Exception | None) -> None:
         if self._has_headers and self._ends_with_connection and error is None:
             self._complete()
         else:

@@ -19,7 +19,13 @@ _CODES: Mapping[Status, grpc.StatusCode] = MappingProxyType(
 
 
 class GrpcioCall:
-    """Hands messages to a handler one by one, in the task that grpcio made for the call."""
+    """Hands messages to a handler one by one.
+
+    grpcio never frees what it reads into, or writes from, where whoever waits for that is cut off:
+    96 bytes, and the message if one came (https://github.com/grpc/grpc/issues/43360). It cuts off
+    the task that it made for the call when the client leaves, and we do where a call is to end.
+    So a task of our own waits, and comes to its end as soon as the call is over.
+    """
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -28,8 +34,8 @@ class GrpcioCall:
         self._status: Status | None = None
         self._text = ""
         self._task = asyncio.current_task()
-        # Who does what `send` and `end` ask for: the task itself, as long as it waits for nothing.
-        self._is_reading = self._is_working = self._is_cut_short = False
+        # Who does what `send` and `end` ask for: whoever receives, as long as it waits for nothing.
+        self._is_reading = self._is_working = self._is_cut_short = self._is_over = False
         self._changed = asyncio.Event()
         self._late: asyncio.Task[None] | None = None
 
@@ -62,10 +68,12 @@ class GrpcioCall:
     async def serve(self, opened: OpenCall) -> None:
         """From its first message to its end."""
         handler = opened(self)
+        receiving = asyncio.create_task(self._receive(handler))
         try:
             try:
-                await self._receive(handler)
+                await asyncio.shield(receiving)
             except asyncio.CancelledError:
+                await self._leave(receiving)
                 if not self._is_cut_short:
                     raise  # the client's doing
             await self._flush()
@@ -74,32 +82,57 @@ class GrpcioCall:
         if self._status not in (None, Status.OK):
             await self._context.abort(_CODES[self._status], self._text)
 
+    async def _leave(self, receiving: asyncio.Task[None]) -> None:
+        """Nothing more is received; who waits for grpcio is left to it."""
+        self._is_over = True
+        self._changed.set()
+        if self._is_working:
+            receiving.cancel()
+        if not self._is_cut_short:  # else what it waits for comes with the status we send
+            await asyncio.wait([receiving])
+
     async def _receive(self, handler: CallHandler) -> None:
-        """Until the call is to end."""
+        try:
+            await self._hand_over(handler)
+        except grpc.aio.BaseError:
+            if not self._is_over:
+                raise
+
+    async def _hand_over(self, handler: CallHandler) -> None:
+        """Every message, until the call is to end."""
         await self._flush()
-        self._is_reading = True
-        # Its iterator of messages would keep the last one, a body, until garbage is collected.
-        while (message := await self._context.read()) is not grpc.aio.EOF:
+        while not self._ends():
+            self._is_reading = True
+            # Its iterator of messages would keep the last one, a body, until garbage is collected.
+            message = await self._context.read()
+            if self._ends():
+                return
             self._is_reading = False
+            if message is grpc.aio.EOF:
+                break
             later = handler.received(message)
             del message
             if later is not None:
                 await self._work(later)
             await self._flush()
-            if self._status is not None:
-                return
-            self._is_reading = True
-        self._is_reading = False
+        else:
+            return
         handler.half_closed()
-        while self._status is None:
+        while not self._ends():
             await self._flush()
             await self._changed.wait()
             self._changed.clear()
+
+    def _ends(self) -> bool:
+        """Whether nothing more is to be received."""
+        return self._is_over or self._status is not None
 
     async def _work(self, later: Coroutine[Any, Any, None]) -> None:
         # Closed also where the client leaves before it has begun.
         with closing(later):
             await self._flush()
+            if self._is_over:
+                return
             self._is_working = True
             await later
             self._is_working = False

@@ -1,6 +1,8 @@
 """EngineClient against servers that answer as servers do, and as they should not."""
 
 import asyncio
+import gc
+import weakref
 from contextlib import asynccontextmanager, closing
 
 import pytest
@@ -169,3 +171,31 @@ async def test_closing_leaves_nothing_open():
         await client.get(url, within_s=5.0, max_bytes=1000)
         client.close()
         await until(lambda: not client._open)
+
+
+def holds_bytes(root: object, n_bytes: int) -> bool:
+    """Whether *root*, or what it refers to, refers to so many."""
+    held = gc.get_referents(root, *gc.get_referents(root))
+    return any(isinstance(each, bytes) and len(each) >= n_bytes for each in held)
+
+
+async def test_a_connection_that_has_ended_is_gone_at_once_and_its_page_before(monkeypatch):
+    made, connect = [], EngineClient._connect
+
+    async def noted(client, origin):
+        connection = await connect(client, origin)
+        made.append(weakref.ref(connection))
+        return connection
+
+    monkeypatch.setattr(EngineClient, "_connect", noted)
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + 2000 * b"x"
+    gc.disable()
+    try:
+        async with serving(Server(page)) as url:
+            with closing(EngineClient()) as client:
+                await client.get(url, max_bytes=3000, within_s=5.0)
+                (connection,) = made
+                assert not holds_bytes(connection(), 2000)
+            await until(lambda: connection() is None)
+    finally:
+        gc.enable()
