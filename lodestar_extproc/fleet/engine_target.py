@@ -6,8 +6,9 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-MAX_TARGETS = 8192
-"""URLs whose parts are remembered: two for each of some thousand endpoints."""
+MAX_TARGETS = 1024
+"""URLs whose parts are remembered: two for each of five hundred endpoints. Those of engines that
+have left are kept until others need their place."""
 
 
 class Target(NamedTuple):
