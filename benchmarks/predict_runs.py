@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent / "vllm"))
 
 from contenders import OTHER_ROUTERS, in_virtual_time
 from real_runs import TRACES, Cell, prompt_of
+from session_text import Answered
 
 from lodestar_extproc.evaluation.clairvoyant import Oracle
 from lodestar_extproc.evaluation.contenders import parse_contender
@@ -154,7 +155,7 @@ def predict(cell: Cell, engines: Sequence[EngineSpec], traces: Path) -> Figures:
 def workload_of(cell: Cell, traces: Path) -> Workload:
     """What *cell* asks, without text."""
     if cell.has_sessions:
-        return cell.sessions()
+        return Answered(cell.sessions())
     return OpenLoop(
         VirtualRequest(arrival.at_s, p.block_ids, p.prompt_tokens, p.output_tokens)
         for arrival in cell.arrivals(on_cpu=False, traces=traces)

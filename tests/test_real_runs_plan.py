@@ -22,7 +22,7 @@ from parts import PARTS, PLAN  # noqa: E402
 from predict_runs import predict, read_engines  # noqa: E402
 from round_tables import ratios_table, read_rounds, rounds_table  # noqa: E402
 from rounds import REQUEST_FIELDS, cached_ratio  # noqa: E402
-from session_text import LETTERS_PER_TOKEN, prompt_text  # noqa: E402
+from session_text import LETTERS_PER_TOKEN, Answered, prompt_text  # noqa: E402
 from trace_text import TRACE_FILES, replayed  # noqa: E402
 
 from lodestar_extproc.config.settings import PoolSettings  # noqa: E402
@@ -221,3 +221,21 @@ def test_a_subject_is_held_against_the_best_rule_of_a_load(results):
 
     assert row.startswith("| any, agent_sessions, 10 | lmetric | 0.50 0.50 | 0.50 |")
     assert row.endswith("| 2 of 2 |")
+
+
+def test_an_answer_takes_its_place_in_a_virtual_cache_and_is_never_asked_for():
+    asked = Cell("made", "agent_sessions", 4.0, "learned", 1, 3.0).sessions()
+    answered = Answered(asked)
+    seen, blocks = set(), 0
+    for before, after in zip(asked, answered, strict=True):
+        following = asked.next_turns(before, before.at_s + 1.0)
+        assert [e.turn for e in answered.next_turns(after, after.at_s + 1.0)] == [
+            e.turn for e in following
+        ]
+        n_prompt = before.prompt_tokens // 16
+        n_both = (before.prompt_tokens + before.output_tokens) // 16
+        assert list(after.block_ids[:n_prompt]) == list(before.block_ids[:n_prompt])
+        assert len(after.block_ids) == n_both
+        seen |= set(after.block_ids[n_prompt:])
+        blocks += n_both - n_prompt
+    assert len(seen) == blocks > 0

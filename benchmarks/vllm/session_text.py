@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
+
+import numpy as np
 
 from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, Arrival, ChatKind, text
 from lodestar_extproc.simulator.arrival import BlockIds, VirtualRequest, Workload
@@ -19,6 +22,8 @@ from lodestar_extproc.simulator.defaults import BLOCK_TOKENS
 LETTERS_PER_TOKEN = 1.82
 """Of generated words in the made model's tokenizer; measured."""
 LETTERS_PER_BLOCK = BLOCK_TOKENS * LETTERS_PER_TOKEN
+FIRST_ANSWER_ID = np.uint64(1 << 62)
+"""Ids of prompts are random: none of them is one of so few."""
 KNOWN_BLOCKS = 1 << 18
 """Whose words are kept: those of all prompts of a run."""
 
@@ -38,6 +43,35 @@ class Until:
         """Those of the workload that come in time."""
         following = self._workload.next_turns(request, ended_at_s)
         return [each for each in following if each.at_s <= self._end_s]
+
+
+class Answered:
+    """A workload whose answers, too, are kept by caches, as vLLM keeps them.
+
+    No turn finds one there: what repeats an answer repeats other words than the engine's own.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self.min_think_s = workload.min_think_s
+        self._asked: dict[tuple[int, int], VirtualRequest] = {}
+        self._next_id = FIRST_ANSWER_ID
+
+    def __iter__(self) -> Iterator[VirtualRequest]:
+        return map(self._answered, self._workload)
+
+    def next_turns(self, request: VirtualRequest, ended_at_s: float) -> list[VirtualRequest]:
+        """What is asked because *request* has ended."""
+        asked = self._asked.pop((request.session, request.turn))
+        return [self._answered(each) for each in self._workload.next_turns(asked, ended_at_s)]
+
+    def _answered(self, request: VirtualRequest) -> VirtualRequest:
+        self._asked[request.session, request.turn] = request
+        of_prompt = request.block_ids[: request.prompt_tokens // BLOCK_TOKENS]
+        n_blocks = (request.prompt_tokens + request.output_tokens) // BLOCK_TOKENS - len(of_prompt)
+        of_answer = self._next_id + np.arange(n_blocks, dtype=np.uint64)
+        self._next_id += np.uint64(n_blocks)
+        return replace(request, block_ids=np.concatenate((of_prompt, of_answer)))
 
 
 class Spoken:

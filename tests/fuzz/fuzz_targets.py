@@ -8,6 +8,7 @@ from typing import NamedTuple
 import edge_targets
 import file_targets
 import seeds
+import transport_targets
 
 
 class FuzzTarget(NamedTuple):
@@ -27,4 +28,5 @@ TARGETS = {
     "checkpoint": FuzzTarget(file_targets.checkpoint, seeds.checkpoint),
     "journal": FuzzTarget(file_targets.journal, seeds.journal),
     "frames": FuzzTarget(file_targets.frames, seeds.frames),
+    "http2": FuzzTarget(transport_targets.http2, transport_targets.conversations),
 }

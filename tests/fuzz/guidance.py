@@ -14,4 +14,5 @@ GUIDED_BY = {
     "checkpoint": ("lodestar_extproc.learning",),
     "journal": ("lodestar_extproc.evaluation", "lodestar_extproc.journal"),
     "frames": ("lodestar_extproc.sharing",),
+    "http2": ("lodestar_extproc.transport",),
 }

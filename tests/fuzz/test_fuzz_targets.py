@@ -11,7 +11,7 @@ from fuzz_targets import TARGETS
 from guidance import GUIDED_BY
 from mutations import mutated, with_another_value
 
-N_MUTATIONS = {"envoy_config": 20, "checkpoint": 60, "wire": 100, "frames": 100}
+N_MUTATIONS = {"envoy_config": 20, "checkpoint": 60, "wire": 100, "frames": 100, "http2": 100}
 LONGEST_INPUT_S = 5.0  # of a busy machine; `make fuzz` allows one second
 
 

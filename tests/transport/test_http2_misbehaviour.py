@@ -221,6 +221,27 @@ async def test_a_small_block_that_unpacks_to_much_ends_the_connection(client):
 
 
 @pytest.mark.parametrize(
+    "block",
+    [
+        b"\xff" * 5 + b"\x7f",
+        b"\x83\x86" + b"\xff" * 8,
+        b"\x1f" + b"\xff" * 12,
+        b"\x40\x8f",
+        b"\xfe",
+    ],
+)
+async def test_a_client_is_not_told_where_anything_lies_in_memory(client, block):
+    client.call(1)
+    client.got()
+    client.send(FrameType.HEADERS, END_HEADERS, 3, block)
+
+    (farewell,) = [each.payload for each in client.got() if each.kind == FrameType.GOAWAY]
+    assert farewell[8:].startswith(b"headers cannot be unpacked: ")
+    assert b"0x" not in farewell
+    assert b"object" not in farewell
+
+
+@pytest.mark.parametrize(
     "field",
     [
         ("X-Upper", "a"),

@@ -104,7 +104,9 @@ class HeaderBlocks:
         try:
             return self._decoder.decode(block, raw=True)
         except (HPACKError, IndexError) as error:
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"headers: {error}") from error
+            # The library's own words may say where the block lies in our memory.
+            problem = f"headers cannot be unpacked: {type(error).__name__}"
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, problem) from error
 
 
 class _WatchedTable(HeaderTable):
