@@ -137,3 +137,11 @@ def test_small_fleets_have_the_caches_in_their_names():
     assert [spec.kv_tokens for spec in equal] == [96_000] * 4
     assert len({spec.cost for spec in unequal}) == 4
     assert len(set(equal)) == 1
+
+
+def test_engines_with_cuda_graphs_are_those_without_but_quicker_by_the_token():
+    fleets = find_fleet("unequal-48k").specs, find_fleet("graphs-48k").specs
+
+    for eager, graphs in zip(*fleets, strict=True):
+        assert (graphs.accelerator, graphs.kv_tokens) == (eager.accelerator, eager.kv_tokens)
+        assert graphs.cost.floor_ms < eager.cost.floor_ms
