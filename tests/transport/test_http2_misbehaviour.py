@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from http2_client import ECHO, Http2Client, message_of
@@ -218,6 +220,14 @@ async def test_a_small_block_that_unpacks_to_much_ends_the_connection(client):
     named_again = bytes((0x80 | 62,)) * 1000
     client.send(FrameType.HEADERS, END_HEADERS, 3, client.block() + named_again)
     assert client.fault() is ErrorCode.COMPRESSION_ERROR
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (1, 2, 3), (3,), (5, 9)])
+async def test_a_wrong_preface_is_known_by_its_first_wrong_byte_however_it_comes(cuts):
+    client, wrong = Http2Client(), PREFACE[:3] + b"\x01"
+    for start, end in pairwise([0, *[c for c in cuts if c < len(wrong)], len(wrong)]):
+        client.connection.receive(wrong[start:end])
+    assert client.fault() is ErrorCode.PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._wanted = len(PREFACE)
+        self._wanted = 1
         self._is_greeted = self._is_set = False
         self._block: Frame | None = None
         self._n_continuations = 0
@@ -120,7 +120,7 @@ class FrameReader:
     def _wanted_now(self, data: bytes, at: int, end: int) -> int:
         """How many bytes of the rest make it worth a look."""
         if not self._is_greeted:
-            return len(PREFACE)
+            return end - at + 1  # its first wrong byte is enough
         if end - at < HEADER_BYTES:
             return HEADER_BYTES
         return HEADER_BYTES + int.from_bytes(data[at : at + 3], "big")
