@@ -189,19 +189,6 @@ def with_values(spec: EngineSpec, values: Mapping[str, float]) -> EngineSpec:
     return replace(spec, cost=replace(spec.cost, **of_cost), api_delay_s=delay_s)
 
 
-def _rising(tokens: NDArray[np.float64], idle_ms: NDArray[np.float64]) -> tuple[float, float]:
-    """By how much each pair of tokens and each token lengthens a prompt's time.
-
-    Of fewer than three lengths nothing is said of pairs, and a single one is all tokens.
-    """
-    if len(tokens) == 1:
-        return 0.0, float(idle_ms[0] / tokens[0])
-    if len(tokens) == 2:
-        return 0.0, float((idle_ms[1] - idle_ms[0]) / (tokens[1] - tokens[0]))
-    per_pair_ms, per_token_ms, _ = np.polyfit(tokens, idle_ms, 2)
-    return float(per_pair_ms), float(per_token_ms)
-
-
 def first_guess(endpoint: str, alone: Mapping[str, Any], kv_tokens: int) -> EngineSpec:
     """An engine without noise, by what its real one took when idle.
 
@@ -210,9 +197,12 @@ def first_guess(endpoint: str, alone: Mapping[str, Any], kv_tokens: int) -> Engi
     """
     tokens = np.array([each["prompt_tokens"] for each in alone["prefill"]], dtype=float)
     idle_ms = np.array([1e3 * np.median(each["ttft_s"]) for each in alone["prefill"]])
-    per_pair_ms, per_token_ms = _rising(tokens, idle_ms)
+    if len(tokens) == 1:
+        tokens, idle_ms = np.append(0.0, tokens), np.append(0.0, idle_ms)
+    degree = min(2, len(tokens) - 1)  # of two lengths nothing is said of pairs
+    per_pair_ms, per_token_ms, _ = np.pad(np.polyfit(tokens, idle_ms, degree), (2 - degree, 0))
     # Each positive, whatever the noise: at least a tenth of what is seen overall.
-    least_ms = 0.1 * idle_ms[-1] / tokens[-1]
+    least_ms = 0.1 * (idle_ms[-1] - idle_ms[0]) / (tokens[-1] - tokens[0])
     per_token_ms = max(per_token_ms, least_ms)
     batches = {each["batch"]: 1e3 * float(np.median(each["tpot_s"])) for each in alone["decode"]}
     one, most = min(batches), max(batches)

@@ -23,6 +23,7 @@ if [ ! -d "$CUDA_MPS_PIPE_DIRECTORY" ]; then
 fi
 export PYTHONPATH="$sites/lodestar" PATH="$sites/lodestar/bin:$PATH"
 
+traces=$PWD/traces
 # A checkout lacks what its wheel brings, and would be found first.
 cd "$folder"
 
@@ -32,7 +33,8 @@ compare() {
     for _ in 1 2; do
         if python3 -u "$here/compare_on_gpu.py" --model "$model" --engine-path "$sites/engine" \
             --folder "$own" --publish "$own/results" --fleet "$fleet" --gpus "$card" \
-            --parts "$parts" ${GRAPHS:+--graphs} --saturation "${SATURATION:-56.7}" --duration "${DURATION:-60}" --alone 4096 \
+            --parts "$parts" ${GRAPHS:+--graphs} --traces "$traces" \
+            --saturation "${SATURATION:-56.7}" --duration "${DURATION:-60}" --alone 4096 \
             --seconds $((until - $(date +%s))); then
             return
         fi

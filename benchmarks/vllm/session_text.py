@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,7 @@ LETTERS_PER_TOKEN = 1.82
 LETTERS_PER_BLOCK = BLOCK_TOKENS * LETTERS_PER_TOKEN
 FIRST_ANSWER_ID = np.uint64(1 << 62)
 """Ids of prompts are random: none of them is one of so few."""
+Told = TypeVar("Told", VirtualRequest, Arrival)
 KNOWN_BLOCKS = 1 << 18
 """Whose words are kept: those of all prompts of a run."""
 
@@ -45,28 +47,41 @@ class Until:
         return [each for each in following if each.at_s <= self._end_s]
 
 
-class Answered:
+class _Retold(Generic[Told]):
+    """A workload told otherwise; sessions and turns keep their numbers."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._workload = workload
+        self.min_think_s = workload.min_think_s
+        self._asked: dict[tuple[int, int], VirtualRequest] = {}
+
+    def __iter__(self) -> Iterator[Told]:
+        return map(self._tell, self._workload)
+
+    def next_turns(self, told: Told, ended_at_s: float) -> list[Told]:
+        """What is asked because *told* has ended."""
+        asked = self._asked.pop((told.session, told.turn))
+        return [self._tell(each) for each in self._workload.next_turns(asked, ended_at_s)]
+
+    def _tell(self, request: VirtualRequest) -> Told:
+        self._asked[request.session, request.turn] = request
+        return self._retold(request)
+
+    def _retold(self, request: VirtualRequest) -> Told:
+        raise NotImplementedError
+
+
+class Answered(_Retold[VirtualRequest]):
     """A workload whose answers, too, are kept by caches, as vLLM keeps them.
 
     No turn finds one there: what repeats an answer repeats other words than the engine's own.
     """
 
     def __init__(self, workload: Workload) -> None:
-        self._workload = workload
-        self.min_think_s = workload.min_think_s
-        self._asked: dict[tuple[int, int], VirtualRequest] = {}
+        super().__init__(workload)
         self._next_id = FIRST_ANSWER_ID
 
-    def __iter__(self) -> Iterator[VirtualRequest]:
-        return map(self._answered, self._workload)
-
-    def next_turns(self, request: VirtualRequest, ended_at_s: float) -> list[VirtualRequest]:
-        """What is asked because *request* has ended."""
-        asked = self._asked.pop((request.session, request.turn))
-        return [self._answered(each) for each in self._workload.next_turns(asked, ended_at_s)]
-
-    def _answered(self, request: VirtualRequest) -> VirtualRequest:
-        self._asked[request.session, request.turn] = request
+    def _retold(self, request: VirtualRequest) -> VirtualRequest:
         of_prompt = request.block_ids[: request.prompt_tokens // BLOCK_TOKENS]
         n_blocks = (request.prompt_tokens + request.output_tokens) // BLOCK_TOKENS - len(of_prompt)
         of_answer = self._next_id + np.arange(n_blocks, dtype=np.uint64)
@@ -74,23 +89,10 @@ class Answered:
         return replace(request, block_ids=np.concatenate((of_prompt, of_answer)))
 
 
-class Spoken:
-    """A workload as text; sessions and turns keep their numbers."""
+class Spoken(_Retold[Arrival]):
+    """A workload as text."""
 
-    def __init__(self, workload: Workload) -> None:
-        self._workload = workload
-        self._asked: dict[tuple[int, int], VirtualRequest] = {}
-
-    def __iter__(self) -> Iterator[Arrival]:
-        return map(self._spoken, self._workload)
-
-    def next_turns(self, arrival: Arrival, ended_at_s: float) -> list[Arrival]:
-        """What is asked because *arrival* has ended."""
-        request = self._asked.pop((arrival.session, arrival.turn))
-        return [self._spoken(each) for each in self._workload.next_turns(request, ended_at_s)]
-
-    def _spoken(self, request: VirtualRequest) -> Arrival:
-        self._asked[request.session, request.turn] = request
+    def _retold(self, request: VirtualRequest) -> Arrival:
         said = prompt_text(request.block_ids, request.prompt_tokens)
         return Arrival(
             request.at_s,

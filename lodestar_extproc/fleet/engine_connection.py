@@ -70,7 +70,6 @@ class EngineConnection(asyncio.Protocol):
         self._answering = loop.create_future()
         self._n_bytes, self._max_bytes, self._reading_s = 0, max_bytes, 0.0
         self._has_body = target.has_body
-        self._begin()
         self.is_reusable = False
         if self._transport is None or self._transport.is_closing():
             raise BrokenConnection("was closed", was_silent=True)

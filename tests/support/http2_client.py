@@ -25,8 +25,6 @@ from lodestar_extproc.transport.http2.frames import (
 
 ECHO, LATE, BROKEN, GREETED = "/test/Echo", "/test/Late", "/test/Broken", "/test/Greeted"
 ENDED = "/test/Ended"
-A_BUG = "a bug"
-"""What goes wrong in BROKEN."""
 CALL = (
     (":method", "POST"),
     (":scheme", "http"),
@@ -94,7 +92,7 @@ class EchoService:
         return EchoCall(call, self)
 
     def break_down(self, _message: bytes) -> bytes:
-        raise RuntimeError(A_BUG)
+        raise RuntimeError("a bug")
 
 
 @dataclass
