@@ -441,6 +441,19 @@ async def test_pings_at_the_pace_of_a_mesh_are_answered_for_ever(client):
     assert is_alive(client)
 
 
+async def test_a_ping_with_every_answer_is_no_flood(client):
+    """As gRPC's client for Go does to learn how much may be on its way."""
+    ping = frame(FrameType.PING, 0, 0, bytes(8))
+    for i in range(3 * EMPTY_BURST):
+        client.call(2 * i + 1)
+        client.message(b"a", 2 * i + 1, END_STREAM)
+        client.connection.receive(ping)
+        acks = [each for each in client.got() if each.kind == FrameType.PING]
+        assert len(acks) == 1
+    client.connection.receive(ping * (EMPTY_BURST + 1))
+    assert client.fault() is ErrorCode.ENHANCE_YOUR_CALM
+
+
 async def test_rapid_resets_end_the_connection(client):
     client.call(1)
     block = client.block()

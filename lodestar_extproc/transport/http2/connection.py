@@ -19,11 +19,7 @@ from lodestar_extproc.transport.http2.floods import (
     RESET_PER_S,
     Allowance,
 )
-from lodestar_extproc.transport.http2.frame_reader import (
-    Frame,
-    FrameReader,
-    require_other,
-)
+from lodestar_extproc.transport.http2.frame_reader import Frame, FrameReader, require_other
 from lodestar_extproc.transport.http2.frames import (
     ACK,
     END_STREAM,
@@ -189,7 +185,9 @@ class Http2Connection:
         if self._window.is_worth_granting:
             self.outlet.add(window_update(0, self._window.grant()))
         is_last = bool(came.flags & END_STREAM)
-        if not came.payload and not is_last:
+        if came.payload:
+            self._empty.give()
+        elif not is_last:
             self._require_allowed(self._empty)
         call = self._streams.get(came.stream_id)
         if call is None:
