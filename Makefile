@@ -23,7 +23,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock docs sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-asyncio test-faults soak test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock docs sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-grpcio test-faults soak test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -88,8 +88,8 @@ test-fast: lint  ## for work at hand: no processes, no real Envoy, no long runs 
 test-truth: install  ## what a request is and what became of it: bodies and answers of public reports, through a real Envoy (4 minutes)
 	$(BIN)/python -m pytest -m "truth and not slow" $(ARGS)
 
-test-asyncio: install oldest-envoy  ## the end-to-end tests with our own HTTP/2 in place of grpcio (11 minutes)
-	LODESTAR_TEST_TRANSPORT=asyncio $(BIN)/python -m pytest tests/e2e tests/protocol $(ARGS)
+test-grpcio: install oldest-envoy  ## the end-to-end tests with grpcio in place of our own HTTP/2 (11 minutes)
+	LODESTAR_TEST_TRANSPORT=grpcio $(BIN)/python -m pytest tests/e2e tests/protocol $(ARGS)
 
 test-faults: install tools oldest-envoy  ## some sixty faults and pairs of them under load, through real Envoys; --json by ARGS (under 15 minutes)
 	PYTHONPATH=tests/support $(BIN)/python tests/support/fault_bench.py $(ARGS)

@@ -33,6 +33,7 @@ from lodestar_extproc import names
 from lodestar_extproc.demo.bootstrap import Ports, bootstrap
 from lodestar_extproc.demo.processes import Processes, free_ports
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
+from lodestar_extproc.transport.choice import DEFAULT_TRANSPORT, TRANSPORTS
 
 MIB = 2**20
 PROBE_INTERVAL_S = 0.005
@@ -257,7 +258,7 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES_MIB, help="MiB")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=tuple(KINDS))
     parser.add_argument("--against", type=Path, help="another checkout, to be measured in turn")
-    parser.add_argument("--transport", choices=("grpcio", "asyncio"), default="grpcio")
+    parser.add_argument("--transport", choices=TRANSPORTS, default=DEFAULT_TRANSPORT)
     parser.add_argument("--json", type=Path, help="write the result here too")
     parser.add_argument("--probe", help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=3.0, help=argparse.SUPPRESS)

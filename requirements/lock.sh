@@ -20,16 +20,16 @@ lock() {
 }
 
 # What `make install` installs: the package's dependencies with all extras, and the tools.
-lock dev pyproject.toml --extra asyncio --extra demo --extra kubernetes --extra kv-events \
-    --extra redis --extra tracing --group dev
+lock dev pyproject.toml --extra demo --extra kubernetes --extra kv-events --extra redis \
+    --extra tracing --group dev
 # The two images, at versions that the tests ran on.
-lock serve pyproject.toml --extra asyncio --extra kubernetes --extra kv-events --extra redis \
-    --extra tracing --constraints requirements/dev.lock
+lock serve pyproject.toml --extra kubernetes --extra kv-events --extra redis --extra tracing \
+    --constraints requirements/dev.lock
 lock simulator pyproject.toml --extra kubernetes --extra simulator \
     --constraints requirements/dev.lock
 # What builds the package, apart: the pinned grpcio-tools wants an older protobuf than serving may.
 lock build --group build
 # What `make test-lowest` puts over dev.lock.
 # Not with tracing: what its lowest versions need of others raises protobuf above our floor.
-lock lowest pyproject.toml --extra asyncio --extra demo --extra kubernetes --extra kv-events \
+lock lowest pyproject.toml --extra demo --extra kubernetes --extra kv-events \
     --extra redis --resolution lowest-direct

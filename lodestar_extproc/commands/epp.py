@@ -20,6 +20,7 @@ import typer
 
 from lodestar_extproc.commands.access_options import admin_access_of
 from lodestar_extproc.commands.serve import own_namespace, run
+from lodestar_extproc.transport.choice import DEFAULT_TRANSPORT
 
 if TYPE_CHECKING:
     from lodestar_extproc.config import Config, Watched
@@ -172,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         default=False,
         help="send spans by OTLP, where OTEL_EXPORTER_OTLP_ENDPOINT says",
     )
-    add("--transport", default="grpcio", help="what carries gRPC: grpcio, or asyncio")
+    add("--transport", default=DEFAULT_TRANSPORT, help="what carries gRPC: asyncio, or grpcio")
     add("--config-file", default="", help="settings; another picker's own file says nothing")
     add("-v", "--v", type=int, default=2, help="4 and more tell of each exchange")
     for name in (*NO_EFFECT, *UNUSED):

@@ -29,6 +29,7 @@ from lodestar_extproc.commands.option_values import listen_address, listen_addre
 from lodestar_extproc.commands.run_workers import keep_workers
 from lodestar_extproc.commands.say import complain
 from lodestar_extproc.service.worker import own_place
+from lodestar_extproc.transport.choice import DEFAULT_TRANSPORT
 
 if TYPE_CHECKING:
     from lodestar_extproc.config import Config
@@ -78,8 +79,8 @@ _Listen = Annotated[
 _Transport = Annotated[
     str,
     typer.Option(
-        help="What carries gRPC: grpcio, or asyncio, which takes less CPU and needs "
-        "lodestar-extproc[asyncio]."
+        help="What carries gRPC: asyncio, an HTTP/2 server of our own, or grpcio, gRPC's own "
+        "library, which takes twice the CPU."
     ),
 ]
 _Health = Annotated[
@@ -139,7 +140,7 @@ def serve(  # noqa: PLR0913  (the command's options)
     listen: _Listen = None,
     tls: TlsOption = "off",
     tls_client_ca: ClientCaOption = None,
-    transport: _Transport = "grpcio",
+    transport: _Transport = DEFAULT_TRANSPORT,
     health: _Health = None,
     peer: _Peer = None,
     admin: _Admin = "127.0.0.1:9090",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lodestar_extproc.admin.access import ANYBODY, AdminAccess
 from lodestar_extproc.server_tls import ServerTls
 from lodestar_extproc.service.worker import WorkerPlace
-from lodestar_extproc.transport.choice import GRPCIO
+from lodestar_extproc.transport.choice import DEFAULT_TRANSPORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ServeOptions:
 
     listen: tuple[str, ...] = ()
     tls: ServerTls | None = None
-    transport: str = GRPCIO
+    transport: str = DEFAULT_TRANSPORT
     health: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
     admin: str = "127.0.0.1:9090"

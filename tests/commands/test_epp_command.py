@@ -200,5 +200,5 @@ def test_flags_without_a_command_are_the_pickers():
 
 
 def test_the_transport_is_chosen_as_for_serve():
-    assert options_of(parsed("--pool-name p")).transport == "grpcio"
-    assert options_of(parsed("--pool-name p --transport asyncio")).transport == "asyncio"
+    assert options_of(parsed("--pool-name p")).transport == "asyncio"
+    assert options_of(parsed("--pool-name p --transport grpcio")).transport == "grpcio"

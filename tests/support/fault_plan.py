@@ -24,7 +24,7 @@ class Form(StrEnum):
     """How the service runs, and how it is reached."""
 
     ONE = "one service, as shipped"
-    ASYNCIO = "one service, --transport asyncio"
+    GRPCIO = "one service, --transport grpcio"
     LOG = "one service, its access log by a connection of its own"
     FILE = "one service, endpoints in a file"
     TLS = "one service, reached by TLS"
@@ -96,8 +96,8 @@ class FaultPlan:
         options: tuple[str, ...] = QUICK
         if self._form is Form.WORKERS:
             options += ("--workers", str(len(self.ports)))
-        if self._form is Form.ASYNCIO:
-            options += ("--transport", "asyncio")
+        if self._form is Form.GRPCIO:
+            options += ("--transport", "grpcio")
         if self.has_way:
             options += ("--listen", f"127.0.0.1:{self.ports[0]}")
         if self.tls_folder is not None:

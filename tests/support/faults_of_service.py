@@ -230,5 +230,5 @@ FAULTS = (
         lasts_s=NOTICED_S,
         may_fail_inside=20,
     ),
-    *of_form(Form.ASYNCIO),
+    *of_form(Form.GRPCIO),
 )

@@ -1,4 +1,4 @@
-"""Which transport a test runs on: grpcio, or what the variable names; some tests run on each."""
+"""Which transport a test runs on: what is shipped, or what the variable names; some run on each."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import pytest
 
 from lodestar_extproc.transport.calls import CallTransport
-from lodestar_extproc.transport.choice import GRPCIO, TRANSPORTS, new_transport
+from lodestar_extproc.transport.choice import DEFAULT_TRANSPORT, TRANSPORTS, new_transport
 
 VARIABLE = "LODESTAR_TEST_TRANSPORT"
 
 
 def transport_name() -> str:
-    return os.environ.get(VARIABLE, GRPCIO)
+    return os.environ.get(VARIABLE, DEFAULT_TRANSPORT)
 
 
 def a_transport() -> CallTransport:
