@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from lodestar_extproc.decision import Decision
-from lodestar_extproc.extproc.events import RequestEvent, RouteTo, Wait
+from lodestar_extproc.extproc.events import Content, RequestEvent, RouteTo, Wait
 from lodestar_extproc.extproc.held_turn import HeldTurn
 from lodestar_extproc.extproc.incoming import IncomingRequest
 from lodestar_extproc.extproc.modes import RequestStrategy
@@ -27,7 +27,7 @@ class Decided(NamedTuple):
     """
 
     reply: RouteTo
-    body: bytes | None
+    body: Content | None
 
 
 class Deciding:
@@ -51,7 +51,7 @@ class Deciding:
         router: PoolRouter,
         policy: Policy | None,
         event: RequestEvent,
-        content: bytes | None,
+        content: Content | None,
         n_bytes: int,
     ) -> Decided | Wait:
         """The decision, and the body with it; or how long it may be put off.
@@ -73,7 +73,7 @@ class Deciding:
         phase = self._requests.reply_phase(event)
         return Decided(route_to(phase, decision.addresses, *told), wanted)
 
-    def request_at(self, at_s: float) -> tuple[RequestEvent, bytes | None, int]:
+    def request_at(self, at_s: float) -> tuple[RequestEvent, Content | None, int]:
         """What is held, as if it came now: its last message, its body and the body's length."""
         assert self.turn is not None
         return replace(self.turn.event, at_s=at_s), self.turn.content, self.turn.n_bytes

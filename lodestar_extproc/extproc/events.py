@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from lodestar_extproc.request import Subset
+
+Content: TypeAlias = bytes | memoryview
+"""Bytes of a request's body; of a long one where they lie in Envoy's message, for a copy of 10 MB
+holds up the loop for 8 ms."""
 
 
 class BodyMode(IntEnum):
@@ -112,7 +116,7 @@ class RequestHeaders(RequestEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestBody(RequestEvent):
     phase: ClassVar[Phase] = Phase.REQUEST_BODY
-    body: bytes = b""
+    body: Content = b""
 
     @property
     def kind(self) -> MessageKind:

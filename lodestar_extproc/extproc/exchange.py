@@ -15,6 +15,7 @@ from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc import conformance, refusals
 from lodestar_extproc.extproc.deciding import Deciding
 from lodestar_extproc.extproc.events import (
+    Content,
     Continue,
     Event,
     Opening,
@@ -204,7 +205,7 @@ class Exchange:
         self.request.take(event)
         return self._route(event, None, n_bytes=0)
 
-    def _route(self, event: RequestEvent, content: bytes | None, n_bytes: int) -> Done:
+    def _route(self, event: RequestEvent, content: Content | None, n_bytes: int) -> Done:
         try:
             router, policy = self._pool_of()
         except (UnknownPool, ValueError):
@@ -224,14 +225,14 @@ class Exchange:
         return self._routed(event, decided.reply, decided.body, StreamOutcome.ROUTED)
 
     def _without_endpoint(
-        self, problem: str, event: RequestEvent, content: bytes | None, settings: PoolSettings
+        self, problem: str, event: RequestEvent, content: Content | None, settings: PoolSettings
     ) -> Done:
         hinted = self.request.subset(settings) is not None
         if self._requests.refuses_without_endpoint or hinted or settings.answer_503:
             return self._reject(refusals.no_endpoint(problem), StreamOutcome.NO_ENDPOINT)
         return self._leave_to_envoy(event, StreamOutcome.NO_ENDPOINT, content)
 
-    def _look_up(self, event: RequestEvent, content: bytes | None = None) -> Done | None:
+    def _look_up(self, event: RequestEvent, content: Content | None = None) -> Done | None:
         """Go where something is kept; None for a request that is for nothing such."""
         found = self.request.looked_up(event.at_s)
         # A picker has to name an endpoint: by a decision, where nobody knows who keeps it.
@@ -242,7 +243,7 @@ class Exchange:
         return self._routed(event, reply, content, StreamOutcome.LOOKED_UP)
 
     def _routed(
-        self, event: RequestEvent, reply: RouteTo, body: bytes | None, outcome: StreamOutcome
+        self, event: RequestEvent, reply: RouteTo, body: Content | None, outcome: StreamOutcome
     ) -> Done:
         if self._answers.shows_answers:
             self._observation = self._observe(decision_id=reply.decision_id)
@@ -250,7 +251,7 @@ class Exchange:
         return ActionResult.ROUTED, (reply, *self._requests.given_back(event, body))
 
     def _leave_to_envoy(
-        self, event: RequestEvent, outcome: StreamOutcome, content: bytes | None = None
+        self, event: RequestEvent, outcome: StreamOutcome, content: Content | None = None
     ) -> Done:
         """Envoy goes on by its own policy."""
         self.outcome, reply = outcome, Continue(self._requests.reply_phase(event))
@@ -267,8 +268,7 @@ class Exchange:
 
     def _watch(self, event: ResponseEvent) -> Done:
         replies = self._read_answer(event)
-        result = ActionResult.SEEN_ENOUGH if self._seen_enough else ActionResult.WATCHED
-        return result, replies
+        return ActionResult.SEEN_ENOUGH if self._seen_enough else ActionResult.WATCHED, replies
 
     def _finish(self, event: ResponseEvent) -> Done:
         return ActionResult.ENDED, self._read_answer(event)

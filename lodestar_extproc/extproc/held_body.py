@@ -5,7 +5,7 @@ It knows no protocol beyond the size of a part.
 
 from __future__ import annotations
 
-from lodestar_extproc.extproc.events import BodyPart, Continue, Event, Phase
+from lodestar_extproc.extproc.events import BodyPart, Content, Continue, Event, Phase
 
 MAX_BODY_BYTES = 64 * 2**20
 """What is kept of a body that comes in parts; Envoy's buffer limit bounds the other modes.
@@ -24,22 +24,23 @@ class HeldBody:
 
     def __init__(self) -> None:
         self.n_bytes = 0
-        self._parts: list[bytes] = []
+        self._parts: list[Content] = []
 
     @property
     def is_full(self) -> bool:
         """Whether the limit is reached: no more is kept."""
         return self.n_bytes >= MAX_BODY_BYTES
 
-    def add(self, part: bytes) -> None:
+    def add(self, part: Content) -> None:
         """Keep the next part, unless the limit is reached."""
         if not self.is_full:
             self._parts.append(part)
             self.n_bytes += len(part)
 
-    def content(self, last: bytes = b"") -> bytes:
+    def content(self, last: Content = b"") -> Content:
         """All that was kept, and *last* after it; no copy of a body that came at once."""
-        return b"".join((*self._parts, last) if last else self._parts)
+        parts = [*self._parts, last] if last else self._parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def clear(self) -> None:
         """Forget all parts."""
@@ -47,7 +48,7 @@ class HeldBody:
         self.n_bytes = 0
 
 
-def body_parts(phase: Phase, data: bytes, *, end_of_stream: bool) -> tuple[BodyPart, ...]:
+def body_parts(phase: Phase, data: Content, *, end_of_stream: bool) -> tuple[BodyPart, ...]:
     """Cut *data* into parts of a size that Envoy takes; *end_of_stream* goes with the last one.
 
     >>> [len(p.body) for p in body_parts(Phase.REQUEST_BODY, bytes(130_000), end_of_stream=True)]
@@ -56,19 +57,19 @@ def body_parts(phase: Phase, data: bytes, *, end_of_stream: bool) -> tuple[BodyP
     ()
     """
     if len(data) <= MAX_PART_BYTES:
-        return (BodyPart(phase, data, end_of_stream),) if data or end_of_stream else ()
+        return (BodyPart(phase, bytes(data), end_of_stream),) if data or end_of_stream else ()
     starts = range(0, len(data), MAX_PART_BYTES)
     return tuple(
         BodyPart(
             phase,
-            data[at : at + MAX_PART_BYTES],
+            bytes(data[at : at + MAX_PART_BYTES]),
             end_of_stream and at + MAX_PART_BYTES >= len(data),
         )
         for at in starts
     )
 
 
-def given_back(last: Event, content: bytes) -> tuple[BodyPart | Continue, ...]:
+def given_back(last: Event, content: Content) -> tuple[BodyPart | Continue, ...]:
     """Give *content* back after the reply to its headers; *last* was the request's last event."""
     if last.phase is Phase.REQUEST_HEADERS:
         return ()

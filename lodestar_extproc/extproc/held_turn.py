@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lodestar_extproc.extproc.events import RequestEvent
+from lodestar_extproc.extproc.events import Content, RequestEvent
 from lodestar_extproc.routing.admission import AdmissionQueue, Ticket
 
 
@@ -19,5 +19,5 @@ class HeldTurn(NamedTuple):
     ticket: Ticket
     queue: AdmissionQueue
     event: RequestEvent
-    content: bytes | None
+    content: Content | None
     n_bytes: int

@@ -12,6 +12,7 @@ from lodestar_extproc.extproc import body, conformance, paths
 from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, ParsedBody
 from lodestar_extproc.extproc.budget import Limit
 from lodestar_extproc.extproc.events import (
+    Content,
     Event,
     MessageKind,
     RequestBody,
@@ -160,7 +161,7 @@ class IncomingRequest:
         length = self._headers.get(CONTENT_LENGTH, "")
         return int(length) if length.isdecimal() and len(length) < 16 else 0
 
-    def content(self) -> bytes:
+    def content(self) -> Content:
         """The body, as it came."""
         return self.held.content()
 
@@ -189,8 +190,8 @@ class IncomingRequest:
         return self._kind is not RequestKind.UNKNOWN or not self._path
 
     def read(
-        self, content: bytes | None, n_bytes: int, router: PoolRouter, *, may_rename: bool
-    ) -> tuple[InferenceRequest, bytes | None]:
+        self, content: Content | None, n_bytes: int, router: PoolRouter, *, may_rename: bool
+    ) -> tuple[InferenceRequest, Content | None]:
         """Read the request for routing; and *content* as the engine is to get it.
 
         The request is known by its size alone where *content* is None, no inference, or takes too
@@ -222,10 +223,13 @@ class IncomingRequest:
             router.tokens_per_medium,
             router.only_model,
         )
-        changed = request.named_model is not None
-        return request, renamed(content, request.model) if changed else content
+        if request.named_model is None:
+            return request, content
+        text = bytes(content)
+        wanted = renamed(text, request.model)
+        return request, content if wanted is text else wanted
 
-    def _parse(self, content: bytes, *, strict: bool) -> ParsedBody | None:
+    def _parse(self, content: Content, *, strict: bool) -> ParsedBody | None:
         """What *content* says; None where that is not known."""
         if not self._is_to_be_read:
             return None

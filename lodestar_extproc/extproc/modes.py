@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import ClassVar, Protocol
 
 from lodestar_extproc.extproc.events import (
+    Content,
     Continue,
     Event,
     Phase,
@@ -44,13 +45,13 @@ class RequestStrategy(Protocol):
     def reply_phase(self, event: Event) -> Phase:
         """The part of the request whose reply tells what was decided when *event* came."""
 
-    def replaced_body(self, received: bytes | None, wanted: bytes | None) -> bytes | None:
+    def replaced_body(self, received: Content | None, wanted: Content | None) -> bytes | None:
         """The body that goes with that reply; None leaves Envoy the one it holds."""
 
-    def given_back(self, event: Event, body: bytes | None) -> Replies:
+    def given_back(self, event: Event, body: Content | None) -> Replies:
         """What follows that reply: the request that was held until *event* ended it."""
 
-    def give_up(self, event: Event, body: bytes) -> Done:
+    def give_up(self, event: Event, body: Content) -> Done:
         """A bug of ours met *event*: let the request go on with all that was held."""
 
 
@@ -71,13 +72,13 @@ class StepByStep:
     def reply_phase(self, event: Event) -> Phase:
         return event.phase
 
-    def replaced_body(self, received: bytes | None, wanted: bytes | None) -> bytes | None:
-        return None if wanted is received else wanted
+    def replaced_body(self, received: Content | None, wanted: Content | None) -> bytes | None:
+        return None if wanted is None or wanted is received else bytes(wanted)
 
-    def given_back(self, _event: Event, _body: bytes | None) -> Replies:
+    def given_back(self, _event: Event, _body: Content | None) -> Replies:
         return ()
 
-    def give_up(self, _event: Event, _body: bytes) -> Done:
+    def give_up(self, _event: Event, _body: Content) -> Done:
         # Envoy goes on by itself when the stream ends.
         return ActionResult.CLOSED, ()
 
@@ -96,13 +97,13 @@ class HeldRequests:
     def reply_phase(self, _event: Event) -> Phase:
         return Phase.REQUEST_HEADERS
 
-    def replaced_body(self, _received: bytes | None, _wanted: bytes | None) -> bytes | None:
+    def replaced_body(self, _received: Content | None, _wanted: Content | None) -> bytes | None:
         return None
 
-    def given_back(self, event: Event, body: bytes | None) -> Replies:
+    def given_back(self, event: Event, body: Content | None) -> Replies:
         return given_back(event, body or b"")
 
-    def give_up(self, event: Event, body: bytes) -> Done:
+    def give_up(self, event: Event, body: Content) -> Done:
         return ActionResult.PASSED, (Continue(Phase.REQUEST_HEADERS), *given_back(event, body))
 
 

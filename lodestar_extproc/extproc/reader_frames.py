@@ -14,6 +14,7 @@ from typing import Any
 
 from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, ParsedBody
 from lodestar_extproc.extproc.budget import Limit
+from lodestar_extproc.extproc.events import Content
 from lodestar_extproc.request import Keeping, RequestKind
 
 Reading = ParsedBody | InvalidRequest | OverBudget
@@ -34,7 +35,7 @@ class LineEnded(Exception):  # noqa: N818  (the condition's name)
     """The other end is gone."""
 
 
-def body_head(body: bytes, kind: RequestKind) -> bytes:
+def body_head(body: Content, kind: RequestKind) -> bytes:
     """What is sent before *body*."""
     return _BODY.pack(_KINDS.index(kind), len(body))
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from lodestar_extproc.extproc.budget import MAX_WAIT_S, Limit, OverBudget
+from lodestar_extproc.extproc.events import Content
 from lodestar_extproc.extproc.reader_frames import (
     READY,
     LineEnded,
@@ -111,7 +112,7 @@ class ReaderProcess:
             ended.cancel()
         raise ReaderEnded(f"the reader process ended with status {process.returncode}")
 
-    async def read(self, body: bytes, kind: RequestKind) -> Reading | None:
+    async def read(self, body: Content, kind: RequestKind) -> Reading | None:
         """What *body* says, or that this takes too long; None where there is no process to tell."""
         loop, line = asyncio.get_running_loop(), self._line
         if line is None:
@@ -122,7 +123,7 @@ class ReaderProcess:
         except TimeoutError:
             return OverBudget(Limit.TIME)
 
-    def _ask(self, line: socket.socket, body: bytes, kind: RequestKind) -> Reading | None:
+    def _ask(self, line: socket.socket, body: Content, kind: RequestKind) -> Reading | None:
         """In the thread: ask, and wait for the answer."""
         self._began_at_s = self._clock()
         try:

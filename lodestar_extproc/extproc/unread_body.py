@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, reading
+from lodestar_extproc.extproc.events import Content
 from lodestar_extproc.extproc.reader_frames import Reading
 from lodestar_extproc.extproc.work_in_steps import Steps
 from lodestar_extproc.request import RequestKind
@@ -16,7 +17,7 @@ class UnreadBody:
         says: None until it is read.
     """
 
-    def __init__(self, content: bytes, kind: RequestKind) -> None:
+    def __init__(self, content: Content, kind: RequestKind) -> None:
         self.content = content
         self.kind = kind
         self.says: Reading | None = None
@@ -28,7 +29,7 @@ class UnreadBody:
     def steps(self) -> Steps:
         """Read it, in steps of at most some milliseconds."""
         try:
-            says: Reading = yield from reading(self.content, self.kind)
+            says: Reading = yield from reading(bytes(self.content), self.kind)
         # What was raised holds by its traceback all that was being read, and would hold itself.
         except InvalidRequest as error:
             says = InvalidRequest(str(error))

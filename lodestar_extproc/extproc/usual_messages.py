@@ -31,6 +31,8 @@ MAX_TAILS = 64
 """Different ones: a filter, a route's cluster, an endpoint and a status make one. A judgement."""
 MAX_TAIL_BYTES = 1024
 """A longer one is no usual one."""
+VIEWED_BYTES = 256 * 2**10
+"""A body from here on is left where it lies. A judgement: 0.1 ms to copy."""
 # Tags of protobuf: the number of a field and its kind, 2 for bytes and 0 for a number.
 _REQUEST_HEADERS, _REQUEST_BODY, _RESPONSE_BODY = 0x12, 0x22, 0x2A
 _METADATA, _BODY, _END = b"\x42", 0x0A, b"\x10\x01"
@@ -84,11 +86,14 @@ class UsualMessages:
             body = _body(data, begin, end) if kind in (_REQUEST_BODY, _RESPONSE_BODY) else None
             if body is None:
                 return None
-            part, is_last = body
+            begin, end, is_last = body
             if kind == _RESPONSE_BODY:
+                part = data[begin:end]
                 return _answer(part, told, tail, at_s=at_s, is_last=is_last), tail.opening
+            is_long = end - begin >= VIEWED_BYTES
+            content = memoryview(data)[begin:end] if is_long else data[begin:end]
             subset = subset_in(told) if metadata else None
-            event = RequestBody(at_s=at_s, body=part, end_of_stream=is_last, subset=subset)
+            event = RequestBody(at_s=at_s, body=content, end_of_stream=is_last, subset=subset)
         except (DecodeError, IndexError):
             return None
         return event, tail.opening
@@ -128,15 +133,18 @@ def _extent(data: bytes, at: int) -> tuple[int, int]:
     return at + 1, at + 1 + n_bytes
 
 
-def _body(data: bytes, begin: int, end: int) -> tuple[bytes, bool] | None:
-    """The bytes of an HttpBody, and whether it is the last part; None where it is no usual one."""
+def _body(data: bytes, begin: int, end: int) -> tuple[int, int, bool] | None:
+    """Where the bytes of an HttpBody begin and end, and whether it is the last part.
+
+    None where it is no usual one.
+    """
     if begin == end or data[begin] != _BODY:
         return None
     body_begin, body_end = _extent(data, begin + 1)
     is_last = data[body_end:end] == _END
     if body_end + (len(_END) if is_last else 0) != end:
         return None
-    return data[body_begin:body_end], is_last
+    return body_begin, body_end, is_last
 
 
 def _answer(

@@ -17,6 +17,7 @@ from lodestar_extproc.transport.asyncio_transport import AsyncioTransport
 from lodestar_extproc.transport.calls import ListenError
 from lodestar_extproc.transport.choice import TRANSPORTS, new_transport
 from lodestar_extproc.transport.http2.frames import PREFACE, FrameType, frame, settings
+from lodestar_extproc.transport.http2_protocol import TURN_BYTES, Http2Protocol
 from waiting import until
 
 
@@ -160,10 +161,55 @@ async def test_who_reads_nothing_is_not_read():
             await until(lambda: len(transport._open) == 1)
             (protocol,) = transport._open
             pushing = asyncio.create_task(push(client))
-            await until(lambda: not protocol._transport.is_reading())
+            await until(lambda: protocol._is_choked)
+            assert not protocol._transport.is_reading()
             assert not pushing.done()
             assert protocol._transport.get_write_buffer_size() < 2**21
             pushing.cancel()
+
+
+class ReadTransport:
+    """What a protocol reads from, without a socket."""
+
+    def __init__(self) -> None:
+        self.is_reading = True
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, _data: bytes) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+
+async def test_others_have_their_turn_between_pieces_of_a_long_body():
+    transport, opened = ReadTransport(), []
+    protocol = Http2Protocol({}, encrypted=False, opened=opened.append, closed=opened.remove)
+    protocol.connection_made(transport)
+    begin, piece = PREFACE + settings({}), frame(0x42, 0, 0, bytes(TURN_BYTES))
+
+    protocol.data_received(begin)
+    assert transport.is_reading
+    for _ in range(3):
+        protocol.data_received(piece)
+        assert not transport.is_reading
+        await asyncio.sleep(0)
+        assert transport.is_reading
+    protocol.pause_writing()
+    protocol.data_received(piece)
+    await asyncio.sleep(0)
+    assert not transport.is_reading
+    protocol.resume_writing()
+    assert transport.is_reading
+    protocol.connection_lost(None)
 
 
 async def push(client: socket.socket) -> None:

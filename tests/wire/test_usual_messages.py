@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lodestar_extproc.extproc import wire
 from lodestar_extproc.extproc.transitions import ProtocolError
-from lodestar_extproc.extproc.usual_messages import MAX_TAILS, UsualMessages
+from lodestar_extproc.extproc.usual_messages import MAX_TAILS, VIEWED_BYTES, UsualMessages
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 
 CAPTURED = sorted((Path(__file__).parent / "captured").glob("*.json"))
@@ -55,6 +55,17 @@ def test_what_envoys_sent_is_read_alike_and_most_of_it_as_usual(path):
     for kind in ("request_headers", "request_body", "response_body"):
         assert all(by_kind.get(kind, ())), kind
     assert not any(any(by_kind.get(kind, ())) for kind in ("response_headers", "request_trailers"))
+
+
+def test_a_long_body_is_left_where_it_lies():
+    for n_bytes in (VIEWED_BYTES - 1, VIEWED_BYTES, 2 * VIEWED_BYTES):
+        sent = pb.HttpBody(body=random.Random(n_bytes).randbytes(n_bytes), end_of_stream=True)
+        data = pb.ProcessingRequest(request_body=sent).SerializeToString()
+        assert check(UsualMessages(), data)
+        event, _ = UsualMessages().usual(data, 1.0, MORE)
+        copied = isinstance(event.body, bytes)
+        assert copied == (n_bytes < VIEWED_BYTES)
+        assert copied or event.body.obj is data
 
 
 def test_mutated_messages_are_read_alike():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
+from io import BytesIO
 from types import MappingProxyType
 
 from lodestar_extproc.transport.calls import MAX_MESSAGE_BYTES, CallRefused, Status
@@ -24,18 +25,20 @@ _WINDOW_BITS: Mapping[str, int] = MappingProxyType(
 class MessageReader:
     """Of one stream, whose messages are compressed by *encoding* where they say so."""
 
-    __slots__ = ("_encoding", "_flag", "_missing_bytes", "_parts")
+    __slots__ = ("_begun", "_encoding", "_flag", "_missing_bytes", "_prefix")
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
-        # Of a prefix, or of the message behind one, of which some bytes are still missing.
-        self._parts: list[bytes] = []
+        self._prefix = b""
+        # A message of which some bytes are still missing. What it holds it gives away as it is, so
+        # that a long one is never copied at once, which would hold up the loop for 8 ms each 10 MB.
+        self._begun: BytesIO | None = None
         self._flag = self._missing_bytes = 0
 
     @property
     def is_between(self) -> bool:
         """Whether no message is cut off here."""
-        return not self._parts
+        return self._begun is None and not self._prefix
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take *data*; the messages that are whole now.
@@ -44,18 +47,17 @@ class MessageReader:
             CallRefused: there is one that is not taken.
         """
         messages: list[bytes] = []
-        if self._missing_bytes:
+        if self._begun is not None:
             part = data[: self._missing_bytes]
-            self._parts.append(part)
+            self._begun.write(part)
             self._missing_bytes -= len(part)
             if self._missing_bytes:
                 return messages
-            # A long one is put together without its prefix, which would cost another copy of it.
-            messages.append(self._unpacked(self._flag, self._joined()))
+            whole, self._begun = self._begun.getvalue(), None
+            messages.append(self._unpacked(self._flag, whole))
             data = data[len(part) :]
-        elif self._parts:
-            self._parts.append(data)
-            data = self._joined()
+        elif self._prefix:
+            data, self._prefix = self._prefix + data, b""
         at, end = 0, len(data)
         while end - at >= PREFIX_BYTES:
             flag, n_bytes = PREFIX.unpack_from(data, at)
@@ -65,17 +67,12 @@ class MessageReader:
             at = begin + n_bytes
             if at > end:
                 self._flag, self._missing_bytes = flag, at - end
-                self._parts.append(data[begin:])
+                self._begun = BytesIO()
+                self._begun.write(data[begin:])
                 return messages
             messages.append(self._unpacked(flag, data[begin:at]))
-        if at < end:
-            self._parts.append(data[at:])
+        self._prefix = data[at:]
         return messages
-
-    def _joined(self) -> bytes:
-        joined = b"".join(self._parts)
-        self._parts.clear()
-        return joined
 
     def _unpacked(self, flag: int, message: bytes) -> bytes:
         if not flag:
