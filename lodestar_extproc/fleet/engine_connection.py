@@ -53,7 +53,6 @@ class EngineConnection(asyncio.Protocol):
         self._among = among
         self._transport: asyncio.WriteTransport | None = None
         self._answering: asyncio.Future[EngineAnswer] | None = None
-        self._parser = HttpResponseParser(self)
         self._n_bytes, self._max_bytes, self._reading_s = 0, 0, 0.0
         self._has_body = True
         self._begin()
@@ -101,6 +100,8 @@ class EngineConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
+        # Each refers to the other until the end, which one that is refused never has.
+        self._parser = HttpResponseParser(self)
         self._among.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -122,7 +123,7 @@ class EngineConnection(asyncio.Protocol):
         self.is_reusable = False
         if self._answering is not None and not self._answering.done():
             self._break_off(error)
-        del self._parser  # each refers to the other
+        del self._parser
 
     def _break_off(self, error: Exception | None) -> None:
         if self._has_headers and self._ends_with_connection and error is None:

@@ -2,13 +2,15 @@
 
 import asyncio
 import gc
+import socket
 import weakref
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 
 import pytest
 
 from lodestar_extproc.fleet import engine_client
 from lodestar_extproc.fleet.engine_client import EngineClient, EngineSilent
+from lodestar_extproc.fleet.engine_connection import EngineConnection
 from waiting import until
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -199,3 +201,26 @@ async def test_a_connection_that_has_ended_is_gone_at_once_and_its_page_before(m
             await until(lambda: connection() is None)
     finally:
         gc.enable()
+
+
+def n_connections() -> int:
+    return sum(isinstance(each, EngineConnection) for each in gc.get_objects())
+
+
+async def test_a_connection_that_is_refused_leaves_nothing_to_the_collector():
+    """Of a thousand endpoints that refuse, it would have to find 2,000 a second."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/metrics"
+    client = EngineClient()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with suppress(OSError):
+                await client.get(url, max_bytes=1000, within_s=5.0)
+        kept = n_connections()
+        gc.collect()
+        assert kept == n_connections()
+    finally:
+        gc.enable()
+        client.close()
