@@ -47,9 +47,7 @@ def test_an_answer_about_options_loads_nothing_that_works(arguments):
 
 def cpu_s(*arguments: str) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(
-        (sys.executable, "-m", "lodestar_extproc", *arguments), capture_output=True, check=True
-    )
+    subprocess.run((sys.executable, *arguments), capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -57,9 +55,15 @@ def cpu_s(*arguments: str) -> float:
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--version"], ["check", "--help"], ["init", "--help"]]
 )
-def test_an_answer_about_options_takes_under_three_tenths_of_a_second_of_cpu(arguments):
-    # The best of five: a busy machine only adds.
-    assert min(cpu_s(*arguments) for _ in range(5)) < 0.3
+def test_an_answer_about_options_costs_a_few_times_what_loading_typer_does(arguments):
+    """It takes 1.3 to 2.5 times as much; loading what serves takes ten times."""
+    # By turns, and the best of five: a busy machine adds to both.
+    spent = [
+        (cpu_s("-m", "lodestar_extproc", *arguments), cpu_s("-c", "import typer, rich.console"))
+        for _ in range(5)
+    ]
+    ours_s, typer_s = map(min, zip(*spent, strict=True))
+    assert ours_s < 4 * typer_s
 
 
 def test_every_command_stands_in_a_file_of_its_name_and_is_listed_by_one_line():
