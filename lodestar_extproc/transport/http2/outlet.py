@@ -168,7 +168,8 @@ class StreamOutlet:
         self._leave()
 
     def cancel(self) -> None:
-        """Nothing more leaves."""
+        """Nothing more leaves. Called once."""
+        del self._owner  # each refers to the other
         self._unsent.clear()
         self.n_unsent_bytes = 0
         self._end = self._beginning = b""
@@ -184,8 +185,9 @@ class StreamOutlet:
         if self._window > MAX_WINDOW:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR)
         if self._unsent:
+            owner = self._owner  # it may be over with what leaves
             self._leave()
-            self._owner.go_on()
+            owner.go_on()
 
     def _leave(self) -> None:
         """Send what the windows allow."""

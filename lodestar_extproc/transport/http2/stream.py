@@ -233,5 +233,7 @@ class Http2Call:
         self.end(Status.UNKNOWN, "the service failed")
 
     def _tell_closed(self) -> None:
-        if self._handler is not None:
-            self._asked(self._handler.closed, self._n_heard)
+        # Each refers to the other, and would be left to the garbage collector.
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            self._asked(handler.closed, self._n_heard)
