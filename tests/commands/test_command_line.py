@@ -63,7 +63,7 @@ def test_an_answer_about_options_costs_a_few_times_what_loading_typer_does(argum
         for _ in range(5)
     ]
     ours_s, typer_s = map(min, zip(*spent, strict=True))
-    assert ours_s < 4 * typer_s
+    assert ours_s < 3.5 * typer_s
 
 
 def test_every_command_stands_in_a_file_of_its_name_and_is_listed_by_one_line():

@@ -7,8 +7,8 @@ from collections.abc import Callable
 EMPTY_BURST, EMPTY_PER_S = 2_000, 200.0
 """Frames that bring nothing: pings, settings, priorities, unknown ones, empty DATA. A mesh pings
 once in seconds, Envoy sets once; ten thousand a second are what floods send (CVE-2019-9512, 9515,
-9518). Each DATA that brings something allows one more: gRPC's clients for Go and Rust ping with
-every answer, to learn how much is on its way (grpc-go's `bdp_estimator.go`). Judgements."""
+9518). Each DATA that brings something allows one more: gRPC's client for Go pings with every
+answer, to learn how much is on its way (`bdp_estimator.go`). Judgements."""
 RESET_BURST, RESET_PER_S = 500, 50.0
 """Streams that end in a reset before a whole message came, or by a fault of the client's: an Envoy
 sends its message with the headers, so that it does so hardly ever (CVE-2023-44487, CVE-2025-8671).
