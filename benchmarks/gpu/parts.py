@@ -88,7 +88,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "holding_near": Part(HOLDING, (1, 2), 0.35, AGENT_SESSIONS, repeat=5),
         "holding_middle_more": Part(AGENTS, (3, 4, 5), 0.3, AGENT_SESSIONS, repeat=5),
         "holding_low": Part(AGENTS, (1, 2, 3), 0.25, AGENT_SESSIONS, repeat=5),
-        "holding_low_more": Part(AGENTS, (3, 4, 5), 0.25, AGENT_SESSIONS, repeat=5),
+        "holding_low_more": Part(AGENTS, (3, 4, 5, 6), 0.25, AGENT_SESSIONS, repeat=5),
         # Equal engines, below tipping and near it.
         "equal_middle": Part(AGENTS, (1, 2), 0.3, AGENT_SESSIONS),
         "equal_near": Part(AGENTS, (1, 2), 0.35, AGENT_SESSIONS),
