@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +217,8 @@ async def run(asked: argparse.Namespace) -> list[Thing]:
     with tempfile.TemporaryDirectory() as written:
         folder, file = Path(written), Path(written) / "lag"
         run_by = (sys.executable, str(LAG_SERVICE), str(file))
-        async with running_fault_stack(Form.FILE, NEWEST, folder, run_by) as stack:
+        wheel = replace(NEWEST, file=asked.file)
+        async with running_fault_stack(Form.FILE, wheel, folder, run_by) as stack:
             samples = np.memmap(file, float, "r").reshape(-1, N_COLUMNS)
             await have_set(stack, checkpoint_interval_s=NEVER_S)
             async with OpenLoad(stack.envoy.url, RATE) as load:
@@ -260,6 +261,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each thing, each round")
     parser.add_argument("--only", default="", help="things whose name holds this word")
+    parser.add_argument("--file", default=NEWEST.file, help="of envoy/, which Envoy is run with")
     parser.add_argument("--json", type=Path, help="where the figures are written")
     asked = parser.parse_args()
     measured = asyncio.run(run(asked))

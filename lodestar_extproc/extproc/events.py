@@ -202,7 +202,7 @@ class BodyPart:
     """The next bytes of a body that Envoy gets back from here."""
 
     phase: Phase
-    body: bytes
+    body: Content
     end_of_stream: bool
 
 

@@ -5,6 +5,8 @@ It knows no protocol beyond the size of a part.
 
 from __future__ import annotations
 
+from io import BytesIO
+
 from lodestar_extproc.extproc.events import BodyPart, Content, Continue, Event, Phase
 
 MAX_BODY_BYTES = 64 * 2**20
@@ -20,11 +22,12 @@ The figure of the Gateway API inference extension's endpoint picker (`bodyByteLi
 
 
 class HeldBody:
-    """The parts of one body, in their order."""
+    """One body, put together as its parts come: 10 MB at once would hold up others for 8 ms."""
 
     def __init__(self) -> None:
         self.n_bytes = 0
-        self._parts: list[Content] = []
+        self._only: Content = b""
+        self._parts: BytesIO | None = None
 
     @property
     def is_full(self) -> bool:
@@ -33,23 +36,31 @@ class HeldBody:
 
     def add(self, part: Content) -> None:
         """Keep the next part, unless the limit is reached."""
-        if not self.is_full:
-            self._parts.append(part)
-            self.n_bytes += len(part)
+        if self.is_full:
+            return
+        if not self.n_bytes:
+            self._only = part
+        else:
+            if self._parts is None:
+                self._parts = BytesIO()
+                self._parts.write(self._only)
+                self._only = b""
+            self._parts.write(part)
+        self.n_bytes += len(part)
 
-    def content(self, last: Content = b"") -> Content:
-        """All that was kept, and *last* after it; no copy of a body that came at once."""
-        parts = [*self._parts, last] if last else self._parts
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+    def content(self) -> Content:
+        """All that was kept; no copy of a body that came at once, or to which no more is added."""
+        return self._only if self._parts is None else self._parts.getvalue()
 
     def clear(self) -> None:
         """Forget all parts."""
-        self._parts.clear()
-        self.n_bytes = 0
+        self.n_bytes, self._only, self._parts = 0, b"", None
 
 
 def body_parts(phase: Phase, data: Content, *, end_of_stream: bool) -> tuple[BodyPart, ...]:
     """Cut *data* into parts of a size that Envoy takes; *end_of_stream* goes with the last one.
+
+    They are views of it.
 
     >>> [len(p.body) for p in body_parts(Phase.REQUEST_BODY, bytes(130_000), end_of_stream=True)]
     [62000, 62000, 6000]
@@ -57,12 +68,12 @@ def body_parts(phase: Phase, data: Content, *, end_of_stream: bool) -> tuple[Bod
     ()
     """
     if len(data) <= MAX_PART_BYTES:
-        return (BodyPart(phase, bytes(data), end_of_stream),) if data or end_of_stream else ()
-    starts = range(0, len(data), MAX_PART_BYTES)
+        return (BodyPart(phase, data, end_of_stream),) if data or end_of_stream else ()
+    view, starts = memoryview(data), range(0, len(data), MAX_PART_BYTES)
     return tuple(
         BodyPart(
             phase,
-            bytes(data[at : at + MAX_PART_BYTES]),
+            view[at : at + MAX_PART_BYTES],
             end_of_stream and at + MAX_PART_BYTES >= len(data),
         )
         for at in starts

@@ -60,6 +60,7 @@ class IncomingRequest:
         self.is_complete = False
         self.over_budget: Limit | None = None
         self.held = HeldBody()
+        self._held_ahead: Event | None = None
         self._kind = RequestKind.UNKNOWN
         self._unread: UnreadBody | None = None
         self._knows_path = False
@@ -80,7 +81,9 @@ class IncomingRequest:
         self.note(event)
         if event.subset is not None:
             self._subset = event.subset
-        if isinstance(event, RequestBody):
+        if event is self._held_ahead:
+            self._held_ahead = None
+        elif isinstance(event, RequestBody):
             self.held.add(event.body)
         elif isinstance(event, RequestHeaders):
             self._headers = event.headers
@@ -173,7 +176,7 @@ class IncomingRequest:
     def unread(self, event: Event, own_paths: OwnPaths) -> UnreadBody | None:
         """A long body, of which *event* is the last part, to be read before that is taken.
 
-        None where it is short, or is not to be read.
+        That part is held from now on. None where the body is short, or is not to be read.
         """
         self._know(own_paths)
         if not self._is_to_be_read:
@@ -181,7 +184,10 @@ class IncomingRequest:
         last = event.body if isinstance(event, RequestBody) else b""
         if self.held.n_bytes + len(last) < LARGE_BYTES:
             return None
-        self._unread = UnreadBody(self.held.content(last), self._kind)
+        if last and event is not self._held_ahead:
+            self.held.add(last)
+            self._held_ahead = event
+        self._unread = UnreadBody(self.held.content(), self._kind)
         return self._unread
 
     @property

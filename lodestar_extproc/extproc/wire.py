@@ -201,7 +201,7 @@ def encode(reply: Reply) -> bytes:
     elif isinstance(reply, BodyPart):
         part: Any = getattr(message, reply.phase)
         streamed = part.response.body_mutation.streamed_response
-        streamed.body = reply.body
+        streamed.body = bytes(reply.body)
         streamed.end_of_stream = reply.end_of_stream
     else:
         immediate = message.immediate_response
