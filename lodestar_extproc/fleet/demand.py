@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lodestar_extproc.endpoint import COLUMNS, ONE, ZERO, Endpoint, FleetSnapshot, FloatArray
 from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED, LostPrefixes
@@ -27,6 +28,8 @@ MIN_RUN_S = 1.0
 """A mean is taken to have run for so long at least: the first gap says little of a rate."""
 
 _MINUS_MEMORY_USED_S = np.array(-MEMORY_USED_S)
+NOWHERE = -1
+"""The column of an endpoint that had none."""
 Columns = slice | list[int]
 
 
@@ -79,7 +82,7 @@ class Demand:
 
     def adopt(self, endpoints: Sequence[Endpoint]) -> None:
         """Adopt a new membership of the fleet; who stays keeps what was counted."""
-        before = [self._column.get(e.address) for e in endpoints]
+        before = np.array([self._column.get(e.address, NOWHERE) for e in endpoints], int)
         self._service = _moved(self._service, before, 0.0)
         self._memory = _moved(self._memory, before, 0.0)
         self._memory_seen_at_s = _moved(self._memory_seen_at_s, before, -math.inf)
@@ -194,6 +197,8 @@ class Demand:
         return 1.0 / (1.0 - math.exp(-max(run_s, MIN_RUN_S) / MEMORY_S))
 
 
-def _moved(row: FloatArray, before: Sequence[int | None], fresh: float) -> FloatArray:
+def _moved(row: FloatArray, before: NDArray[np.int_], fresh: float) -> FloatArray:
     """*row* in a new order: of each endpoint the value where it stood *before*, else *fresh*."""
-    return np.array([fresh if k is None else row[k] for k in before])
+    moved, stays = np.full(len(before), fresh), before != NOWHERE
+    moved[stays] = row[before[stays]]
+    return moved

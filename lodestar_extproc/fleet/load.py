@@ -100,23 +100,33 @@ class LoadTable:
 
         Where the capacity they declare has changed, one that a scrape told comes with the next.
         """
-        numbers = np.zeros((len(endpoints), len(COLUMNS)))
-        for row, endpoint in zip(numbers, endpoints, strict=True):
-            known = self._columns.get(endpoint.address)
-            row[:] = _fresh() if known is None else known
-            row[TOKEN_BUDGET] = endpoint.token_budget
+        numbers = self._moved([e.address for e in endpoints])
+        numbers[:, TOKEN_BUDGET] = [e.token_budget for e in endpoints]
+        before = self._declared_capacities
+        for row, endpoint in enumerate(endpoints):
             declared = endpoint.kv_capacity_tokens
-            if known is None or declared != self._declared_capacities[endpoint.address]:
-                row[KV_CAPACITY_TOKENS] = math.nan if declared is None else declared
+            if declared != before.get(endpoint.address, math.nan):
+                numbers[row, KV_CAPACITY_TOKENS] = math.nan if declared is None else declared
         self._declared_capacities = {e.address: e.kv_capacity_tokens for e in endpoints}
         self._rows = numbers.T
+        width, cells = len(COLUMNS), numbers.ravel().data.cast("B").cast("d")
         self._columns = {
-            endpoint.address: row.data.cast("B").cast("d")
-            for endpoint, row in zip(endpoints, numbers, strict=True)
+            endpoint.address: cells[row * width : (row + 1) * width]
+            for row, endpoint in enumerate(endpoints)
         }
-        self._prefills = {a: self._prefills.get(a, OrderedDict()) for a in self._columns}
+        prefills = self._prefills
+        self._prefills = {a: prefills[a] if a in prefills else OrderedDict() for a in self._columns}
         self._generation = {a: g for a, g in self._generation.items() if a in self._columns}
         self._oldest_scrape_s = None
+
+    def _moved(self, addresses: Sequence[str]) -> FloatArray:
+        """[n, columns]: the numbers of each address, fresh ones of one that is new."""
+        places = {address: place for place, address in enumerate(self._columns)}
+        known = [row for row, address in enumerate(addresses) if address in places]
+        numbers = np.tile([column.fresh for column in COLUMNS], (len(addresses), 1))
+        if known:
+            numbers[known] = self._rows.T[[places[addresses[row]] for row in known]]
+        return numbers
 
     def start_prefill(self, decision_id: str, sent: InFlightRequest) -> None:
         """Count *sent* as waiting for its first token."""
@@ -273,7 +283,3 @@ class LoadTable:
             stale = at_s - values[SCRAPED_AT_S] > stale_s
             values[SCRAPED, stale] = np.nan
         return FleetSnapshot(at_s, endpoints, values)
-
-
-def _fresh() -> FloatArray:
-    return np.array([column.fresh for column in COLUMNS])

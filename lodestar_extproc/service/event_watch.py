@@ -43,14 +43,16 @@ class EventWatch:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            self.look()
+            await self.look()
             await asyncio.sleep(INTERVAL_S)
 
-    def look(self) -> None:
+    async def look(self) -> None:
         """Tell what is new."""
         at_s = self._clock()
         for view in self._pools():
             self._looked(view)
-            self.endpoints[view.pool].observe(view, at_s)
-            self._learners[view.pool].observe(view, at_s)
-            self.choices[view.pool].observe(view, at_s)
+            pool = view.pool
+            for watch in (self.endpoints[pool], self._learners[pool], self.choices[pool]):
+                # Of a thousand endpoints each takes milliseconds: others have their turn.
+                await asyncio.sleep(0)
+                watch.observe(view, at_s)

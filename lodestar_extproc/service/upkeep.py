@@ -132,7 +132,7 @@ class PoolUpkeep:
                 if first and self._says_nothing(endpoints):
                     continue
                 first = False
-                self._take(endpoints)
+                await self._take(endpoints)
 
     def _says_nothing(self, endpoints: tuple[Endpoint, ...]) -> bool:
         """Whether the first answer is empty because nothing was heard yet: those known stay.
@@ -143,12 +143,15 @@ class PoolUpkeep:
             not endpoints and self._pool.kubernetes is None and bool(self._router.fleet.endpoints)
         )
 
-    def _take(self, endpoints: tuple[Endpoint, ...]) -> None:
+    async def _take(self, endpoints: tuple[Endpoint, ...]) -> None:
         self._router.set_endpoints(endpoints)
-        self._scraper.set_endpoints(endpoints)
-        self._prober.set_endpoints(endpoints)
         self._following.set_endpoints(endpoints)
         self._found.set()
+        for visitor in (self._scraper, self._prober):
+            # A thousand endpoints take milliseconds, and others their turn. What is still visited
+            # has left for the router, which then hears no more of it.
+            await asyncio.sleep(0)
+            visitor.set_endpoints(endpoints)
         tell_if_too_few_files(len(endpoints))
         _log.info("pool %s: %d endpoints", self._pool.name, len(endpoints))
 

@@ -48,17 +48,17 @@ class ChurningPool:
     def _views(self):
         return [view_pool(self.router, self._scraper, self._at_s)]
 
-    def _members(self, addresses):
+    async def _members(self, addresses):
         endpoints = [an_endpoint(address=address) for address in addresses]
         self.router.set_endpoints(endpoints)
         self._scraper.set_endpoints(
             [replace(e, metrics_url=f"http://{e.address}/metrics") for e in endpoints]
         )
-        self._watch.look()
+        await self._watch.look()
 
-    def live(self, number: int) -> None:
+    async def live(self, number: int) -> None:
         addresses = [f"10.1.{number}.{i}:8000" for i in (1, 2)]
-        self._members(addresses)
+        await self._members(addresses)
         for address in addresses:
             self.router.fleet.record_probe(address, True, self._at_s)
             metrics = EndpointMetrics(running_requests=1.0, generation_tokens=float(number))
@@ -68,12 +68,12 @@ class ChurningPool:
             self._begin(decision, addresses)
         for decision in decisions[:2]:
             self._end(decision, addresses)
-        self._members([f"10.1.{number}.3:8000"])
+        await self._members([f"10.1.{number}.3:8000"])
         for decision in decisions[4:]:
             self._begin(decision, addresses)
         for decision in decisions[2:]:
             self._end(decision, addresses)
-        self._watch.look()
+        await self._watch.look()
         for address in addresses:
             self.router.fleet.record_probe(address, False, self._at_s)
             self.router.fleet.record_metrics(address, EndpointMetrics(), self._at_s)
@@ -135,11 +135,11 @@ def remembered(root: object, beginning: str) -> set[str]:
     ],
     ids=str,
 )
-def test_of_endpoints_that_left_long_ago_nothing_is_remembered(settings):
+async def test_of_endpoints_that_left_long_ago_nothing_is_remembered(settings):
     pool = ChurningPool(**settings)
     for number in range(N_GENERATIONS):
-        pool.live(number)
-    pool.live(N_GENERATIONS)
+        await pool.live(number)
+    await pool.live(N_GENERATIONS)
 
     addresses = remembered(pool.all_that_remember, "10.1.")
     generations = {int(address.split(".")[2]) for address in addresses}
