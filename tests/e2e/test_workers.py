@@ -13,7 +13,6 @@ from lodestar_extproc.commands.serve import BAD_CONFIG, CANNOT_LISTEN
 from ports import a_port
 from process_stack import get
 from steady_load import SteadyLoad
-from transports import each_transport
 from waiting import until
 from worker_stack import WorkerStack, running_workers
 
@@ -56,7 +55,6 @@ async def all_have_learned(stack: WorkerStack, n: float) -> bool:
     return all([(await w.pool())["learner"]["samples"] >= n for w in stack.workers])
 
 
-@pytest.mark.usefixtures(each_transport.__name__)
 async def test_on_one_port_every_worker_gets_connections_in_time_and_no_client_notices(tmp_path):
     async with running_workers(tmp_path) as stack:
         async with SteadyLoad(stack.envoy.url, n_clients=16) as load:
