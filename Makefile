@@ -15,8 +15,9 @@ OLDEST_ENVOY := 1.36.2
 VALKEY := 9.1.2.post2
 HELM ?= v3.18.4
 COLLECTOR ?= v0.165.0
-# Test processes side by side: one more than cores, as much of their time is waiting.
-WORKERS := 3
+# Test processes side by side: one more than cores, as much of their time is waiting. Files in their
+# order: by the number of tests, those that take longest would be the last.
+SIDE_BY_SIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 UV := 0.13.9
 CYCLONEDX := 7.5.0
 PIP_AUDIT := 2.10.1
@@ -83,10 +84,10 @@ oldest-envoy: install  ## the oldest Envoy that is tested, beside the newest; wi
 
 test: install  ## lint, types, import contract and all tests (under 10 minutes on 2 cores)
 	@$(MAKE) --no-print-directory --jobs 3 --output-sync types compiled lint tools oldest-envoy
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 test-fast: lint  ## for work at hand: no processes, no real Envoy, no long runs (under 90 s)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) \
 	  -m "not long and not slow and not vllm" $(ARGS)
 
 test-truth: install  ## what a request is and what became of it: bodies and answers of public reports, through a real Envoy (4 minutes)
