@@ -17,6 +17,10 @@ HOLD_S = 1.0
 """The longest wait: an event loop that is later than this is lost anyhow. Not tuned."""
 MAX_OBSERVED = 100_000
 """Answers observed whose ends are to come: as many as streams may be open at once."""
+MAX_PASSED = 1000
+"""Ends passed on before their answers were observed, of which the last are remembered: an answer
+that is observed a moment later has no end to come. A judgement: some seconds of clients that leave.
+"""
 MAX_IN_VAIN = 8
 """So many waits in vain, one after another, tell that no observer is there. A judgement."""
 NO_CONTENT_STATUS = 204
@@ -34,6 +38,7 @@ class HeldEnds:
         self._complete = complete
         self._observed: OrderedDict[str, None] = OrderedDict()
         self._held: dict[str, tuple[Completion, asyncio.TimerHandle]] = {}
+        self._passed: OrderedDict[str, None] = OrderedDict()
         # Until an answer is observed there is nothing to wait for.
         self._n_in_vain = MAX_IN_VAIN
 
@@ -45,10 +50,10 @@ class HeldEnds:
             completion, timer = held
             timer.cancel()
             self._complete(completion)
-            return
-        self._observed[decision_id] = None
-        if len(self._observed) > MAX_OBSERVED:
-            self._observed.popitem(last=False)
+        elif decision_id in self._passed:
+            del self._passed[decision_id]
+        else:
+            _keep(self._observed, decision_id, MAX_OBSERVED)
 
     def end(self, completion: Completion) -> None:
         """The access log told how a request ended."""
@@ -59,6 +64,8 @@ class HeldEnds:
             timer = asyncio.get_running_loop().call_later(HOLD_S, self._give_up, decision_id)
             self._held[decision_id] = completion, timer
             return
+        elif decision_id:
+            _keep(self._passed, decision_id, MAX_PASSED)
         self._complete(completion)
 
     def flush(self) -> None:
@@ -78,4 +85,11 @@ class HeldEnds:
         completion, timer = self._held.pop(decision_id)
         timer.cancel()
         self._n_in_vain += 1
+        _keep(self._passed, decision_id, MAX_PASSED)
         self._complete(completion)
+
+
+def _keep(ids: OrderedDict[str, None], one: str, most: int) -> None:
+    ids[one] = None
+    if len(ids) > most:
+        ids.popitem(last=False)

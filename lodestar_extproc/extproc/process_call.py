@@ -214,7 +214,7 @@ class ProcessCall:
                 # What was to wait for it may have been cut off before it began.
                 turn.queue.withdraw(turn.ticket)
             exchange.close(service.clock())
-            if exchange.observed_id:
+            if service.access_log and exchange.observed_id:
                 service.heard.observed(exchange.observed_id)
             outcome = exchange.outcome
             if exchange.request.over_budget:

@@ -11,7 +11,7 @@ from extproc_fakes import FakeRouters
 from lodestar_extproc import names
 from lodestar_extproc.completion import Completion, Outcome
 from lodestar_extproc.extproc import held_ends
-from lodestar_extproc.extproc.held_ends import MAX_IN_VAIN, HeldEnds
+from lodestar_extproc.extproc.held_ends import MAX_IN_VAIN, MAX_PASSED, HeldEnds
 from waiting import until
 
 
@@ -73,6 +73,42 @@ async def test_no_end_is_lost_and_none_comes_twice(ends, told, monkeypatch):
 async def test_what_nobody_will_observe_is_not_waited_for(ends, told, change):
     ends.end(an_end(**change))
     assert told == [an_end(**change)]
+
+
+@pytest.mark.parametrize("change", [{"response_code": None}, {"is_empty": True}])
+async def test_what_is_observed_after_its_end_was_passed_on_is_not_remembered(ends, told, change):
+    for number in range(2 * MAX_PASSED):
+        ends.end(an_end(f"pool.{number}", **change))
+        ends.observed(f"pool.{number}")
+    assert len(told) == 2 * MAX_PASSED
+    assert n_remembered(ends) == 0
+
+
+async def test_what_is_observed_after_a_wait_in_vain_is_not_remembered(ends, told, monkeypatch):
+    monkeypatch.setattr(held_ends, "HOLD_S", 0.01)
+    ends.end(an_end())
+    assert await until(lambda: told == [an_end()])
+    ends.observed("pool.1")
+    assert n_remembered(ends) == 0
+
+
+async def test_of_answers_that_nobody_observes_the_last_ends_alone_are_remembered(told):
+    ends = HeldEnds(told.append)
+    for number in range(3 * MAX_PASSED):
+        ends.end(an_end(f"pool.{number}"))
+    assert len(told) == 3 * MAX_PASSED
+    assert n_remembered(ends) == MAX_PASSED
+
+
+@pytest.mark.parametrize("access_log", [True, False])
+async def test_where_no_access_log_comes_no_observed_answer_is_remembered(access_log):
+    async with running(FakeRouters(), access_log=access_log) as (server, channel, _, _):
+        await replies_to(channel, answer(b"data: {}\n\n"))
+        assert n_remembered(server._process.heard.ours) == access_log
+
+
+def n_remembered(ends: HeldEnds) -> int:
+    return sum(map(len, (ends._observed, ends._held, ends._passed)))
 
 
 async def test_without_an_observer_nothing_waits(told):
