@@ -36,7 +36,7 @@ class HeldBody:
 
     def add(self, part: Content) -> None:
         """Keep the next part, unless the limit is reached."""
-        if self.is_full:
+        if not part or self.is_full:
             return
         if not self.n_bytes:
             self._only = part
