@@ -97,11 +97,15 @@ def run_trial(trial: Trial) -> Iterator[TrialResult]:
 
 def run_contender(trial: Trial, contender: Contender, workload: Workload) -> Figures:
     """One policy from nothing."""
-    world = _World(trial, contender)
     with _undisturbed():
-        began_s = time.process_time()
-        records = world.cluster.run(workload, trial.n_requests)
-        cpu_s = time.process_time() - began_s
+        return _figures(trial, contender, workload)
+
+
+def _figures(trial: Trial, contender: Contender, workload: Workload) -> Figures:
+    world = _World(trial, contender)
+    began_s = time.process_time()
+    records = world.cluster.run(workload, trial.n_requests)
+    cpu_s = time.process_time() - began_s
     return measure(records, trial.scenario.measured_from, world.quality(cpu_s))
 
 
@@ -185,8 +189,10 @@ def _machines(trial: Trial) -> list[Machine]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """No collection of what is not garbage, and no threads beside this one."""
-    gc.collect()
+    """No collection of what is not garbage, and no threads beside this one.
+
+    What a run leaves is looked for in what the run made, not in all that the process holds.
+    """
     gc.freeze()
     gc.disable()
     try:
@@ -194,4 +200,5 @@ def _undisturbed() -> Iterator[None]:
             yield
     finally:
         gc.enable()
+        gc.collect()
         gc.unfreeze()
