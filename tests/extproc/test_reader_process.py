@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from collector import only_when_told
 from extproc_fakes import FakeRouters, RecordingListener
 from lodestar_extproc import names
 from lodestar_extproc.extproc.body_reader import AWAY_BYTES, NEAR_BYTES, BodyReader
@@ -327,20 +327,18 @@ async def test_a_body_is_let_go_once_it_is_read_though_its_stream_stays_open(bod
     (port,) = await server.start(["127.0.0.1:0"])
     options = (("grpc.max_send_message_length", -1),)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        gc.collect()
-        gc.disable()
-        tracemalloc.start()
-        try:
-            calls = [channel.stream_stream(names.PROCESS_METHOD)() for _ in range(4)]
-            for call in calls:
-                for message in messages(body):
-                    await call.write(message)
-                    await call.read()
-                del message
-            held_bytes, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-            gc.enable()
+        with only_when_told():
+            tracemalloc.start()
+            try:
+                calls = [channel.stream_stream(names.PROCESS_METHOD)() for _ in range(4)]
+                for call in calls:
+                    for message in messages(body):
+                        await call.write(message)
+                        await call.read()
+                    del message
+                held_bytes, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
         for call in calls:
             call.cancel()
     await server.stop(0.0)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing, suppress
 
 import pytest
 
+from collector import only_when_told
 from lodestar_extproc.fleet import engine_client
 from lodestar_extproc.fleet.engine_client import EngineClient, EngineSilent
 from lodestar_extproc.fleet.engine_connection import EngineConnection
@@ -191,16 +192,13 @@ async def test_a_connection_that_has_ended_is_gone_at_once_and_its_page_before(m
 
     monkeypatch.setattr(EngineClient, "_connect", noted)
     page = b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + 2000 * b"x"
-    gc.disable()
-    try:
+    with only_when_told():
         async with serving(Server(page)) as url:
             with closing(EngineClient()) as client:
                 await client.get(url, max_bytes=3000, within_s=5.0)
                 (connection,) = made
                 assert not holds_bytes(connection(), 2000)
             await until(lambda: connection() is None)
-    finally:
-        gc.enable()
 
 
 def n_connections() -> int:
@@ -211,16 +209,10 @@ async def test_a_connection_that_is_refused_leaves_nothing_to_the_collector():
     """Of a thousand endpoints that refuse, it would have to find 2,000 a second."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/metrics"
-    client = EngineClient()
-    gc.collect()
-    gc.disable()
-    try:
+    with closing(EngineClient()) as client, only_when_told():
         for _ in range(3):
             with suppress(OSError):
                 await client.get(url, max_bytes=1000, within_s=5.0)
         kept = n_connections()
         gc.collect()
         assert kept == n_connections()
-    finally:
-        gc.enable()
-        client.close()

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
+from collector import only_when_told
 from http2_client import ECHO, LATE, EchoService, message_of
 from lodestar_extproc.server_tls import ServerTls
 from lodestar_extproc.transport import asyncio_transport, http2_protocol
@@ -233,9 +234,7 @@ async def test_a_call_that_is_over_leaves_nothing_to_the_collector(method):
         listening("127.0.0.1:0") as ((port,), service, transport),
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
-        gc.collect()
-        gc.disable()
-        try:
+        with only_when_told():
             for timeout_s in (None, 0.1):
                 call = channel.stream_stream(method)(timeout=timeout_s)
                 await call.write(b"hello")
@@ -247,8 +246,6 @@ async def test_a_call_that_is_over_leaves_nothing_to_the_collector(method):
             left = n_calls()
             gc.collect()
             assert left == n_calls()
-        finally:
-            gc.enable()
 
 
 async def test_what_does_not_end_within_the_grace_is_cut():
