@@ -178,11 +178,13 @@ class ProcessCall:
         return None
 
     async def _tell_rest(self, exchange: Exchange, told: Replies) -> None:
-        for start in range(REPLIES_A_TURN, len(told), REPLIES_A_TURN):
-            await asyncio.sleep(0)
-            self._send(told[start : start + REPLIES_A_TURN])
-        if exchange.done:
-            self._call.end()
+        with self._service.boundary:
+            for start in range(REPLIES_A_TURN, len(told), REPLIES_A_TURN):
+                await asyncio.sleep(0)
+                self._send(told[start : start + REPLIES_A_TURN])
+            if not exchange.done:
+                return
+        self._call.end()
 
     def _send(self, replies: Replies) -> None:
         for reply in replies:

@@ -22,15 +22,18 @@ WORDS = " ".join(map(str, range(700_000)))
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": WORDS}]}).encode()
 
 
-def messages(body: bytes = CHAT) -> list[pb.ProcessingRequest]:
-    """As Envoy sends a request of that *body*."""
+def messages(
+    body: bytes = CHAT, path: str = "/v1/chat/completions", *, trailers: bool = False
+) -> list[pb.ProcessingRequest]:
+    """As Envoy sends a request of that *body*, or one that *trailers* end."""
+    headers = request_headers(protocol_config=BOTH_WAYS)
+    headers.request_headers.headers.headers[1].raw_value = path.encode()
     starts = range(0, len(body), PART_BYTES)
-    parts = [
-        pb.HttpBody(body=body[at : at + PART_BYTES], end_of_stream=at + PART_BYTES >= len(body))
-        for at in starts
-    ]
+    parts = [pb.HttpBody(body=body[at : at + PART_BYTES]) for at in starts]
+    parts[-1].end_of_stream = not trailers
     bodies = [pb.ProcessingRequest(request_body=part) for part in parts]
-    return [request_headers(protocol_config=BOTH_WAYS), *bodies]
+    end = [pb.ProcessingRequest(request_trailers=pb.HttpTrailers())] if trailers else []
+    return [headers, *bodies, *end]
 
 
 def streamed(reply: pb.ProcessingResponse):
@@ -59,9 +62,22 @@ class TurnsOfReplies:
 
 
 @pytest.mark.usefixtures(each_transport.__name__)
-async def test_a_long_body_comes_back_whole_and_in_parts_that_envoy_takes():
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/upload"])
+async def test_a_long_body_that_trailers_end_comes_back_whole_before_them(path):
     async with running() as (_, channel, routers, _):
-        choice, *parts = await replies_to(channel, *messages())
+        _, *parts, last = await replies_to(channel, *messages(path=path, trailers=True))
+
+        assert b"".join(streamed(part).body for part in parts) == CHAT
+        assert not any(streamed(part).end_of_stream for part in parts)
+        assert last.WhichOneof("response") == "request_trailers"
+        assert routers.n_decisions == 1
+
+
+@pytest.mark.usefixtures(each_transport.__name__)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/upload"])
+async def test_a_long_body_comes_back_whole_and_in_parts_that_envoy_takes(path):
+    async with running() as (_, channel, routers, _):
+        choice, *parts = await replies_to(channel, *messages(path=path))
 
         assert choice.WhichOneof("response") == "request_headers"
         assert b"".join(streamed(part).body for part in parts) == CHAT

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, closing, suppress
 
 import pytest
 
-from collector import only_when_told
+from collector import n_alive, only_when_told
 from lodestar_extproc.fleet import engine_client
 from lodestar_extproc.fleet.engine_client import EngineClient, EngineSilent
 from lodestar_extproc.fleet.engine_connection import EngineConnection
@@ -201,10 +201,6 @@ async def test_a_connection_that_has_ended_is_gone_at_once_and_its_page_before(m
             await until(lambda: connection() is None)
 
 
-def n_connections() -> int:
-    return sum(isinstance(each, EngineConnection) for each in gc.get_objects())
-
-
 async def test_a_connection_that_is_refused_leaves_nothing_to_the_collector():
     """Of a thousand endpoints that refuse, it would have to find 2,000 a second."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -213,6 +209,6 @@ async def test_a_connection_that_is_refused_leaves_nothing_to_the_collector():
         for _ in range(3):
             with suppress(OSError):
                 await client.get(url, max_bytes=1000, within_s=5.0)
-        kept = n_connections()
+        kept = n_alive(EngineConnection)
         gc.collect()
-        assert kept == n_connections()
+        assert kept == n_alive(EngineConnection)

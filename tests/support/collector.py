@@ -20,3 +20,8 @@ def only_when_told() -> Iterator[None]:
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+def n_alive(kind: type) -> int:
+    """Objects of *kind* that the collector looks at: inside of that, those that were made there."""
+    return sum(isinstance(each, kind) for each in gc.get_objects())

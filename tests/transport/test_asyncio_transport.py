@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from collector import only_when_told
+from collector import n_alive, only_when_told
 from http2_client import ECHO, LATE, EchoService, message_of
 from lodestar_extproc.server_tls import ServerTls
 from lodestar_extproc.transport import asyncio_transport, http2_protocol
@@ -223,10 +223,6 @@ async def push(client: socket.socket) -> None:
         await asyncio.get_running_loop().sock_sendall(client, b"".join(calls))
 
 
-def n_calls() -> int:
-    return sum(isinstance(each, Http2Call) for each in gc.get_objects())
-
-
 @pytest.mark.parametrize("method", [ECHO, LATE])
 async def test_a_call_that_is_over_leaves_nothing_to_the_collector(method):
     """However it ends: 28 objects each of a few hundred calls a second hold up the event loop."""
@@ -243,9 +239,9 @@ async def test_a_call_that_is_over_leaves_nothing_to_the_collector(method):
             (protocol,) = transport._open
             await until(lambda: not protocol.connection._streams)
             service.calls.clear()
-            left = n_calls()
+            left = n_alive(Http2Call)
             gc.collect()
-            assert left == n_calls()
+            assert left == n_alive(Http2Call)
 
 
 async def test_what_does_not_end_within_the_grace_is_cut():
