@@ -41,6 +41,8 @@ class GpuFleet:
 SMALL_KV_BLOCKS = 3000
 # As many as fit a card beside four of the small ones.
 WHOLE_KV_BLOCKS = 9000
+# Instances of 8 billion parameters that start side by side: three fit a card.
+PAIR_MEMORY_RATIO = 0.3
 FLEETS: Mapping[str, GpuFleet] = MappingProxyType(
     {
         "unequal": GpuFleet(((40, 25, 15, 10),), SMALL_KV_BLOCKS),
@@ -48,6 +50,9 @@ FLEETS: Mapping[str, GpuFleet] = MappingProxyType(
         "whole": GpuFleet(((100,),), WHOLE_KV_BLOCKS, 0.45),
         # Two whole cards beside parts of two others, which nobody else uses.
         "whole_mixed": GpuFleet(((100,), (100,), (50,), (25,)), WHOLE_KV_BLOCKS, 0.45),
+        # Of two cards: whole ones, and a whole one beside one that two instances share.
+        "pair": GpuFleet(((100,),), WHOLE_KV_BLOCKS, PAIR_MEMORY_RATIO),
+        "pair_mixed": GpuFleet(((100,), (50, 25)), WHOLE_KV_BLOCKS, PAIR_MEMORY_RATIO),
     }
 )
 TOKEN_BUDGET = 2048
@@ -89,7 +94,7 @@ def gpu_plans(fleet: GpuFleet, asked: argparse.Namespace) -> list[EnginePlan]:
 
 def inner_port(fleet: str, gpu: str, instance: int) -> int:
     """The first of those that an instance's own processes use: no other's, and no client's."""
-    return 20_000 + 2_000 * int(gpu) + 500 * list(FLEETS).index(fleet) + 20 * instance
+    return 20_000 + 2_000 * int(gpu) + 330 * list(FLEETS).index(fleet) + 20 * instance
 
 
 def start_mps(folder: Path) -> dict[str, str]:

@@ -15,6 +15,8 @@ ALL = (*MAIN, "lmetric", "least_request", "prefix_cache")
 AGENT_SESSIONS = "agent_sessions"
 WHOLE = (*RIVALS, "session_affinity")
 WHOLE_SESSIONS = "agent_sessions_140"
+PAIR_SESSIONS = "agent_sessions_70"
+PAIR_MIXED_SESSIONS = "agent_sessions_105"
 AGENTS = ("learned", "cache_aware", "prefix_affinity_token_load", "lmetric")
 HOLDING = ("learned", "learned_at_once", *AGENTS[1:])
 
@@ -106,6 +108,14 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "whole_rivals_near": Part(RIVALS, (1, 2, 3), 0.92, WHOLE_SESSIONS),
         "whole_rivals_low": Part(RIVALS, (1, 2, 3), 0.8, WHOLE_SESSIONS),
         "whole_chats": Part(RIVALS, (1, 2), 1.5),
+        # Two cards: below tipping by virtual time, and near it.
+        "pair_low": Part(RIVALS, (1, 2, 3, 4), 0.625, PAIR_SESSIONS),
+        "pair_near": Part(RIVALS, (1, 2, 3, 4), 0.75, PAIR_SESSIONS),
+        "pair_kept": Part(("session_affinity",), (1, 2, 3, 4), 0.625, PAIR_SESSIONS),
+        "pair_mixed_low": Part(RIVALS, (1, 2, 3, 4), 0.55, PAIR_MIXED_SESSIONS),
+        "pair_mixed_near": Part(RIVALS, (1, 2, 3, 4), 0.7, PAIR_MIXED_SESSIONS),
+        "pair_mixed_kept": Part(("session_affinity",), (1,), 0.7, PAIR_MIXED_SESSIONS),
+        "pair_chats": Part(RIVALS, (1, 2), 1.0),
         "all": Part(ALL, (3,), 0.9),
     }
 )

@@ -28,8 +28,13 @@ CPU_SHARE = 1 / 8
 """Of a prompt's length on CPU: a core is a thousand times slower than a GPU."""
 FIRST_SEED = 100
 SESSIONS: Mapping[str, WorkloadSource] = MappingProxyType(
-    # As many more as the caches of whole cards hold more, and some.
-    {**GENERATED, "agent_sessions_140": AgentSessions(live_sessions=140.0)}
+    # As many more as the caches of whole cards hold more, and some; half of them for half the cards.
+    {
+        **GENERATED,
+        "agent_sessions_140": AgentSessions(live_sessions=140.0),
+        "agent_sessions_105": AgentSessions(live_sessions=105.0),
+        "agent_sessions_70": AgentSessions(live_sessions=70.0),
+    }
 )
 """Workloads in which turns wait for answers."""
 WARM_UP_S = 10.0
