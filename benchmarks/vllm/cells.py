@@ -28,7 +28,7 @@ CPU_SHARE = 1 / 8
 """Of a prompt's length on CPU: a core is a thousand times slower than a GPU."""
 FIRST_SEED = 100
 SESSIONS: Mapping[str, WorkloadSource] = MappingProxyType(
-    # As many more as the caches of whole cards hold more, and some; half of them for half the cards.
+    # As many more as the caches of four whole cards hold more, and some; fewer for two cards.
     {
         **GENERATED,
         "agent_sessions_140": AgentSessions(live_sessions=140.0),
