@@ -7,12 +7,15 @@ is a chain of block hashes and its length.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Self
 
 import xxhash
+
+from lodestar_extproc.kernel.compiled import KERNEL, Kernel
 
 BLOCK_BYTES = 64
 """Prompt bytes a block: 16 tokens at 4 bytes a token, vLLM's default block."""
@@ -174,16 +177,22 @@ def name_key(name: str) -> int:
     return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass")) or 1
 
 
-def hash_blocks(prompt: bytes | bytearray, seed: int = 0) -> tuple[int, ...]:
+def hash_blocks(
+    prompt: bytes | bytearray, seed: int = 0, kernel: Kernel | None = KERNEL
+) -> tuple[int, ...]:
     """Chained XXH3-64 hashes of the full blocks of *prompt*, first block first.
 
     Each hash is seeded with its predecessor's, so equal hashes mean equal prefixes; the incomplete
-    last block is left out. About 0.07 µs a block.
+    last block is left out. About 0.03 µs a block, and 0.07 without a kernel.
 
     >>> a, b = hash_blocks(b"x" * 128), hash_blocks(b"x" * 64 + b"y" * 70)
     >>> a[0] == b[0], a[1] == b[1], len(b)
     (True, False, 2)
     """
-    digest = xxhash.xxh3_64_intdigest
-    whole = memoryview(prompt)[: len(prompt) // BLOCK_BYTES * BLOCK_BYTES]
-    return tuple([seed := digest(block, seed) for (block,) in _BLOCK.iter_unpack(whole)])
+    n_blocks = len(prompt) // BLOCK_BYTES
+    if kernel is None:
+        digest, whole = xxhash.xxh3_64_intdigest, memoryview(prompt)[: n_blocks * BLOCK_BYTES]
+        return tuple([seed := digest(block, seed) for (block,) in _BLOCK.iter_unpack(whole)])
+    hashes = array("Q", bytes(n_blocks * 8))
+    kernel.hash_blocks(bytes(prompt), n_blocks, seed, hashes.buffer_info()[0])
+    return tuple(hashes)

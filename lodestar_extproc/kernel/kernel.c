@@ -1,4 +1,5 @@
-/* The arithmetic of a decision, of demand and of a regression, each in one call.
+/* The arithmetic of a decision, of demand and of a regression, and the hashes of a prompt, each in
+   one call.
 
    What is computed, and why, stands in Python, in the plain twin of each function; here it is done
    again, operation by operation, so that both agree to the last bits. Constants and settings come
@@ -458,6 +459,50 @@ void lodestar_solve(struct equations *e)
             double value = e->theta[k] + (of[d] - fitted) / of[k];
             e->theta[k] = value > 0.0 ? value : 0.0;
         }
+    }
+}
+
+/* Eight bytes, the first the least, on any machine. */
+static uint64_t word(const unsigned char *at)
+{
+    return (uint64_t)at[0] | (uint64_t)at[1] << 8 | (uint64_t)at[2] << 16 | (uint64_t)at[3] << 24 |
+           (uint64_t)at[4] << 32 | (uint64_t)at[5] << 40 | (uint64_t)at[6] << 48 |
+           (uint64_t)at[7] << 56;
+}
+
+/* Both halves of a product of 128 bits, one upon the other. */
+static uint64_t folded(uint64_t a, uint64_t b)
+{
+#ifdef __SIZEOF_INT128__
+    __extension__ typedef unsigned __int128 wide;
+    const wide product = (wide)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+#else
+    const uint64_t low = UINT32_MAX;
+    const uint64_t least = (a & low) * (b & low), greatest = (a >> 32) * (b >> 32);
+    const uint64_t cross = (a >> 32) * (b & low) + (least >> 32);
+    const uint64_t middle = (a & low) * (b >> 32) + (cross & low);
+    return (greatest + (cross >> 32) + (middle >> 32)) ^ (middle << 32 | (least & low));
+#endif
+}
+
+/* XXH3-64 of each block of 64 bytes, seeded with the hash before it: `request.hash_blocks`. What
+   the specification of XXH3 says of inputs of that length, and the beginning of its secret. */
+void lodestar_hash_blocks(const unsigned char *data, int64_t n_blocks, uint64_t seed, uint64_t *hashes)
+{
+    static const uint64_t secret[] = {0xbe4ba423396cfeb8, 0x1cad21f72c81017c, 0xdb979083e96dd4de,
+                                      0x1f67b3b7a4a44072, 0x78e5c0cc4ee679cb, 0x2172ffcc7dd05a82,
+                                      0x8e2443f7744608b8, 0x4c263a81e69035e0};
+    static const int places[] = {0, 4, 6, 2}; /* of the secret's words, for each 16 bytes */
+    for (int64_t k = 0; k < n_blocks; k++, data += 64) {
+        uint64_t sum = 64 * 0x9E3779B185EBCA87u;
+        for (int i = 0; i < 4; i++) {
+            const uint64_t *with = secret + places[i];
+            sum += folded(word(data + 16 * i) ^ (with[0] + seed),
+                          word(data + 16 * i + 8) ^ (with[1] - seed));
+        }
+        sum = (sum ^ sum >> 37) * 0x165667919E3779F9u;
+        hashes[k] = seed = sum ^ sum >> 32;
     }
 }
 

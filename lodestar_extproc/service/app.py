@@ -123,6 +123,7 @@ class App:
 
     def _note(self, view: PoolView) -> None:
         self.metrics.forget_who_left(view)
+        self._watches.forget_who_left(view)
         self.admin.histories[view.pool].look(view, lambda: self._watches.gains_of(view.pool))
 
     async def run(self) -> None:

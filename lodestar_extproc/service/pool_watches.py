@@ -47,9 +47,13 @@ class PoolWatches:
         metrics.watch_gains(self.gains)
         metrics.show(CapacityCollector(self._capacities))
         if self._aliases is not None:
-            self._aliases.watch(pools)
             metrics.show(self._aliases)
             metrics.show(PoolAliases(pools))
+
+    def forget_who_left(self, view: PoolView) -> None:
+        """Count no endpoint that is not in *view* of its pool, under the names of others."""
+        if self._aliases is not None:
+            self._aliases.forget_who_left(view)
 
     def gains(self) -> dict[str, list[Gain]]:
         """By pool, what its decisions gain over other policies."""

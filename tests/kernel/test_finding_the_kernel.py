@@ -1,9 +1,11 @@
 """Whether there is a compiled kernel, and what is said where there is none."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
+import zlib
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from lodestar_extproc.kernel import compiled
 from lodestar_extproc.kernel.compiled import FoundKernel, find_kernel
 from lodestar_extproc.metrics import Metrics
+from lodestar_extproc.request import hash_blocks
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which(os.environ.get("CC", "cc"))
@@ -55,6 +58,19 @@ def test_the_source_compiles_without_a_warning(tmp_path):
     )
 
     assert (made.returncode, made.stderr) == (0, "")
+
+
+@needs_a_compiler
+def test_a_machine_without_products_of_128_bits_hashes_prompts_alike(tmp_path):
+    library, prompt = tmp_path / "kernel.so", random.Random(1).randbytes(64 * 100)
+    checksum = zlib.crc32(compiled.SOURCE.read_bytes())
+    options = ["-shared", "-fPIC", f"-DLODESTAR_SOURCE={checksum}", "-U__SIZEOF_INT128__"]
+    subprocess.run(
+        [COMPILER, *options, "-o", library, compiled.SOURCE, "-lm"], check=True, text=True
+    )
+
+    kernel = find_kernel(library).kernel
+    assert hash_blocks(prompt, 2**63 + 5, kernel) == hash_blocks(prompt, 2**63 + 5, kernel=None)
 
 
 def test_without_a_compiler_the_package_is_built_without_a_kernel(build, monkeypatch):
@@ -146,7 +162,7 @@ def test_serve_does_not_begin_without_a_kernel_that_is_required(tmp_path):
 
 @pytest.mark.parametrize("name", ["plain", "compiled"])
 def test_the_metrics_page_says_what_decides(monkeypatch, name):
-    kernel = None if name == "plain" else compiled.Kernel(*[print] * 5)
+    kernel = None if name == "plain" else compiled.Kernel(*[print] * 6)
     monkeypatch.setattr("lodestar_extproc.metrics.recorder.FOUND", FoundKernel(kernel, ""))
 
     assert f'kernel="{name}"' in Metrics().page().decode()

@@ -21,6 +21,7 @@ from lodestar_extproc.learning.nonnegative_rls import NonNegativeRLS
 from lodestar_extproc.learning.trust import Trust
 from lodestar_extproc.policies.compiled_weighing import CompiledWeighing, _constants
 from lodestar_extproc.policies.weighing import PlainWeighing
+from lodestar_extproc.request import hash_blocks
 from lodestar_extproc.routing.assembly import COSTS, new_cost
 
 pytestmark = needs_the_kernel
@@ -225,3 +226,11 @@ def test_one_endpoint_more_or_less_is_weighed_in_arrays_of_its_size():
         first.learner._given = None
 
         assert sorted(weighing.weigh(candidates, drawn()).order) == list(range(n))
+
+
+@given(st.binary(max_size=600), st.integers(0, 2**64 - 1), st.booleans())
+def test_a_prompt_has_the_same_hashes(prompt, seed, is_being_written):
+    said = hash_blocks(bytearray(prompt) if is_being_written else prompt, seed)
+
+    assert said == hash_blocks(prompt, seed, kernel=None)
+    assert len(said) == len(prompt) // 64

@@ -44,11 +44,11 @@ def written(tmp_path, **settings):
 
 
 class Running:
-    def __init__(self, path) -> None:
+    def __init__(self, path, **given) -> None:
         self.admin = f"127.0.0.1:{a_port()}"
         self.app = App(
             read_envoy_config(path),
-            ServeOptions(listen=("127.0.0.1:0",), admin=self.admin, drain_s=0.0, grace_s=0.1),
+            ServeOptions(("127.0.0.1:0",), admin=self.admin, drain_s=0.0, grace_s=0.1, **given),
         )
 
     async def __aenter__(self):
@@ -113,6 +113,23 @@ async def test_the_admin_server_shows_the_pool(tmp_path):
         addresses = [e["address"] for e in json.loads(body)["pools"][0]["endpoints"]]
         assert (status, addresses) == (200, ["127.0.0.1:9", "127.0.0.1:10"])
         assert b"lodestar_event_loop_lag_seconds" in (await running.get("/metrics"))[1]
+
+
+async def test_endpoints_that_left_are_not_counted_under_the_names_of_others(tmp_path):
+    async with Running(written(tmp_path, policy="round_robin"), alias_metrics=True) as running:
+
+        async def ports_counted():
+            _, page = await running.get("/metrics")
+            return set(re.findall(rb'\nllm_d_epp_scheduler_attempts_total\{.*port="(\d+)"', page))
+
+        router = running.app.routers.get()
+        for number in range(4):
+            router.route(a_request(), request_id=str(number), at_s=float(number))
+        assert await ports_counted() == {b"9", b"10"}
+        router.set_endpoints(router.fleet.endpoints[:1])
+        async with asyncio.timeout(60):
+            while await ports_counted() != {b"9"}:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
 
 
 def test_where_to_listen_must_be_said_somewhere(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -40,7 +40,6 @@ class RequestAliases(Collector):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._pools: Callable[[], Sequence[PoolView]] = tuple
         self._models: dict[tuple[str, str], tuple[str, str]] = {}
         self._counted: dict[Alias, Counter[Labels]] = {}
         self._observed: dict[Alias, Observations] = {}
@@ -49,10 +48,6 @@ class RequestAliases(Collector):
                 self._observed[alias] = Observations(alias.metric, CollectorRegistry())
             else:
                 self._counted[alias] = Counter()
-
-    def watch(self, pools: Callable[[], Sequence[PoolView]]) -> None:
-        """Forget endpoints that have left *pools*. To be called once."""
-        self._pools = pools
 
     def decided(self, decision: Decision) -> None:
         """See `RouterListener`."""
@@ -108,20 +103,18 @@ class RequestAliases(Collector):
 
     def collect(self) -> Iterator[Family]:
         """Every family under each of its names."""
-        self._forget_endpoints_that_left()
         for alias in names.REQUEST_ALIASES:
             family = self._family(alias)
             yield from (renamed(family, name) for name in alias.names)
 
-    def _forget_endpoints_that_left(self) -> None:
-        """Endpoints come and go; their series must not pile up."""
-        pools = self._pools()
-        if not pools:
-            return
-        present = {_host_and_port(e.address) for p in pools for e in p.snapshot.endpoints}
+    def forget_who_left(self, view: PoolView) -> None:
+        """Endpoints come and go; their series must not pile up, whoever asks for the page."""
+        present = {_host_and_port(endpoint.address) for endpoint in view.snapshot.endpoints}
         attempts = self._counted[names.ATTEMPTS]
-        for labels in [each for each in attempts if (each[2], each[5]) not in present]:
-            del attempts[labels]
+        for labels in list(attempts):
+            _, _, _, host, _, port, pool = labels
+            if pool == view.pool and (host, port) not in present:
+                del attempts[labels]
 
     def _family(self, alias: Alias) -> Family:
         observed, metric = self._observed.get(alias), alias.metric
