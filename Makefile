@@ -24,7 +24,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock docs sbom audit compiled tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-grpcio test-faults soak test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock docs sbom audit compiled tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-grpcio test-faults soak test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-scaling bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -168,6 +168,9 @@ bench-calibrate: install  ## the simulated engine fitted to real vLLM and held a
 
 bench-hot-path: install  ## what a decision costs (ARGS="--json FILE", ARGS=--memory)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/hot_path.py $(ARGS)
+
+bench-scaling: install  ## how the cost of a request grows with fleet, prompt and load
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/scaling.py $(ARGS)
 
 bench-extproc-cost: install  ## CPU and latency behind Envoy, beside a service that does nothing
 	$(BIN)/python benchmarks/extproc_cost.py $(ARGS)

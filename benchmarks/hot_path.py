@@ -237,7 +237,8 @@ def _number(address: str) -> int:
     return int(third) * 200 + int(fourth) - 1
 
 
-def _headers() -> bytes:
+def opening_message() -> bytes:
+    """Envoy's message of a request's headers."""
     message = envoy_pb2.ProcessingRequest()
     message.protocol_config.request_body_mode = 2
     given = {
@@ -261,8 +262,9 @@ def _body(data: bytes) -> bytes:
     return bytes(message.SerializeToString())
 
 
-def _long_body(rng: random.Random) -> bytes:
-    said = [{"role": "user", "content": text(rng, LONG_TOKENS)}]
+def long_body(rng: random.Random, n_tokens: int = LONG_TOKENS) -> bytes:
+    """Envoy's message of a chat of so many tokens, which nobody shares."""
+    said = [{"role": "user", "content": text(rng, n_tokens)}]
     return _body(orjson.dumps({"model": "llama", "messages": said, "stream": True}))
 
 
@@ -272,7 +274,7 @@ def measure(kinds: list[Kind], rounds: int, n: int, seed: int) -> list[dict[str,
     for world in worlds:
         world.serve(40 * world.kind.n_endpoints + 400)
     settle_garbage()
-    rng, headers = random.Random(seed), _headers()
+    rng, headers = random.Random(seed), opening_message()
     found: list[list[dict[str, dict[str, float]]]] = [[] for _ in worlds]
     for _ in range(rounds):
         for world, results in zip(worlds, found, strict=True):
@@ -280,7 +282,7 @@ def measure(kinds: list[Kind], rounds: int, n: int, seed: int) -> list[dict[str,
             for _ in range(n // 10):
                 world.handle(headers, _body(world.request_body()), timings["handle"])
             for _ in range(max(5, n // 100)):
-                world.handle(headers, _long_body(rng), timings["handle_100k"])
+                world.handle(headers, long_body(rng), timings["handle_100k"])
             results.append({name: watch.percentiles_us() for name, watch in timings.items()})
     return [_row(world, results) for world, results in zip(worlds, found, strict=True)]
 

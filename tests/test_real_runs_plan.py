@@ -154,9 +154,19 @@ def test_no_two_instances_of_a_machine_use_the_same_inner_ports():
 
 
 def test_a_fleet_of_unlike_cards_begins_again_with_the_first():
-    assert FLEETS["equal"].instances("01") == [("0", 25)] * 4 + [("1", 25)] * 4
-    assert FLEETS["whole_mixed"].instances("012") == [("0", 100), ("1", 100), ("2", 50)]
-    assert FLEETS["whole_mixed"].instances("01234")[-1] == ("4", 100)
+    equal, mixed = FLEETS["equal"], FLEETS["whole_mixed"]
+
+    assert equal.instances("01") == [(("0",), 25)] * 4 + [(("1",), 25)] * 4
+    assert mixed.instances("012") == [(("0",), 100), (("1",), 100), (("2",), 50)]
+    assert mixed.instances("01234")[-1] == (("4",), 100)
+
+
+def test_an_instance_may_span_all_cards():
+    assert FLEETS["pair_tensor"].instances("01") == [
+        (("0", "1"), 50),
+        (("0",), 50),
+        (("1",), 50),
+    ]
 
 
 def test_hits_are_what_answers_say_was_cached():

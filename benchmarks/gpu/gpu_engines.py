@@ -26,15 +26,20 @@ class GpuFleet:
             the first again.
         kv_blocks: of 16 tokens, in each instance's cache.
         memory_ratio: of a card's memory for each instance.
+        across: shares of instances that span all GPUs, by tensor parallelism.
     """
 
     cards: tuple[tuple[int, ...], ...]
     kv_blocks: int
     memory_ratio: float = 0.2
+    across: tuple[int, ...] = ()
 
-    def instances(self, gpus: Sequence[str]) -> list[tuple[str, int]]:
-        """The GPU and the share of each instance on *gpus*."""
-        return [(gpu, share) for gpu, shares in zip(gpus, cycle(self.cards)) for share in shares]
+    def instances(self, gpus: Sequence[str]) -> list[tuple[tuple[str, ...], int]]:
+        """The GPUs and the share of each instance on *gpus*."""
+        within = [
+            ((gpu,), share) for gpu, shares in zip(gpus, cycle(self.cards)) for share in shares
+        ]
+        return [*((tuple(gpus), share) for share in self.across), *within]
 
 
 # Small enough that not every prompt fits everywhere.
@@ -53,6 +58,8 @@ FLEETS: Mapping[str, GpuFleet] = MappingProxyType(
         # Of two cards: whole ones, and a whole one beside one that two instances share.
         "pair": GpuFleet(((100,),), WHOLE_KV_BLOCKS, PAIR_MEMORY_RATIO),
         "pair_mixed": GpuFleet(((100,), (50, 25)), WHOLE_KV_BLOCKS, PAIR_MEMORY_RATIO),
+        # One instance on both halves beside one on each other half.
+        "pair_tensor": GpuFleet(((50,),), WHOLE_KV_BLOCKS, PAIR_MEMORY_RATIO, across=(50,)),
     }
 )
 TOKEN_BUDGET = 2048
@@ -65,7 +72,7 @@ def gpu_plans(fleet: GpuFleet, asked: argparse.Namespace) -> list[EnginePlan]:
     instances = fleet.instances(asked.gpus)
     ports = free_ports(len(instances))
     plans = []
-    for i, ((gpu, share), port) in enumerate(zip(instances, ports, strict=True)):
+    for i, ((gpus, share), port) in enumerate(zip(instances, ports, strict=True)):
         command = server_command(
             sys.executable,
             asked.model,
@@ -75,26 +82,27 @@ def gpu_plans(fleet: GpuFleet, asked: argparse.Namespace) -> list[EnginePlan]:
             # At once, their memory profiling would see each other.
             *("--num-gpu-blocks-override", str(fleet.kv_blocks)),
             *("--gpu-memory-utilization", str(fleet.memory_ratio)),
+            *("--tensor-parallel-size", str(len(gpus))),
             execution=CUDA_GRAPHS if asked.graphs else EAGER,
         )
         environment = mps | {
             "PYTHONPATH": asked.engine_path,
-            "CUDA_VISIBLE_DEVICES": gpu,
+            "CUDA_VISIBLE_DEVICES": ",".join(gpus),
             "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(share),
             # Engines that start side by side would take each other's.
-            "VLLM_PORT": str(inner_port(asked.fleet, gpu, i)),
+            "VLLM_PORT": str(inner_port(asked.fleet, gpus[0], i)),
             # Its kernels are not installed here.
             "VLLM_USE_FLASHINFER_SAMPLER": "0",
             "VLLM_CACHE_ROOT": str(asked.folder / "cache" / str(i)),
         }
-        kind = f"mps{share}"
+        kind = f"mps{share}" if len(gpus) == 1 else f"{len(gpus)}xmps{share}"
         plans.append(EnginePlan(f"{asked.fleet}{i}-{kind}", kind, port, command, environment))
     return plans
 
 
 def inner_port(fleet: str, gpu: str, instance: int) -> int:
     """The first of those that an instance's own processes use: no other's, and no client's."""
-    return 20_000 + 2_000 * int(gpu) + 330 * list(FLEETS).index(fleet) + 20 * instance
+    return 20_000 + 3_000 * int(gpu) + 330 * list(FLEETS).index(fleet) + 20 * instance
 
 
 def start_mps(folder: Path) -> dict[str, str]:

@@ -115,6 +115,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "pair_mixed_low": Part(RIVALS, (1, 2, 3, 4), 0.55, PAIR_MIXED_SESSIONS),
         "pair_mixed_near": Part(RIVALS, (1, 2, 3, 4), 0.7, PAIR_MIXED_SESSIONS),
         "pair_mixed_kept": Part(("session_affinity",), (1,), 0.7, PAIR_MIXED_SESSIONS),
+        "pair_tensor_near": Part(WHOLE, (1, 2, 3, 4), 0.7, PAIR_MIXED_SESSIONS),
         "pair_chats": Part(RIVALS, (1, 2), 1.0),
         "all": Part(ALL, (3,), 0.9),
     }
