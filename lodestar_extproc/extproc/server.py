@@ -23,7 +23,6 @@ from lodestar_extproc.extproc.traced_stream import Traces
 from lodestar_extproc.extproc.turns import Turns
 from lodestar_extproc.server_tls import ServerTls
 from lodestar_extproc.transport.calls import CallTransport, Services
-from lodestar_extproc.transport.grpcio_transport import GrpcioTransport
 
 NOTHING: Services = MappingProxyType({})
 
@@ -32,12 +31,12 @@ class ExtProcServer:
     """Serves Envoy.
 
     Args:
+        transport: what carries the calls.
         access_log: Envoy is configured to send its access log here.
         origin: begins the ids of streams (`routing/ids.py`).
         traces: of requests; None for none.
         others: who may have decided on what is heard of here; None for nobody.
         clock: monotonic seconds.
-        transport: what carries the calls; None for grpcio.
 
     Attributes:
         reader: reads long bodies while somebody lets it run.
@@ -49,14 +48,14 @@ class ExtProcServer:
         routers: PoolRouters,
         listener: StreamListener,
         *,
+        transport: CallTransport,
         access_log: bool = True,
         origin: str = "",
         traces: Traces | None = None,
         others: OtherReplicas | None = None,
         clock: Callable[[], float] = time.monotonic,
-        transport: CallTransport | None = None,
     ) -> None:
-        self._transport = transport or GrpcioTransport()
+        self._transport = transport
         self._health = HealthServicer()
         boundary = ErrorBoundary(listener)
         heard = HeardEnds(routers.complete, others)

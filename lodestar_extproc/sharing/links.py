@@ -12,13 +12,17 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-import grpc
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Handed, Hello
 from lodestar_extproc.sharing.handed import HandedEvent, Observed, encode
 from lodestar_extproc.sharing.tell_service import METHOD, SERVICE, SEVERAL
+
+if TYPE_CHECKING:
+    # Loaded where somebody is told: a process that is alone need not hold its 9 MiB.
+    import grpc
 
 MAX_WAITING = 10_000
 """Events for one replica: 10 s of 1000 requests a second, under 2 MB. More are counted as lost."""
@@ -76,6 +80,8 @@ class Link:
 
     async def run(self, own_origin: str) -> None:
         """Hold a stream there, again and again, until cancelled."""
+        import grpc  # noqa: PLC0415  (see above)
+
         while True:
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, DecodeError):
                 async with self._channel() as channel:
@@ -118,6 +124,8 @@ class Link:
         return told
 
     def _channel(self) -> grpc.aio.Channel:
+        import grpc  # noqa: PLC0415  (see above)
+
         # A process of ours restarts within seconds: gRPC's own backoff would wait for minutes.
         options = (("grpc.max_reconnect_backoff_ms", 1000), ("grpc.enable_http_proxy", 0))
         if self._credentials is None:

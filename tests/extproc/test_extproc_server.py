@@ -270,7 +270,7 @@ async def test_a_choice_that_cannot_be_told_is_given_back_at_once(body_mode):
     """Without a body Envoy has no id of the stream to write into its log."""
     config = pb.ProtocolConfiguration(request_body_mode=body_mode)
     routers, listener = FakeRouters(), RecordingListener()
-    server = ExtProcServer(routers, listener)
+    server = ExtProcServer(routers, listener, transport=a_transport())
 
     envoy = GoneEnvoy(request_headers(protocol_config=config), request_body())
     with pytest.raises(asyncio.CancelledError):

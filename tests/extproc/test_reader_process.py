@@ -33,6 +33,7 @@ from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
 from lodestar_extproc.request import RequestKind
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
 from process_children import children_of
+from transports import a_transport
 from waiting import until
 
 CHAT, COMPLETIONS, RESPONSES = (
@@ -323,7 +324,7 @@ def messages(body: bytes) -> list[bytes]:
 )
 async def test_a_body_is_let_go_once_it_is_read_though_its_stream_stays_open(body):
     """Not when garbage is collected, which may be many bodies later."""
-    server = ExtProcServer(FakeRouters(), RecordingListener())
+    server = ExtProcServer(FakeRouters(), RecordingListener(), transport=a_transport())
     (port,) = await server.start(["127.0.0.1:0"])
     options = (("grpc.max_send_message_length", -1),)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:

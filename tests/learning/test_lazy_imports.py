@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("sklearn", "river.linear_model", "scipy.stats._stats_py", "scipy.sparse")
+HEAVY = ("sklearn", "river.linear_model", "scipy.stats._stats_py", "scipy.sparse", "grpc")
 
 
 def said_by(program: str) -> str:
