@@ -16,10 +16,12 @@ for folder in (BENCHMARKS, BENCHMARKS / "gpu", BENCHMARKS / "vllm"):
 
 from cells import MIXES, Cell  # noqa: E402
 from contenders import VARIANTS, in_virtual_time, settings_of  # noqa: E402
-from gather import gather  # noqa: E402
+from gather import PREDICTION, gather  # noqa: E402
 from gpu_engines import FLEETS, inner_port  # noqa: E402
 from parts import PARTS, PLAN  # noqa: E402
 from predict_runs import predict, read_engines  # noqa: E402
+from prediction_errors import in_words  # noqa: E402
+from prediction_errors import read as read_predictions  # noqa: E402
 from round_tables import ratios_table, read_rounds, rounds_table  # noqa: E402
 from rounds import REQUEST_FIELDS, cached_ratio  # noqa: E402
 from session_text import LETTERS_PER_TOKEN, Answered, prompt_text  # noqa: E402
@@ -29,6 +31,8 @@ from lodestar_extproc.config.settings import PoolSettings  # noqa: E402
 from lodestar_extproc.evaluation.chats import ChatKind  # noqa: E402
 from lodestar_extproc.evaluation.load import LoadRecord  # noqa: E402
 
+DECIDED = ((5.0, 0.1, 0.9), (20.0, 0.1, 0.15), (30.0, 0.2, 0.3), (40.0, "", 0.3), (41.0, 0.2, ""))
+"""When, TTFT as predicted and as measured: too early, two that count, and two that lack one."""
 ENGINES = read_engines(BENCHMARKS / "gpu" / "results" / "first" / "fitted.json")
 
 
@@ -210,6 +214,13 @@ def results(tmp_path):
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
+        with gzip.open(folder / "decisions.csv.gz", "wt", newline="") as file:
+            writer = csv.DictWriter(file, PREDICTION, restval="")
+            writer.writeheader()
+            for age_s, predicted_s, ttft_s in DECIDED:
+                times = {"age_s": age_s, "predicted_ttft_s": predicted_s, "ttft_s": ttft_s}
+                tokens = {"prompt_tokens": 900.0, "matched_tokens": 100.0, "rate_per_s": 10.0}
+                writer.writerow(times | tokens)
         folders.append(folder)
     gather(folders, tmp_path)
     return tmp_path
@@ -224,6 +235,14 @@ def test_rounds_are_read_back_as_they_were_measured(results):
     # The third turn, which nobody else has ended, does not count.
     assert first.completion_s == pytest.approx(2.0 + 1.1)
     assert "| 100 200 |" in "".join(rounds_table(rounds))
+
+
+def test_what_was_predicted_is_held_against_what_was_measured(results):
+    (((_, _, rate_per_s, part), error),) = read_predictions(results).items()
+
+    assert (rate_per_s, in_words(part), error.requests) == (10.0, "300 to 1500", 6)
+    assert (error.predicted_s, error.measured_s) == (pytest.approx(0.15), pytest.approx(0.225))
+    assert error.median_ratio == pytest.approx(1.5)
 
 
 def test_a_subject_is_held_against_the_best_rule_of_a_load(results):

@@ -1,4 +1,5 @@
-"""Puts the results of several cards into one folder: summary.json and requests.csv.gz.
+"""Puts the results of several cards into one folder: summary.json, requests.csv.gz, and of the
+decisions those whose TTFT was predicted, in predictions.csv.gz.
 
 Example:
 
@@ -14,9 +15,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-TIMES = ("ttft_s", "e2e_s", "at_s")
+TIMES = ("ttft_s", "e2e_s", "at_s", "age_s", "predicted_ttft_s")
 TIME_DECIMALS = 4
 """Of a second: nothing here is known better."""
+PREDICTION = (
+    *("fleet", "workload", "rate_per_s", "policy", "round", "repeat", "age_s", "reason"),
+    *("served", "prompt_tokens", "matched_tokens", "predicted_ttft_s", "ttft_s"),
+)
+"""What is kept of a decision."""
 
 
 def main() -> None:
@@ -43,6 +49,12 @@ def gather(folders: list[Path], into: Path) -> None:
     (into / "summary.json").write_text(
         json.dumps({"about": about, "cells": cells}, indent=1) + "\n"
     )
+    _requests(folders, into)
+    if all((folder / "decisions.csv.gz").exists() for folder in folders):
+        _predictions(folders, into)
+
+
+def _requests(folders: list[Path], into: Path) -> None:
     names: list[str] = []
     with gzip.open(into / "requests.csv.gz", "wt", newline="") as out:
         writer = csv.writer(out)
@@ -53,6 +65,17 @@ def gather(folders: list[Path], into: Path) -> None:
                     names = list(reader.fieldnames or ())
                     writer.writerow(names)
                 writer.writerows([_shortened(row, name) for name in names] for row in reader)
+
+
+def _predictions(folders: list[Path], into: Path) -> None:
+    with gzip.open(into / "predictions.csv.gz", "wt", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(PREDICTION)
+        for folder in folders:
+            with gzip.open(folder / "decisions.csv.gz", "rt", newline="") as file:
+                for row in csv.DictReader(file):
+                    if row["predicted_ttft_s"] and row["ttft_s"]:
+                        writer.writerow([_shortened(row, name) for name in PREDICTION])
 
 
 def _shortened(row: dict[str, Any], name: str) -> str:
