@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from lodestar_extproc.decision import Decision
+from lodestar_extproc.endpoint import FloatArray
 from lodestar_extproc.gain.compared import Gain
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.pool_view import PoolView
@@ -38,6 +39,37 @@ class _Minute:
     hit_tokens: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """What came in one minute, and the pool at its end; small, for endpoints may be many.
+
+    Attributes:
+        figures: of the pool, as plain JSON types.
+        addresses: of the endpoints as they were then.
+        in_flight, requests, hit_ratio: by endpoint, [n].
+    """
+
+    figures: dict[str, Any]
+    addresses: tuple[str, ...]
+    in_flight: FloatArray
+    requests: FloatArray
+    hit_ratio: FloatArray
+
+    def as_json(self) -> dict[str, Any]:
+        rows = zip(
+            self.addresses,
+            self.in_flight.tolist(),
+            self.requests.tolist(),
+            self.hit_ratio.tolist(),
+            strict=True,
+        )
+        endpoints = {
+            address: {"in_flight": n, "requests": int(requests), "hit_ratio": hits}
+            for address, n, requests, hits in rows
+        }
+        return self.figures | {"endpoints": endpoints}
+
+
 class PoolHistory:
     """A `RouterListener` of one pool, which closes each minute when it is looked at.
 
@@ -47,7 +79,7 @@ class PoolHistory:
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
-        self._minutes: deque[dict[str, Any]] = deque(maxlen=MINUTES)
+        self._minutes: deque[_Closed] = deque(maxlen=MINUTES)
         self._now = _Minute(self._began_s())
 
     def decided(self, decision: Decision) -> None:
@@ -80,17 +112,17 @@ class PoolHistory:
 
     def minutes(self) -> list[dict[str, Any]]:
         """The last hour as plain JSON types, oldest first; NaN stands for unknown."""
-        return list(self._minutes)
+        return [minute.as_json() for minute in self._minutes]
 
     def _began_s(self) -> float:
         return MINUTE_S * math.floor(self._wall_clock() / MINUTE_S)
 
 
-def _closed(minute: _Minute, view: PoolView, gains: Sequence[Gain]) -> dict[str, Any]:
+def _closed(minute: _Minute, view: PoolView, gains: Sequence[Gain]) -> _Closed:
     snapshot, learner = view.snapshot, view.learner
-    addresses = [endpoint.address for endpoint in snapshot.endpoints]
+    addresses = tuple([endpoint.address for endpoint in snapshot.endpoints])
     first = next(iter(gains), None)
-    return {
+    figures = {
         "time_s": minute.began_s,
         "requests_per_s": minute.requests / MINUTE_S,
         "observed": _quantiles(minute.observed_s),
@@ -98,16 +130,13 @@ def _closed(minute: _Minute, view: PoolView, gains: Sequence[Gain]) -> dict[str,
         "error_ratio": learner.error_ratio,
         "state": str(learner.reason),
         "gain_ratio": None if first is None else first.ratio,
-        "endpoints": {
-            address: {
-                "in_flight": float(snapshot.in_flight[i]),
-                "requests": minute.chosen.get(address, 0),
-                "hit_ratio": minute.hit_tokens.get(address, 0.0)
-                / max(1.0, minute.prompt_tokens.get(address, 0.0)),
-            }
-            for i, address in enumerate(addresses)
-        },
     }
+
+    def by_endpoint(counted: Mapping[str, float]) -> FloatArray:
+        return np.array([counted.get(address, 0) for address in addresses], float)
+
+    hit_ratio = by_endpoint(minute.hit_tokens) / np.fmax(1.0, by_endpoint(minute.prompt_tokens))
+    return _Closed(figures, addresses, snapshot.in_flight, by_endpoint(minute.chosen), hit_ratio)
 
 
 def _quantiles(values_s: Sequence[float]) -> dict[str, float | None]:

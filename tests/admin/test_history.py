@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
+from collector import only_when_told
 from lodestar_extproc.admin.history import MINUTES, PoolHistory
 from lodestar_extproc.gain.compared import Gain
 from metrics_world import World
@@ -53,6 +56,21 @@ def test_no_more_than_an_hour_is_kept_oldest_first():
 
     assert len(times) == MINUTES
     assert times == sorted(times)
+
+
+def test_an_hour_of_a_large_fleet_is_small():
+    hour = Hour(n=500, policy="random")
+    with only_when_told():
+        tracemalloc.start()
+        try:
+            for _ in range(MINUTES):
+                hour.pass_a_minute()
+            held_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert len(hour.history.minutes()[0]["endpoints"]) == 500
+    assert held_bytes < 2 * 2**20
 
 
 def test_within_a_minute_nothing_is_closed():
