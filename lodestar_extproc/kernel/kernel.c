@@ -4,7 +4,8 @@
    What is computed, and why, stands in Python, in the plain twin of each function; here it is done
    again, operation by operation, so that both agree to the last bits. Constants and settings come
    from there too. Nothing here allocates, keeps anything, or knows Python: every call gets one
-   struct of pointers to arrays that its caller owns (lodestar_extproc/kernel/structures.py).
+   struct of pointers to arrays that its caller owns (lodestar_extproc/kernel/structures.py), or the
+   pointers alone.
 
    It is compiled without fused or reordered arithmetic (hatch_build.py). */
 
