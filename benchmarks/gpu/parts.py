@@ -95,6 +95,10 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "equal_middle": Part(AGENTS, (1, 2), 0.3, AGENT_SESSIONS),
         "equal_near": Part(AGENTS, (1, 2), 0.35, AGENT_SESSIONS),
         "router_again": Part((VLLM_ROUTER,), (3,), 0.3, AGENT_SESSIONS, repeat=5),
+        # With another router in every round.
+        "beside_router": Part((*AGENTS, VLLM_ROUTER), (6, 7), 0.3, AGENT_SESSIONS),
+        # Recorded conversations, whose prompts share less than sessions do.
+        "trace_again": Part(AGENTS, (1, 2, 3), 0.353, "conversation"),
         "holding_near_more": Part(HOLDING, (3, 4), 0.35, AGENT_SESSIONS, repeat=5),
         "holding_mixed": Part(("learned", "learned_at_once", *RIVALS[1:]), (1, 2), repeat=5),
         "mixed_again": Part(RIVALS, (4,)),

@@ -240,6 +240,12 @@ async def test_a_packed_message_that_cannot_be_unpacked_ends_its_call(
     assert client.service.calls[0].closes == [0]
 
 
+async def test_a_damaged_message_is_told_of_in_our_own_words(client):
+    client.call(1, ECHO, ("grpc-encoding", "gzip"))
+    client.send(FrameType.DATA, 0, 1, message_of(b"no gzip", 1))
+    assert client.answer()[1]["grpc-message"] == "a message is not gzip, as its header says"
+
+
 async def test_a_call_that_ends_in_a_message_is_told_so(client):
     client.call(1)
     client.send(FrameType.DATA, END_STREAM, 1, b"\0\0\0\0\x09abc")

@@ -84,8 +84,10 @@ class MessageReader:
         unpacker = zlib.decompressobj(_WINDOW_BITS[self._encoding])
         try:
             unpacked = unpacker.decompress(message, MAX_MESSAGE_BYTES + 1)
-        except zlib.error as error:
-            raise CallRefused(Status.INTERNAL, f"a message is not as compressed: {error}") from None
+        except zlib.error:
+            # In our own words: a library's may say more than a stranger should know.
+            text = f"a message is not {self._encoding}, as its header says"
+            raise CallRefused(Status.INTERNAL, text) from None
         if len(unpacked) > MAX_MESSAGE_BYTES:
             raise _too_large(len(unpacked))
         if not unpacker.eof:
