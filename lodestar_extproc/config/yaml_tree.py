@@ -8,6 +8,7 @@ What differs from what a YAML library makes of it was tried with Envoy 1.40 (`ye
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.scalarstring import PlainScalarString
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from ruamel.yaml.nodes import Node as YamlNode
 
@@ -41,6 +42,22 @@ class UnusableYaml(MarkedYAMLError):  # noqa: N818  (named for the condition)
     """YAML that nothing can be made of: without an end, or with a key that is no text, or twice."""
 
 
+@contextmanager
+def passing_reader() -> Iterator[YAML]:
+    """A reader of plain YAML, for once.
+
+    Its parts refer to one another: that ring is broken, as the garbage collector finds it late, and
+    some twenty files that were read again would wait for it.
+    """
+    reader = YAML(typ="safe", pure=True)
+    try:
+        yield reader
+    finally:
+        parser = reader.parser
+        for part in (parser, reader):
+            vars(part).clear()
+
+
 def read_yaml(text: str, *, once: bool = False) -> object:
     """The first document of *text*: mappings and lists that know their lines, and scalars.
 
@@ -50,7 +67,8 @@ def read_yaml(text: str, *, once: bool = False) -> object:
     Raises:
         ruamel.yaml.error.YAMLError: it is no YAML.
     """
-    root = next(iter(YAML(typ="safe", pure=True).compose_all(text)), None)
+    with passing_reader() as reader:
+        root = next(iter(reader.compose_all(text)), None)
     reading = _Composing()
     value = None if root is None else reading.value(root, 0)
     if once and reading.repeated:

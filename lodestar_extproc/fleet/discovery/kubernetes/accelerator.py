@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from lodestar_extproc.config import EndpointSettings, SettingError, settings_of
+from lodestar_extproc.config.yaml_tree import passing_reader
 from lodestar_extproc.fleet.discovery.kubernetes.objects import Labels
 
 PREFIX = "lodestar/"
@@ -80,7 +80,12 @@ def _setting(place: str, key: str, name: str, text: str) -> Mapping[str, object]
             problem = f"unknown; known: {', '.join(known)}"
             raise SettingError(name, problem)  # noqa: TRY301  (told like any other fault)
         kind = known[name].kind
-        return {name: known[name].parse(text if kind is str else YAML(typ="safe").load(text))}
+        return {name: known[name].parse(text if kind is str else _read(text))}
     except (SettingError, YAMLError) as error:
         _log.warning("%s: %s is left out: %s", place, key, error)
         return {}
+
+
+def _read(text: str) -> object:
+    with passing_reader() as reader:
+        return reader.load(text)
