@@ -32,6 +32,7 @@ class RequestKind(StrEnum):
     MESSAGES = "messages"
     GENERATE = "generate"
     GENERATE_STREAM = "generate_stream"
+    OLLAMA = "ollama"
     INVOCATIONS = "invocations"
     RERANK = "rerank"
     SCORE = "score"

@@ -190,7 +190,7 @@ class PoolSettings:
     inference_paths: tuple[str, ...] = setting(
         (),
         "Ends of more paths by which clients ask for inference, beside those of OpenAI, Anthropic, "
-        "vLLM, SGLang and Triton; their bodies are read by their shape.",
+        "vLLM, SGLang, Triton, llama.cpp and Ollama; their bodies are read by their shape.",
         begins_with="/",
     )
     conformance_headers: bool = setting(

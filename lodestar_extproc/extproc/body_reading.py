@@ -17,6 +17,7 @@ from lodestar_extproc.extproc.canonical import Inexact, PromptWriter, Source
 from lodestar_extproc.extproc.json_text import (
     InvalidRequest,
     as_utf8,
+    is_false,
     is_true,
     load,
     load_as_python,
@@ -36,8 +37,11 @@ SILENT_BYTES = 1024
 _CUTS = ("truncate_prompt_tokens", "truncate", "truncation", "max_tokens_per_doc")
 """By which an engine may compute less than it is sent, so that its usage tells nothing of texts
 (vLLM's, TEI's, the Responses API's, Cohere's)."""
-_OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens")
-_HOLD_LIMITS = ("sampling_params", "parameters")
+_OUTPUT_LIMITS = (
+    *("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens"),
+    *("n_predict", "num_predict"),  # llama.cpp's and Ollama's; -1 is none
+)
+_HOLD_LIMITS = ("sampling_params", "parameters", "options")
 _SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
 """What clients name a session by, the narrowest first."""
 _SEED_FIELDS = frozenset(
@@ -134,7 +138,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         n_token_ids=n_token_ids,
         n_media=n_media,
         is_plain=is_plain,
-        streaming=kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream")),
+        streaming=_streams(fields, kind),
         max_output_tokens=_output_limit(fields),
         session=_session(fields, strings),
         keeping=keeping.read(fields, kind, strings, reader.head),
@@ -201,6 +205,13 @@ def _session(fields: Mapping[str, Any], strings: LongStrings) -> int | None:
             name = f"{field}\0{strings.text(given)}"
             return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass"))
     return None
+
+
+def _streams(fields: Mapping[str, Any], kind: RequestKind) -> bool:
+    """Whether the answer comes piece by piece; Ollama's does unless the client asks otherwise."""
+    if kind is RequestKind.OLLAMA:
+        return not is_false(fields.get("stream"))
+    return kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream"))
 
 
 def _output_limit(fields: Mapping[str, Any]) -> int | None:

@@ -15,20 +15,29 @@ HEAVY_BYTES = 4096
 """A body on a path that nobody knows is load from here on: a thousand tokens. A judgement."""
 
 _KINDS = (
+    ("/api/chat", RequestKind.OLLAMA),
+    ("/api/generate", RequestKind.OLLAMA),
     ("/chat/completions", RequestKind.CHAT_COMPLETIONS),
+    ("/chat/completions/batch", RequestKind.CHAT_COMPLETIONS),
     ("/completions", RequestKind.COMPLETIONS),
     ("/responses", RequestKind.RESPONSES),
     ("/responses/compact", RequestKind.RESPONSES),
     ("/embeddings", RequestKind.EMBEDDINGS),
     ("/messages", RequestKind.MESSAGES),
     ("/embed", RequestKind.EMBEDDINGS),
+    ("/embedding", RequestKind.EMBEDDINGS),
     ("/encode", RequestKind.GENERATE),
     ("/rerank", RequestKind.RERANK),
     ("/score", RequestKind.SCORE),
+    ("/generative_scoring", RequestKind.SCORE),
     ("/classify", RequestKind.CLASSIFY),
     ("/pooling", RequestKind.POOLING),
     ("/generate", RequestKind.GENERATE),
     ("/generate_stream", RequestKind.GENERATE_STREAM),
+    ("/vertex_generate", RequestKind.GENERATE),
+    ("/vertex", RequestKind.GENERATE),
+    ("/completion", RequestKind.COMPLETIONS),
+    ("/infill", RequestKind.COMPLETIONS),
     ("/invocations", RequestKind.INVOCATIONS),
     ("/infer", RequestKind.UNKNOWN),
     ("/audio/transcriptions", RequestKind.UNKNOWN),
@@ -39,13 +48,20 @@ _KINDS = (
 )
 """The end of a path, whatever stands before it, and the API; UNKNOWN counts as load by its size.
 
-vLLM's, SGLang's, TGI's and Triton's own beside OpenAI's, Anthropic's, Cohere's and SageMaker's.
+vLLM's, SGLang's, TGI's, Triton's and llama.cpp's own beside OpenAI's, Anthropic's, Cohere's,
+SageMaker's, Vertex AI's and Ollama's.
 """
 _NO_WORK = (
     "/tokenize",
     "/detokenize",
     "/count_tokens",
     "/input_tokens",
+    # The prompt as text or ids, by its template alone, and an answer's text from its ids.
+    "/render",
+    "/derender",
+    "/apply-template",
+    "/parse_function_call",
+    "/separate_reasoning",
     "/cancel",
     "/files",
     "/uploads",
@@ -60,7 +76,9 @@ _COLLECTIONS = (
     *("threads", "containers", "vector_stores"),
 )
 """Where engines and gateways keep what was made, each under an id, as OpenAI's API has them."""
-_KEPT = re.compile(rf"/(?:{'|'.join(_COLLECTIONS)})/([^/]+)")
+_VERBS = ("batch", "compact", "derender", "input_tokens", "render")
+"""What may be asked for where an id stands otherwise."""
+_KEPT = re.compile(rf"/(?:{'|'.join(_COLLECTIONS)})/(?!(?:{'|'.join(_VERBS)})(?:/|\Z))([^/]+)")
 _MAKES = ("/conversations", *(f"/{name}" for name in _COLLECTIONS[3:]))
 """A POST to these makes something that is kept, and answers its id."""
 _NAMES_MODEL = re.compile(r"/(?:deployments|engines|models)/([^/]+)/")
@@ -103,6 +121,8 @@ def kept_name(path: str) -> str:
 
     >>> kept_name("/openai/v1/responses/resp_1/input_items?limit=2"), kept_name("/v1/responses")
     ('resp_1', '')
+    >>> kept_name("/v1/chat/completions/render")
+    ''
     """
     found = _KEPT.search(_bare(path))
     return unquote(found[1]) if found else ""

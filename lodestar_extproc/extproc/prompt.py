@@ -22,6 +22,7 @@ MAX_SEQUENCES = 5_000
 """Prompts of a batch that are read; of the others only the length counts. A judgement."""
 _TEXTS = ("text", "text_input", "inputs", "prompt", "input")
 _IDS = ("input_ids", "token_ids", "prompt_token_ids")
+_AROUND = ("input_prefix", "input_suffix")
 _MEDIA = ("image_data", "audio_data", "video_data", "prompt_embeds", "multi_modal_data")
 _QUERIES = ("query", "queries", "text_1", "data_1")
 _ITEMS = ("documents", "items", "text_2", "data_2", "texts")
@@ -66,12 +67,35 @@ class PromptReader:
         return self._READERS[kind](self, body)
 
     def _chat(self, body: Mapping[str, Any]) -> Work:
+        said = body.get("messages")
+        if not (isinstance(said, list) and said and isinstance(said[0], list)):
+            yield from self._conversation(body, said)
+            return
+        # vLLM takes several conversations at once, which share their tools.
+        self._source.budget.list(min(len(said), MAX_SEQUENCES))
+        for each in said[:MAX_SEQUENCES]:
+            yield from self._conversation(body, each)
+            self._source.budget.step()
+            yield
+        if len(said) > MAX_SEQUENCES:  # the others are as long as these
+            read_bytes = sum(sequence.text_bytes for sequence in self.sequences)
+            self.rest_bytes += read_bytes * (len(said) - MAX_SEQUENCES) // MAX_SEQUENCES
+
+    def _conversation(self, body: Mapping[str, Any], said: object) -> Work:
         out = self._messages()
         if has_tools(body):
             yield from write_tools(out.writer, body)
         # Anthropic's system prompt stands beside the messages, OpenAI's is the first of them.
         out.system(body.get("system"))
-        yield from out.conversation(body.get("messages"))
+        yield from out.conversation(said)
+
+    def _ollama(self, body: Mapping[str, Any]) -> Work:
+        if body.get("messages") is not None:
+            yield from self._chat(body)
+            return
+        out = self._messages()
+        out.system(body.get("system"))
+        yield from out.parts(body.get("prompt"))
 
     def _anthropic(self, body: Mapping[str, Any]) -> Work:
         out = self._messages(drops_billing=True)
@@ -94,6 +118,10 @@ class PromptReader:
         yield from out.conversation(said)
 
     def _completions(self, body: Mapping[str, Any]) -> Work:
+        # Of a gap to be filled llama.cpp computes what stands around it.
+        around = [body[name] for name in _AROUND if isinstance(body.get(name), str)]
+        if around:
+            yield from self._messages().parts(around)
         yield from self._batch(body.get("prompt"))
         self._media(body)
 
@@ -101,10 +129,14 @@ class PromptReader:
         if "messages" in body:
             yield from self._chat(body)
         else:
-            yield from self._batch(body.get("input"), may_be_parts=True)
+            given = body.get("input", body.get("content"))  # the latter is llama.cpp's
+            yield from self._batch(given, may_be_parts=True)
 
     def _generate(self, body: Mapping[str, Any]) -> Work:
-        given = next((body[name] for name in (*_TEXTS, *_IDS) if body.get(name)), None)
+        given, instances = _said(body), body.get("instances")
+        if given is None and isinstance(instances, list):  # as Vertex AI sends them
+            given = [_said(each) for each in instances if isinstance(each, dict)]
+            given = [each for each in given if each is not None]
         yield from self._batch(given)
         self._media(body)
 
@@ -179,6 +211,7 @@ class PromptReader:
                 RequestKind.MESSAGES: _anthropic,
                 RequestKind.GENERATE: _generate,
                 RequestKind.GENERATE_STREAM: _generate,
+                RequestKind.OLLAMA: _ollama,
                 RequestKind.RERANK: _pairs,
                 RequestKind.SCORE: _pairs,
                 RequestKind.CLASSIFY: _pairs,
@@ -186,6 +219,11 @@ class PromptReader:
             }
         )
     )
+
+
+def _said(holder: Mapping[str, Any]) -> Any:
+    """The text or the ids that *holder* asks for, under whatever name; None for nothing."""
+    return next((holder[name] for name in (*_TEXTS, *_IDS) if holder.get(name)), None)
 
 
 def _as_list(given: object) -> list[Any]:

@@ -276,7 +276,15 @@ def test_what_is_heavy_on_a_path_that_nobody_knows_counts_by_its_size():
     assert (request.kind, request.prompt_tokens) == (RequestKind.UNKNOWN, 2000)
 
 
-@pytest.mark.parametrize("path", ["/tokenize", "/v1/files", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/tokenize", "/v1/files", "/v1/messages/count_tokens", "/v1/responses/input_tokens"),
+        # A prompt that is rendered first and then sent as ids would count twice.
+        *("/v1/chat/completions/render", "/v1/completions/render", "/v1/messages/render"),
+        *("/v1/chat/completions/derender", "/apply-template"),
+    ],
+)
 def test_what_computes_no_prompt_is_left_to_envoy(path):
     assert routed(b"x" * 8000, path)[1] == []
     assert routed(b"x" * 100, "/v3/novel")[1] == []

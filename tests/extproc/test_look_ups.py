@@ -99,6 +99,16 @@ def test_what_names_nothing_kept_is_left_alone(path):
     assert exchange.outcome is StreamOutcome.PASSED
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/chat/completions/render", "/v1/responses/input_tokens?a=b", "/chat/completions/render/"],
+)
+def test_a_verb_where_an_id_may_stand_is_no_id(path):
+    exchange = Exchange(FakeRouters(keepers={"render": KEEPER, "input_tokens": KEEPER}), Opening())
+    assert exchange.receive(a_request(path, "POST")) == (Continue(Phase.REQUEST_HEADERS),)
+    assert paths.kept_name("/v1/responses/rendered") == "rendered"
+
+
 def test_inference_is_never_a_look_up():
     for path in ("/v1/responses", "/v1/responses/compact", "/v1/chat/completions"):
         assert paths.kind_of("POST", path) is not None

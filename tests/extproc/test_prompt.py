@@ -303,6 +303,61 @@ def test_sglangs_and_tritons_own_shapes_are_read(body, tokens):
         assert read(body, kind).prompt_tokens == tokens
 
 
+@pytest.mark.parametrize(
+    ("instances", "tokens"),
+    [
+        ([{"text": LONG}, {"text": LONG}], 2 * len(LONG) / 4),
+        ([{"prompt": LONG, "image": "a"}], len(LONG) / 4),
+        ([{"input_ids": [1, 2, 3]}, {"input_ids": [4]}], 4),
+    ],
+)
+def test_instances_of_vertex_ai_are_a_batch(instances, tokens):
+    request = read(
+        {"instances": instances, "parameters": {"max_new_tokens": 7}}, RequestKind.GENERATE
+    )
+    assert (request.prompt_tokens, request.max_output_tokens) == (tokens, 7)
+
+
+def test_conversations_of_a_batch_are_each_a_prompt_with_the_tools():
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}] * 20
+    one = read({"messages": [user(LONG)], "tools": tools})
+    both = read({"messages": [[user(LONG)], [user(LONG)]], "tools": tools})
+    assert both.prompt_tokens == 2 * one.prompt_tokens
+    n_blocks = len(one.block_hashes)
+    assert both.block_hashes[:n_blocks] == one.block_hashes
+    # The first block of all tells the model, too.
+    assert both.block_hashes[n_blocks + 1 :] == one.block_hashes[1:]
+
+
+def test_conversations_beyond_the_limit_count_as_the_others():
+    said = [[user("x" * 100)]] * (2 * MAX_SEQUENCES)
+    one = read({"messages": said[0]})
+    assert read({"messages": said}).prompt_tokens == len(said) * one.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("body", "streaming", "limit"),
+    [
+        ({"messages": [user(LONG)], "options": {"num_predict": 9}}, True, 9),
+        ({"messages": [user(LONG)], "stream": False, "options": {"num_predict": -1}}, False, None),
+        ({"prompt": LONG, "stream": None}, True, None),
+        ({"prompt": LONG, "system": "s", "stream": "false"}, False, None),
+    ],
+)
+def test_ollamas_requests_stream_unless_they_say_otherwise(body, streaming, limit):
+    request = read(body, RequestKind.OLLAMA)
+    assert (request.streaming, request.max_output_tokens) == (streaming, limit)
+    assert request.prompt_tokens == pytest.approx(len(LONG) / 4, abs=3)
+
+
+def test_llama_cpps_own_shapes_are_read():
+    filled = {"input_prefix": LONG, "input_suffix": LONG, "prompt": "go", "n_predict": 5}
+    request = read(filled, RequestKind.COMPLETIONS)
+    assert request.prompt_tokens == pytest.approx(len(LONG) / 2, abs=1)
+    assert request.max_output_tokens == 5
+    assert read({"content": LONG}, RequestKind.EMBEDDINGS).prompt_tokens == len(LONG) / 4
+
+
 def test_tritons_streaming_path_streams():
     assert read({"text_input": "a"}, RequestKind.GENERATE_STREAM).streaming
 
