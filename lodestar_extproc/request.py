@@ -90,6 +90,7 @@ class InferenceRequest(NamedTuple):
         is_plain: whether the rest is text that every template renders, so that an engine's count of
             its tokens says what a token stands for.
         keeping: None where it has nothing to do with what endpoints keep.
+        reads_cache: False where the engine computes the whole prompt, whatever it holds of it.
     """
 
     model: str
@@ -108,6 +109,7 @@ class InferenceRequest(NamedTuple):
     n_media: int = 0
     is_plain: bool = True
     keeping: Keeping | None = None
+    reads_cache: bool = True
 
     @property
     def is_sheddable(self) -> bool:

@@ -58,6 +58,7 @@ def request_of(
         n_media=parsed.n_media,
         is_plain=parsed.is_plain,
         keeping=parsed.keeping and parsed.keeping._replace(seed=seed),
+        reads_cache=parsed.reads_cache,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from lodestar_extproc.extproc import keeping
+from lodestar_extproc.extproc import keeping, prompt_scores
 from lodestar_extproc.extproc.budget import UNCOUNTED_BYTES, Limit, OverBudget, hold_objects
 from lodestar_extproc.extproc.canonical import Inexact, PromptWriter, Source
 from lodestar_extproc.extproc.json_text import (
@@ -71,6 +71,7 @@ class ParsedBody(NamedTuple):
         is_plain: as of the request.
         session: hash of the first field that names one.
         keeping: as of the request, but for its seed.
+        reads_cache: as of the request.
     """
 
     model: str
@@ -85,6 +86,7 @@ class ParsedBody(NamedTuple):
     max_output_tokens: int | None
     session: int | None
     keeping: Keeping | None
+    reads_cache: bool
 
 
 def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]:
@@ -118,7 +120,6 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         reader.rest_bytes = reader.rest_bytes or n_bytes
     hashes: list[int] = []
     text_bytes, other_bytes, n_token_ids, n_media = reader.rest_bytes, 0, 0, 0
-    is_plain = not reader.rest_bytes and not any(fields.get(name) for name in _CUTS)
     for sequence in reader.sequences:
         if len(sequence.data) <= HASHED_BYTES:
             hashes += hash_blocks(sequence.data)
@@ -128,7 +129,6 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         other_bytes += sequence.other_bytes
         n_token_ids += sequence.n_tokens
         n_media += sequence.n_media
-        is_plain = is_plain and sequence.is_plain
     return ParsedBody(
         model=_model(fields, strings),
         block_hashes=hashes,
@@ -137,11 +137,12 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         prompt_bytes=text_bytes + other_bytes,
         n_token_ids=n_token_ids,
         n_media=n_media,
-        is_plain=is_plain,
+        is_plain=_is_plain(reader, fields),
         streaming=_streams(fields, kind),
         max_output_tokens=_output_limit(fields),
         session=_session(fields, strings),
         keeping=keeping.read(fields, kind, strings, reader.head),
+        reads_cache=prompt_scores.reads_cache(fields, kind),
     )
 
 
@@ -154,6 +155,12 @@ def read(body: bytes, kind: RequestKind) -> ParsedBody:
     except StopIteration as end:
         parsed: ParsedBody = end.value
         return parsed
+
+
+def _is_plain(reader: PromptReader, fields: Mapping[str, Any]) -> bool:
+    if reader.rest_bytes or any(fields.get(name) for name in _CUTS):
+        return False
+    return all(sequence.is_plain for sequence in reader.sequences)
 
 
 def _hash(sequence: PromptWriter, hashes: list[int]) -> Generator[None, None, None]:

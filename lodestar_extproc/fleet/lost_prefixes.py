@@ -91,7 +91,7 @@ class LostPrefixes:
         self, request: InferenceRequest, places: NDArray[np.intp], matched_ratio: FloatArray
     ) -> FloatArray:
         hashes = request.block_hashes
-        if not hashes or request.prompt_tokens <= 0:
+        if not hashes or request.prompt_tokens <= 0 or not request.reads_cache:
             return NOTHING_MISSED
         # What any cache still holds is not lost to the fleet.
         still_blocks = float(matched_ratio[matched_ratio.argmax()]) * len(hashes)

@@ -127,7 +127,7 @@ class PrefixCaches:
 
     def match(self, request: InferenceRequest, endpoints: Sequence[Endpoint]) -> PrefixMatch:
         """How much of *request*'s prompt each of *endpoints* holds."""
-        if not (hashes := request.block_hashes):
+        if not (hashes := request.block_hashes) or not request.reads_cache:
             nothing = np.zeros(len(endpoints))
             return PrefixMatch(nothing, nothing, nothing)
         known = endpoints is self._endpoints
@@ -197,6 +197,8 @@ class PrefixCaches:
         index.set_aside(int(generated_tokens * self._blocks_per_token))
         last, n_new = index.hold(request.block_hashes)
         tokens_per_block = request.tokens_per_block
+        if not request.reads_cache:
+            return HeldPrompt(last, 0.0)
         n_found = len(request.block_hashes) - n_new
         if (followed := self.followed.get(address)) is not None:
             return HeldPrompt(last, followed.tokens(request, n_found), n_found)

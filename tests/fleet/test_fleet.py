@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders import a_fleet, a_prompt, a_request, an_endpoint, dispatch
+from builders import a_fleet, a_prompt, a_request, an_endpoint, dispatch, live_settings
 from lodestar_extproc.endpoint import EndpointMetrics
 from lodestar_extproc.fleet.health_state import HealthState
+from lodestar_extproc.fleet.prefix_caches import PrefixCaches
 
 COUNTERS = (
     "prefill_requests",
@@ -296,3 +297,29 @@ def test_a_new_membership_keeps_the_numbers_of_those_that_stay():
     fleet.first_token("d", 2.0)
 
     assert fleet.snapshot(2.0).decode_requests.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_prompt_that_reads_no_cache_is_computed_whole_and_kept_all_the_same():
+    fleet = a_fleet(2)
+    plain = a_request(a_prompt(50), prompt_tokens=800.0)
+    scored = plain._replace(reads_cache=False)
+    endpoints = fleet.snapshot(0.0).endpoints
+    dispatch(fleet, "plain", A, plain)
+    fleet.release("plain", 1.0)
+    assert fleet.match(plain, endpoints).tokens[0] > 700
+    assert not any(column.any() for column in fleet.match(scored, endpoints))
+
+    dispatch(fleet, "scored", B, scored)
+    fleet.release("scored", 2.0)
+    assert fleet.match(plain, endpoints).tokens[1] > 700
+
+
+def test_of_a_prompt_that_reads_no_cache_none_is_expected_to_be_found():
+    # Else the engine's word that it found nothing would be held against what was sent there.
+    caches, endpoint = PrefixCaches(live_settings()), an_endpoint(1)
+    caches.adopt([endpoint], lambda _: 16_000.0)
+    plain = a_request(a_prompt(50), prompt_tokens=800.0)
+    caches.let_go(endpoint.address, caches.hold(endpoint.address, plain, 0.0))
+    scored = caches.hold(endpoint.address, plain._replace(reads_cache=False), 0.0)
+    assert scored.expected_tokens == 0
+    assert caches.hold(endpoint.address, plain, 0.0).expected_tokens > 700

@@ -172,3 +172,19 @@ def test_what_a_request_asks_for_again_counts_before_it_leaves_and_only_then_for
     assert caches.shares()[0] == 0.0
     caches.place(seen, endpoint=1)
     assert caches.shares()[0] == shares[0]
+
+
+def test_a_prompt_that_reads_no_cache_asks_for_nothing_again():
+    caches = Caches()
+    for seed in range(20):
+        caches.send(seed)
+    lost = caches.see(a_prompt(0))
+    assert caches.asked_again(lost)[0].max() > 0
+    scored = Candidates(
+        lost.request._replace(reads_cache=False),
+        lost.snapshot,
+        np.zeros(2),
+        np.zeros(2),
+        np.full(2, 0.1),
+    )
+    assert caches.asked_again(scored)[0].tolist() == [0.0, 0.0]
