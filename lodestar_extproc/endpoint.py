@@ -201,14 +201,14 @@ class FleetSnapshot:
     """Prompt tokens of the prefills, less estimated prefix hits."""
     prefill_prompt_tokens = Column()
     prefill_pairs = Column()
-    """Attention pairs still to compute: the sum of U·(F - U/2) over the prefills (U uncached, F
-    full prompt tokens)."""
+    """Attention pairs to compute: U·(F - U/2) of each prefill, U uncached of F prompt tokens."""
     head_uncached_tokens = Column()
     """Of the oldest prefill; 0 without one."""
     head_dispatched_at_s = Column(fresh=-math.inf)
     """Of the oldest prefill; -inf without one."""
     last_first_token_at_s = Column(fresh=-math.inf)
     decode_requests = Column()
+    """Each answer of a request that generates several is one, as engines count them."""
     decode_prompt_tokens = Column(kept_as="decode_context_tokens")
     running_requests = Column(fresh=math.nan, scraped=True)
     waiting_requests = Column(fresh=math.nan, scraped=True)
@@ -243,7 +243,7 @@ class FleetSnapshot:
 
     @property
     def in_flight(self) -> FloatArray:
-        """Requests sent and not ended, by endpoint."""
+        """Requests sent and not ended, by endpoint; see `decode_requests`."""
         return self.prefill_requests + self.decode_requests
 
     @property

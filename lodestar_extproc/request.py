@@ -19,6 +19,9 @@ from lodestar_extproc.kernel.compiled import KERNEL, Kernel
 
 BLOCK_BYTES = 64
 """Prompt bytes a block: 16 tokens at 4 bytes a token, vLLM's default block."""
+MAX_ANSWERS = 256
+"""Of one request that are counted, as many as vLLM generates at once unless told otherwise: a
+client may ask for any number."""
 _BLOCK = struct.Struct(f"{BLOCK_BYTES}s")
 
 
@@ -91,6 +94,7 @@ class InferenceRequest(NamedTuple):
             its tokens says what a token stands for.
         keeping: None where it has nothing to do with what endpoints keep.
         reads_cache: False where the engine computes the whole prompt, whatever it holds of it.
+        n_answers: that are generated at once, of one prompt or of several.
     """
 
     model: str
@@ -110,6 +114,7 @@ class InferenceRequest(NamedTuple):
     is_plain: bool = True
     keeping: Keeping | None = None
     reads_cache: bool = True
+    n_answers: int = 1
 
     @property
     def is_sheddable(self) -> bool:

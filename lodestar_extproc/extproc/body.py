@@ -59,6 +59,7 @@ def request_of(
         is_plain=parsed.is_plain,
         keeping=parsed.keeping and parsed.keeping._replace(seed=seed),
         reads_cache=parsed.reads_cache,
+        n_answers=parsed.n_answers,
     )
 
 

@@ -25,7 +25,7 @@ from lodestar_extproc.extproc.json_text import (
 )
 from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
 from lodestar_extproc.extproc.prompt import PromptReader
-from lodestar_extproc.request import BLOCK_BYTES, Keeping, RequestKind, hash_blocks
+from lodestar_extproc.request import BLOCK_BYTES, MAX_ANSWERS, Keeping, RequestKind, hash_blocks
 
 __all__ = ["InvalidRequest", "OverBudget", "ParsedBody", "read", "reading"]
 
@@ -42,6 +42,15 @@ _OUTPUT_LIMITS = (
     *("n_predict", "num_predict"),  # llama.cpp's and Ollama's; -1 is none
 )
 _HOLD_LIMITS = ("sampling_params", "parameters", "options")
+_CHOICES = ("n", "best_of")
+_CHOICE_FIELDS = frozenset((*_CHOICES, *_HOLD_LIMITS))
+_SILENT_KINDS = frozenset(
+    (
+        *(RequestKind.EMBEDDINGS, RequestKind.RERANK, RequestKind.SCORE),
+        *(RequestKind.CLASSIFY, RequestKind.POOLING, RequestKind.UNKNOWN),
+    )
+)
+"""They generate nothing, as far as is known."""
 _SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
 """What clients name a session by, the narrowest first."""
 _SEED_FIELDS = frozenset(
@@ -71,7 +80,7 @@ class ParsedBody(NamedTuple):
         is_plain: as of the request.
         session: hash of the first field that names one.
         keeping: as of the request, but for its seed.
-        reads_cache: as of the request.
+        reads_cache, n_answers: as of the request.
     """
 
     model: str
@@ -87,6 +96,7 @@ class ParsedBody(NamedTuple):
     session: int | None
     keeping: Keeping | None
     reads_cache: bool
+    n_answers: int
 
 
 def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]:
@@ -143,6 +153,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         session=_session(fields, strings),
         keeping=keeping.read(fields, kind, strings, reader.head),
         reads_cache=prompt_scores.reads_cache(fields, kind),
+        n_answers=_n_answers(fields, kind, len(reader.sequences)),
     )
 
 
@@ -219,6 +230,18 @@ def _streams(fields: Mapping[str, Any], kind: RequestKind) -> bool:
     if kind is RequestKind.OLLAMA:
         return not is_false(fields.get("stream"))
     return kind is RequestKind.GENERATE_STREAM or is_true(fields.get("stream"))
+
+
+def _n_answers(fields: Mapping[str, Any], kind: RequestKind, n_prompts: int) -> int:
+    """Of each prompt as many as it asks for; 1 of what generates nothing."""
+    if kind in _SILENT_KINDS:
+        return 1
+    each = 1
+    if not _CHOICE_FIELDS.isdisjoint(fields):
+        holders = [fields, *(fields.get(name) for name in _HOLD_LIMITS)]
+        named = [h.get(name) for h in holders if isinstance(h, dict) for name in _CHOICES]
+        each = max(positive(number) or 1 for number in named)
+    return min(max(1, n_prompts) * each, MAX_ANSWERS)
 
 
 def _output_limit(fields: Mapping[str, Any]) -> int | None:

@@ -168,17 +168,18 @@ class LoadTable:
     def start_decode(self, sent: InFlightRequest, at_s: float) -> None:
         """Count *sent* as generating since *at_s*."""
         sent.first_token_at_s = at_s
-        of = self._columns[sent.address]
-        of[DECODE_REQUESTS] += 1
+        # Engines count, and compute, each answer as a request of its own.
+        of, n_answers = self._columns[sent.address], sent.request.n_answers
+        of[DECODE_REQUESTS] += n_answers
         of[DECODE_PROMPT_TOKENS] += sent.request.prompt_tokens
-        of[DECODE_STARTED_S] += at_s
+        of[DECODE_STARTED_S] += n_answers * at_s
 
     def end_decode(self, sent: InFlightRequest) -> None:
         """Give back what `start_decode` counted."""
-        of = self._columns[sent.address]
-        of[DECODE_REQUESTS] -= 1
+        of, n_answers = self._columns[sent.address], sent.request.n_answers
+        of[DECODE_REQUESTS] -= n_answers
         of[DECODE_PROMPT_TOKENS] -= sent.request.prompt_tokens
-        of[DECODE_STARTED_S] -= sent.first_token_at_s or 0.0
+        of[DECODE_STARTED_S] -= n_answers * (sent.first_token_at_s or 0.0)
         if of[DECODE_REQUESTS] == 0:
             of[DECODE_PROMPT_TOKENS] = of[DECODE_STARTED_S] = 0.0
 

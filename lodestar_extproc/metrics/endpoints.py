@@ -32,7 +32,7 @@ ENDPOINT_PREFILL_TOKENS = gauge(
 ENDPOINT_DECODES = gauge(
     "lodestar_endpoint_decode_requests",
     ENDPOINT,
-    "Requests that generate; counted here.",
+    "Answers that are generated; counted here, several of a request that asks for several.",
     "Near the engine's limit of sequences, new requests wait.",
 )
 ENGINE_RUNNING = gauge(

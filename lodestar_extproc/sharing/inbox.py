@@ -24,7 +24,7 @@ from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import (
 )
 from lodestar_extproc.learning.merging import merge
 from lodestar_extproc.learning.sample_sums import EndpointSums
-from lodestar_extproc.request import InferenceRequest, RequestKind
+from lodestar_extproc.request import MAX_ANSWERS, InferenceRequest, RequestKind
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.sharing.outbox import MAX_BLOCKS, MAX_EVENTS, VERSION
 from lodestar_extproc.sharing.told_sums import HeardSums, told_before
@@ -225,6 +225,7 @@ def _read_request(told: SentRequest, at_s: float) -> PeerRequest | None:
         prompt_bytes=told.prompt_bytes,
         prompt_tokens=told.prompt_tokens,
         streaming=True,
+        n_answers=min(max(1, told.n_answers), MAX_ANSWERS),
     )
     return PeerRequest(
         told.key,

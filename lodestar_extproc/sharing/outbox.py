@@ -88,6 +88,7 @@ class Outbox:
             uncached_tokens=decision.candidates.uncached_on(chosen),
             service_s=0.0 if service is None else float(service[chosen]),
             block_hashes=request.block_hashes[:MAX_BLOCKS],
+            n_answers=request.n_answers,
         )
         for address, tokens in _missed(decision):
             told.missed.add(address=address, tokens=tokens)

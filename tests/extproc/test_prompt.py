@@ -12,7 +12,7 @@ from lodestar_extproc.extproc.body import parse
 from lodestar_extproc.extproc.body_reading import InvalidRequest
 from lodestar_extproc.extproc.prompt import MAX_SEQUENCES
 from lodestar_extproc.fleet.tokens_per_medium import DEFAULT_TOKENS
-from lodestar_extproc.request import RequestKind
+from lodestar_extproc.request import MAX_ANSWERS, RequestKind
 
 CHAT, MESSAGES = RequestKind.CHAT_COMPLETIONS, RequestKind.MESSAGES
 LONG = "tides and harbours " * 60
@@ -356,6 +356,26 @@ def test_llama_cpps_own_shapes_are_read():
     assert request.prompt_tokens == pytest.approx(len(LONG) / 2, abs=1)
     assert request.max_output_tokens == 5
     assert read({"content": LONG}, RequestKind.EMBEDDINGS).prompt_tokens == len(LONG) / 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "n_answers"),
+    [
+        (CHAT, {"messages": TURN}, 1),
+        (CHAT, {"messages": TURN, "n": 4}, 4),
+        (CHAT, {"messages": [TURN, TURN, TURN], "n": "2"}, 6),
+        (CHAT, {"messages": TURN, "n": 10**9}, MAX_ANSWERS),
+        (CHAT, {"messages": TURN, "n": -1, "sampling_params": [1]}, 1),
+        (RequestKind.COMPLETIONS, {"prompt": ["a", "b"], "n": 1, "best_of": 3}, 6),
+        (RequestKind.COMPLETIONS, {"prompt": [[1, 2], [3]]}, 2),
+        (RequestKind.GENERATE, {"text": "a", "sampling_params": {"n": 5}}, 5),
+        (RequestKind.GENERATE, {"inputs": "a", "parameters": {"best_of": 2}}, 2),
+        (RequestKind.EMBEDDINGS, {"input": ["a", "b"]}, 1),
+        (RequestKind.RERANK, {"query": "a", "documents": ["b", "c"]}, 1),
+    ],
+)
+def test_answers_that_are_generated_at_once_are_counted(kind, body, n_answers):
+    assert read(body, kind).n_answers == n_answers
 
 
 def test_tritons_streaming_path_streams():

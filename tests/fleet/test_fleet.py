@@ -323,3 +323,21 @@ def test_of_a_prompt_that_reads_no_cache_none_is_expected_to_be_found():
     scored = caches.hold(endpoint.address, plain._replace(reads_cache=False), 0.0)
     assert scored.expected_tokens == 0
     assert caches.hold(endpoint.address, plain, 0.0).expected_tokens > 700
+
+
+def test_each_answer_of_a_request_generates_and_they_end_together():
+    fleet = a_fleet(1)
+    several = a_request(a_prompt(5))._replace(n_answers=8)
+    dispatch(fleet, "one", A, a_request(a_prompt(5, 1)))
+    dispatch(fleet, "several", A, several)
+    assert fleet.snapshot(0.0).prefill_requests.tolist() == [2.0]
+    for decision_id in ("one", "several"):
+        fleet.first_token(decision_id, 1.3)
+    later = fleet.snapshot(3.3)
+    assert later.decode_requests.tolist() == [9.0]
+    per_answer = (later.decode_context_tokens - fleet.snapshot(1.3).decode_context_tokens) / 9
+    fleet.release("several", 3.3)
+    alone = fleet.snapshot(3.3).decode_context_tokens - fleet.snapshot(1.3).decode_context_tokens
+    assert alone == pytest.approx(per_answer)
+    fleet.release("one", 4.0)
+    assert all_zero(fleet.snapshot(4.0))

@@ -60,6 +60,18 @@ def test_both_count_what_either_sent_until_it_ends():
     assert not columns(b, 2.03).any()
 
 
+@pytest.mark.parametrize(("told", "counted"), [(1, 1), (5, 5), (2**31, 256), (0, 1)])
+def test_answers_of_one_request_are_counted_by_all_within_a_limit(told, counted):
+    a, b = replicas()
+    decision = a.send(at_s=1.0, n_answers=told)
+    a.first_token(decision, 1.1)
+    exchange([a, b], 1.12)
+    assert b.router.fleet.everything(1.2).decode_requests.sum() == counted
+    a.end(decision, 1.3)
+    exchange([a, b], 1.32)
+    assert not columns(b, 1.4).any()
+
+
 def test_what_is_a_peers_is_never_our_own():
     a, b = replicas()
     a.send(at_s=1.0)

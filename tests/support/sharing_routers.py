@@ -56,9 +56,9 @@ class SharingRouter:
         assert self.sharer is not None
         return self.sharer.state
 
-    def send(self, prompt: bytes = b"x" * 4000, at_s: float | None = None) -> Decision:
+    def send(self, prompt: bytes = b"x" * 4000, at_s: float | None = None, **changes) -> Decision:
         at_s = time.monotonic() if at_s is None else at_s
-        return self.router.route(a_request(prompt), request_id="r", at_s=at_s)
+        return self.router.route(a_request(prompt, **changes), request_id="r", at_s=at_s)
 
     def first_token(self, decision: Decision, at_s: float | None = None) -> None:
         at_s = time.monotonic() if at_s is None else at_s
