@@ -58,6 +58,13 @@ OBJECTIVE_HEADERS = ("x-llm-d-inference-objective", "x-gateway-inference-objecti
 MODEL_REWRITE_HEADERS = ("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 """The model to ask the engine for, instead of the one in the body: llm-d's name, and GAIE's."""
 
+SESSION_HEADERS = (
+    *("x-session-affinity", "x-claude-code-session-id", "x-qwen-code-session-id"),
+    *("session-id", "session_id", "x-opencode-session", "x-amp-thread-id"),
+)
+"""By which coding agents name their session unasked: OpenCode and pi, Claude Code, Qwen Code, Codex
+of two ages, OpenCode with its own models, Amp."""
+
 ATTRIBUTES_NAMESPACE = "envoy.filters.http.ext_proc"
 CLUSTER_NAME = "xds.cluster_name"
 UPSTREAM_ADDRESS = "upstream.address"

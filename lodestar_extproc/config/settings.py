@@ -178,7 +178,7 @@ class PoolSettings:
     )
     session_header: str = setting(
         "x-session-id",
-        "Header by which clients name their session; for `session_affinity`.",
+        "Header that names the session, before those of coding agents; for `session_affinity`.",
     )
     trusted_headers: tuple[str, ...] = setting(
         ("objective", "slo"),

@@ -7,6 +7,7 @@ and its reader process (`reader_main.py`) read by it.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import xxhash
@@ -51,8 +52,18 @@ _SILENT_KINDS = frozenset(
     )
 )
 """They generate nothing, as far as is known."""
-_SESSION_FIELDS = ("session_id", "conversation", "prompt_cache_key", "user")
-"""What clients name a session by, the narrowest first."""
+_SESSION_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "session_id": (),
+        "conversation": ("id",),
+        "prompt_cache_key": (),
+        # Claude Code's `user_id` holds its session, too.
+        "metadata": ("session_id", "sessionId", "user_id"),
+        "user": (),
+        "safety_identifier": (),
+    }
+)
+"""What clients name a session by, the narrowest first; where it is an object, by what in it."""
 _SEED_FIELDS = frozenset(
     (
         "cache_salt",
@@ -215,10 +226,10 @@ def _seed(fields: Mapping[str, Any], strings: LongStrings) -> int:
 
 def _session(fields: Mapping[str, Any], strings: LongStrings) -> int | None:
     """Hash the first field that names a session; the names are not kept."""
-    for field in _SESSION_FIELDS:
+    for field, inner in _SESSION_FIELDS.items():
         given = fields.get(field)
-        if field == "conversation" and isinstance(given, dict):
-            given = given.get("id")
+        if isinstance(given, dict):
+            given = next((given[name] for name in inner if given.get(name)), None)
         if isinstance(given, str) and given:
             name = f"{field}\0{strings.text(given)}"
             return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogatepass"))

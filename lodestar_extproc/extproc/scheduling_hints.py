@@ -13,6 +13,7 @@ from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.names import (
     MODEL_REWRITE_HEADERS,
     OBJECTIVE_HEADERS,
+    SESSION_HEADERS,
     TPOT_SLO_HEADERS,
     TTFT_SLO_HEADERS,
 )
@@ -48,7 +49,7 @@ def scheduling_hints(headers: Mapping[str, str], settings: PoolSettings) -> Sche
         ttft_slo_s=_bound_s(bounds, TTFT_SLO_HEADERS),
         tpot_slo_s=_bound_s(bounds, TPOT_SLO_HEADERS),
         priority=settings.objective_priorities.of(objective),
-        session=headers.get(settings.session_header.lower(), ""),
+        session=_first(headers, (settings.session_header.lower(), *SESSION_HEADERS)),
         target_model=_first(headers, MODEL_REWRITE_HEADERS) if "model_rewrite" in trusted else "",
     )
 

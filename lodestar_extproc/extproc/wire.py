@@ -58,6 +58,7 @@ from lodestar_extproc.names import (
     REQUEST_ID,
     RETRY_AFTER,
     SERVED,
+    SESSION_HEADERS,
     STREAM_ID,
     TEST_SELECTION,
     TPOT_SLO_HEADERS,
@@ -71,6 +72,7 @@ _READ_HEADERS = frozenset(
         *(METHOD, PATH, CONTENT_LENGTH, REQUEST_ID, TEST_SELECTION),
         *OBJECTIVE_HEADERS,
         *MODEL_REWRITE_HEADERS,
+        *SESSION_HEADERS,
         *TTFT_SLO_HEADERS,
         *TPOT_SLO_HEADERS,
     )

@@ -291,6 +291,12 @@ CONVERSATION = {"conversation": "c", "user": "u"}
         (CONVERSATION, {"conversation": "c", "user": "other"}),
         ({"prompt_cache_key": "k"}, {"prompt_cache_key": "k"}),
         ({"session_id": "s"}, {"session_id": "s"} | CONVERSATION),
+        (
+            {"metadata": {"user_id": "u_session_1"}},
+            {"metadata": {"user_id": "u_session_1"}, "user": "u"},
+        ),
+        ({"metadata": {"sessionId": "s", "promptId": "1"}}, {"metadata": {"sessionId": "s"}}),
+        ({"safety_identifier": "u"}, {"safety_identifier": "u", "metadata": {"a": "b"}}),
     ],
 )
 def test_a_session_is_known_by_the_narrowest_field_that_names_one(fields, same):

@@ -6,6 +6,7 @@ from lodestar_extproc.extproc.scheduling_hints import NO_HINTS, scheduling_hints
 from lodestar_extproc.names import (
     MODEL_REWRITE_HEADERS,
     OBJECTIVE_HEADERS,
+    SESSION_HEADERS,
     TPOT_SLO_HEADERS,
     TTFT_SLO_HEADERS,
 )
@@ -76,3 +77,9 @@ def test_a_session_is_named_in_the_header_of_the_settings(name):
     settings = PoolSettings(session_header=name)
     assert scheduling_hints({"x-chat": "a", "x-session-id": "b"}, settings).session == "a"
     assert scheduling_hints({"x-session-id": "b"}, settings) == NO_HINTS
+
+
+@pytest.mark.parametrize("name", SESSION_HEADERS)
+def test_coding_agents_name_their_session_unasked(name):
+    assert scheduling_hints({name: "a"}, PoolSettings()).session == "a"
+    assert scheduling_hints({name: "a", "x-session-id": "b"}, PoolSettings()).session == "b"

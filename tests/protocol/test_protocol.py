@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from builders import Recorder
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.config import read_envoy_config
+from lodestar_extproc.names import SESSION_HEADERS
 from lodestar_extproc.service.app import App
 from lodestar_extproc.service.options import ServeOptions
 from protocol_gateway import Gateway, Pods, check, message, messages
@@ -133,9 +134,11 @@ async def test_case(case, tmp_path):
             assert end.served == (served and pods.named(served))
 
 
-@pytest.mark.parametrize("name", ["x-session-id", "X-Chat"])
+@pytest.mark.parametrize("name", ["x-session-id", "X-Chat", "x-claude-code-session-id"])
 async def test_requests_of_a_session_stay_on_one_pod_and_others_are_spread(tmp_path, name):
-    settings = {"policy": "session_affinity", "session_header": name}
+    settings = {"policy": "session_affinity"}
+    if name not in SESSION_HEADERS:
+        settings["session_header"] = name
     async with (
         running_pods([{}, {}, {}]) as pods,
         running_service(tmp_path, pods, settings) as (channel, recorder),
