@@ -5,7 +5,8 @@ One that would wait there for others' prompts loses nothing by waiting here: sho
 and each is sent where it is best served when its turn comes, not when it came.
 
 The order is that of the shortest job first, which makes the mean wait least (W. E. Smith, 1956),
-with waiting counted against length, so that long prompts are not put off for ever.
+with waiting counted against length, so that long prompts are not put off for ever. A higher
+priority goes before either; whoever has waited as long as may be goes, whatever its priority.
 """
 
 from __future__ import annotations
@@ -77,9 +78,10 @@ class Ticket:
         self.came_at_s, self.limit_at_s = at_s, at_s + limit_s
         self.outlook, self.seen_at_s = outlook, at_s
 
-    def rank(self, at_s: float) -> float:
-        """The least goes first."""
-        return self.outlook.service_s - AGEING * (at_s - self.came_at_s)
+    def rank(self, at_s: float) -> tuple[int, float]:
+        """The least goes first: of the highest priority, the shortest less half of its wait."""
+        rank_s = self.outlook.service_s - AGEING * (at_s - self.came_at_s)
+        return -self.request.priority, rank_s
 
 
 Look: TypeAlias = Callable[[Ticket, float], Outlook | None]

@@ -8,7 +8,7 @@ import pytest
 
 from builders import a_request
 from lodestar_extproc.config.live_settings import LiveSettings
-from lodestar_extproc.config.settings import PoolSettings
+from lodestar_extproc.config.settings import HOLD_LIMIT_S, PoolSettings
 from lodestar_extproc.policies.random_choice import RandomChoice
 from lodestar_extproc.routing.admission import (
     AGEING,
@@ -42,9 +42,9 @@ def queue(engines):
     return AdmissionQueue(LiveSettings(PoolSettings()), engines.look)
 
 
-def offer(queue, service_s, *, at_s=0.0, address="a", has_room=False):
+def offer(queue, service_s, *, at_s=0.0, address="a", has_room=False, priority=0):
     outlook = Outlook(address, service_s, has_room)
-    return queue.offer(a_request(), None, RandomChoice(), outlook, at_s)
+    return queue.offer(a_request(priority=priority), None, RandomChoice(), outlook, at_s)
 
 
 def turns(queue, at_s):
@@ -73,6 +73,21 @@ def test_the_shortest_goes_first(queue, engines):
     engines.room.add("a")
     assert turns(queue, 0.1) == [short, middle, long]
     assert not queue.held
+
+
+def test_a_higher_priority_goes_before_a_shorter_prompt(queue, engines):
+    short, urgent, batch = (
+        offer(queue, s, priority=p) for s, p in ((0.1, 0), (3.0, 2), (0.01, -1))
+    )
+    engines.room.add("a")
+    assert turns(queue, 0.1) == [urgent, short, batch]
+
+
+def test_no_priority_holds_another_beyond_its_limit(queue):
+    batch = offer(queue, 1.0, priority=-1)
+    for i in range(5):
+        offer(queue, 0.1, at_s=1.0 + i / 10, priority=5)
+    assert turns(queue, HOLD_LIMIT_S) == [batch]
 
 
 def test_who_has_waited_long_goes_before_who_is_a_little_shorter(queue, engines):
