@@ -112,7 +112,8 @@ def _line_pattern(names: EngineNames) -> re.Pattern[bytes]:
     }
     shared = os.path.commonprefix(sorted(wanted))  # noqa: RUF071 (of characters, not of paths)
     rests = b"|".join(sorted(re.escape(name.removeprefix(shared)) for name in wanted))
-    return re.compile(rb"\n(" + re.escape(shared) + rb"(?:" + rests + rb"))([{ \t][^\n]*+)")
+    begin = re.escape(shared).replace(b":", b"[:_]")
+    return re.compile(rb"\n(" + begin + rb"(?:" + rests + rb"))([{ \t][^\n]*+)")
 
 
 _LINES = MappingProxyType({name: _line_pattern(names) for name, names in ENGINES.items()})
@@ -154,12 +155,17 @@ class _Page:
     def adapters(self) -> Adapters | None:
         """Of the newest sample: its value is the time at which it was true."""
         for series in itertools.chain.from_iterable(self._names.adapters):
-            samples = self._samples.get(series.name, [])
+            samples = self._of(series)
             if samples:
                 labels = max(samples, key=lambda sample: sample.value or 0.0).labels
                 running, waiting, slots = (labels.get(label, b"") for label in series.labels)
                 return Adapters(_names_in(running), _names_in(waiting), _number(slots) or 0.0)
         return None
+
+    def _of(self, series: Series) -> list[Sample]:
+        """Collectors and some releases of SGLang write `_` for the `:` of engines."""
+        name = series.name
+        return self._samples.get(name) or self._samples.get(name.replace(b":", b"_"), [])
 
     def _combined(self, series: Series) -> float | None:
         values = self._values(series)
@@ -178,7 +184,7 @@ class _Page:
 
     def _values(self, series: Series) -> list[float | None]:
         """One for each set of series that repeat each other: None where none is a usable number."""
-        samples = self._samples.get(series.name, [])
+        samples = self._of(series)
         if len(samples) > MAX_SERIES:
             return [None]
         names, found = self._names, dict[frozenset[tuple[bytes, bytes]], float | None]()

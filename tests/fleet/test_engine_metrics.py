@@ -140,6 +140,18 @@ def test_an_impossible_capacity_is_unknown(blocks):
     assert parse(page, "vllm").kv_capacity_tokens is None
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_names_whose_colon_a_collector_replaced_are_read(engine):
+    running = {"vllm": "vllm:num_requests_running", "sglang": "sglang:num_running_reqs"}[engine]
+    usage = {"vllm": "vllm:kv_cache_usage_perc", "sglang": "sglang:token_usage"}[engine]
+    page = f'{running}{{engine="0"}} 3\n{running}{{engine="1"}} 4\n{usage} 0.5\n'.encode()
+    replaced = page.replace(b":", b"_")
+
+    assert parse(replaced, engine) == parse(page, engine)
+    assert parse(replaced, engine).running_requests == 7
+    assert parse(page + replaced, engine) == parse(page, engine)
+
+
 def test_sglang_ranks_and_priorities_are_counted_once():
     page = b"""
 sglang:num_running_reqs{dp_rank="0",tp_rank="0",pp_rank="0",priority=""} 4.0
