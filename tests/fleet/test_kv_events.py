@@ -22,7 +22,15 @@ def read(events, *more, at_s=12.5) -> EventBatch:
     return read_batch(payload, lambda said: msgpack.unpackb(said, strict_map_key=False))
 
 
-def test_events_are_maps_since_vllm_0_32():
+def test_a_message_may_be_a_map_too():
+    said = {"type": "KVEventBatch", "ts": 3, "events": [removed([1])], "data_parallel_rank": 0}
+    batch = read_batch(msgpack.packb(said), msgpack.unpackb)
+    assert batch == EventBatch(3.0, [BlocksRemoved([1])])
+    with pytest.raises(ValueError, match="no batch"):
+        read_batch(msgpack.packb({"events": []}), msgpack.unpackb)
+
+
+def test_events_are_maps_since_the_middle_of_2026():
     batch = read([stored([1, 2], parent=9), removed([1]), {"type": "AllBlocksCleared"}], 0)
     assert batch.at_s == 12.5
     assert batch.events == [BlocksStored([1, 2], 9, 16), BlocksRemoved([1]), AllCleared()]

@@ -1,7 +1,8 @@
 """read_batch: what one message of vLLM's says of its cache. Its versions write events differently.
 
-vLLM 0.32 and later: maps with `type`. Before: arrays that begin with their type. Fields that are
-new, or missing, change nothing; a message that is none of these is refused as a whole.
+Since vllm#42892 (June 2026) events are maps with `type`; before, arrays that begin with their type.
+The message around them is an array, or a map. Fields that are new, or missing, change nothing; a
+message that is none of these is refused as a whole.
 Source: `vllm/distributed/kv_events.py`.
 """
 
@@ -16,6 +17,7 @@ MAX_BATCH_BLOCKS = 65_536
 """Of one message: a step of a million tokens stores as many. More is no engine's."""
 SLICE_BLOCKS = 256
 """Taken in at once, in about 0.2 ms: requests come between."""
+_BATCH_FIELDS = ("ts", "events")
 _STORED_FIELDS = (
     "block_hashes",
     "parent_block_hash",
@@ -89,7 +91,10 @@ def read_batch(payload: bytes, unpack: Callable[[bytes], Any]) -> EventBatch:
         ValueError: it is no message of KV events, or too large.
     """
     try:
-        at_s, events, *_ = unpack(payload)
+        batch = unpack(payload)
+        if isinstance(batch, dict):
+            batch = [batch[name] for name in _BATCH_FIELDS]
+        at_s, events, *_ = batch
         said = _all_of(events)
         at_s = float(at_s)
     except _ODD as error:
