@@ -18,6 +18,8 @@ _OWN_REASONS = frozenset(
         *("blocklist", "prohibited_content", "spii", "language", "malformed_function_call"),
         *("model_length", "complete", "error_toxic", "guardrail_intervened", "content_filtered"),
         *("limit", "word"),
+        # Ollama's, of a request without a prompt, which asks for a model to come or to go.
+        *("load", "unload"),
     )
 )
 _NONE = ("null", "none", "not_finished")

@@ -408,6 +408,7 @@ def test_a_word_for_no_reason_is_no_end(nothing):
         # Mistral's, Cohere's, Bedrock's and Gemini's, as gateways pass them on.
         *("model_length", "COMPLETE", "guardrail_intervened", "PROHIBITED_CONTENT"),
         "MALFORMED_FUNCTION_CALL",
+        "load",  # Ollama's, where a model was asked for and no answer
     ],
 )
 def test_a_models_own_end_is_a_token(reason):
