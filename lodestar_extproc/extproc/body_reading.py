@@ -35,7 +35,7 @@ HASHED_BYTES = 64 * 2**10
 
 SILENT_BYTES = 1024
 """A body from here on that says nothing we know of is a load of its own length. A judgement."""
-_CUTS = ("truncate_prompt_tokens", "truncate", "truncation", "max_tokens_per_doc")
+_CUTS = frozenset(("truncate_prompt_tokens", "truncate", "truncation", "max_tokens_per_doc"))
 """By which an engine may compute less than it is sent, so that its usage tells nothing of texts
 (vLLM's, TEI's, the Responses API's, Cohere's)."""
 _OUTPUT_LIMITS = (
@@ -180,9 +180,10 @@ def read(body: bytes, kind: RequestKind) -> ParsedBody:
 
 
 def _is_plain(reader: PromptReader, fields: Mapping[str, Any]) -> bool:
-    if reader.rest_bytes or any(fields.get(name) for name in _CUTS):
+    plain = [sequence.is_plain for sequence in reader.sequences]
+    if reader.rest_bytes or not all(plain):
         return False
-    return all(sequence.is_plain for sequence in reader.sequences)
+    return _CUTS.isdisjoint(fields) or not any(fields.get(name) for name in _CUTS)
 
 
 def _hash(sequence: PromptWriter, hashes: list[int]) -> Generator[None, None, None]:
@@ -226,6 +227,8 @@ def _seed(fields: Mapping[str, Any], strings: LongStrings) -> int:
 
 def _session(fields: Mapping[str, Any], strings: LongStrings) -> int | None:
     """Hash the first field that names a session; the names are not kept."""
+    if _SESSION_FIELDS.keys().isdisjoint(fields):  # as of most bodies
+        return None
     for field, inner in _SESSION_FIELDS.items():
         given = fields.get(field)
         if isinstance(given, dict):
@@ -245,10 +248,11 @@ def _streams(fields: Mapping[str, Any], kind: RequestKind) -> bool:
 
 def _n_answers(fields: Mapping[str, Any], kind: RequestKind, n_prompts: int) -> int:
     """Of each prompt as many as it asks for; 1 of what generates nothing."""
-    if kind in _SILENT_KINDS:
+    asks = not _CHOICE_FIELDS.isdisjoint(fields)
+    if (n_prompts <= 1 and not asks) or kind in _SILENT_KINDS:
         return 1
     each = 1
-    if not _CHOICE_FIELDS.isdisjoint(fields):
+    if asks:
         holders = [fields, *(fields.get(name) for name in _HOLD_LIMITS)]
         named = [h.get(name) for h in holders if isinstance(h, dict) for name in _CHOICES]
         each = max(positive(number) or 1 for number in named)

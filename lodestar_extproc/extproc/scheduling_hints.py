@@ -49,7 +49,7 @@ def scheduling_hints(headers: Mapping[str, str], settings: PoolSettings) -> Sche
         ttft_slo_s=_bound_s(bounds, TTFT_SLO_HEADERS),
         tpot_slo_s=_bound_s(bounds, TPOT_SLO_HEADERS),
         priority=settings.objective_priorities.of(objective),
-        session=_first(headers, (settings.session_header.lower(), *SESSION_HEADERS)),
+        session=headers.get(settings.session_header.lower()) or _first(headers, SESSION_HEADERS),
         target_model=_first(headers, MODEL_REWRITE_HEADERS) if "model_rewrite" in trusted else "",
     )
 
