@@ -42,9 +42,10 @@ _OUTPUT_LIMITS = (
     *("max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens"),
     *("n_predict", "num_predict"),  # llama.cpp's and Ollama's; -1 is none
 )
-_HOLD_LIMITS = ("sampling_params", "parameters", "options")
+_HOLDERS = ("sampling_params", "parameters", "options")
+"""Where SGLang, TGI and Ollama have what stands at the top in OpenAI's API."""
 _CHOICES = ("n", "best_of")
-_CHOICE_FIELDS = frozenset((*_CHOICES, *_HOLD_LIMITS))
+_CHOICE_FIELDS = frozenset((*_CHOICES, *_HOLDERS))
 _SILENT_KINDS = frozenset(
     (
         *(RequestKind.EMBEDDINGS, RequestKind.RERANK, RequestKind.SCORE),
@@ -253,7 +254,7 @@ def _n_answers(fields: Mapping[str, Any], kind: RequestKind, n_prompts: int) -> 
         return 1
     each = 1
     if asks:
-        holders = [fields, *(fields.get(name) for name in _HOLD_LIMITS)]
+        holders = [fields, *(fields.get(name) for name in _HOLDERS)]
         named = [h.get(name) for h in holders if isinstance(h, dict) for name in _CHOICES]
         each = max(positive(number) or 1 for number in named)
     return min(max(1, n_prompts) * each, MAX_ANSWERS)
@@ -261,7 +262,7 @@ def _n_answers(fields: Mapping[str, Any], kind: RequestKind, n_prompts: int) -> 
 
 def _output_limit(fields: Mapping[str, Any]) -> int | None:
     limit = _limit_in(fields)
-    for name in _HOLD_LIMITS:
+    for name in _HOLDERS:
         limit = limit or _limit_in(fields.get(name))
     return limit
 

@@ -290,10 +290,26 @@ async def test_a_long_body_for_what_nobody_knows_is_load_by_its_size(stack, path
 
 
 async def test_what_computes_nothing_is_left_to_envoy(stack):
-    for path in ("/tokenize", "/v1/messages/count_tokens", "/v1/responses/input_tokens"):
+    rendering = (f"{CHAT}/render", "/v1/completions/render", f"{CHAT}/derender")
+    counting = ("/tokenize", "/v1/messages/count_tokens", "/v1/responses/input_tokens")
+    for path in (*counting, *rendering):
         assert (await stack.ask(path, body(user(LONG))))[0] == 200
     assert (await stack.ask("/v1/models"))[0] == 200
     assert stack.recorder.decisions == []
+
+
+async def test_conversations_of_a_batch_are_prompts_and_answers_of_their_own(stack):
+    said = [[user(LONG)], [user(LONG)]]
+    decision = await stack.decided(f"{CHAT}/batch", body(*said, n=3))
+    request = decision.candidates.request
+    assert request.prompt_tokens == pytest.approx(2 * TOKENS, rel=0.02)
+    assert (request.n_answers, request.kind) == (6, RequestKind.CHAT_COMPLETIONS)
+
+
+async def test_a_prompt_that_is_scored_finds_nothing_and_leaves_itself(stack):
+    scored = body(user(LONG), prompt_logprobs=0)
+    assert (await counted(stack, CHAT, scored, scored))[1] == 0
+    assert (await counted(stack, CHAT, body(user(LONG))))[1] == pytest.approx(TOKENS, rel=0.02)
 
 
 # -- bodies that are meant to hurt ----------------------------------------------------------------
