@@ -86,7 +86,7 @@ class KeptAnswer(NamedTuple):
     """An answer said what its engine keeps: itself, a conversation, or what was asked for.
 
     Attributes:
-        decision_id: of the decision that led to it, or of the look-up (see `kept_answers.py`).
+        decision_id: of the decision that led to it, or of the look-up (see `look_ups.py`).
         name: as the engine has it; empty where the look-up says which.
         served: address of the endpoint that answered; None where the edge was not told.
         output_tokens: of the reply; None where it did not say.

@@ -234,8 +234,8 @@ class Exchange:
 
     def _look_up(self, event: RequestEvent, content: Content | None = None) -> Done | None:
         """Go where something is kept; None for a request that is for nothing such."""
-        found = self.request.looked_up(event.at_s)
-        # A picker has to name an endpoint: by a decision, where nobody knows who keeps it.
+        found = self.request.look_up(event.at_s)
+        # A picker has to name an endpoint: by a decision, where nothing is named to ask for.
         if found is None or (self._requests.refuses_without_endpoint and not found.addresses):
             return None
         phase, settings = self._requests.reply_phase(event), self._pool_of()[0].settings

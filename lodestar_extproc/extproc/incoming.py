@@ -31,7 +31,7 @@ from lodestar_extproc.names import (
     REQUEST_ID,
 )
 from lodestar_extproc.request import InferenceRequest, RequestKind, Subset
-from lodestar_extproc.routing.kept_answers import Lookup
+from lodestar_extproc.routing.look_ups import Lookup
 from lodestar_extproc.routing.routers import UnknownPool
 
 LARGE_BYTES = 2 * 2**10
@@ -131,27 +131,23 @@ class IncomingRequest:
         name = paths.kept_name(path)
         if not name or paths.kind_of(method, path) is not None:
             return False
-        found = self._find(name, event.at_s)
-        return found is not None and found[0].is_owed
+        router = self._known_pool()
+        return router is not None and router.is_owed(name)
 
-    def _find(self, name: str, at_s: float) -> tuple[Lookup, PoolSettings] | None:
-        """Where *name* is kept, in the pool of those settings; None where that is not known."""
+    def _known_pool(self) -> PoolRouter | None:
+        """The pool that it is for; None where that is not known."""
         try:
             router, _ = self._pool_of()
         except (UnknownPool, ValueError):
             return None
-        return router.look_up(name, at_s), router.settings
+        return router
 
-    def looked_up(self, at_s: float) -> Lookup | None:
-        """Where that is kept; None where it is for nothing such, or its pool is not known."""
-        found = self._find(paths.kept_name(self._path), at_s) if self.is_about_kept else None
-        if found is None:
+    def look_up(self, at_s: float) -> Lookup | None:
+        """Where to go for that; None where it is for nothing such, or its pool is not known."""
+        router = self._known_pool() if self.is_about_kept else None
+        if router is None:
             return None
-        lookup, settings = found
-        subset = self.subset(settings)
-        if subset is None:
-            return lookup
-        return lookup._replace(addresses=tuple(a for a in lookup.addresses if a in subset))
+        return router.look_up(paths.kept_name(self._path), at_s, self.subset(router.settings))
 
     @property
     def request_id(self) -> str:

@@ -14,7 +14,7 @@ from lodestar_extproc.names import COST, POLICY, POOL
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.admission import AdmissionQueue, Ticket
-from lodestar_extproc.routing.kept_answers import Lookup
+from lodestar_extproc.routing.look_ups import Lookup
 from lodestar_extproc.routing.routers import UnknownPool
 
 _KEYS = frozenset((POOL, POLICY, COST, *KEYS_BEFORE))
@@ -35,7 +35,9 @@ class PoolRouter(Protocol):
 
     def draw_target_model(self, named: str) -> str: ...
 
-    def look_up(self, name: str, at_s: float) -> Lookup: ...
+    def look_up(self, name: str, at_s: float, subset: Subset | None = None) -> Lookup: ...
+
+    def is_owed(self, name: str) -> bool: ...
 
     def route(
         self,

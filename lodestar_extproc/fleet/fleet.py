@@ -139,8 +139,12 @@ class Fleet:
         """The share of what *endpoint*'s cache should hold that is believed to be there."""
         return self._caches.belief_ratio(endpoint)
 
-    def keeps(self, address: str, at_s: float) -> bool:
-        """Whether *address* is a member that may still have what it kept for clients."""
+    def is_member(self, address: str) -> bool:
+        """Whether *address* is one of the endpoints, in whatever health."""
+        return address in self._declared
+
+    def is_up(self, address: str, at_s: float) -> bool:
+        """Whether *address* is a member, and neither down nor ejected."""
         return self._health.state(address, at_s) not in (HealthState.DOWN, HealthState.EJECTED)
 
     # -- requests in flight ---------------------------------------------------------------------

@@ -51,6 +51,11 @@ class PeerRequests:
         """Of the requests that *peer* has in flight, as far as is known."""
         return self._of_peer.get(peer, {}).keys()
 
+    def request(self, peer: str, key: str) -> InferenceRequest | None:
+        """The request that *peer* has in flight under *key*; None where it has none."""
+        sent = self._of_peer.get(peer, {}).get(key)
+        return None if sent is None else sent.request
+
     def adopt(self, addresses: Iterable[str]) -> None:
         """Count at these endpoints alone; what was at others went with them."""
         self._addresses = frozenset(addresses)

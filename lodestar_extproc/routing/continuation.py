@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, Keeping, hash_blocks, mixed
 
+MIN_COUNTED_TOKENS, COUNT_TOLERANCE_RATIO = 256.0, 0.2
+"""A count tells whether a head is in it where the rest is no trifle, and it is near. Judgements."""
+
 
 def continued(
     request: InferenceRequest,
     own: Keeping,
     before: InferenceRequest,
-    n_blocks: int,
     reply_tokens: float,
     key: int,
     *,
@@ -25,7 +27,6 @@ def continued(
     Args:
         own: of *request*.
         before: the request that was answered, itself continued where it went on from another.
-        n_blocks: of its hashes, those that are its prompt's.
         reply_tokens: of its answer.
         key: of what is continued.
         keeps_head: where it names no head, the engine takes the earlier one.
@@ -34,7 +35,7 @@ def continued(
     renewed = own.head_key != kept.head_key and bool(own.head_key or not keeps_head)
     change = kept.seed ^ own.seed ^ (kept.head_key ^ own.head_key if renewed else 0)
     # Another model, salt or head: no block is the same, as the first tells.
-    blocks = mixed(before.block_hashes[:n_blocks], change)
+    blocks = mixed(before.block_hashes, change)
     own_tokens_per_byte = _tokens_per_byte(request)
     reply_bytes = int(reply_tokens / (own_tokens_per_byte or _tokens_per_byte(before) or 1.0))
     head_bytes = own.head_bytes - kept.head_bytes if renewed else 0
@@ -57,6 +58,27 @@ def continued(
         is_plain=False,
         keeping=_joined(own, kept, renewed=renewed),
     )
+
+
+def counts_head(request: InferenceRequest, own: Keeping, told: int | None) -> bool | None:
+    """Whether an engine's count of a continued prompt has the head of an earlier turn in it.
+
+    None where that cannot be told.
+
+    Args:
+        told: what it counted; None where it said nothing.
+    """
+    if told is None or own.borrowed_head_bytes == 0 or not request.prompt_bytes:
+        return None
+    head_tokens = own.borrowed_head_bytes * _tokens_per_byte(request)
+    without = request.prompt_tokens - (head_tokens if own.head_key else 0.0)
+    if without < MIN_COUNTED_TOKENS:
+        return None
+    found = None
+    for counts, expected in ((False, without), (True, without + head_tokens)):
+        if abs(told / expected - 1.0) < COUNT_TOLERANCE_RATIO:
+            found = counts
+    return found
 
 
 def _joined(own: Keeping, kept: Keeping, *, renewed: bool) -> Keeping:

@@ -28,8 +28,9 @@ from lodestar_extproc.routing.considering import Considered, Considering
 from lodestar_extproc.routing.dispatch import dispatch
 from lodestar_extproc.routing.ended_request import ended_request, observed_first_token
 from lodestar_extproc.routing.feedback import Feedback
-from lodestar_extproc.routing.kept_answers import KeptAnswers, Lookup
+from lodestar_extproc.routing.kept_answers import KeptAnswers
 from lodestar_extproc.routing.listener import RouterListener
+from lodestar_extproc.routing.look_ups import Lookup, key_of_lookup
 from lodestar_extproc.routing.open_decisions import OpenDecisions
 from lodestar_extproc.routing.pool_policies import PoolPolicies
 
@@ -74,9 +75,9 @@ class Router:
         self._feedback = Feedback(live, fleet.health, learner)
         self.samples = self._feedback.samples  # that the learner is yet to learn
         self._watch = AnswerWatch(live, fleet, rng)
-        self._kept = KeptAnswers(fleet)
+        self.kept_answers = KeptAnswers(fleet)
         self._considering = Considering(
-            pool, live, fleet, self.demand, self._policies, self._feedback, self._kept, rng
+            pool, live, fleet, self.demand, self._policies, self._feedback, self.kept_answers, rng
         )
         self.admission = AdmissionQueue(live, self._considering.look)
 
@@ -126,13 +127,15 @@ class Router:
     def draw_full_observation(self, decision_id: str) -> bool:
         """Draw whether an answer is watched to its end; advances the rng."""
         at = self._open.address_of(decision_id)
-        return self._kept.is_lookup(decision_id) or self._watch.draw(at)
+        return key_of_lookup(decision_id) is not None or self._watch.draw(at)
 
-    # -- a request came ---
-
-    def look_up(self, name: str, at_s: float) -> Lookup:
+    def look_up(self, name: str, at_s: float, subset: Subset | None = None) -> Lookup:
         """Where to go for the kept answer or conversation *name*: no decision, and no load."""
-        return self._kept.look_up(self.pool, name, at_s, self._open)
+        return self.kept_answers.look_up(self.pool, name, at_s, subset)
+
+    def is_owed(self, name: str) -> bool:
+        """Whether it may be told in a moment who keeps *name*, and is not known now."""
+        return self.kept_answers.is_owed(name, self._open)
 
     def route(
         self,
@@ -217,8 +220,6 @@ class Router:
             listener.decided(decision)
         return decision
 
-    # -- its first token passed ---
-
     def first_token(self, event: FirstToken) -> None:
         """Count the request as decoding and learn its TTFT. Idempotent; unknown ids are ignored."""
         entry = self._open.get(event.decision_id)
@@ -243,9 +244,7 @@ class Router:
 
     def kept(self, event: KeptAnswer) -> None:
         """An answer told what its engine keeps. Unknown ids are ignored."""
-        self._kept.heard(event, self._open.decision(event.decision_id))
-
-    # -- its answer ended ---
+        self.kept_answers.heard(event, self._open.decision(event.decision_id))
 
     def report(self, event: AnswerReport) -> None:
         """Keep what the engine said until the end is known. Unknown ids are ignored."""
@@ -269,7 +268,7 @@ class Router:
             sees_first_tokens=self._sees_first_tokens,
             in_doubt=self._feedback.choices.in_doubt,
         )
-        if not self._kept.ended(request):
+        if not self.kept_answers.ended(request):
             self.fleet.release(
                 request.decision.decision_id,
                 event.at_s,
@@ -292,7 +291,7 @@ class Router:
         timeout_s = self.settings.request_timeout_s
         for decision_id in self._open.older_than(at_s - timeout_s):
             self.complete(Completion(at_s, Outcome.EXPIRED, decision_id=decision_id))
-        self._kept.expire(at_s, timeout_s)
+        self.kept_answers.expire(at_s, timeout_s)
 
     @property
     def n_open(self) -> int:

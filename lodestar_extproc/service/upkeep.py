@@ -68,7 +68,7 @@ class PoolUpkeep:
         self._warned_of_ends = False
         self._pool = pool
         self._router = router
-        self._saved = SavedLearning(router, owners)
+        self._saved = SavedLearning(router, owners, clock)
         self._clock = clock
         self._supervisor = supervisor = supervisor or Supervisor()
         self._news = EndpointNews(router, found_wrong)

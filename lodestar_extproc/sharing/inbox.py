@@ -64,6 +64,7 @@ class Inbox:
     """Takes frames.
 
     Args:
+        kept: takes up what others heard of answers that engines keep.
         handed: is told what others heard of our requests.
         failing: is told which endpoints others found to fail.
         asked: is told the numbers of our sums that others missed.
@@ -73,6 +74,7 @@ class Inbox:
         self,
         origin: str,
         router: Router,
+        kept: Callable[[Frame, float], None],
         handed: Callable[[Handed, float], None],
         failing: Callable[[str, float], None],
         asked: Callable[[Sequence[int]], None],
@@ -81,6 +83,7 @@ class Inbox:
         self.is_asked = False
         self._origin = origin
         self._router = router
+        self._kept = kept
         self._handed = handed
         self._failing = failing
         self._asked = asked
@@ -187,6 +190,7 @@ class Inbox:
                     service_s=told.service_s,
                     at_s=request.at_s,
                 )
+        self._kept(frame, at_s)
         for token in frame.first_tokens:
             seen_at_s = at_s - _age_s(token.age_s)
             peers.first_token(origin, token.key, seen_at_s, token.served or None)

@@ -78,7 +78,8 @@ class Outbox:
 
     def decided(self, decision: Decision) -> None:
         """A request left."""
-        request, key, chosen = decision.candidates.request, key_of(decision), decision.chosen
+        request, chosen = decision.candidates.request, decision.chosen
+        key = key_of(decision.decision_id)
         service = decision.ranking.service_s
         told = SentRequest(
             key=key,
@@ -101,7 +102,7 @@ class Outbox:
 
     def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """Its first token passed."""
-        key = key_of(decision)
+        key = key_of(decision.decision_id)
         own = self._in_flight.get(key)
         if own is None:
             return
@@ -113,7 +114,7 @@ class Outbox:
 
     def ended(self, request: EndedRequest) -> None:
         """It is over."""
-        key = key_of(request.decision)
+        key = key_of(request.decision.decision_id)
         if self._in_flight.pop(key, None) is not None:
             at_s, served = request.completion.at_s, request.served or ""
             self._ended.append(_Passed(key, at_s, served, request.prompt_computed))
@@ -202,9 +203,9 @@ class Outbox:
             self.start_anew()
 
 
-def key_of(decision: Decision) -> str:
+def key_of(decision_id: str) -> str:
     """What stands for a request in frames, beside its origin: the end of its decision's id."""
-    return decision.decision_id[-16:]
+    return decision_id[-16:]
 
 
 def _missed(decision: Decision) -> Iterator[tuple[str, float]]:

@@ -17,6 +17,7 @@ from lodestar_extproc.routing.router import Router
 from lodestar_extproc.sharing.failing import Failing
 from lodestar_extproc.sharing.handed import HandedEvent, decode
 from lodestar_extproc.sharing.inbox import EVERYBODY, Inbox
+from lodestar_extproc.sharing.kept_news import KeptNews
 from lodestar_extproc.sharing.knowledge import Knowledge
 from lodestar_extproc.sharing.outbox import Outbox
 
@@ -51,8 +52,14 @@ class SharedPool:
         """Share *router*, which has `outbox` among its listeners, from now on."""
         self._router = router
         self._failing = Failing(router.fleet)
+        self._kept = KeptNews(router)
         self.inbox = Inbox(
-            self._origin, router, self._take_handed, self._failing.heard, self.outbox.sums.ask
+            self._origin,
+            router,
+            self._kept.take,
+            self._take_handed,
+            self._failing.heard,
+            self.outbox.sums.ask,
         )
         self._knowledge = Knowledge(self._origin, router)
         self._began_at_s: float | None = None
@@ -66,7 +73,8 @@ class SharedPool:
         """What there is to tell now."""
         self._gather()
         since_s = at_s - self._whole_at_s
-        if since_s >= WHOLE_EVERY_S or (self.inbox.is_asked and since_s >= ANSWER_EVERY_S):
+        is_asked = self.inbox.is_asked and since_s >= ANSWER_EVERY_S
+        if since_s >= WHOLE_EVERY_S or is_asked:
             self._whole_at_s, self.inbox.is_asked = at_s, False
             self.outbox.tell_all()
         wanted = self.inbox.incomplete if self._has_asked else (EVERYBODY,)
@@ -80,6 +88,7 @@ class SharedPool:
             missed=self._missed_sums(at_s),
             all_learned=answers,
         )
+        self._kept.write(frame, again=is_asked)
         self._began_at_s = at_s if self._began_at_s is None else self._began_at_s
         if at_s - self._began_at_s > ASK_FOR_S:
             self._knowledge.give_up()
@@ -103,7 +112,7 @@ class SharedPool:
         if not self.inbox.receive(frame, at_s, anew=self._knowledge.is_wanted):
             return False
         if not self.is_own(frame):
-            self._knowledge.heard(frame)
+            self._knowledge.heard(frame, at_s)
         return True
 
     def cut_off(self) -> None:

@@ -12,6 +12,7 @@ import pytest_asyncio
 from engine_stack import engine_stack
 from keeping_engine import KeepingEngine
 from lodestar_extproc.decision import Reason
+from lodestar_extproc.request import name_key
 from waiting import until
 
 pytestmark = pytest.mark.truth
@@ -160,10 +161,12 @@ async def test_a_conversation_is_kept_where_it_was_made(stack, engines):
 
 
 async def test_an_unknown_id_is_learned_from_who_has_it(stack, engines):
-    """After a restart of the service, or where another replica decided."""
+    """After a restart of the service, or where another replica decided: each is asked in turn."""
     kept = await made(stack, input="hi")
     stack.reset()
-    assert 200 in [(await stack.ask(f"{RESPONSES}/{kept}"))[0] for _ in range(12)]
+    asked = [(await stack.ask(f"{RESPONSES}/{kept}"))[0] for _ in engines]
+    assert 200 in asked
+    await until(lambda: stack.router.kept_answers.get(name_key(kept)))
     engine = keeper(engines, kept)
     engine.asked.clear()
     for _ in range(5):

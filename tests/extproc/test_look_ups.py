@@ -84,7 +84,7 @@ def test_one_with_a_body_is_told_before_the_body_comes(mode):
     ("method", "path"),
     [("GET", "/v1/responses/resp_9"), ("POST", "/v1/conversations"), ("POST", "/v1/files")],
 )
-def test_where_nobody_knows_the_keeper_envoy_balances_and_the_answer_is_known(method, path):
+def test_where_nobody_may_be_named_envoy_balances_and_the_answer_is_known(method, path):
     exchange = Exchange(routers(), Opening())
     (reply,) = exchange.receive(a_request(path, method))
     assert (reply.addresses, reply.decision_id[:10]) == ((), "pool.kept-")
@@ -152,9 +152,9 @@ def test_in_full_duplex_it_is_given_back_whole_and_its_answer_is_read():
     assert (kept.decision_id, kept.name, kept.state) == (LOOKUP, "resp_1", KeptState.ENDED)
 
 
-def test_in_full_duplex_an_unknown_one_is_decided_for_a_picker_has_to_name_an_endpoint():
+def test_in_full_duplex_one_for_nobody_is_decided_for_a_picker_has_to_name_an_endpoint():
     told = routers()
-    (reply, *_) = Exchange(told, DUPLEX).receive(a_request("/v1/responses/resp_9"))
+    (reply, *_) = Exchange(told, DUPLEX).receive(a_request("/v1/conversations", "POST"))
     assert reply.addresses == told.addresses
     assert len(told.routed) == 1
 
@@ -176,9 +176,7 @@ def test_an_answer_that_knows_nothing_of_it_says_so(code):
 
 async def test_a_look_up_that_overtakes_the_observer_waits_for_it():
     told = routers()
-    known, told.keepers = told.keepers, {}
-    look_up = told.look_up
-    told.look_up = lambda name, at_s: look_up(name, at_s)._replace(is_owed=not told.keepers)
+    known, told.keepers, told.owes = told.keepers, {}, True
     async with running(told) as (_, channel, _, _):
         message = request_headers()
         for header in message.request_headers.headers.headers:

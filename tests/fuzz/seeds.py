@@ -16,7 +16,7 @@ from edge_targets import BETWEEN_MESSAGES, CODINGS, CONTENT_TYPES, KINDS
 from file_targets import ENGINE_NAMES, header_for, trained_state
 from ruamel.yaml import YAML
 
-from builders import DEFAULT_ENVOY_FILE
+from builders import DEFAULT_ENVOY_FILE, a_prompt, a_request
 from lodestar_extproc.endpoint import SNAPSHOT_COLUMNS, EndpointMetrics
 from lodestar_extproc.features import N_ENGINE, N_FEATURES
 from lodestar_extproc.fleet.engine_names import ENGINES
@@ -26,6 +26,8 @@ from lodestar_extproc.generated.lodestar.v1.envoy_pb2 import (
 )
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
 from lodestar_extproc.journal.entry import header_line
+from lodestar_extproc.routing.kept import Kept
+from lodestar_extproc.sharing.kept_columns import write_kept
 from lodestar_extproc.sharing.outbox import VERSION
 from metric_pages import a_vllm_page
 
@@ -237,6 +239,11 @@ def frames() -> Iterator[bytes]:
     knowing.cached.add(address="10.0.0.2:8000", block_hashes=[1, 2, 3])
     knowing.knows_nothing = True
     yield knowing.SerializeToString()
+    keeping = a_frame(rng, 1, 1)
+    for columns in (keeping.kept, keeping.known_kept):
+        kept = Kept("10.0.0.1:8000", 0.0, prompt=a_request(a_prompt(100)))
+        write_kept(columns, [(1, kept, ""), (2, kept, "pool.0")], [(3, "10.0.0.2:8000")])
+    yield keeping.SerializeToString()
 
 
 def a_frame(rng: random.Random, number: int, n_sent: int) -> Frame:

@@ -8,7 +8,7 @@ from builders import a_prompt, a_request, a_router
 from lodestar_extproc.completion import AnswerForm, Completion, KeptAnswer, KeptState, Outcome
 from lodestar_extproc.decision import Reason
 from lodestar_extproc.request import Keeping, RequestKind, Subset, hash_blocks, name_key
-from lodestar_extproc.routing import kept_answers
+from lodestar_extproc.routing import kept, look_ups
 from lodestar_extproc.routing.kept_answers import KEPT_FOR_S, KeptAnswers
 
 
@@ -83,7 +83,7 @@ def test_a_chain_of_turns_matches_all_that_was_said_and_keeps_one_copy_of_it():
         request = decision.candidates.request
         assert request.prompt_tokens == 4000 + 160 * turn
         assert decision.candidates.matched_tokens[decision.chosen] == 4000 + 160 * (turn - 1)
-    assert router._kept._n_blocks == len(request.block_hashes)
+    assert router.kept_answers._memory.n_blocks == len(request.block_hashes)
     # Two answers to one turn: the other branch is another prompt.
     other = route(router, a_response(a_prompt(160, seed=99), continues="resp_3"))
     assert other.candidates.request.prompt_tokens == 4000 + 160 * 4
@@ -142,15 +142,26 @@ def test_an_unknown_id_is_a_request_like_any_other():
     assert {d.candidates.request.prompt_tokens for d in decisions} == {100.0}
 
 
-@pytest.mark.parametrize("how", ["left", "ejected", "down"])
-def test_what_an_endpoint_kept_is_forgotten_when_it_is_gone(how):
+def test_what_an_endpoint_kept_is_forgotten_when_it_has_left():
     router = a_router(3)
     first = answered(router, a_response(a_prompt(4000)), "resp_1")
-    stay = [e for e in router.fleet.endpoints if e.address != first.address]
     everyone = router.fleet.endpoints
-    if how == "left":
-        router.set_endpoints(stay)
-    elif how == "ejected":
+    router.set_endpoints([e for e in everyone if e.address != first.address])
+    again = route(router, a_response(b"and?", continues="resp_1"), at_s=1.0)
+    assert again.address != first.address
+    assert again.ranking.reason is not Reason.KEEPER
+    assert router.kept_answers.get(name_key("resp_1")) is None
+    router.set_endpoints(everyone)
+    back = route(router, a_response(b"and?", continues="resp_1"), at_s=500.0)
+    assert back.ranking.reason is not Reason.KEEPER
+
+
+@pytest.mark.parametrize("how", ["ejected", "down"])
+def test_what_an_endpoint_kept_is_there_again_with_it(how):
+    """A slow answer to a probe is no restart, and nobody else has it."""
+    router = a_router(3)
+    first = answered(router, a_response(a_prompt(4000)), "resp_1")
+    if how == "ejected":
         router.fleet.health.failed(first.address, 1.0)
     else:
         for _ in range(5):
@@ -158,10 +169,10 @@ def test_what_an_endpoint_kept_is_forgotten_when_it_is_gone(how):
     again = route(router, a_response(b"and?", continues="resp_1"), at_s=1.0)
     assert again.address != first.address
     assert again.ranking.reason is not Reason.KEEPER
-    assert router.look_up("resp_1", 1.0).addresses == ()
-    router.set_endpoints(everyone)
+    assert router.look_up("resp_1", 1.0).addresses == (first.address,)
+    router.fleet.health.probed(first.address, healthy=True)
     back = route(router, a_response(b"and?", continues="resp_1"), at_s=500.0)
-    assert back.ranking.reason is not Reason.KEEPER
+    assert (back.address, back.ranking.reason) == (first.address, Reason.KEEPER)
 
 
 def test_a_keeper_that_is_no_candidate_is_passed_over_and_remembered():
@@ -198,20 +209,72 @@ def test_what_is_not_to_be_kept_is_not_remembered():
         decision = route(router, a_request(keeping=keeping))
         tell(router, decision, "resp_1")
         end(router, decision)
-        assert router.look_up("resp_1", 2.0).addresses == ()
+        assert router.kept_answers.get(name_key("resp_1")) is None
 
 
 def test_while_an_answer_that_is_kept_is_on_its_way_an_unknown_id_may_be_its():
     router = a_router(3)
-    assert not router.look_up("resp_1", 0.0).is_owed
+    assert not router.is_owed("resp_1")
     chat = route(router, a_request())
-    assert not router.look_up("resp_1", 0.0).is_owed
+    assert not router.is_owed("resp_1")
     decision = route(router, a_response(a_prompt(100)))
-    assert router.look_up("resp_1", 0.0).is_owed
+    assert router.is_owed("resp_1")
     tell(router, decision, "resp_1", KeptState.RUNNING)
-    assert not router.look_up("resp_1", 0.0).is_owed
-    assert not router.look_up("resp_2", 0.0).is_owed
+    assert not router.is_owed("resp_1")
+    assert not router.is_owed("resp_2")
     end(router, chat)
+
+
+# -- who is asked for what nobody is known to keep ------------------------------------------------
+
+
+def first_asked(router, name="resp_1", at_s=0.0, **kw) -> str:
+    return router.look_up(name, at_s, **kw).addresses[0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_each_endpoint_is_asked_once_before_any_is_asked_again(n):
+    router = a_router(n)
+    for name in ("resp_1", "resp_2", "resp_3"):
+        for _ in range(2):
+            assert len({first_asked(router, name) for _ in range(n)}) == n
+
+
+def test_names_begin_at_different_endpoints():
+    router = a_router(4)
+    first = [first_asked(router, f"resp_{i}") for i in range(400)]
+    assert min(first.count(address) for address in set(first)) > 60
+
+
+def test_those_that_are_down_or_not_allowed_are_not_asked():
+    router = a_router(4)
+    one, two, three, four = [e.address for e in router.fleet.endpoints]
+    for _ in range(5):
+        router.fleet.health.probed(one, healthy=False)
+    router.fleet.health.failed(two, 1.0)
+    assert {first_asked(router, at_s=1.0) for _ in range(8)} == {three, four}
+    allowed = Subset.of([one, four])
+    assert router.look_up("resp_1", 1.0, allowed).addresses == (four,)
+    assert router.look_up("resp_1", 1.0, Subset.of([one])).addresses == ()
+
+
+def test_who_was_found_is_asked_from_then_on():
+    router = a_router(3)
+    lookup = [router.look_up("resp_1", 1.0) for _ in range(2)][1]
+    router.kept(KeptAnswer(lookup.lookup_id, 1.0, "resp_1", KeptState.ENDED, lookup.addresses[0]))
+    assert {router.look_up("resp_1", 2.0).addresses for _ in range(5)} == {lookup.addresses[:1]}
+
+
+def test_what_has_no_name_is_left_to_envoy():
+    assert a_router(3).look_up("", 0.0).addresses == ()
+
+
+def test_names_that_are_sought_are_bounded(monkeypatch):
+    monkeypatch.setattr(look_ups, "MAX_SOUGHT", 10)
+    router = a_router(3)
+    for i in range(50):
+        first_asked(router, f"resp_{i}")
+    assert len(router.kept_answers._search._n_asked) == 10
 
 
 # -- in the background -------------------------------------------------------------------------
@@ -265,11 +328,11 @@ def test_its_load_goes_with_it(how, monkeypatch):
     elif how == "deleted":
         heard(router, KeptState.GONE, 1.0)
     else:
-        monkeypatch.setattr(kept_answers, "MAX_KEPT", 3)
+        monkeypatch.setattr(kept, "MAX_KEPT", 3)
         for i in range(4):
             answered(router, a_response(a_prompt(50, seed=i)), f"other_{i}")
     assert in_flight(router) == 0
-    assert router._kept.n_in_background == 0
+    assert router.kept_answers.n_in_background == 0
 
 
 def test_a_stream_that_ends_whole_leaves_no_load_and_one_that_is_left_does():
@@ -322,7 +385,7 @@ def test_a_404_from_another_does_not_make_it_forgotten():
 
 
 def test_the_least_recently_used_are_forgotten_first(monkeypatch):
-    monkeypatch.setattr(kept_answers, "MAX_KEPT", 3)
+    monkeypatch.setattr(kept, "MAX_KEPT", 3)
     router = a_router(3)
     for i in range(3):
         answered(router, a_response(a_prompt(50, seed=i)), f"resp_{i}", at_s=float(i))
@@ -331,28 +394,28 @@ def test_the_least_recently_used_are_forgotten_first(monkeypatch):
     known = [
         name
         for name in ("resp_0", "resp_1", "resp_2", "resp_9")
-        if router.look_up(name, 5.0).addresses
+        if router.kept_answers.get(name_key(name))
     ]
     assert known == ["resp_0", "resp_2", "resp_9"]
 
 
 def test_prompts_are_bounded_together(monkeypatch):
-    monkeypatch.setattr(kept_answers, "MAX_BLOCKS", 1000)
+    monkeypatch.setattr(kept, "MAX_BLOCKS", 1000)
     router = a_router(3)
     for i in range(20):
         answered(router, a_response(a_prompt(4000, seed=i)), f"resp_{i}", at_s=float(i))
-    assert router._kept._n_blocks <= 1000
-    assert router.look_up("resp_19", 20.0).addresses
+    assert router.kept_answers._memory.n_blocks <= 1000
+    assert router.kept_answers.get(name_key("resp_19"))
 
 
 def test_what_nobody_used_for_a_day_is_forgotten():
     router = a_router(3)
     answered(router, a_response(a_prompt(50)), "resp_1")
     router.expire(KEPT_FOR_S - 10.0)
-    assert router.look_up("resp_1", 10.0).addresses
+    assert len(router.look_up("resp_1", 10.0).addresses) == 1
     router.expire(KEPT_FOR_S + 20.0)
-    assert router.look_up("resp_1", KEPT_FOR_S + 20.0).addresses == ()
-    assert router._kept._n_blocks == 0
+    assert router.kept_answers.get(name_key("resp_1")) is None
+    assert router.kept_answers._memory.n_blocks == 0
 
 
 @pytest.mark.parametrize("told", ["pool.kept-zz", "pool.kept-", "kept-", "pool.1", ""])

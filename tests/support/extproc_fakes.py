@@ -15,7 +15,7 @@ from lodestar_extproc.decision import Candidates, Decision, Ranking
 from lodestar_extproc.policies.random_choice import RandomChoice
 from lodestar_extproc.request import InferenceRequest, Subset, name_key
 from lodestar_extproc.routing.admission import AdmissionQueue, Outlook, Ticket
-from lodestar_extproc.routing.kept_answers import Lookup
+from lodestar_extproc.routing.look_ups import Lookup, lookup_id
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
 
@@ -79,6 +79,7 @@ class FakeRouters:
     asked: list[tuple[str | None, str | None, str | None]] = field(default_factory=list)
     first_tokens: list[FirstToken] = field(default_factory=list)
     keepers: dict[str, str] = field(default_factory=dict)
+    owes: bool = False
     kept_answers: list[KeptAnswer] = field(default_factory=list)
     reports: list[AnswerReport] = field(default_factory=list)
     completions: list[Completion] = field(default_factory=list)
@@ -152,9 +153,13 @@ class FakeRouters:
     def progressed(self, decision_id: str, at_s: float) -> None:
         """Of no interest here."""
 
-    def look_up(self, name: str, at_s: float) -> Lookup:
+    def look_up(self, name: str, at_s: float, subset: Subset | None = None) -> Lookup:
         keepers = (self.keepers[name],) if name in self.keepers else ()
-        return Lookup(keepers, f"pool.kept-{name_key(name) if name else 0:016x}")
+        allowed = tuple(a for a in keepers if subset is None or a in subset)
+        return Lookup(allowed, lookup_id("pool", name_key(name) if name else 0))
+
+    def is_owed(self, name: str) -> bool:
+        return self.owes and name not in self.keepers
 
     def kept(self, event: KeptAnswer) -> None:
         self.kept_answers.append(event)

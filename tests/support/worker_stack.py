@@ -62,6 +62,7 @@ async def running_workers(
     n: int = 2,
     *,
     addresses_each: bool = False,
+    engines_at: Sequence[str] = (),
     options: Sequence[str] = (),
     edit: Callable[[dict[str, Any]], None] = patient,
     **settings: Any,
@@ -69,11 +70,12 @@ async def running_workers(
     """*n* workers on one port, or on *n* that Envoy's cluster names.
 
     Args:
+        engines_at: those of a test's own, in place of two that echo.
         settings: of the pool.
     """
     ports = [a_port() for _ in range(n if addresses_each else 1)]
     async with AsyncExitStack() as stack:
-        engines = [Engine(f"engine{i}", folder) for i in range(2)]
+        engines = [] if engines_at else [Engine(f"engine{i}", folder) for i in range(2)]
 
         def edit_all(config: dict[str, Any]) -> None:
             edit(config)
@@ -82,7 +84,7 @@ async def running_workers(
             block = cluster_of(config, "engines")["metadata"]["filter_metadata"]["lodestar"]
             block |= settings
 
-        addresses = [engine.address for engine in engines]
+        addresses = [*engines_at, *(engine.address for engine in engines)]
         config = envoy_config("envoy.yaml", extproc_port=0, engines=addresses, edit=edit_all)
         envoy = EnvoyProcess(config, folder)
         admin = _free_in_a_row(n)

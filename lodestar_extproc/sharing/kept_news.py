@@ -1,0 +1,70 @@
+"""KeptNews: what this replica hears of answers that engines keep, for the others, and theirs."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
+from lodestar_extproc.request import InferenceRequest
+from lodestar_extproc.routing.router import Router
+from lodestar_extproc.sharing.kept_columns import read_gone, read_kept, write_kept
+from lodestar_extproc.sharing.outbox import MAX_EVENTS, key_of
+
+MAX_RETOLD = 1_000
+"""That are told again to who missed something: a second's and more."""
+
+
+class KeptNews:
+    """Gathers what `KeptAnswers` of *router* hears, and takes what others tell into it."""
+
+    def __init__(self, router: Router) -> None:
+        self._kept = router.kept_answers
+        self._peers = router.fleet.peers
+        # By key, with the key in frames of the request that it stands for.
+        self._changed: dict[int, str] = {}
+        self._gone: dict[int, str] = {}
+        self._told: deque[int] = deque(maxlen=MAX_RETOLD)
+        self._kept.listener = self
+
+    def heard(self, key: int, decision_id: str) -> None:
+        """Tell it with the next frame."""
+        request = key_of(decision_id) if decision_id else self._changed.get(key, "")
+        self._gone.pop(key, None)
+        self._changed[key] = request
+        _bound(self._changed)
+
+    def gone(self, key: int, address: str) -> None:
+        """Tell it with the next frame."""
+        self._changed.pop(key, None)
+        self._gone[key] = address
+        _bound(self._gone)
+
+    def write(self, frame: Frame, *, again: bool) -> None:
+        """Tell what was heard since the last frame; what was told lately too, where it is *again*.
+
+        Nobody has what a request of an earlier frame stood for, so its prompt is told anew then.
+        """
+        changed = dict.fromkeys(self._told, "") | self._changed if again else self._changed
+        found = [(key, self._kept.get(key), request) for key, request in changed.items()]
+        known = [(key, kept, request) for key, kept, request in found if kept is not None]
+        if known or self._gone:
+            write_kept(frame.kept, known, self._gone.items())
+        self._told.extend(self._changed)
+        self._changed, self._gone = {}, {}
+
+    def take(self, frame: Frame, at_s: float) -> None:
+        """What the origin of *frame* has heard; its requests are taken before, their ends after."""
+
+        def sent(key: str) -> InferenceRequest | None:
+            return self._peers.request(frame.origin, key) if key else None
+
+        for told in read_kept(frame.kept, at_s, sent):
+            self._kept.take(told.key, told.kept)
+        for key, address in read_gone(frame.kept):
+            self._kept.take_gone(key, address, at_s)
+
+
+def _bound(news: dict[int, str]) -> None:
+    """A store that is away for an hour costs no memory: the oldest are told to nobody."""
+    if len(news) > MAX_EVENTS:
+        del news[next(iter(news))]
