@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lodestar_extproc.decision import Decision
 from lodestar_extproc.extproc.events import Content, RequestEvent, RouteTo, Wait
-from lodestar_extproc.extproc.held_turn import HeldTurn
+from lodestar_extproc.extproc.held_turn import HeldTurn, TurnQueue
 from lodestar_extproc.extproc.incoming import IncomingRequest
 from lodestar_extproc.extproc.modes import RequestStrategy
 from lodestar_extproc.extproc.pools import PoolRouter
@@ -63,9 +63,11 @@ class Deciding:
         request, wanted = self._request.read(
             content, n_bytes, router, may_rename=self._requests.may_change_body
         )
-        decision = self._ask(router, request, policy, event.at_s)
-        if isinstance(decision, Ticket):
-            self.turn = HeldTurn(decision, router.admission, event, content, n_bytes)
+        awaited = router.awaited.offer(request, event.at_s) if self.turn is None else None
+        decision = awaited or self._ask(router, request, policy, event.at_s)
+        if not isinstance(decision, Decision):
+            queue: TurnQueue = router.admission if awaited is None else router.awaited
+            self.turn = HeldTurn(decision, queue, event, content, n_bytes)
             return Wait(decision.limit_at_s - event.at_s)
         self.decision = decision
         new_body = self._requests.replaced_body(content, wanted)

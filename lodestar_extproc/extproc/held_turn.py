@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Hashable
+from typing import Any, NamedTuple, Protocol
 
 from lodestar_extproc.extproc.events import Content, RequestEvent
-from lodestar_extproc.routing.admission import AdmissionQueue, Ticket
+
+
+class TurnTicket(Hashable, Protocol):
+    """The place of one request in a queue."""
+
+    @property
+    def came_at_s(self) -> float: ...
+
+    @property
+    def limit_at_s(self) -> float: ...
+
+
+class TurnQueue(Hashable, Protocol):
+    """Holds requests, and says whose turn it is; see `routing/admission.py`."""
+
+    def next_turn(self, at_s: float) -> TurnTicket | None: ...
+
+    def withdraw(self, ticket: Any) -> None: ...
 
 
 class HeldTurn(NamedTuple):
@@ -16,8 +34,8 @@ class HeldTurn(NamedTuple):
         content, n_bytes: its body, None where that is not sent here, and how long it is.
     """
 
-    ticket: Ticket
-    queue: AdmissionQueue
+    ticket: TurnTicket
+    queue: TurnQueue
     event: RequestEvent
     content: Content | None
     n_bytes: int

@@ -132,7 +132,7 @@ class IncomingRequest:
         if not name or paths.kind_of(method, path) is not None:
             return False
         router = self._known_pool()
-        return router is not None and router.is_owed(name)
+        return router is not None and router.awaited.is_owed(name)
 
     def _known_pool(self) -> PoolRouter | None:
         """The pool that it is for; None where that is not known."""

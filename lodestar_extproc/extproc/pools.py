@@ -14,6 +14,7 @@ from lodestar_extproc.names import COST, POLICY, POOL
 from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.admission import AdmissionQueue, Ticket
+from lodestar_extproc.routing.awaited_keepers import AwaitedKeepers
 from lodestar_extproc.routing.look_ups import Lookup
 from lodestar_extproc.routing.routers import UnknownPool
 
@@ -37,7 +38,8 @@ class PoolRouter(Protocol):
 
     def look_up(self, name: str, at_s: float, subset: Subset | None = None) -> Lookup: ...
 
-    def is_owed(self, name: str) -> bool: ...
+    @property
+    def awaited(self) -> AwaitedKeepers: ...
 
     def route(
         self,

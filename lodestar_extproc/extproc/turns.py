@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from lodestar_extproc.extproc.held_turn import HeldTurn
-from lodestar_extproc.routing.admission import AdmissionQueue, Ticket
+from lodestar_extproc.extproc.held_turn import HeldTurn, TurnQueue, TurnTicket
 
 LOOK_S = 0.005
 """So often it is asked whose turn it is, while any request is held; the answer costs nothing unless
@@ -24,7 +23,7 @@ class Turns:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._waiting: dict[Ticket, tuple[AdmissionQueue, asyncio.Event]] = {}
+        self._waiting: dict[TurnTicket, tuple[TurnQueue, asyncio.Event]] = {}
         self._next_look: asyncio.Handle | None = None
         self._lets_all_go = False
 

@@ -47,6 +47,11 @@ class PeerRequests:
     def __len__(self) -> int:
         return sum(map(len, self._of_peer.values()))
 
+    @property
+    def any(self) -> bool:
+        """Whether any other replica is heard of."""
+        return bool(self._of_peer)
+
     def keys(self, peer: str) -> Collection[str]:
         """Of the requests that *peer* has in flight, as far as is known."""
         return self._of_peer.get(peer, {}).keys()

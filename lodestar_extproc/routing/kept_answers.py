@@ -28,7 +28,7 @@ KEPT_FOR_S = 24 * 3600.0
 class KeptListener(Protocol):
     """Who is told what was heard of what engines keep, by key."""
 
-    def heard(self, key: int, decision_id: str) -> None:
+    def heard(self, key: int, decision_id: str, at_s: float) -> None:
         """Something new; it stands for the prompt of that decision, empty for none or no change."""
 
     def gone(self, key: int, address: str) -> None:
@@ -40,14 +40,16 @@ class KeptAnswers:
 
     Args:
         fleet: counts those that are computed in the background until they end.
+        unended: decisions whose answers have not ended.
 
     Attributes:
         listener: is told what is heard here, for those who do not hear it.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, unended: Iterable[OpenDecision] = ()) -> None:
         self.listener: KeptListener | None = None
         self._fleet = fleet
+        self._unended = unended
         self._memory = KeptMemory()
         self._search = Search()
         self._key_of_open: dict[str, int] = {}
@@ -76,11 +78,13 @@ class KeptAnswers:
         allowed = [a for a in addresses if subset is None or a in subset]
         return [a for a in allowed if self._fleet.is_up(a, at_s)]
 
-    def is_owed(self, name: str, unended: Iterable[OpenDecision]) -> bool:
-        """Whether nobody knows who keeps *name*, and an answer on its way may tell in a moment."""
-        if not name or self._memory.get(name_key(name)) is not None:
-            return False
-        return any(self._owes(each.decision) for each in unended)
+    def knows(self, key: int) -> bool:
+        """Whether anyone is known to keep what has this key."""
+        return self._memory.get(key) is not None
+
+    def may_be_told(self) -> bool:
+        """Whether an answer on its way, or another replica, may tell of one in a moment."""
+        return self._fleet.peers.any or any(self._owes(each.decision) for each in self._unended)
 
     def _owes(self, decision: Decision) -> bool:
         """Whether the answer to *decision* will tell what is kept, and has not yet."""
@@ -127,7 +131,10 @@ class KeptAnswers:
     # -- answers ----------------------------------------------------------------------------------
 
     def heard(self, event: KeptAnswer, decision: Decision | None) -> None:
-        """An answer told what is kept: that to *decision*, which is open, or to a look-up."""
+        """An answer told what is kept: that to *decision*, which is open, or to another request.
+
+        That is a look-up, or was decided on by another replica, which knows the prompt.
+        """
         if event.state is KeptState.GONE:
             self._lost(event, decision)
             return
@@ -140,8 +147,6 @@ class KeptAnswers:
                 return
             else:
                 self._key_of_open[decision.decision_id] = key
-        elif key_of_lookup(event.decision_id) is None:
-            return
         kept = self._memory.get(key)
         if kept is None:
             address = event.served or (None if decision is None else decision.address)
@@ -151,7 +156,7 @@ class KeptAnswers:
         self._memory.use(key)
         reply_tokens = None if event.output_tokens is None else float(event.output_tokens)
         self._note(kept, event.state, reply_tokens, event.at_s)
-        self._tell(key, "" if decision is None else decision.decision_id)
+        self._tell(key, "" if decision is None else decision.decision_id, event.at_s)
 
     def _note(self, kept: Kept, state: KeptState, reply_tokens: float | None, at_s: float) -> None:
         kept.used_at_s, kept.state = at_s, state
@@ -190,13 +195,13 @@ class KeptAnswers:
             self._forget(keeping.continues, completion.at_s)
             said = self._keep(keeping.continues, Kept(address, completion.at_s), prompt)
             said.reply_tokens = _reply_tokens(request)
-            self._tell(keeping.continues, decision.decision_id)
+            self._tell(keeping.continues, decision.decision_id, completion.at_s)
         kept = None if key is None else self._memory.get(key)
         if key is None or kept is None:
             return False
         kept.address = address
         kept.reply_tokens = kept.reply_tokens or _reply_tokens(request)
-        self._tell(key, decision.decision_id)
+        self._tell(key, decision.decision_id, completion.at_s)
         left_running = completion.form is AnswerForm.PROMISE or request.ending is Ending.CLIENT_GONE
         if not (keeping.in_background and kept.state is KeptState.RUNNING and left_running):
             return False
@@ -244,9 +249,9 @@ class KeptAnswers:
             self._fleet.release(kept.decision_id, at_s)
             kept.decision_id = ""
 
-    def _tell(self, key: int, decision_id: str) -> None:
+    def _tell(self, key: int, decision_id: str, at_s: float) -> None:
         if self.listener is not None:
-            self.listener.heard(key, decision_id)
+            self.listener.heard(key, decision_id, at_s)
 
     # -- what others know -------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from lodestar_extproc.policies.protocol import Policy
 from lodestar_extproc.request import InferenceRequest, Subset
 from lodestar_extproc.routing.admission import AdmissionQueue, Ticket, outlook
 from lodestar_extproc.routing.answer_watch import AnswerWatch
+from lodestar_extproc.routing.awaited_keepers import AwaitedKeepers
 from lodestar_extproc.routing.considering import Considered, Considering
 from lodestar_extproc.routing.dispatch import dispatch
 from lodestar_extproc.routing.ended_request import ended_request, observed_first_token
@@ -75,7 +76,8 @@ class Router:
         self._feedback = Feedback(live, fleet.health, learner)
         self.samples = self._feedback.samples  # that the learner is yet to learn
         self._watch = AnswerWatch(live, fleet, rng)
-        self.kept_answers = KeptAnswers(fleet)
+        self.kept_answers = KeptAnswers(fleet, self._open)
+        self.awaited = AwaitedKeepers(self.kept_answers)
         self._considering = Considering(
             pool, live, fleet, self.demand, self._policies, self._feedback, self.kept_answers, rng
         )
@@ -132,10 +134,6 @@ class Router:
     def look_up(self, name: str, at_s: float, subset: Subset | None = None) -> Lookup:
         """Where to go for the kept answer or conversation *name*: no decision, and no load."""
         return self.kept_answers.look_up(self.pool, name, at_s, subset)
-
-    def is_owed(self, name: str) -> bool:
-        """Whether it may be told in a moment who keeps *name*, and is not known now."""
-        return self.kept_answers.is_owed(name, self._open)
 
     def route(
         self,

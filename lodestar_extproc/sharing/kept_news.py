@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
 from lodestar_extproc.request import InferenceRequest
@@ -15,23 +16,30 @@ MAX_RETOLD = 1_000
 
 
 class KeptNews:
-    """Gathers what `KeptAnswers` of *router* hears, and takes what others tell into it."""
+    """Gathers what `KeptAnswers` of *router* hears, and takes what others tell into it.
 
-    def __init__(self, router: Router) -> None:
+    Args:
+        hurry: is called with the time where a frame should leave soon: a client may go on from an
+            answer as soon as it has its id, and reach another replica.
+    """
+
+    def __init__(self, router: Router, hurry: Callable[[float], None]) -> None:
         self._kept = router.kept_answers
         self._peers = router.fleet.peers
         # By key, with the key in frames of the request that it stands for.
         self._changed: dict[int, str] = {}
         self._gone: dict[int, str] = {}
         self._told: deque[int] = deque(maxlen=MAX_RETOLD)
+        self._hurry = hurry
         self._kept.listener = self
 
-    def heard(self, key: int, decision_id: str) -> None:
-        """Tell it with the next frame."""
+    def heard(self, key: int, decision_id: str, at_s: float) -> None:
+        """Tell it with the next frame, and soon."""
         request = key_of(decision_id) if decision_id else self._changed.get(key, "")
         self._gone.pop(key, None)
         self._changed[key] = request
         _bound(self._changed)
+        self._hurry(at_s)
 
     def gone(self, key: int, address: str) -> None:
         """Tell it with the next frame."""

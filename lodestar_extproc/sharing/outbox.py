@@ -54,8 +54,9 @@ class Outbox:
     Attributes:
         sums: of what was learned here.
         on_news: is called where a frame should leave before its time: a decision, of which others
-            should know before they decide. At most once a frame, so that there are never more than
-            twice as many frames; under load decisions wait for each other.
+            should know before they decide, or an id that a client may go on from. At most once a
+            frame, so that there are never more than twice as many frames; under load decisions
+            wait for each other.
     """
 
     def __init__(self, origin: str, interval_s: float) -> None:
@@ -96,9 +97,7 @@ class Outbox:
         own = self._in_flight[key] = _InFlight(told, decision.at_s)
         self._sent.append(own)
         self._bound()
-        if decision.at_s - self._early_at_s >= self._interval_s:
-            self._early_at_s = decision.at_s
-            self.on_news()
+        self.hurry(decision.at_s)
 
     def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """Its first token passed."""
@@ -128,6 +127,12 @@ class Outbox:
             return False
         self._handed.append(event)
         return True
+
+    def hurry(self, at_s: float) -> None:
+        """Let a frame leave before its time, once in the time of one."""
+        if at_s - self._early_at_s >= self._interval_s:
+            self._early_at_s = at_s
+            self.on_news()
 
     def tell_all(self) -> None:
         """The next frame says everything that is in flight: somebody missed something."""

@@ -55,8 +55,7 @@ async def test_every_turn_finds_its_engine_whichever_worker_decides(tmp_path, en
     async with workers as stack:
         url, codes = stack.envoy.url, []
         ids = [(await respond(url, input=f"chat {i}"))[1]["id"] for i in range(N_CHATS)]
-        for _ in range(4):
-            await asyncio.sleep(0.2)  # a person's thought; frames take 30 ms
+        for _ in range(4):  # an agent goes on at once, before all have heard of the answer
             found, ids = await go_on(url, ids)
             codes += found
         decided = await stack.decided()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from types import MappingProxyType
 
 import pytest
-from test_extproc_server import process, request_body, request_headers, running
+from test_extproc_server import CHAT, process, request_body, request_headers, running
 
 from extproc_fakes import EngineRoom, FakeRouters
 from lodestar_extproc.generated.lodestar.v1 import envoy_pb2 as pb
@@ -22,10 +23,10 @@ def routers():
     return FakeRouters(engines=EngineRoom(has_room=False))
 
 
-async def ask(channel):
+async def ask(channel, body: bytes = CHAT):
     """A stream whose request was read, and the reply that says how long Envoy is to wait."""
     call = process(channel)()
-    for message in (request_headers(), request_body()):
+    for message in (request_headers(), request_body(body)):
         await call.write(message.SerializeToString())
     await call.read()
     return call, await call.read()
@@ -63,6 +64,21 @@ async def test_a_client_that_leaves_leaves_the_queue(routers):
         call.cancel()
         await until(lambda: not routers.admission.held)
         assert routers.n_decisions == 0
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_one_that_goes_on_from_what_nobody_is_known_to_keep_waits_to_be_told(is_told):
+    routers = FakeRouters(owes=True)
+    body = json.dumps({"model": "m", "previous_response_id": "resp_1", "messages": []})
+    async with running(routers) as (_, channel, _, _):
+        call, wait = await ask(channel, body.encode())
+        assert wait.override_message_timeout.ToMilliseconds() == pytest.approx(750, abs=50)
+        assert routers.n_decisions == 0
+        if is_told:
+            routers.keepers["resp_1"] = routers.addresses[0]
+        assert destination(await call.read())
+        assert (routers.held_s[0] < 0.2) == is_told
+        assert routers.awaited.next_turn(1e9) is None
 
 
 class CallOfNobody:

@@ -214,14 +214,14 @@ def test_what_is_not_to_be_kept_is_not_remembered():
 
 def test_while_an_answer_that_is_kept_is_on_its_way_an_unknown_id_may_be_its():
     router = a_router(3)
-    assert not router.is_owed("resp_1")
+    assert not router.awaited.is_owed("resp_1")
     chat = route(router, a_request())
-    assert not router.is_owed("resp_1")
+    assert not router.awaited.is_owed("resp_1")
     decision = route(router, a_response(a_prompt(100)))
-    assert router.is_owed("resp_1")
+    assert router.awaited.is_owed("resp_1")
     tell(router, decision, "resp_1", KeptState.RUNNING)
-    assert not router.is_owed("resp_1")
-    assert not router.is_owed("resp_2")
+    assert not router.awaited.is_owed("resp_1")
+    assert not router.awaited.is_owed("resp_2")
     end(router, chat)
 
 

@@ -15,6 +15,7 @@ from lodestar_extproc.decision import Candidates, Decision, Ranking
 from lodestar_extproc.policies.random_choice import RandomChoice
 from lodestar_extproc.request import InferenceRequest, Subset, name_key
 from lodestar_extproc.routing.admission import AdmissionQueue, Outlook, Ticket
+from lodestar_extproc.routing.awaited_keepers import AwaitedKeepers
 from lodestar_extproc.routing.look_ups import Lookup, lookup_id
 from lodestar_extproc.routing.routers import UnknownPool
 from lodestar_extproc.routing.unserved import NoEndpoint, Overloaded
@@ -85,6 +86,9 @@ class FakeRouters:
     completions: list[Completion] = field(default_factory=list)
     held_s: list[float] = field(default_factory=list)
     engines: EngineRoom = field(default_factory=EngineRoom)
+
+    def __post_init__(self) -> None:
+        self.awaited = AwaitedKeepers(self)
 
     def get(self, pool):
         if pool is not None and pool not in self.pools:
@@ -158,8 +162,11 @@ class FakeRouters:
         allowed = tuple(a for a in keepers if subset is None or a in subset)
         return Lookup(allowed, lookup_id("pool", name_key(name) if name else 0))
 
-    def is_owed(self, name: str) -> bool:
-        return self.owes and name not in self.keepers
+    def knows(self, key: int) -> bool:
+        return key in map(name_key, self.keepers)
+
+    def may_be_told(self) -> bool:
+        return self.owes
 
     def kept(self, event: KeptAnswer) -> None:
         self.kept_answers.append(event)
