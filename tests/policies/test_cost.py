@@ -78,6 +78,13 @@ def test_a_faster_endpoint_gets_its_share_of_the_arrivals():
     assert rate == pytest.approx([6.0, 2.0])
 
 
+@pytest.mark.parametrize("rate", [0.0, 8.0])
+def test_where_no_endpoint_has_any_speed_there_is_no_share_and_no_error(rate):
+    with np.errstate(all="ignore"):
+        shares = arrival_rate(demand_of(rate), an_estimate(s_per_ktoken=[np.inf, np.inf]))
+    assert np.isnan(shares).all()
+
+
 def test_utilisation_is_half_the_endpoints_own_and_half_the_fleets():
     assert utilisation(demand_of(service_ratio=(0.2, 0.6))) == pytest.approx([0.3, 0.5])
 
