@@ -6,6 +6,7 @@ and its reader process (`reader_main.py`) read by it.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Generator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -26,7 +27,14 @@ from lodestar_extproc.extproc.json_text import (
 )
 from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
 from lodestar_extproc.extproc.prompt import PromptReader
-from lodestar_extproc.request import BLOCK_BYTES, MAX_ANSWERS, Keeping, RequestKind, hash_blocks
+from lodestar_extproc.request import (
+    BLOCK_BYTES,
+    HASH_TYPE,
+    MAX_ANSWERS,
+    Keeping,
+    RequestKind,
+    hash_blocks,
+)
 
 __all__ = ["InvalidRequest", "OverBudget", "ParsedBody", "read", "reading"]
 
@@ -96,7 +104,7 @@ class ParsedBody(NamedTuple):
     """
 
     model: str
-    block_hashes: list[int]
+    block_hashes: array[int]
     seed: int
     text_bytes: int
     prompt_bytes: int
@@ -140,7 +148,7 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
         raise OverBudget(Limit.NESTING) from None
     if n_bytes >= SILENT_BYTES and not any(sequence.data for sequence in reader.sequences):
         reader.rest_bytes = reader.rest_bytes or n_bytes
-    hashes: list[int] = []
+    hashes = array(HASH_TYPE)
     text_bytes, other_bytes, n_token_ids, n_media = reader.rest_bytes, 0, 0, 0
     for sequence in reader.sequences:
         if len(sequence.data) <= HASHED_BYTES:
@@ -187,9 +195,9 @@ def _is_plain(reader: PromptReader, fields: Mapping[str, Any]) -> bool:
     return _CUTS.isdisjoint(fields) or not any(fields.get(name) for name in _CUTS)
 
 
-def _hash(sequence: PromptWriter, hashes: list[int]) -> Generator[None, None, None]:
+def _hash(sequence: PromptWriter, hashes: array[int]) -> Generator[None, None, None]:
     """Hash a sequence as a chain of its own, in steps."""
-    data, seed = sequence.data, 0
+    data, seed = memoryview(sequence.data), 0
     for start in range(0, len(data) - BLOCK_BYTES + 1, HASHED_BYTES):
         blocks = hash_blocks(data[start : start + HASHED_BYTES], seed)
         seed = blocks[-1]

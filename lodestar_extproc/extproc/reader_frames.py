@@ -15,7 +15,7 @@ from typing import Any
 from lodestar_extproc.extproc.body_reading import InvalidRequest, OverBudget, ParsedBody
 from lodestar_extproc.extproc.budget import Limit
 from lodestar_extproc.extproc.events import Content
-from lodestar_extproc.request import Keeping, RequestKind
+from lodestar_extproc.request import HASH_TYPE, Keeping, RequestKind
 
 Reading = ParsedBody | InvalidRequest | OverBudget
 """What became of reading a body."""
@@ -25,7 +25,6 @@ READY = b"\1"
 _KINDS = tuple(RequestKind)
 _BODY = struct.Struct("=BI")  # kind, bytes that follow
 _ANSWER = struct.Struct("=II")  # bytes of the head, and of the hashes after it
-_HASH = "Q"
 
 Receive = Callable[[int], bytes]
 """Waits for so many bytes; fewer say that no more will come."""
@@ -58,8 +57,8 @@ def answer(reading: Reading) -> bytes:
     elif isinstance(reading, InvalidRequest):
         head = {"invalid": str(reading)}
     else:
-        hashes = array(_HASH, reading.block_hashes).tobytes()
-        head = reading._replace(block_hashes=[])._asdict()
+        hashes = reading.block_hashes.tobytes()
+        head = {k: v for k, v in reading._asdict().items() if k != "block_hashes"}
     written = json.dumps(head).encode()
     return b"".join((_ANSWER.pack(len(written), len(hashes)), written, hashes))
 
@@ -77,9 +76,8 @@ def receive_answer(receive: Receive) -> Reading:
         return OverBudget(Limit(head["over"]))
     if "invalid" in head:
         return InvalidRequest(head["invalid"])
-    hashes = array(_HASH, written[n_head:])
     kept = head["keeping"]
-    head |= {"block_hashes": hashes.tolist(), "keeping": kept and Keeping(*kept)}
+    head |= {"block_hashes": array(HASH_TYPE, written[n_head:]), "keeping": kept and Keeping(*kept)}
     return ParsedBody(**head)
 
 

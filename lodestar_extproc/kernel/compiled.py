@@ -6,7 +6,7 @@ import ctypes
 import os
 import zlib
 from collections.abc import Callable
-from ctypes import c_char_p, c_double, c_int64, c_uint64, c_void_p
+from ctypes import c_double, c_int64, c_uint64, c_void_p
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,8 +33,8 @@ class Wish(StrEnum):
 class Kernel(NamedTuple):
     """The functions of `kernel.c`; each takes the `call` of its arrays.
 
-    `absorb` takes a target and a weight beside it; `hash_blocks` whole blocks, how many they are, a
-    seed, and where to write so many hashes.
+    `absorb` takes a target and a weight beside it; `hash_blocks` whole blocks or their address, how
+    many they are, a seed, and where to write so many hashes.
     """
 
     weigh: Callable[[Any], None]
@@ -42,7 +42,7 @@ class Kernel(NamedTuple):
     memory_use: Callable[[Any], None]
     absorb: Callable[[Any, float, float], None]
     solve: Callable[[Any], None]
-    hash_blocks: Callable[[bytes, int, int, int], None]
+    hash_blocks: Callable[[bytes | int, int, int, int], None]
 
 
 class FoundKernel(NamedTuple):
@@ -87,7 +87,7 @@ def _load(path: Path) -> Kernel:
     library = ctypes.PyDLL(str(path))
     _check(library)
     library.lodestar_absorb.argtypes = [c_void_p, c_double, c_double]
-    library.lodestar_hash_blocks.argtypes = [c_char_p, c_int64, c_uint64, c_void_p]
+    library.lodestar_hash_blocks.argtypes = [c_void_p, c_int64, c_uint64, c_void_p]
     functions = [getattr(library, f"lodestar_{name}") for name in Kernel._fields]
     for function in functions:
         function.restype = None

@@ -5,7 +5,16 @@ The body of such a request has the last turn only; the engine computes all turns
 
 from __future__ import annotations
 
-from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest, Keeping, hash_blocks, mixed
+from array import array
+
+from lodestar_extproc.request import (
+    BLOCK_BYTES,
+    HASH_TYPE,
+    InferenceRequest,
+    Keeping,
+    hash_blocks,
+    mixed,
+)
 
 MIN_COUNTED_TOKENS, COUNT_TOLERANCE_RATIO = 256.0, 0.2
 """A count tells whether a head is in it where the rest is no trifle, and it is near. Judgements."""
@@ -42,12 +51,10 @@ def continued(
     own_bytes = request.prompt_bytes - own.head_bytes
     said = request.block_hashes[own.head_blocks :]
     return request._replace(
-        block_hashes=(
-            *blocks,
-            # The index does not know the words of replies, as it knows none of a chat's.
-            *hash_blocks(bytes(reply_bytes // BLOCK_BYTES * BLOCK_BYTES), key),
-            *(block ^ key for block in said),
-        ),
+        block_hashes=array(HASH_TYPE, blocks)
+        # The index does not know the words of replies, as it knows none of a chat's.
+        + hash_blocks(bytes(reply_bytes // BLOCK_BYTES * BLOCK_BYTES), key)
+        + array(HASH_TYPE, [block ^ key for block in said]),
         prompt_bytes=before.prompt_bytes + head_bytes + reply_bytes + own_bytes,
         prompt_tokens=before.prompt_tokens
         + reply_tokens

@@ -8,6 +8,7 @@ learned, stays.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -24,7 +25,7 @@ from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import (
 )
 from lodestar_extproc.learning.merging import merge
 from lodestar_extproc.learning.sample_sums import EndpointSums
-from lodestar_extproc.request import MAX_ANSWERS, InferenceRequest, RequestKind
+from lodestar_extproc.request import HASH_TYPE, MAX_ANSWERS, InferenceRequest, RequestKind
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.sharing.outbox import MAX_BLOCKS, MAX_EVENTS, VERSION
 from lodestar_extproc.sharing.told_sums import HeardSums, told_before
@@ -225,7 +226,7 @@ def _read_request(told: SentRequest, at_s: float) -> PeerRequest | None:
     request = InferenceRequest(
         model="",
         kind=RequestKind.UNKNOWN,
-        block_hashes=tuple(told.block_hashes[:MAX_BLOCKS]),
+        block_hashes=array(HASH_TYPE, told.block_hashes[:MAX_BLOCKS]),
         prompt_bytes=told.prompt_bytes,
         prompt_tokens=told.prompt_tokens,
         streaming=True,

@@ -6,12 +6,13 @@ A call for each column, not for each value: a thousand are written in 2 ms, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from lodestar_extproc.completion import KeptState
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import KeptColumns
-from lodestar_extproc.request import InferenceRequest, Keeping, RequestKind
+from lodestar_extproc.request import HASH_TYPE, InferenceRequest, Keeping, RequestKind
 from lodestar_extproc.routing.kept import MAX_KEPT, Kept
 from lodestar_extproc.routing.kept_answers import KeptAnswers
 
@@ -118,7 +119,8 @@ def read_kept(
         return
     if sum(columns.n_blocks) != len(columns.block_hashes):
         return
-    addresses, hashes, end = list(columns.addresses), list(columns.block_hashes), 0
+    addresses, end = list(columns.addresses), 0
+    hashes = array(HASH_TYPE, columns.block_hashes)
     for row in zip(*told, strict=True):
         key, place, request, running, reply_tokens, tokens, n_bytes, *mixed_with, n_blocks = row
         begin, end = end, end + n_blocks
@@ -128,7 +130,7 @@ def read_kept(
         state = KeptState.RUNNING if running else KeptState.ENDED
         kept = Kept(addresses[place], at_s, state, reply_tokens=reply_tokens)
         kept.prompt = _prompt(
-            tuple(hashes[begin:end]), n_bytes, tokens, _keeping(mixed_with), sent(request)
+            hashes[begin:end], n_bytes, tokens, _keeping(mixed_with), sent(request)
         )
         yield ToldKept(key, kept, request)
 
@@ -162,7 +164,7 @@ def _keeping(told: list[int]) -> Keeping:
 
 
 def _prompt(
-    hashes: tuple[int, ...],
+    hashes: Sequence[int],
     n_bytes: int,
     tokens: float,
     keeping: Keeping,

@@ -6,12 +6,14 @@ learned, which prompts the caches hold, and which answers engines keep.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from contextlib import suppress
 
 import orjson
 
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
+from lodestar_extproc.request import HASH_TYPE
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.sharing.inbox import MAX_PEERS
 from lodestar_extproc.sharing.kept_columns import take_all, write_all
@@ -71,7 +73,7 @@ class Knowledge:
     def _take(self, frame: Frame, at_s: float) -> None:
         prompts = frame.cached[: MAX_EVENTS * 10]
         self._router.fleet.peers.place(
-            [(each.address, tuple(each.block_hashes[:MAX_BLOCKS])) for each in prompts]
+            [(each.address, array(HASH_TYPE, each.block_hashes[:MAX_BLOCKS])) for each in prompts]
         )
         take_all(frame.known_kept, self._router.kept_answers, at_s)
         # Of another predictor, another version, or no state at all.
