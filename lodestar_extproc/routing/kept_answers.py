@@ -131,10 +131,7 @@ class KeptAnswers:
     # -- answers ----------------------------------------------------------------------------------
 
     def heard(self, event: KeptAnswer, decision: Decision | None) -> None:
-        """An answer told what is kept: that to *decision*, which is open, or to another request.
-
-        That is a look-up, or was decided on by another replica, which knows the prompt.
-        """
+        """An answer told what is kept: that to *decision*, which is open, or to a look-up."""
         if event.state is KeptState.GONE:
             self._lost(event, decision)
             return
@@ -147,6 +144,8 @@ class KeptAnswers:
                 return
             else:
                 self._key_of_open[decision.decision_id] = key
+        elif key_of_lookup(event.decision_id) is None:
+            return  # every chat has an id, and hardly any is kept
         kept = self._memory.get(key)
         if kept is None:
             address = event.served or (None if decision is None else decision.address)

@@ -141,9 +141,10 @@ class Handover:
         return self._hand(own_id, event)
 
     def kept(self, event: KeptAnswer) -> None:
-        """Tell whose decision it was; who keeps it is known here too, and at once."""
-        self._routers.kept(event)
-        if not self.is_ours(event.decision_id):
+        """Tell whose decision it was: he knows whether it was asked to be kept."""
+        if self.is_ours(event.decision_id):
+            self._routers.kept(event)
+        else:
             self._hand(event.decision_id, event)
 
     def draw_full_observation(self, decision_id: str) -> bool:

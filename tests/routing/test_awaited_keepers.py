@@ -91,11 +91,13 @@ def test_other_replicas_may_tell_as_long_as_they_are_heard_of():
     assert not router.awaited.is_owed("resp_1")
 
 
-def test_who_hears_anothers_answer_knows_who_keeps_it_at_once():
-    """Its owner is told, and knows the prompt."""
+def test_what_another_replica_decided_on_is_for_that_to_remember():
+    """Every chat has an id; who decided knows whether it was asked to be kept."""
     router = a_router(3)
     address = router.fleet.endpoints[1].address
-    router.kept(KeptAnswer("pool.elsewhere", 0.0, "resp_1", KeptState.RUNNING, address))
-    assert router.look_up("resp_1", 0.1).addresses == (address,)
-    decision = router.route(going_on(name_key("resp_1")), request_id="", at_s=0.2)
-    assert decision.address == address
+    for number in range(20):
+        told = (0.0, f"chatcmpl-{number}", KeptState.ENDED, address)
+        router.kept(KeptAnswer("pool.elsewhere", *told))
+        chat = router.route(a_request(), request_id="", at_s=0.0)
+        router.kept(KeptAnswer(chat.decision_id, *told))
+    assert not list(router.kept_answers.recent(10))
