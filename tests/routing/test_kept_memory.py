@@ -5,6 +5,8 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from builders import a_request
 from lodestar_extproc.request import Keeping
@@ -114,3 +116,43 @@ def test_what_is_forgotten_takes_its_hashes_with_it(key):
     assert memory.get(key) is None
     assert memory.n_blocks == (0 if key == 5 else 50)
     assert len(memory) == 4
+
+
+# -- whatever is said in whatever order -----------------------------------------------------------
+
+TURNS = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "add", "use", "pop"]),
+        st.integers(1, 8),
+        st.integers(0, 8),  # what it goes on from
+        st.booleans(),  # whether it begins as that does
+        st.integers(0, 3),  # blocks that it adds
+    ),
+    max_size=60,
+)
+
+
+@given(TURNS, st.sampled_from([2**20, 12]))
+@settings(max_examples=300)
+def test_a_prompt_is_found_whole_or_by_its_length_alone(turns, most_blocks):
+    memory, said, fresh = KeptMemory(), {}, iter(range(1, 10**6))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kept, "MAX_BLOCKS", most_blocks)
+        for what, key, before, follows, n_more in turns:
+            if what == "add" and key not in said:
+                begins = said.get(before, ()) if follows else ()
+                blocks = (*begins, *(next(fresh) for _ in range(n_more)))
+                prompt = a_request(keeping=Keeping(continues=before or None))
+                memory.add(key, Kept("a", 0.0), prompt._replace(block_hashes=blocks))
+                said[key] = blocks
+            elif what == "use" and key in said:
+                memory.use(key)
+            elif what == "pop":
+                assert (memory.pop(key) is None) == (said.pop(key, None) is None)
+            assert memory.n_blocks <= most_blocks or len(memory._holders) == 1
+    assert len(memory) == len(said)
+    for key, blocks in said.items():
+        assert hashes(memory, key) in (blocks, ())
+        assert memory.get(key).n_blocks == len(blocks)
+    held = [each.prompt.block_hashes for _, each in memory.recent(99)]
+    assert memory.n_blocks == sum(map(len, held))
