@@ -16,7 +16,7 @@ from lodestar_extproc.request import InferenceRequest
 MAX_KEPT = 50_000
 """Ids that are remembered: about 20 MB. A judgement."""
 MAX_BLOCKS = 2**20
-"""Of all their prompts: 16 million tokens, about 40 MB. Of the least recently used beyond, the
+"""Of all their prompts: 16 million tokens, 8 MB. Of the least recently used beyond, the
 lengths alone are remembered, and who keeps them."""
 MAX_TURNS = 10_000
 """That are followed from one turn to the last that goes on from it."""
