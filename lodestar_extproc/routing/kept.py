@@ -1,4 +1,4 @@
-"""Kept, KeptMemory: what engines are known to keep, the least recently used first, within bounds.
+"""Kept, KeptMemory: what engines are known to keep, the least recently used first; KeptListener.
 
 Ids are known by keys, prompts by hashes. It knows no fleet and no wire.
 """
@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 from lodestar_extproc.completion import KeptState
 from lodestar_extproc.request import InferenceRequest
@@ -43,6 +44,22 @@ class Kept:
     longer: int = 0
     reply_tokens: float = 0.0
     decision_id: str = ""
+
+
+class KeptListener(Protocol):
+    """Who is told what was heard of what engines keep, by key."""
+
+    def heard(self, key: int, decision_id: str, at_s: float) -> None:
+        """Something new; it stands for the prompt of that decision, empty for none or no change."""
+
+    def gone(self, key: int, address: str) -> None:
+        """*address* keeps it no more."""
+
+    def goes_on(self, decision_id: str, at_s: float) -> None:
+        """The request of that decision is about to end, and its engine computes on."""
+
+    def over(self, decision_id: str, at_s: float) -> None:
+        """It has ended."""
 
 
 class KeptMemory:

@@ -8,7 +8,6 @@ An answer that is computed in the background is load after its request has ended
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
 
 from lodestar_extproc.completion import AnswerForm, KeptAnswer, KeptState
 from lodestar_extproc.decision import Decision
@@ -17,22 +16,12 @@ from lodestar_extproc.request import InferenceRequest, Keeping, RequestKind, Sub
 from lodestar_extproc.routing.continuation import continued, counts_head
 from lodestar_extproc.routing.ended_request import EndedRequest
 from lodestar_extproc.routing.ending import Ending
-from lodestar_extproc.routing.kept import Kept, KeptMemory
+from lodestar_extproc.routing.kept import Kept, KeptListener, KeptMemory
 from lodestar_extproc.routing.look_ups import Lookup, Search, key_of_lookup, lookup_id
 from lodestar_extproc.routing.open_decisions import OpenDecision
 
 KEPT_FOR_S = 24 * 3600.0
 """After their last use. Engines keep them until they restart, or they run out of memory."""
-
-
-class KeptListener(Protocol):
-    """Who is told what was heard of what engines keep, by key."""
-
-    def heard(self, key: int, decision_id: str, at_s: float) -> None:
-        """Something new; it stands for the prompt of that decision, empty for none or no change."""
-
-    def gone(self, key: int, address: str) -> None:
-        """*address* keeps it no more."""
 
 
 class KeptAnswers:
@@ -208,6 +197,8 @@ class KeptAnswers:
         self._in_background[kept.decision_id] = kept
         expected_at_s = decision.at_s + decision.expected_ttft_s
         self._fleet.goes_on(kept.decision_id, completion.at_s, expected_at_s)
+        if self.listener is not None:
+            self.listener.goes_on(kept.decision_id, completion.at_s)
         return True
 
     # -- memory -----------------------------------------------------------------------------------
@@ -246,6 +237,8 @@ class KeptAnswers:
         """It is no load any more."""
         if self._in_background.pop(kept.decision_id, None) is not None:
             self._fleet.release(kept.decision_id, at_s)
+            if self.listener is not None:
+                self.listener.over(kept.decision_id, at_s)
             kept.decision_id = ""
 
     def _tell(self, key: int, decision_id: str, at_s: float) -> None:

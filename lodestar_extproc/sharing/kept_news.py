@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
 from lodestar_extproc.request import InferenceRequest
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.sharing.kept_columns import read_gone, read_kept, write_kept
-from lodestar_extproc.sharing.outbox import MAX_EVENTS, key_of
+from lodestar_extproc.sharing.outbox import MAX_EVENTS, Outbox, key_of
 
 MAX_RETOLD = 1_000
 """That are told again to who missed something: a second's and more."""
@@ -19,33 +18,40 @@ class KeptNews:
     """Gathers what `KeptAnswers` of *router* hears, and takes what others tell into it.
 
     Args:
-        hurry: is called with the time where a frame should leave soon: a client may go on from an
-            answer as soon as it has its id, and reach another replica.
+        outbox: tells of the requests themselves.
     """
 
-    def __init__(self, router: Router, hurry: Callable[[float], None]) -> None:
+    def __init__(self, router: Router, outbox: Outbox) -> None:
         self._kept = router.kept_answers
         self._peers = router.fleet.peers
         # By key, with the key in frames of the request that it stands for.
         self._changed: dict[int, str] = {}
         self._gone: dict[int, str] = {}
         self._told: deque[int] = deque(maxlen=MAX_RETOLD)
-        self._hurry = hurry
+        self._outbox = outbox
         self._kept.listener = self
 
     def heard(self, key: int, decision_id: str, at_s: float) -> None:
-        """Tell it with the next frame, and soon."""
+        """Tell it soon: who has its id may go on from it at once, and reach another replica."""
         request = key_of(decision_id) if decision_id else self._changed.get(key, "")
         self._gone.pop(key, None)
         self._changed[key] = request
         _bound(self._changed)
-        self._hurry(at_s)
+        self._outbox.hurry(at_s)
 
     def gone(self, key: int, address: str) -> None:
         """Tell it with the next frame."""
         self._changed.pop(key, None)
         self._gone[key] = address
         _bound(self._gone)
+
+    def goes_on(self, decision_id: str, at_s: float) -> None:
+        """Others count it until it is over, too."""
+        self._outbox.goes_on(decision_id, at_s)
+
+    def over(self, decision_id: str, at_s: float) -> None:
+        """See `KeptListener`."""
+        self._outbox.over(decision_id, at_s)
 
     def write(self, frame: Frame, *, again: bool) -> None:
         """Tell what was heard since the last frame; what was told lately too, where it is *again*.

@@ -68,6 +68,7 @@ class Outbox:
         self._interval_ms = round(interval_s * 1000)
         self._number = 0
         self._in_flight: dict[str, _InFlight] = {}
+        self._in_background: set[str] = set()
         self._sent: list[_InFlight] = []
         self._first_tokens: list[_Passed] = []
         self._ended: list[_Passed] = []
@@ -112,11 +113,32 @@ class Outbox:
         self._first_tokens.append(_Passed(key, first_token.at_s, served))
 
     def ended(self, request: EndedRequest) -> None:
-        """It is over."""
+        """It is over, but for what computes on in the background."""
         key = key_of(request.decision.decision_id)
+        if key in self._in_background:
+            return
         if self._in_flight.pop(key, None) is not None:
             at_s, served = request.completion.at_s, request.served or ""
             self._ended.append(_Passed(key, at_s, served, request.prompt_computed))
+            self._bound()
+
+    def goes_on(self, decision_id: str, at_s: float) -> None:
+        """Its request is about to end, and it is load until `over`: others count it as decoding."""
+        key = key_of(decision_id)
+        own = self._in_flight.get(key)
+        if own is None:
+            return
+        self._in_background.add(key)
+        if own.first_token_at_s is None:
+            own.first_token_at_s = at_s
+            self._first_tokens.append(_Passed(key, at_s, ""))
+
+    def over(self, decision_id: str, at_s: float) -> None:
+        """What went on has ended."""
+        key = key_of(decision_id)
+        self._in_background.discard(key)
+        if self._in_flight.pop(key, None) is not None:
+            self._ended.append(_Passed(key, at_s, "", prompt_computed=True))
             self._bound()
 
     # -- what else is told ------------------------------------------------------------------------

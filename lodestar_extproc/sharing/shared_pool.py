@@ -52,7 +52,7 @@ class SharedPool:
         """Share *router*, which has `outbox` among its listeners, from now on."""
         self._router = router
         self._failing = Failing(router.fleet)
-        self._kept = KeptNews(router, self.outbox.hurry)
+        self._kept = KeptNews(router, self.outbox)
         self.inbox = Inbox(
             self._origin,
             router,

@@ -127,12 +127,14 @@ def test_an_answer_in_the_background_is_load_until_any_replica_hears_of_its_end(
     tell(a, decision, "resp_1", 1.1, KeptState.RUNNING)
     a.end(decision, 1.2, response_code=200, form=AnswerForm.PROMISE)
     exchange([a, b], 1.3)
-    assert sum(a.in_flight(1.4)) == 1
+    assert sum(a.in_flight(1.4)) == sum(b.in_flight(1.4)) == 1
+    assert b.router.fleet.everything(1.4).decode_requests.sum() == 1
     lookup_id = b.router.look_up("resp_1", 2.0).lookup_id
     told = KeptAnswer(lookup_id, 2.1, "resp_1", KeptState.ENDED, decision.address)
     b.router.kept(told)
     exchange([a, b], 2.2)
-    assert sum(a.in_flight(2.3)) == 0
+    exchange([a, b], 2.23)
+    assert sum(a.in_flight(2.3)) == sum(b.in_flight(2.3)) == 0
 
 
 def test_a_conversation_grows_for_all():
