@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.request import InferenceRequest, name_key
 
 AWAITED_S = 0.25
@@ -40,7 +41,8 @@ class AwaitedKeeper:
 class AwaitedKeepers:
     """Holds the requests of one pool for a moment. Like `AdmissionQueue`, it is asked for turns."""
 
-    def __init__(self, keepers: Keepers) -> None:
+    def __init__(self, live: LiveSettings, keepers: Keepers) -> None:
+        self._live = live
         self._keepers = keepers
         self._held: dict[AwaitedKeeper, None] = {}
 
@@ -49,6 +51,8 @@ class AwaitedKeepers:
         return bool(name) and self._is_owed(name_key(name))
 
     def _is_owed(self, key: int) -> bool:
+        if self._live.current.shadow:
+            return False  # Envoy is told nobody, so nothing is to be waited for
         return not self._keepers.knows(key) and self._keepers.may_be_told()
 
     def offer(self, request: InferenceRequest, at_s: float) -> AwaitedKeeper | None:

@@ -77,7 +77,7 @@ class Router:
         self.samples = self._feedback.samples  # that the learner is yet to learn
         self._watch = AnswerWatch(live, fleet, rng)
         self.kept_answers = KeptAnswers(fleet, self._open)
-        self.awaited = AwaitedKeepers(self.kept_answers)
+        self.awaited = AwaitedKeepers(live, self.kept_answers)
         self._considering = Considering(
             pool, live, fleet, self.demand, self._policies, self._feedback, self.kept_answers, rng
         )

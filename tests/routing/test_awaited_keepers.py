@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from builders import a_prompt, a_request, a_router
+from builders import a_prompt, a_request, a_router, live_settings
 from lodestar_extproc.completion import KeptAnswer, KeptState
 from lodestar_extproc.fleet.peer_requests import PeerRequest
 from lodestar_extproc.request import Keeping, RequestKind, name_key
@@ -33,7 +33,7 @@ def going_on(key: int | None = 5, **keeping):
 
 def test_its_turn_comes_as_soon_as_its_keeper_is_known():
     known = Known()
-    queue = AwaitedKeepers(known)
+    queue = AwaitedKeepers(live_settings(), known)
     ticket, other = queue.offer(going_on(5), 1.0), queue.offer(going_on(6), 1.0)
     assert queue.next_turn(1.01) is None
     known.keys.add(6)
@@ -54,11 +54,17 @@ def test_its_turn_comes_as_soon_as_its_keeper_is_known():
     ],
 )
 def test_whose_keeper_is_known_or_cannot_be_told_goes_at_once(request_, known):
-    assert AwaitedKeepers(known).offer(request_, 1.0) is None
+    assert AwaitedKeepers(live_settings(), known).offer(request_, 1.0) is None
+
+
+def test_in_shadow_nobody_waits():
+    queue = AwaitedKeepers(live_settings(shadow=True), Known())
+    assert queue.offer(going_on(5), 1.0) is None
+    assert not queue.is_owed("resp_1")
 
 
 def test_one_that_leaves_has_no_turn():
-    queue = AwaitedKeepers(Known())
+    queue = AwaitedKeepers(live_settings(), Known())
     ticket = queue.offer(going_on(), 1.0)
     queue.withdraw(ticket)
     queue.withdraw(ticket)

@@ -88,7 +88,7 @@ class FakeRouters:
     engines: EngineRoom = field(default_factory=EngineRoom)
 
     def __post_init__(self) -> None:
-        self.awaited = AwaitedKeepers(self)
+        self.awaited = AwaitedKeepers(LiveSettings(self.settings), self)
 
     def get(self, pool):
         if pool is not None and pool not in self.pools:
