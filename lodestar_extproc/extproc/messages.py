@@ -69,11 +69,14 @@ class MessageWriter:
 
     Args:
         drops_billing: as the engine does with Anthropic's messages.
+        has_images: messages may have images beside their content, as Ollama's do.
     """
 
-    def __init__(self, source: Source, *, drops_billing: bool = False) -> None:
+    def __init__(
+        self, source: Source, *, drops_billing: bool = False, has_images: bool = False
+    ) -> None:
         self.writer = PromptWriter(source)
-        self._drops_billing = drops_billing
+        self._drops_billing, self._has_images = drops_billing, has_images
 
     def system(self, content: object) -> None:
         """A system prompt, or instructions, that stand beside the messages."""
@@ -108,8 +111,15 @@ class MessageWriter:
                 else:
                     yield from self.parts(content)
                 self._fields(message)
+                if self._has_images:
+                    self.images(message.get("images"))
             self.writer.mark(MESSAGE_END)
             yield
+
+    def images(self, images: object) -> None:
+        """What stands beside a text."""
+        for image in filter(None, self._items(images)):
+            self.writer.media(image)
 
     def parts(self, parts: object) -> Work:
         """A text, or parts of a message."""

@@ -90,12 +90,13 @@ class PromptReader:
         yield from out.conversation(said)
 
     def _ollama(self, body: Mapping[str, Any]) -> Work:
-        if body.get("messages") is not None:
-            yield from self._chat(body)
-            return
-        out = self._messages()
+        out = self._messages(has_images=True)
+        if has_tools(body):
+            yield from write_tools(out.writer, body)
         out.system(body.get("system"))
+        yield from out.conversation(body.get("messages"))
         yield from out.parts(body.get("prompt"))
+        out.images(body.get("images"))
 
     def _anthropic(self, body: Mapping[str, Any]) -> Work:
         out = self._messages(drops_billing=True)
@@ -191,8 +192,8 @@ class PromptReader:
             for each in filter(None, _as_list(body.get(name))):
                 (self.sequences[-1] if self.sequences else self._sequence()).media(each)
 
-    def _messages(self, *, drops_billing: bool = False) -> MessageWriter:
-        messages = MessageWriter(self._source, drops_billing=drops_billing)
+    def _messages(self, **ways: bool) -> MessageWriter:
+        messages = MessageWriter(self._source, **ways)
         self.sequences.append(messages.writer)
         return messages
 

@@ -335,6 +335,24 @@ def test_conversations_beyond_the_limit_count_as_the_others():
     assert read({"messages": said}).prompt_tokens == len(said) * one.prompt_tokens
 
 
+PHOTO = "iVBORw0KGgo" * 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "what is this?", "images": [PHOTO, PHOTO]}]},
+        {"prompt": "what is this?", "images": [PHOTO, PHOTO]},
+    ],
+)
+def test_images_beside_a_text_of_ollamas_are_media_and_no_text(body):
+    request = read(body, RequestKind.OLLAMA)
+    assert (request.n_media, request.text_bytes < 30) == (2, True)
+    other = json.loads(json.dumps(body).replace("iVBOR", "iVBOS"))
+    assert matched(request, read(other, RequestKind.OLLAMA)) < len(request.block_hashes)
+    assert read(body, RequestKind.OLLAMA).block_hashes == request.block_hashes
+
+
 @pytest.mark.parametrize(
     ("body", "streaming", "limit"),
     [
