@@ -15,6 +15,8 @@ SHA-512 is so long. A judgement."""
 LOOK_BYTES = 1024
 """Of a string, so much is looked at."""
 
+_UNSEEN_PARTS = ("redacted_thinking", "thinking", "tool_reference")
+"""What engines drop, or take with the message."""
 _PAYLOAD_KEYS = (
     "image_url",
     "input_image",
@@ -147,3 +149,13 @@ def _is_media(part: Mapping[str, object]) -> bool:
         source = part.get("source")
         return not (isinstance(source, dict) and source.get("type") in _TEXT_SOURCES)
     return isinstance(kind, str) and kind in _TYPES and "text" not in part
+
+
+def is_unseen(part: object) -> bool:
+    """Whether a part is no part of the prompt: a mark of a cache, or what engines drop."""
+    if not isinstance(part, dict):
+        return False
+    kind = part.get("type")
+    if kind in _UNSEEN_PARTS:
+        return True
+    return bool(part) and all(is_cache_marker(key, value) for key, value in part.items())

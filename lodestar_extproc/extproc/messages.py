@@ -18,7 +18,7 @@ from lodestar_extproc.extproc.canonical import (
     Source,
 )
 from lodestar_extproc.extproc.json_text import InvalidRequest, load
-from lodestar_extproc.extproc.media import is_cache_marker, media_payload
+from lodestar_extproc.extproc.media import is_cache_marker, is_unseen, media_payload
 from lodestar_extproc.extproc.plain_message import MAX_ARGUMENTS_BYTES, plain_message
 from lodestar_extproc.extproc.response_items import seen_of_item
 
@@ -59,7 +59,6 @@ _UNSEEN = frozenset(
     ("id", "type", "index", "status", "signature", "citations", "annotations", "logprobs")
 )
 """Of a part: what no template renders."""
-_UNSEEN_PARTS = ("redacted_thinking", "tool_reference")
 
 Work = Generator[None, None, None]
 
@@ -130,7 +129,7 @@ class MessageWriter:
             parts = [parts]
         parted = False
         for part in self.writer.steps(parts):
-            if _is_unseen(part):
+            if is_unseen(part):
                 continue
             if parted:
                 self.writer.mark(b"\n")
@@ -297,13 +296,3 @@ class MessageWriter:
             return []
         self.writer.spend(len(given))
         return given
-
-
-def _is_unseen(part: object) -> bool:
-    """Whether a part is no part of the prompt: a mark of a cache, or what engines drop."""
-    if not isinstance(part, dict):
-        return False
-    kind = part.get("type")
-    if kind in _UNSEEN_PARTS or kind == "thinking":
-        return True
-    return bool(part) and all(is_cache_marker(key, value) for key, value in part.items())

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
-HEAVY = ("sklearn", "river.linear_model", "scipy.stats._stats_py", "scipy.sparse", "grpc")
+import scipy
+
+HEAVY = ["sklearn", "river.linear_model", "scipy.stats._stats_py", "grpc"]
+if not scipy.__version__.startswith("1.15."):  # which loads it with its special functions
+    HEAVY.append("scipy.sparse")
 
 
 def said_by(program: str) -> str:
