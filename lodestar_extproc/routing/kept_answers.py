@@ -53,19 +53,12 @@ class KeptAnswers:
         """Where *name* is kept, or may be, and what its answer is to be known by."""
         key = name_key(name) if name else 0
         kept = self._recall(key, at_s)
-        if kept is not None:
-            addresses: tuple[str, ...] = (kept.address,)
-        elif key:
-            addresses = self._search.next(key, self._may_keep(at_s, subset))
-        else:
-            addresses = ()
-        allowed = addresses if subset is None else tuple(a for a in addresses if a in subset)
-        return Lookup(allowed, lookup_id(pool, key))
-
-    def _may_keep(self, at_s: float, subset: Subset | None) -> list[str]:
-        addresses = [e.address for e in self._fleet.endpoints]
-        allowed = [a for a in addresses if subset is None or a in subset]
-        return [a for a in allowed if self._fleet.is_up(a, at_s)]
+        who = [e.address for e in self._fleet.endpoints] if kept is None else [kept.address]
+        allowed = [a for a in who if subset is None or a in subset]
+        if kept is None:
+            may_keep = [a for a in allowed if key and self._fleet.is_up(a, at_s)]
+            return Lookup(self._search.next(key, may_keep), lookup_id(pool, key))
+        return Lookup(tuple(allowed), lookup_id(pool, key))
 
     def knows(self, key: int) -> bool:
         """Whether anyone is known to keep what has this key."""
@@ -258,8 +251,7 @@ class KeptAnswers:
     def take(self, key: int, told: Kept) -> None:
         """Another replica, or a process before us, knows *told*; nobody is told in turn."""
         kept, prompt = self._memory.get(key), told.prompt
-        tells_more = prompt is not None and bool(prompt.block_hashes or not (kept and kept.prompt))
-        if kept is None or tells_more:
+        if kept is None or (prompt is not None and _tells_more(prompt, kept)):
             self._forget(key, told.used_at_s)
             told.prompt = None
             kept = self._keep(key, told, prompt)
@@ -272,6 +264,13 @@ class KeptAnswers:
         kept = self._memory.get(key)
         if kept is not None and kept.address == address:
             self._forget(key, at_s)
+
+
+def _tells_more(prompt: InferenceRequest, kept: Kept) -> bool:
+    """Whether *kept* stands for another prompt by now, or for one of which less was known."""
+    if kept.prompt is None or kept.prompt.prompt_bytes != prompt.prompt_bytes:
+        return True
+    return bool(prompt.block_hashes) and not kept.n_blocks
 
 
 def _reply_tokens(request: EndedRequest) -> float:

@@ -5,7 +5,6 @@ A call for each column, not for each value: a thousand are written in 2 ms, and 
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,10 +14,10 @@ from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import KeptColumns
 from lodestar_extproc.request import HASH_TYPE, InferenceRequest, Keeping, RequestKind
 from lodestar_extproc.routing.kept import MAX_KEPT, Kept
 from lodestar_extproc.routing.kept_answers import KeptAnswers
+from lodestar_extproc.sharing.inbox import LARGEST
 
 MAX_KNOWN_BLOCKS = 200_000
 """Of their prompts together: three million tokens, 1.6 MB; of those beyond, the lengths alone."""
-LARGEST = 1e15  # of a number of tokens: what is larger is none
 NO_KEEPING = Keeping()
 
 
@@ -27,12 +26,10 @@ class ToldKept(NamedTuple):
 
     Attributes:
         key: of its name.
-        request: key of the request in the same origin's `sent` that it stands for; empty for none.
     """
 
     key: int
     kept: Kept
-    request: str
 
 
 def write_kept(
@@ -124,15 +121,15 @@ def read_kept(
     for row in zip(*told, strict=True):
         key, place, request, running, reply_tokens, tokens, n_bytes, *mixed_with, n_blocks = row
         begin, end = end, end + n_blocks
-        sensible = math.isfinite(reply_tokens) and 0 <= reply_tokens < LARGEST
-        if not (sensible and 0 <= tokens < LARGEST and key and place < len(addresses)):
+        sensible = 0 <= reply_tokens < LARGEST and 0 <= tokens < LARGEST
+        if not (sensible and key and place < len(addresses)):
             continue
         state = KeptState.RUNNING if running else KeptState.ENDED
         kept = Kept(addresses[place], at_s, state, reply_tokens=reply_tokens)
         kept.prompt = _prompt(
             hashes[begin:end], n_bytes, tokens, _keeping(mixed_with), sent(request)
         )
-        yield ToldKept(key, kept, request)
+        yield ToldKept(key, kept)
 
 
 def take_all(columns: KeptColumns, kept: KeptAnswers, at_s: float) -> None:

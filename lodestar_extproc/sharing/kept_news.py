@@ -7,7 +7,12 @@ from collections import deque
 from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
 from lodestar_extproc.request import InferenceRequest
 from lodestar_extproc.routing.router import Router
-from lodestar_extproc.sharing.kept_columns import read_gone, read_kept, write_kept
+from lodestar_extproc.sharing.kept_columns import (
+    MAX_KNOWN_BLOCKS,
+    read_gone,
+    read_kept,
+    write_kept,
+)
 from lodestar_extproc.sharing.outbox import MAX_EVENTS, Outbox, key_of
 
 MAX_RETOLD = 1_000
@@ -56,13 +61,15 @@ class KeptNews:
     def write(self, frame: Frame, *, again: bool) -> None:
         """Tell what was heard since the last frame; what was told lately too, where it is *again*.
 
-        Nobody has what a request of an earlier frame stood for, so its prompt is told anew then.
+        Nobody has the requests of an earlier frame, so hashes are told anew then; those of what a
+        look-up was answered others have, or can do without.
         """
         changed = dict.fromkeys(self._told, "") | self._changed if again else self._changed
         found = [(key, self._kept.get(key), request) for key, request in changed.items()]
         known = [(key, kept, request) for key, kept, request in found if kept is not None]
         if known or self._gone:
-            write_kept(frame.kept, known, self._gone.items())
+            most_blocks = MAX_KNOWN_BLOCKS if again else 0
+            write_kept(frame.kept, known, self._gone.items(), most_blocks)
         self._told.extend(self._changed)
         self._changed, self._gone = {}, {}
 

@@ -16,13 +16,11 @@ from lodestar_extproc.generated.lodestar.v1.replicas_pb2 import Frame
 from lodestar_extproc.request import HASH_TYPE
 from lodestar_extproc.routing.router import Router
 from lodestar_extproc.sharing.inbox import MAX_PEERS
-from lodestar_extproc.sharing.kept_columns import take_all, write_all
+from lodestar_extproc.sharing.kept_columns import MAX_KNOWN_BLOCKS, take_all, write_all
 from lodestar_extproc.sharing.outbox import MAX_BLOCKS, MAX_EVENTS
 
 MAX_KEPT = 2_000
 """Answers that engines keep, the most recently used: 4 ms to write, once, and 20 to read."""
-MAX_KNOWN_BLOCKS = 200_000
-"""Of all prompts together: three million tokens, 1.6 MB. To write them takes some 10 ms, once."""
 
 
 class Knowledge:

@@ -129,9 +129,12 @@ def test_an_answer_in_the_background_is_load_until_any_replica_hears_of_its_end(
     exchange([a, b], 1.3)
     assert sum(a.in_flight(1.4)) == sum(b.in_flight(1.4)) == 1
     assert b.router.fleet.everything(1.4).decode_requests.sum() == 1
-    lookup_id = b.router.look_up("resp_1", 2.0).lookup_id
-    told = KeptAnswer(lookup_id, 2.1, "resp_1", KeptState.ENDED, decision.address)
-    b.router.kept(told)
+    lookup_id = b.router.look_up("resp_1", 1.5).lookup_id
+    told = KeptAnswer(lookup_id, 1.5, "resp_1", KeptState.RUNNING, decision.address)
+    b.router.kept(told)  # it was asked for, and is not ready
+    exchange([a, b], 1.6)
+    assert sum(a.in_flight(1.7)) == sum(b.in_flight(1.7)) == 1
+    b.router.kept(told._replace(at_s=2.1, state=KeptState.ENDED))
     exchange([a, b], 2.2)
     exchange([a, b], 2.23)
     assert sum(a.in_flight(2.3)) == sum(b.in_flight(2.3)) == 0
