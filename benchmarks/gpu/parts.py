@@ -94,9 +94,15 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         # Equal engines, below tipping and near it.
         "equal_middle": Part(AGENTS, (1, 2), 0.3, AGENT_SESSIONS),
         "equal_near": Part(AGENTS, (1, 2), 0.35, AGENT_SESSIONS),
+        "equal_middle_more": Part(AGENTS, (3, 4, 5, 6), 0.3, AGENT_SESSIONS),
+        "equal_near_more": Part(AGENTS, (3, 4), 0.35, AGENT_SESSIONS),
         "router_again": Part((VLLM_ROUTER,), (3,), 0.3, AGENT_SESSIONS, repeat=5),
         # With another router in every round.
         "beside_router": Part((*AGENTS, VLLM_ROUTER), (6, 7), 0.3, AGENT_SESSIONS),
+        "near_beside_router": Part((*AGENTS, VLLM_ROUTER), (5, 6), 0.35, AGENT_SESSIONS),
+        # By how much a round of agents differs from itself.
+        "low_again": Part(("learned", "cache_aware"), (1,), 0.25, AGENT_SESSIONS, repeat=1),
+        "low_again2": Part(("learned", "cache_aware"), (1,), 0.25, AGENT_SESSIONS, repeat=2),
         # Recorded conversations, whose prompts share less than sessions do.
         "trace_again": Part(AGENTS, (1, 2, 3), 0.353, "conversation"),
         "holding_near_more": Part(HOLDING, (3, 4), 0.35, AGENT_SESSIONS, repeat=5),

@@ -31,7 +31,10 @@ class LoggedDecision:
 
 
 class DecisionLog:
-    """The last *capacity* decisions, found by decision or request id."""
+    """The last *capacity* decisions, found by decision or request id.
+
+    What is beyond that is let go when a request ends.
+    """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
@@ -42,8 +45,6 @@ class DecisionLog:
     def decided(self, decision: Decision) -> None:
         """See `RouterListener`."""
         self._by_id[decision.decision_id] = LoggedDecision(decision)
-        if len(self._by_id) > self._capacity:
-            self._by_id.popitem(last=False)
 
     def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
         """See `RouterListener`."""
@@ -53,6 +54,9 @@ class DecisionLog:
 
     def ended(self, request: EndedRequest) -> None:
         """See `RouterListener`."""
+        # Not where one is made, which waits for it: what they hold takes a while to be let go.
+        while len(self._by_id) > self._capacity:
+            self._by_id.popitem(last=False)
         logged = self._by_id.get(request.decision.decision_id)
         if logged is None:
             return

@@ -54,6 +54,10 @@ class LongStrings:
         self._strings: list[LongString] = []
         self._left_bytes = MAX_KEPT_BYTES
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._strings)
+
     def stand_in(self, form: bytes) -> bool:
         """Whether any of them belongs into *form*, written from the rest of the body."""
         return bool(self._strings) and self._mark.encode() in form

@@ -123,6 +123,8 @@ class WeighingArrays:
         call: what the kernel is called with.
         values: [*n_columns*, n]; given: [GIVEN, n]; theta: [n, N_ENGINE]; range: [2, N_FEATURES];
             ties: [n]; told: [TOLD, n]; row: [N_FEATURES]; order: [n].
+        candidates, penalty_s: views of `given`, all rows but the last and the last.
+        weights: what the cost is weighed by, of which the struct has a copy; None before any.
     """
 
     def __init__(self, n: int, n_columns: int, constants: Constants) -> None:
@@ -134,6 +136,7 @@ class WeighingArrays:
         self.told = np.zeros((len(TOLD), n))
         self.row = np.zeros(N_FEATURES)
         self.order = np.zeros(n, np.int64)
+        self.candidates, self.penalty_s = self.given[:-1].reshape(-1), self.given[-1]
         self._scratch = np.zeros(n, np.int64)
         self._constants = constants
         self.struct = WeighingCall(ctypes.pointer(constants), n=n)
@@ -141,6 +144,7 @@ class WeighingArrays:
             setattr(self.struct, name, getattr(self, name).ctypes.data)
         self.struct.scratch = self._scratch.ctypes.data
         self.call = ctypes.byref(self.struct)
+        self.weights: object = None
         self._learned: tuple[FloatArray, FloatArray | None] | None = None
 
     def learned(self, theta: FloatArray, limits: FloatArray | None) -> None:

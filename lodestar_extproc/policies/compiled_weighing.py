@@ -91,15 +91,17 @@ def _give(arrays: WeighingArrays, candidates: Candidates, penalty_s: FloatArray 
         demand.asked_again_ratio,
         demand.memory_ratio,
     )
-    np.concatenate(given, out=arrays.given[:-1].reshape(-1))
-    arrays.given[-1] = 0.0 if penalty_s is None else penalty_s
+    np.concatenate(given, out=arrays.candidates)
+    arrays.penalty_s[:] = 0.0 if penalty_s is None else penalty_s
     struct.at_s = snapshot.at_s
     struct.prompt_tokens = candidates.request.prompt_tokens
     struct.arrivals_per_s = demand.arrivals_per_s
 
 
 def _weigh_by(arrays: WeighingArrays, weights: CostWeights) -> None:
-    struct = arrays.struct
+    if arrays.weights == weights:  # as nearly always
+        return
+    arrays.weights, struct = weights, arrays.struct
     struct.weighs_others = weights.weighs_others
     struct.externality_weight = weights.externality
     struct.decode_weight = weights.decode

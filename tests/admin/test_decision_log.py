@@ -19,9 +19,13 @@ def test_the_newest_decision_comes_first():
     assert [d["decision_id"] for d in log.last(2, world.now_s)] == ids[:0:-1]
 
 
-def test_only_the_last_decisions_are_kept():
+def test_only_the_last_decisions_are_kept_and_those_whose_requests_are_open():
     world, log = a_world(4, policy="random")
-    ids = [world.decide().decision_id for _ in range(10)]
+    made = [world.decide() for _ in range(10)]
+    ids = [each.decision_id for each in made]
+
+    assert [d["decision_id"] for d in log.last(100, world.now_s)] == ids[::-1]
+    world.end(made[-1], served=made[-1].address, duration_s=1.0)
 
     assert [d["decision_id"] for d in log.last(100, world.now_s)] == ids[:5:-1]
     assert log.explain(ids[0], world.now_s) is None
