@@ -34,7 +34,7 @@ ENDPOINT_DECISIONS = counter(
 DECISION_SECONDS = histogram(
     "lodestar_decision_seconds",
     POOL,
-    "From the arrival of a request's body to the choice: reading, predicting, ranking.",
+    "From a request's body to the choice that is counted: reading, predicting, ranking.",
     "Above a few milliseconds the process is short of CPU, or prompts are very long.",
     SHORT_SECONDS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 from lodestar_extproc.config.live_settings import LiveSettings
@@ -39,6 +40,7 @@ class Considering:
     """Looks at one pool's requests; the parts are the router's.
 
     Args:
+        catch_up: counts those that were decided before.
         rng: of levels, ids and policies.
 
     Attributes:
@@ -55,13 +57,14 @@ class Considering:
         policies: PoolPolicies,
         feedback: Feedback,
         kept: KeptAnswers,
+        catch_up: Callable[[], None],
         rng: random.Random,
     ) -> None:
         self.reads_demand = False
         self._pool, self._live = pool, live
         self._fleet, self._demand = fleet, demand
         self._policies, self._feedback, self._kept = policies, feedback, kept
-        self._rng = rng
+        self._catch_up, self._rng = catch_up, rng
 
     def consider(
         self,
@@ -105,6 +108,7 @@ class Considering:
         self, request: InferenceRequest, at_s: float, subset: Subset | None = None
     ) -> Candidates:
         """*request* beside all it may go to, on a level that is drawn: what a policy sees."""
+        self._catch_up()
         fleet, demand = self._fleet, None
         # What one endpoint keeps has to be asked there again, though it failed there.
         bound = request.keeping is not None and request.keeping.continues is not None

@@ -1,7 +1,8 @@
-"""RouterListener: who is told what happened to requests."""
+"""RouterListener: who is told what happened to requests. Listeners: all of a router's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from lodestar_extproc.decision import Decision
@@ -21,3 +22,26 @@ class RouterListener(Protocol):
 
     def ended(self, request: EndedRequest) -> None:
         """Once for every decision: the whole of what became of it."""
+
+
+class Listeners:
+    """All who are told; a listener too."""
+
+    def __init__(self, listeners: Iterable[RouterListener] = ()) -> None:
+        self._all = tuple(listeners)
+
+    def add(self, listener: RouterListener) -> None:
+        """Tell it, too, from now on."""
+        self._all += (listener,)
+
+    def decided(self, decision: Decision) -> None:
+        for listener in self._all:
+            listener.decided(decision)
+
+    def first_token(self, decision: Decision, first_token: ObservedFirstToken) -> None:
+        for listener in self._all:
+            listener.first_token(decision, first_token)
+
+    def ended(self, request: EndedRequest) -> None:
+        for listener in self._all:
+            listener.ended(request)

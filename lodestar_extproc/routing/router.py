@@ -1,6 +1,6 @@
 """Router: chooses an endpoint for a request and learns from what follows. Read this file first.
 
-    route()        a request came: snapshot, features, ranking; it is in flight now, and demand
+    route()        a request came: snapshot, features, ranking; it leaves, and is counted
     first_token()  its first token passed: learn its TTFT
     complete()     its answer ended: release what it took; learn, correct or blame
 
@@ -26,11 +26,11 @@ from lodestar_extproc.routing.admission import AdmissionQueue, Ticket, outlook
 from lodestar_extproc.routing.answer_watch import AnswerWatch
 from lodestar_extproc.routing.awaited_keepers import AwaitedKeepers
 from lodestar_extproc.routing.considering import Considered, Considering
-from lodestar_extproc.routing.dispatch import dispatch
+from lodestar_extproc.routing.departures import Departure, Departures
 from lodestar_extproc.routing.ended_request import ended_request, observed_first_token
 from lodestar_extproc.routing.feedback import Feedback
 from lodestar_extproc.routing.kept_answers import KeptAnswers
-from lodestar_extproc.routing.listener import RouterListener
+from lodestar_extproc.routing.listener import Listeners, RouterListener
 from lodestar_extproc.routing.look_ups import Lookup, key_of_lookup
 from lodestar_extproc.routing.open_decisions import OpenDecisions
 from lodestar_extproc.routing.pool_policies import PoolPolicies
@@ -65,21 +65,24 @@ class Router:
         self.origin = ""  # begins the ids of decisions, where it is set before them (`ids.py`)
         self.live = live
         self.fleet = fleet
-        self.demand = Demand(fleet.endpoints)
         self._rng = rng
-        self._policies = PoolPolicies(
-            policy, fallback, shadows, rng=rng, shadow_rng=random.Random(live.current.seed)
+        demand = self.demand = Demand(fleet.endpoints)
+        shadow_rng = random.Random(live.current.seed)
+        policies = self._policies = PoolPolicies(
+            policy, fallback, shadows, rng=rng, shadow_rng=shadow_rng
         )
-        self._listeners = tuple(listeners)
-        self._sees_first_tokens = sees_first_tokens
+        told = self.listeners = Listeners(listeners)
+        sees = self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
-        self._feedback = Feedback(live, fleet.health, learner)
-        self.samples = self._feedback.samples  # that the learner is yet to learn
+        feedback = self._feedback = Feedback(live, fleet.health, learner)
+        self.samples = feedback.samples  # that the learner is yet to learn
         self._watch = AnswerWatch(live, fleet, rng)
-        self.kept_answers = KeptAnswers(fleet, self._open)
-        self.awaited = AwaitedKeepers(live, self.kept_answers)
+        kept = self.kept_answers = KeptAnswers(fleet, self._open)
+        self.awaited = AwaitedKeepers(live, kept)
+        self.departures = Departures(fleet, demand, policies, feedback, told, observes=sees)
+        catch_up = self.departures.catch_up
         self._considering = Considering(
-            pool, live, fleet, self.demand, self._policies, self._feedback, self.kept_answers, rng
+            pool, live, fleet, demand, policies, feedback, kept, catch_up, rng
         )
         self.admission = AdmissionQueue(live, self._considering.look)
 
@@ -96,12 +99,14 @@ class Router:
         self, learner: Learner, policy: Policy, fallback: Policy, shadows: Sequence[Policy]
     ) -> None:
         """Decide and learn by these from now on; load and caches stay."""
+        self.departures.catch_up()
         self._policies.adopt(policy, fallback, shadows)
         self._feedback.adopt(learner)
         self.admission.changed()
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """Adopt a new membership of the fleet."""
+        self.departures.catch_up()
         _, left = self.fleet.set_endpoints(endpoints)
         self.demand.adopt(self.fleet.endpoints)
         if left:
@@ -193,7 +198,7 @@ class Router:
     def _send(
         self, considered: Considered, request_id: str, stream_id: str, held_s: float
     ) -> Decision:
-        """Decide for the first in order, and count the request in flight there."""
+        """Decide for the first in order, and let the request leave for there."""
         decision_id, policy, candidates, ranking, _ = considered
         policies, learner = self._policies, self.learner
         shadowed = policies.shadow_rankings(candidates)
@@ -211,15 +216,12 @@ class Router:
             held_s=held_s,
         )
         self._open.add(decision, stream_id)
-        dispatch(decision, self.fleet, self.demand, learner, observes=self._sees_first_tokens)
-        candidates.let_go()
-        policies.dispatched(candidates, ranking, policy, shadowed)
-        for listener in self._listeners:
-            listener.decided(decision)
+        self.departures.add(Departure(decision, policy, shadowed))
         return decision
 
     def first_token(self, event: FirstToken) -> None:
         """Count the request as decoding and learn its TTFT. Idempotent; unknown ids are ignored."""
+        self.departures.catch_up()
         entry = self._open.get(event.decision_id)
         if entry is None or entry.first_token is not None:
             return
@@ -233,8 +235,7 @@ class Router:
         self.fleet.first_token(event.decision_id, event.at_s, event.served, watched=event.watched)
         self.admission.changed()
         self._feedback.first_token(entry.decision, first_token)
-        for listener in self._listeners:
-            listener.first_token(entry.decision, first_token)
+        self.listeners.first_token(entry.decision, first_token)
 
     def progressed(self, decision_id: str, at_s: float) -> None:
         """A part of an answer that is watched came. Unknown ids are ignored."""
@@ -255,6 +256,7 @@ class Router:
 
         Returns False when no open decision of this pool is meant.
         """
+        self.departures.catch_up()
         entry = self._open.take(event.decision_id, event.stream_id)
         if entry is None:
             return False
@@ -280,8 +282,7 @@ class Router:
         if request.used:
             self._feedback.ended(request)
             self._watch.ended(request)
-        for listener in self._listeners:
-            listener.ended(request)
+        self.listeners.ended(request)
         return True
 
     def expire(self, at_s: float) -> None:

@@ -93,7 +93,9 @@ class PoolUpkeep:
             BackgroundTask.EXPIRY: self._expire,
             BackgroundTask.CHECKPOINT: self._saved.save_often,
         }
-        self._router.samples.learn_later(asyncio.get_running_loop().call_later)
+        loop = asyncio.get_running_loop()
+        self._router.samples.learn_later(loop.call_later)
+        self._router.departures.count_later(loop.call_soon)
         try:
             async with asyncio.TaskGroup() as tasks:
                 for task, run in work.items():
@@ -105,6 +107,7 @@ class PoolUpkeep:
     def _learn_at_once(self) -> None:
         """From now on: nobody waits for what is to be learned later."""
         with self._supervisor.catching(BackgroundTask.OTHER):
+            self._router.departures.count_later(None)
             self._router.samples.learn_later(None)
 
     def adopt(self, pool: Pool) -> None:

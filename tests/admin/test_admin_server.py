@@ -30,7 +30,7 @@ class Admin:
 async def admin(n: int = 3, **settings):
     world = World(n, **settings)
     server = AdminServer(world.metrics, lambda: [world.view()], clock=lambda: world.now_s)
-    world.router._listeners += (server.decisions,)
+    world.router.listeners.add(server.decisions)
     port = await server.start("127.0.0.1:0")
     try:
         async with aiohttp.ClientSession() as session:

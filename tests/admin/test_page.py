@@ -56,7 +56,7 @@ async def test_every_part_of_the_page_is_filled(width):
         clock=lambda: world.now_s,
     )
     server.histories["pool"] = history
-    world.router._listeners += (server.decisions,)
+    world.router.listeners.add(server.decisions)
     for _ in range(3):
         world.serve(60)
         history.look(world.view(), gain.gains)

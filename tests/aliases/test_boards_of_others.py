@@ -40,7 +40,7 @@ async def prometheus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prometheus")
     async with an_admin_server(n=2, burn_in_samples=1) as (world, address):
         aliases = RequestAliases(lambda: world.now_s)
-        world.router._listeners += (aliases,)
+        world.router.listeners.add(aliases)
         world.metrics.show(aliases)
         world.metrics.show(PoolAliases(lambda: [world.view()]))
         serving = asyncio.create_task(serve_on(world))

@@ -91,7 +91,7 @@ async def running_service(folder: Path, pods, settings):
     app = App(config, ServeOptions(listen=(socket,), admin="127.0.0.1:0", drain_s=0, grace_s=0))
     recorder = Recorder()
     router = app.routers.get()
-    router._listeners = (*router._listeners, recorder)
+    router.listeners.add(recorder)
     running = asyncio.create_task(app.run())
     try:
         async with asyncio.timeout(60):

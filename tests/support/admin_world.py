@@ -13,7 +13,7 @@ async def an_admin_server(**settings):
     """A world that its admin server at the address given knows of."""
     world = World(**settings)
     server = AdminServer(world.metrics, lambda: [world.view()], clock=lambda: world.now_s)
-    world.router._listeners += (server.decisions,)
+    world.router.listeners.add(server.decisions)
     port = await server.start("127.0.0.1:0")
     try:
         yield world, f"127.0.0.1:{port}"

@@ -100,7 +100,8 @@ async def engine_stack(
     recorder = Recorder()
     pool = PoolSettings(**{"seed": 0, "policy": "round_robin"} | settings)
     router = _a_router(pool, map(Endpoint, addresses), recorder)
-    router._listeners += () if traces is None else (traces,)
+    if traces is not None:
+        router.listeners.add(traces)
     routers = Routers([router], policy_for_route)
     server = ExtProcServer(routers, RecordingListener(), traces=traces, transport=a_transport())
     (port,) = await server.start(["127.0.0.1:0"])
