@@ -206,6 +206,31 @@ def test_prompts_that_are_computed_in_turns_are_told_apart(world):
         assert not any(lost)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("with_usage", [True, False])
+def test_who_follows_a_prompt_that_is_in_flight_is_told_from_one_as_long(order, with_usage):
+    """The second finds the first's beginning, and ends where the third does."""
+    world = OneEngine(random.Random(3), with_usage=with_usage)
+    first = words(world.rng, 430)
+    beginning = "".join(each + " " for each in first.split()[:330])
+    texts = [first, beginning + words(world.rng, 70), words(world.rng, 403)]
+    sent = [world.send(text) for text in texts]
+    for each in (sent[0], sent[2], sent[1]):
+        world.begin(each)
+        world.engine.step(each.running, 10_000)
+        world.tell()
+    assert sent[1].running.cached == 330 // SIZE * SIZE
+    assert len(sent[1].tokens) // SIZE == len(sent[2].tokens) // SIZE
+    for i in order:
+        world.end(sent[i])
+    assert counts(world) == (3, 0)
+    gone = sent[2].running.hashes[-5:]
+    before = [matched(world, text) for text in texts]
+    world.fleet.record_cache_events(AT, [BlocksRemoved(gone[::-1])], world.now_s)
+    lost = [n - matched(world, text) for n, text in zip(before, texts, strict=True)]
+    assert lost[0] == lost[1] == 0 < lost[2]
+
+
 def test_blocks_of_other_clients_are_nobodys(world):
     sent = world.send(words(world.rng, 400))
     for n in (150, 1000, 380):

@@ -23,7 +23,7 @@ from lodestar_extproc.fleet.kv_events.events import BlocksRemoved, BlocksStored
 from lodestar_extproc.fleet.kv_events.joined_prompt import JoinedPrompt, KnownPlace, rising
 from lodestar_extproc.fleet.kv_events.joining import (
     SentPrompt,
-    first_new,
+    first_own,
     is_generated,
     mismatch_of,
     new_tokens,
@@ -246,17 +246,17 @@ class FollowedCache:
         tokens = ended.prompt_tokens or min(
             max(request.prompt_tokens, segment.end_tokens), segment.end_tokens + size - 1.0
         )
-        places = self._places(ended, segment, tokens)
+        first = first_own(segment, ended)
+        places = self._places(ended, first, tokens)
         prompt = JoinedPrompt(request.block_hashes, places, n_ended)
         self._prove(request.block_hashes[-1], tokens)
-        return self._mark(prompt, segment)
+        return self._mark(prompt, first, segment)
 
     def _places(
-        self, ended: SentPrompt, segment: Segment, prompt_tokens: float
+        self, ended: SentPrompt, first: Segment, prompt_tokens: float
     ) -> Sequence[KnownPlace]:
         """What is known of it: its beginning, as of those it follows, where it parts, its end."""
-        first = first_new(segment)
-        start_tokens, size = first.start_tokens, segment.block_tokens
+        start_tokens, size = first.start_tokens, first.block_tokens
         before = None if first.parent is None else first.parent.prompt
         places = [KnownPlace(0.0, 0.0)] if before is None else [*before.before(start_tokens)]
         found_tokens = start_tokens if ended.cached_tokens is None else ended.cached_tokens
@@ -268,12 +268,16 @@ class FollowedCache:
         inner = [place for place in places if place < end and place.blocks < end.blocks]
         return rising([*inner, end])
 
-    def _mark(self, prompt: JoinedPrompt, last: Segment) -> list[Correction]:
-        """All blocks up to *last* are *prompt*'s; what of them is given up already is told."""
+    def _mark(self, prompt: JoinedPrompt, first: Segment, last: Segment) -> list[Correction]:
+        """All blocks up to *last* are *prompt*'s, stored for it from *first* on.
+
+        What of them is given up already is told.
+        """
         corrections: list[Correction] = []
         upto_tokens, lost_tokens = last.end_tokens, None
         for segment in last.path():
-            segment.is_new = False
+            if segment.start_tokens >= first.start_tokens:
+                segment.is_new = False
             if segment.end_tokens == upto_tokens:  # and none of another prompt's
                 segment.prompt = prompt
             if segment.kept_tokens < upto_tokens:

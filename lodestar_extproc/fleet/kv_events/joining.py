@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lodestar_extproc.fleet.kv_events.engine_blocks import Segment
@@ -49,19 +50,22 @@ def mismatch_of(segment: Segment, prompt: SentPrompt) -> float:
         off = abs(segment.end_tokens + size / 2 - tokens) / max(tokens, 1.0)
         if off > LENGTH_TOLERANCE + size / max(tokens, 1.0):
             return float("inf")
-    start_tokens = _follows(segment, prompt)
-    if start_tokens is None:
+    if not _may_follow(segment, prompt):
         return float("inf")
-    found = prompt.expected_tokens if prompt.cached_tokens is None else prompt.cached_tokens
+    start_tokens = first_own(segment, prompt).start_tokens
     off += GOES_ON_COST * segment.goes_on
-    return off + HIT_WEIGHT * abs(start_tokens - found) / max(tokens, 1.0)
+    return off + HIT_WEIGHT * abs(start_tokens - found_tokens(prompt)) / max(tokens, 1.0)
+
+
+def found_tokens(prompt: SentPrompt) -> float:
+    """Of its prompt, those that were found in the cache, as far as is known."""
+    return prompt.expected_tokens if prompt.cached_tokens is None else prompt.cached_tokens
 
 
 def new_tokens(prompt: SentPrompt) -> float:
     """Of its prompt, those that were not found in the cache, as far as is known."""
     tokens = prompt.prompt_tokens or prompt.request.prompt_tokens
-    found = prompt.expected_tokens if prompt.cached_tokens is None else prompt.cached_tokens
-    return max(tokens - found, 0.0)
+    return max(tokens - found_tokens(prompt), 0.0)
 
 
 def is_generated(segment: Segment) -> bool:
@@ -70,22 +74,33 @@ def is_generated(segment: Segment) -> bool:
     return len(segment.hashes) == 1 and before is not None and len(before.hashes) == 1
 
 
-def first_new(segment: Segment) -> Segment:
-    """The first of those that were stored for nobody known, up to this one."""
-    first = segment
-    while first.parent is not None and first.parent.is_new:
-        first = first.parent
+def first_own(segment: Segment, prompt: SentPrompt) -> Segment:
+    """The first of those that were stored for *prompt*, if *segment* is the last of them.
+
+    What comes before may be new too, and of one in flight that it was computed after.
+    """
+    found, first = prompt.cached_tokens, segment
+    for each in _contiguous_new(segment):
+        # Its own begin where what was found ends, where the engine says that.
+        if found is None or abs(each.start_tokens - found) <= abs(first.start_tokens - found):
+            first = each
     return first
 
 
-def _follows(segment: Segment, prompt: SentPrompt) -> int | None:
-    """Tokens that were there before what was new; None where they are another prompt's."""
-    first = first_new(segment)
-    before = first.parent
+def _contiguous_new(segment: Segment) -> Iterator[Segment]:
+    """The new ones before it that it follows to their ends: who has more blocks is another."""
+    while (before := segment.parent) is not None and before.is_new:
+        if before.end_tokens != segment.start_tokens:
+            return
+        yield before
+        segment = before
+
+
+def _may_follow(segment: Segment, prompt: SentPrompt) -> bool:
+    """Whether what comes before it may be the beginning of *prompt*."""
+    each, before = segment, segment.parent
     while before is not None and before.prompt is None:
-        first, before = before, before.parent
-    if before is not None and before.prompt is not None:
-        hashes = prompt.request.block_hashes
-        if not before.prompt.begins(hashes, first.start_tokens):
-            return None
-    return first_new(segment).start_tokens
+        each, before = before, before.parent
+    if before is None or before.prompt is None:
+        return True
+    return before.prompt.begins(prompt.request.block_hashes, each.start_tokens)
