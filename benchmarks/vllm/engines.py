@@ -204,7 +204,8 @@ async def reset_caches(engines: Sequence[Engine]) -> None:
     """Empty every prefix cache."""
     async with aiohttp.ClientSession(raise_for_status=True) as session:
         for engine in engines:
-            await session.post(f"{engine.plan.url}/reset_prefix_cache")
+            async with session.post(f"{engine.plan.url}/reset_prefix_cache"):
+                pass
 
 
 def remember(engines: Sequence[Engine], path: Path) -> None:

@@ -34,7 +34,7 @@ async def back(stack, engine) -> None:
         answer = await stack.ask(os.urandom(300).hex())
         return answer.served_by == engine.plan.address
 
-    assert await until(chosen, timeout_s=60.0)
+    assert await until(chosen, deadline_s=60.0)
 
 
 async def test_a_frozen_engine_is_left_and_taken_back(stack):
@@ -53,7 +53,7 @@ async def test_a_frozen_engine_is_left_and_taken_back(stack):
             heard.append(asyncio.create_task(stack.ask(os.urandom(100).hex(), max_tokens=2)))
             return await stack.state_of(engine) == "frozen"
 
-        await until(noticed, timeout_s=30.0, every_s=0.5)
+        await until(noticed, deadline_s=30.0)
         took_s = asyncio.get_running_loop().time() - began_s
         await served_elsewhere(stack, engine)
     finally:
@@ -95,7 +95,7 @@ async def left_within(stack, engine, limit_s: float) -> None:
     async def unroutable() -> bool:
         return await stack.state_of(engine) != "healthy"
 
-    await until(unroutable, timeout_s=limit_s)
+    await until(unroutable, deadline_s=limit_s)
     print(f"\nleft after {asyncio.get_running_loop().time() - began_s:.1f} s")
     await served_elsewhere(stack, engine)
 
