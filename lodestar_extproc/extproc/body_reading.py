@@ -21,7 +21,7 @@ from lodestar_extproc.extproc.json_text import (
     load_as_python,
 )
 from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
-from lodestar_extproc.extproc.plain_chat import plain_chat
+from lodestar_extproc.extproc.plain_chat import SHORT_BYTES, plain_chat
 from lodestar_extproc.extproc.prompt import PromptReader
 from lodestar_extproc.request import BLOCK_BYTES, HASH_TYPE, Keeping, RequestKind, hash_blocks
 
@@ -82,8 +82,9 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
     fields = _object(load(text))
     if len(text) > UNCOUNTED_BYTES:
         yield
-    prompt = plain_chat(fields) if kind is RequestKind.CHAT_COMPLETIONS and not strings else None
-    if prompt is not None:
+    is_chat = kind is RequestKind.CHAT_COMPLETIONS
+    is_whole = n_bytes <= SHORT_BYTES and not strings
+    if is_chat and is_whole and (prompt := plain_chat(fields)) is not None:
         hashes = array(HASH_TYPE)
         yield from _hash(prompt, hashes)
         return _of_plain_chat(fields, len(prompt), hashes, strings)

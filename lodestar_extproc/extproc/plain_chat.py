@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lodestar_extproc.extproc.long_strings import MAX_KEPT_BYTES
 from lodestar_extproc.extproc.plain_message import plain_message
 
+SHORT_BYTES = 512 * 2**10
+"""A longer body is read in steps: arguments of calls are read as JSON, 2 to 3 ms of so many."""
 FEW_MESSAGES = 64
-"""So many take less than a tenth of a millisecond; more are read in steps."""
+"""So many take less than a tenth of a millisecond themselves; more are read in steps."""
 _FIELDS = frozenset(
     (
         *("model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"),
@@ -37,5 +38,4 @@ def plain_chat(fields: Mapping[str, Any]) -> bytes | None:
         if form is None:
             return None
         forms.append(form)
-    prompt = b"".join(forms)
-    return prompt if len(prompt) <= MAX_KEPT_BYTES else None
+    return b"".join(forms)
