@@ -181,6 +181,10 @@ bench-extproc-cost: install  ## CPU and latency behind Envoy, beside a service t
 bench-bodies: install  ## what large and hostile bodies cost those who come beside them
 	$(BIN)/python benchmarks/bodies.py $(ARGS)
 
+.PHONY: bench-long-prompts
+bench-long-prompts: install  ## CPU and memory of the service under ten prompts of 100,000 tokens a second (2 minutes)
+	$(BIN)/python benchmarks/long_prompts.py $(ARGS)
+
 .PHONY: bench-loop-lag
 bench-loop-lag: install  ## how late the event loop is while long prompts, pages, files and operators come
 	$(BIN)/python benchmarks/loop_lag.py $(ARGS)

@@ -169,12 +169,11 @@ class World:
         self._folder = folder
         self._addresses: list[str] = []
 
-    async def start_engines(self, n: int) -> None:
+    async def start_engines(self, n: int, *options: str) -> None:
         port = consecutive_ports(n)
         command = [sys.executable, "-m", "lodestar_extproc", "simulate", "--speed", str(SPEED)]
-        self._processes.start(
-            "engines", [*command, "--instances", f"h100:{n}", "--port", str(port)]
-        )
+        instances = ("--instances", f"h100:{n}", "--port", str(port))
+        self._processes.start("engines", [*command, *instances, *options])
         self._addresses = [f"127.0.0.1:{port + i}" for i in range(n)]
         for address in self._addresses:
             await self._processes.ready(self._session, f"http://{address}/health")
