@@ -41,6 +41,15 @@ class StrictListener:
         """Counted elsewhere."""
 
 
+PAIRED = frozenset(
+    (
+        *(RequestKind.RERANK, RequestKind.SCORE, RequestKind.CLASSIFY, RequestKind.POOLING),
+        *(RequestKind.UNKNOWN, RequestKind.INVOCATIONS),
+    )
+)
+"""APIs whose bodies may be a query and items."""
+
+
 def routers_of(router: Router) -> Routers:
     return Routers([router], lambda _router, policy, _cost: no_policy(policy))
 
@@ -109,7 +118,10 @@ def bodies(data: bytes) -> None:
         return
     assert parsed == body_reading.read(body, kind), "it reads the same twice"
     assert 0 <= parsed.text_bytes <= parsed.prompt_bytes
-    assert parsed.text_bytes <= 3 * len(body), "no escape is shorter than a third of its UTF-8"
+    # A query counts once for each of its items.
+    most_items = len(body) if kind in PAIRED else 1
+    most_bytes = 3 * len(body) * most_items
+    assert parsed.text_bytes <= most_bytes, "no escape is shorter than a third of its UTF-8"
     assert 0 <= parsed.n_token_ids <= len(body)
     assert 0 <= parsed.n_media <= len(body)
     assert BLOCK_BYTES * len(parsed.block_hashes) <= parsed.prompt_bytes + 64 * len(body)
