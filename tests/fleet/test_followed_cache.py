@@ -231,6 +231,34 @@ def test_who_follows_a_prompt_that_is_in_flight_is_told_from_one_as_long(order, 
     assert lost[0] == lost[1] == 0 < lost[2]
 
 
+@pytest.mark.parametrize(("with_usage", "most_unjoined"), [(True, 0.08), (False, 0.15)])
+def test_in_a_crowd_that_follows_itself_nearly_all_are_joined(with_usage, most_unjoined):
+    """Five in flight: each goes on from another, many end at the same block, in any order."""
+    rng = random.Random(5)
+    world = OneEngine(rng, with_usage=with_usage)
+    live, in_flight = [words(rng, 64 * rng.randint(2, 4)) for _ in range(6)], []
+    for n in range(400):
+        if len(in_flight) == 5 or (in_flight and rng.random() < 0.4):
+            world.end(in_flight.pop(rng.randrange(len(in_flight))))
+            continue
+        before = rng.choice(live).split()
+        shared = rng.randint(len(before) // 2, len(before))
+        length = (shared // 64 + rng.randint(1, 3)) * 64 + rng.randint(1, 15)
+        text = " ".join(before[:shared]) + " " + words(rng, length - shared)
+        in_flight.append(world.send(text))
+        world.begin(in_flight[-1])
+        world.engine.step(in_flight[-1].running, 10_000)
+        world.tell()
+        live[n % 6] = text if length < 900 else words(rng, 128)
+    for each in in_flight:
+        world.end(each)
+    world.now_s += 10.0
+    world.tell()
+    joined, unjoined = counts(world)
+    assert joined > 150
+    assert unjoined <= most_unjoined * (joined + unjoined)
+
+
 def test_blocks_of_other_clients_are_nobodys(world):
     sent = world.send(words(world.rng, 400))
     for n in (150, 1000, 380):
