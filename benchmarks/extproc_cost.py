@@ -25,7 +25,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,18 @@ async def ask(session: aiohttp.ClientSession, target: Target, body: bytes) -> fl
     return elapsed_s
 
 
+async def ask_at_rate(
+    session: aiohttp.ClientSession, target: Target, given: Iterable[bytes], rate_per_s: float
+) -> list[float]:
+    """Ask for each of *given*, so many a second, whatever becomes of them; their times."""
+    began_s, asked = time.perf_counter(), list[asyncio.Task[float]]()
+    async with asyncio.TaskGroup() as group:
+        for i, body in enumerate(given):
+            await asyncio.sleep(max(0.0, began_s + i / rate_per_s - time.perf_counter()))
+            asked.append(group.create_task(ask(session, target, body)))
+    return [each.result() for each in asked]
+
+
 class Bench:
     """Sends load and reads clocks."""
 
@@ -121,11 +133,8 @@ class Bench:
 
     async def open_load(self, target: Target, n: int, rate: float) -> float:
         """Send *n* requests, *rate* a second whatever becomes of them; CPU seconds for each."""
-        before_s, began_s = cpu_s(target.pid), time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for i, body in enumerate(itertools.islice(self._bodies, n)):
-                await asyncio.sleep(max(0.0, began_s + i / rate - time.perf_counter()))
-                group.create_task(ask(self._session, target, body))
+        before_s = cpu_s(target.pid)
+        await ask_at_rate(self._session, target, itertools.islice(self._bodies, n), rate)
         await asyncio.sleep(0.3)  # the access log follows
         return (cpu_s(target.pid) - before_s) / n
 

@@ -17,14 +17,15 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import numpy as np
 import orjson
-from extproc_cost import ALONE, OURS, Target, World, ask, bodies, cpu_s, opened_session
+from extproc_cost import ALONE, OURS, Target, World, ask_at_rate, bodies, cpu_s, opened_session
 
 from lodestar_extproc.demo.processes import Processes
 from lodestar_extproc.evaluation.chats import text
@@ -80,29 +81,23 @@ async def load(
     session: aiohttp.ClientSession,
     target: Target,
     seconds: float,
-    longs: Iterator[bytes],
-    shorts: Iterator[bytes],
-) -> Seen:
-    """Both kinds at their rates, whatever becomes of them."""
-    seen = Seen()
+    given: Sequence[Iterator[bytes]],
+    seen: Seen,
+) -> None:
+    """Long ones and short ones at their rates; what came of it goes to *seen*."""
 
-    async def one(body: bytes, taken_s: list[float]) -> None:
-        taken_s.append(await ask(session, target, body))
+    def at_rate(bodies_: Iterator[bytes], rate_per_s: float) -> Coroutine[Any, Any, list[float]]:
+        some = itertools.islice(bodies_, int(seconds * rate_per_s))
+        return ask_at_rate(session, target, some, rate_per_s)
 
-    async def at_rate(rate_per_s: float, given: Iterator[bytes], taken_s: list[float]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for i in range(int(seconds * rate_per_s)):
-                await asyncio.sleep(max(0.0, began_s + i / rate_per_s - time.perf_counter()))
-                group.create_task(one(next(given), taken_s))
-
+    longs, shorts = given
     pids = family(target.pid) if target.pid else []
     began_s, before_s = time.perf_counter(), sum(map(cpu_s, pids))
-    async with asyncio.TaskGroup() as group:
-        group.create_task(at_rate(LONG_PER_S, longs, seen.long_s))
-        group.create_task(at_rate(SHORT_PER_S, shorts, seen.short_s))
+    long_s, short_s = await asyncio.gather(at_rate(longs, LONG_PER_S), at_rate(shorts, SHORT_PER_S))
     used_s = sum(map(cpu_s, pids)) - before_s
     seen.cores.append(used_s / (time.perf_counter() - began_s))
-    return seen
+    seen.long_s += long_s
+    seen.short_s += short_s
 
 
 async def measure(asked: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -112,16 +107,13 @@ async def measure(asked: argparse.Namespace, folder: Path) -> dict[str, float]:
             sizes = ("--kv-capacity", str(KV_TOKENS), "--max-model-len", str(MODEL_LEN))
             await world.start_engines(ENGINES, *sizes)
             targets = [await world.start(name) for name in (ALONE, OURS)]
-            longs, shorts = long_bodies(asked.seed), bodies(asked.seed)
+            given = long_bodies(asked.seed), bodies(asked.seed)
             seen = {target.name: Seen() for target in targets}
             for target in targets:
-                await load(session, target, WARM_UP_S, longs, shorts)
+                await load(session, target, WARM_UP_S, given, Seen())
             for _ in range(asked.rounds):
                 for target in targets:
-                    found = await load(session, target, asked.seconds, longs, shorts)
-                    seen[target.name].long_s += found.long_s
-                    seen[target.name].short_s += found.short_s
-                    seen[target.name].cores += found.cores
+                    await load(session, target, asked.seconds, given, seen[target.name])
                     processes.check()
             held_mib = pss_mib(family(targets[1].pid))
     return told(seen[ALONE], seen[OURS]) | {"memory_mib": held_mib}

@@ -13,13 +13,7 @@ from typing import Any, NamedTuple
 from lodestar_extproc.extproc import body_fields, keeping, prompt_scores
 from lodestar_extproc.extproc.budget import UNCOUNTED_BYTES, Limit, OverBudget, hold_objects
 from lodestar_extproc.extproc.canonical import Inexact, Source
-from lodestar_extproc.extproc.json_text import (
-    InvalidRequest,
-    as_utf8,
-    is_true,
-    load,
-    load_as_python,
-)
+from lodestar_extproc.extproc.json_text import InvalidRequest, as_utf8, load, load_as_python
 from lodestar_extproc.extproc.long_strings import LARGE_BYTES, LongStrings
 from lodestar_extproc.extproc.plain_chat import SHORT_BYTES, plain_chat
 from lodestar_extproc.extproc.prompt import PromptReader
@@ -65,6 +59,24 @@ class ParsedBody(NamedTuple):
     n_answers: int
 
 
+class Prompts(NamedTuple):
+    """What a body's sequences are together; as of `ParsedBody`.
+
+    Attributes:
+        are_plain: all of them, and all of them were read.
+        head: as of `PromptReader`.
+    """
+
+    block_hashes: array[int]
+    text_bytes: int
+    prompt_bytes: int
+    n_token_ids: int = 0
+    n_media: int = 0
+    are_plain: bool = True
+    n_prompts: int = 1
+    head: bytes = b""
+
+
 def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]:
     """Read *body*, written for the API *kind*, in steps of at most some milliseconds.
 
@@ -87,7 +99,8 @@ def reading(body: bytes, kind: RequestKind) -> Generator[None, None, ParsedBody]
     if is_chat and is_whole and (prompt := plain_chat(fields)) is not None:
         hashes = array(HASH_TYPE)
         yield from _hash(prompt, hashes)
-        return _of_plain_chat(fields, len(prompt), hashes, strings)
+        n_bytes = len(prompt)
+        return _said(fields, kind, strings, Prompts(hashes, n_bytes, n_bytes))
     reader = PromptReader(Source(strings))
     try:
         try:
@@ -115,43 +128,31 @@ def _of_read(
         other_bytes += sequence.other_bytes
         n_token_ids += sequence.n_tokens
         n_media += sequence.n_media
+    prompts = Prompts(
+        *(hashes, text_bytes, text_bytes + other_bytes, n_token_ids, n_media),
+        *(_is_plain(reader), len(reader.sequences), reader.head),
+    )
+    return _said(fields, kind, strings, prompts)
+
+
+def _said(
+    fields: Mapping[str, Any], kind: RequestKind, strings: LongStrings, prompts: Prompts
+) -> ParsedBody:
     return ParsedBody(
         model=body_fields.model_in(fields, strings),
-        block_hashes=hashes,
+        block_hashes=prompts.block_hashes,
         seed=body_fields.seed_of(fields, strings),
-        text_bytes=text_bytes,
-        prompt_bytes=text_bytes + other_bytes,
-        n_token_ids=n_token_ids,
-        n_media=n_media,
-        is_plain=_is_plain(reader) and not body_fields.may_be_cut(fields),
+        text_bytes=prompts.text_bytes,
+        prompt_bytes=prompts.prompt_bytes,
+        n_token_ids=prompts.n_token_ids,
+        n_media=prompts.n_media,
+        is_plain=prompts.are_plain and not body_fields.may_be_cut(fields),
         streaming=body_fields.streams(fields, kind),
         max_output_tokens=body_fields.output_limit_in(fields),
         session=body_fields.session_in(fields, strings),
-        keeping=keeping.read(fields, kind, strings, reader.head),
+        keeping=keeping.read(fields, kind, strings, prompts.head),
         reads_cache=prompt_scores.reads_cache(fields, kind),
-        n_answers=body_fields.n_answers_in(fields, kind, len(reader.sequences)),
-    )
-
-
-def _of_plain_chat(
-    fields: Mapping[str, Any], n_bytes: int, hashes: array[int], strings: LongStrings
-) -> ParsedBody:
-    """What a body says that says nothing but a prompt of *n_bytes* and how to answer it."""
-    return ParsedBody(
-        model=body_fields.model_in(fields, strings),
-        block_hashes=hashes,
-        seed=0,
-        text_bytes=n_bytes,
-        prompt_bytes=n_bytes,
-        n_token_ids=0,
-        n_media=0,
-        is_plain=True,
-        streaming=is_true(fields.get("stream")),
-        max_output_tokens=body_fields.output_limit_in(fields),
-        session=None,
-        keeping=None,
-        reads_cache=True,
-        n_answers=1,
+        n_answers=body_fields.n_answers_in(fields, kind, prompts.n_prompts),
     )
 
 

@@ -101,14 +101,14 @@ class PoolUpkeep:
                 for task, run in work.items():
                     tasks.create_task(self._supervisor.keep(task, run))
         finally:
-            self._learn_at_once()
+            self._catch_up()
             self.save()
 
-    def _learn_at_once(self) -> None:
-        """From now on: nobody waits for what is to be learned later."""
-        with self._supervisor.catching(BackgroundTask.OTHER):
-            self._router.departures.count_later(None)
-            self._router.samples.learn_later(None)
+    def _catch_up(self) -> None:
+        """From now on nobody waits for what is to be counted, or learned, later."""
+        for at_once in (self._router.departures.count_later, self._router.samples.learn_later):
+            with self._supervisor.catching(BackgroundTask.OTHER):
+                at_once(None)
 
     def adopt(self, pool: Pool) -> None:
         """Work by the settings of *pool* from now on; `run`, begun anew, waits by them."""

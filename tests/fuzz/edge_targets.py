@@ -119,7 +119,7 @@ def bodies(data: bytes) -> None:
     assert parsed == body_reading.read(body, kind), "it reads the same twice"
     assert 0 <= parsed.text_bytes <= parsed.prompt_bytes
     # A query counts once for each of its items.
-    most_items = len(body) if kind in PAIRED else 1
+    most_items = 1 + body.count(b",") if kind in PAIRED else 1
     most_bytes = 3 * len(body) * most_items
     assert parsed.text_bytes <= most_bytes, "no escape is shorter than a third of its UTF-8"
     assert 0 <= parsed.n_token_ids <= len(body)
