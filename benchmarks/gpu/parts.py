@@ -100,6 +100,9 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         # With another router in every round.
         "beside_router": Part((*AGENTS, VLLM_ROUTER), (6, 7), 0.3, AGENT_SESSIONS),
         "near_beside_router": Part((*AGENTS, VLLM_ROUTER), (5, 6), 0.35, AGENT_SESSIONS),
+        # For runs of 100 s and more, of which the first minute fills the caches.
+        "long_near": Part(AGENTS, (1, 2, 3), 0.35, AGENT_SESSIONS),
+        "long_near_more": Part(AGENTS, (4, 5, 6), 0.35, AGENT_SESSIONS),
         # By how much a round of agents differs from itself.
         "low_again": Part(("learned", "cache_aware"), (1,), 0.25, AGENT_SESSIONS, repeat=1),
         "low_again2": Part(("learned", "cache_aware"), (1,), 0.25, AGENT_SESSIONS, repeat=2),
