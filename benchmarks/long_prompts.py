@@ -17,7 +17,7 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,17 @@ from typing import Any
 import aiohttp
 import numpy as np
 import orjson
-from extproc_cost import ALONE, OURS, Target, World, ask_at_rate, bodies, cpu_s, opened_session
+from extproc_cost import (
+    ALONE,
+    NOTHING,
+    OURS,
+    Target,
+    World,
+    ask_at_rate,
+    bodies,
+    cpu_s,
+    opened_session,
+)
 
 from lodestar_extproc.demo.processes import Processes
 from lodestar_extproc.evaluation.chats import text
@@ -106,7 +116,7 @@ async def measure(asked: argparse.Namespace, folder: Path) -> dict[str, float]:
             world = World(processes, session, folder)
             sizes = ("--kv-capacity", str(KV_TOKENS), "--max-model-len", str(MODEL_LEN))
             await world.start_engines(ENGINES, *sizes)
-            targets = [await world.start(name) for name in (ALONE, OURS)]
+            targets = [await world.start(name) for name in (ALONE, OURS, NOTHING)]
             given = long_bodies(asked.seed), bodies(asked.seed)
             seen = {target.name: Seen() for target in targets}
             for target in targets:
@@ -116,13 +126,20 @@ async def measure(asked: argparse.Namespace, folder: Path) -> dict[str, float]:
                     await load(session, target, asked.seconds, given, seen[target.name])
                     processes.check()
             held_mib = pss_mib(family(targets[1].pid))
-    return told(seen[ALONE], seen[OURS]) | {"memory_mib": held_mib}
+    return told(seen) | {"memory_mib": held_mib}
 
 
-def told(alone: Seen, ours: Seen) -> dict[str, float]:
+def told(seen_of: Mapping[str, Seen]) -> dict[str, float]:
     """Medians of the windows, and quantiles of all requests, ms."""
-    found = {"cores": float(np.median(ours.cores)), "cores_most": max(ours.cores)}
-    for name, seen in (("alone", alone), ("ours", ours)):
+    ours, nothing = seen_of[OURS].cores, seen_of[NOTHING].cores
+    found = {
+        "cores": float(np.median(ours)),
+        "cores_most": max(ours),
+        "cores_nothing": float(np.median(nothing)),
+        "over_nothing": float(np.median([a / b for a, b in zip(ours, nothing, strict=True)])),
+    }
+    for name, target in (("alone", ALONE), ("ours", OURS), ("nothing", NOTHING)):
+        seen = seen_of[target]
         found[f"long_p50_ms_{name}"] = 1e3 * float(np.percentile(seen.long_s, 50))
         found[f"long_p95_ms_{name}"] = 1e3 * float(np.percentile(seen.long_s, 95))
         found[f"short_p50_ms_{name}"] = 1e3 * float(np.percentile(seen.short_s, 50))

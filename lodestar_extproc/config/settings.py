@@ -215,7 +215,7 @@ class PoolSettings:
     )
     metrics_path: str = setting("/metrics", "Where an engine's metrics are read.", begins_with="/")
     scrape_interval_s: float = setting(
-        0.2, "Time between two reads of an engine's metrics.", at_least=0.01
+        0.2, "Time between two reads of an engine's metrics; longer while it rests.", at_least=0.01
     )
     scrape_timeout_s: float = setting(1.0, "How long one read may take.", above=0)
     scrape_stale_s: float = setting(

@@ -19,6 +19,12 @@ from lodestar_extproc.extproc.body_reading import (
 from lodestar_extproc.extproc.budget import MAX_WORK_S, Limit
 from lodestar_extproc.extproc.reader_frames import READY, LineEnded, Reading, answer, receive_body
 
+USUAL_BYTES, KEPT_BYTES = 8 * 2**20, 16 * 2**20
+"""Of one body, and for the few copies of it that reading makes.
+
+Bodies come one after another, and most are as long as the one before: memory that is asked for anew
+each time costs more than half of what reading does. A judgement."""
+
 
 def read_in_time(
     steps: Generator[None, None, ParsedBody], clock: Callable[[], float] = time.process_time
@@ -38,7 +44,7 @@ def read_in_time(
 
 def main() -> None:
     """Read bodies until there are no more."""
-    give_back_long_memory()
+    give_back_long_memory(USUAL_BYTES, kept_bytes=KEPT_BYTES)
     with open(0, "rb") as bodies, open(1, "wb", buffering=0) as answers:
         answers.write(READY)
         try:

@@ -5,13 +5,13 @@ It counts, estimates and answers; it neither scrapes nor decides. One thread, no
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics, FleetSnapshot
 from lodestar_extproc.fleet.adapters import AdapterTable
 from lodestar_extproc.fleet.decode_speed import DecodeSpeed
+from lodestar_extproc.fleet.expected_first_tokens import ExpectedFirstTokens
 from lodestar_extproc.fleet.health import Health
 from lodestar_extproc.fleet.health_state import HealthState, state_of_new
 from lodestar_extproc.fleet.kv_events.events import AllCleared, CacheEvent
@@ -44,7 +44,7 @@ class Fleet:
         self.decode_speed = DecodeSpeed()
         self._load = LoadTable(self.decode_speed)
         self._in_flight: dict[str, InFlightRequest] = {}
-        self._expected: list[tuple[float, str]] = []
+        self._expected = ExpectedFirstTokens(self._load, self._in_flight)
         self.stalls = StallDetector()
         self._silence = Silence(live, self._load, self._health, self.stalls)
         self._routable = Routable(self._health, self._load, self._silence, self._in_flight)
@@ -120,7 +120,7 @@ class Fleet:
             prompt: endpoints that failed it lately are left out, while others are there.
             draw: from 0 to 1, for the level.
         """
-        self._pass_expected_first_tokens(at_s)
+        self._expected.take_due(at_s)
         self._silence.judge(self._endpoints, self._in_flight.values(), at_s)
         columns, endpoints = self._routable.columns(at_s, subset, prompt, draw), self._endpoints
         if columns is not None:
@@ -154,6 +154,10 @@ class Fleet:
         """Requests dispatched and not yet released."""
         return len(self._in_flight)
 
+    def at_rest(self, address: str) -> bool:
+        """Whether the engine at *address* has nothing to do, by our counts and its last page."""
+        return self._load.at_rest(address)
+
     def overcounted(self, at_s: float) -> list[str]:
         """Ids of requests that are over, as their engines show; to be asked once a second."""
         return self._overcount.look(self._in_flight, self.everything(at_s))
@@ -180,7 +184,7 @@ class Fleet:
         self._in_flight[decision_id] = sent
         self._account.begin(decision_id, sent, at_s)
         if expected_first_token_at_s is not None:
-            heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
+            self._expected.expect(decision_id, expected_first_token_at_s)
 
     def first_token(
         self,
@@ -206,21 +210,13 @@ class Fleet:
         if watched:
             self.stalls.watch(decision_id, sent.address, at_s)
 
-    def _pass_expected_first_tokens(self, at_s: float) -> None:
-        while self._expected and self._expected[0][0] <= at_s:
-            expected_at_s, decision_id = heapq.heappop(self._expected)
-            sent = self._in_flight.get(decision_id)
-            if sent is not None and sent.first_token_at_s is None:
-                self._load.end_prefill(decision_id, sent)
-                self._load.start_decode(sent, expected_at_s)
-
     def goes_on(self, decision_id: str, at_s: float, expected_first_token_at_s: float) -> None:
         """The request is over, and the engine computes on: nothing of that will be seen."""
         sent = self._in_flight.get(decision_id)
         if sent is not None:
             sent.in_background = True
             self.stalls.released(decision_id, sent.address, at_s, whole=False)
-            heapq.heappush(self._expected, (expected_first_token_at_s, decision_id))
+            self._expected.expect(decision_id, expected_first_token_at_s)
 
     def release(
         self,

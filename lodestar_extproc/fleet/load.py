@@ -200,6 +200,7 @@ class LoadTable:
         Returns True when its counters fell or went: the engine restarted since the last scrape.
         """
         of, running = self._columns[address], metrics.running_requests
+        ran = of[RUNNING_REQUESTS] > 0
         waiting, kv_usage_ratio = metrics.waiting_requests, metrics.kv_usage_ratio
         of[RUNNING_REQUESTS] = math.nan if running is None else running
         of[WAITING_REQUESTS] = math.nan if waiting is None else waiting
@@ -213,7 +214,8 @@ class LoadTable:
             return self._generation.pop(address, None) is not None
         total_before, before_s = self._generation.get(address, (total, at_s))
         self._generation[address] = (total, at_s)
-        if running and total > total_before and at_s > before_s:
+        # Between a page at rest and this one the engine did not run all the time.
+        if ran and running and total > total_before and at_s > before_s:
             rate = (total - total_before) / (at_s - before_s) / running
             rate = min(rate, MAX_DECODE_TOKENS_PER_S)
             self._decode_speed.observe(address, running, 1.0 / rate)
@@ -233,6 +235,16 @@ class LoadTable:
     def waits(self, address: str) -> bool:
         """Whether any prompt waits for its first token from *address*."""
         return bool(self._prefills[address])
+
+    def at_rest(self, address: str) -> bool:
+        """Whether nothing was sent to *address* that has not ended, and its engine runs nothing.
+
+        Not while it has not told how much it runs.
+        """
+        of = self._columns.get(address)
+        if of is None or of[PREFILL_REQUESTS] or of[DECODE_REQUESTS]:
+            return False
+        return of[RUNNING_REQUESTS] == 0 and not of[WAITING_REQUESTS] > 0
 
     def in_flight(self) -> FloatArray:
         """Requests sent and not ended, by column."""

@@ -13,15 +13,13 @@ from contextlib import suppress
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
 
-PHASES = 8
-"""Groups into which one interval's visits are spread, at least.
-
-All at once would hold up the event loop; each alone wakes a cold processor each time: for 64
-endpoints, eight groups of eight cost half as much as 64 single visits (benchmarks/scraping.py).
-"""
 GROUP_VISITS = 4
-"""Visits that begin together, at most: what they do in a row takes less than a millisecond, and a
-request may come between."""
+"""Visits that begin together, at most; the groups are spread over the interval.
+
+What so many do in a row takes less than a millisecond, and a request may come between. Each alone
+wakes a cold processor each time: for 64 endpoints, eight groups of eight cost half as much as 64
+single visits (benchmarks/scraping.py).
+"""
 
 NEW_PAUSE_S = 5e-3
 """Between groups of first visits: several hundred that join at once are visited within a second,
@@ -37,6 +35,7 @@ class Poller:
     Args:
         visit: what it raises is caught, and the endpoint is visited again when it is due.
         interval_s: asked at each step, so that a change counts from the next one on.
+        is_due: asked when an endpoint's turn comes; where not, the turn is left out.
         task: what visits are for, and *supervisor* is told when one fails.
     """
 
@@ -45,11 +44,13 @@ class Poller:
         visit: Callable[[Endpoint], Awaitable[None]],
         *,
         interval_s: Callable[[], float],
+        is_due: Callable[[Endpoint], bool] = lambda _: True,
         task: BackgroundTask = BackgroundTask.OTHER,
         supervisor: Supervisor | None = None,
     ) -> None:
         self._visit = visit
         self._interval_s = interval_s
+        self._is_due = is_due
         self._task = task
         self._supervisor = supervisor or Supervisor()
         self._endpoints: tuple[Endpoint, ...] = ()
@@ -80,7 +81,7 @@ class Poller:
         due_s, turn = now_s(), 0
         try:
             while True:
-                phases = max(PHASES, math.ceil(len(self._endpoints) / GROUP_VISITS))
+                phases = max(1, math.ceil(len(self._endpoints) / GROUP_VISITS))
                 self._start_visits(self._endpoints[turn % phases :: phases])
                 turn += 1
                 # After a stall the missed turns are left out, not made up for.
@@ -106,7 +107,7 @@ class Poller:
     def _start_visits(self, endpoints: Iterable[Endpoint]) -> None:
         for endpoint in endpoints:
             visit = self._visits.get(endpoint.address)
-            if visit is None or visit.done():
+            if (visit is None or visit.done()) and self._is_due(endpoint):
                 self._visits[endpoint.address] = asyncio.ensure_future(self._one_visit(endpoint))
 
     async def _one_visit(self, endpoint: Endpoint) -> None:

@@ -58,9 +58,9 @@ class ScrapePace:
         """
         self._scrape_s += SMOOTHING * (seen_s + UNSEEN_S - self._scrape_s)
 
-    def ask(self, n_endpoints: int, wanted_s: float) -> float:
-        """Wish to read each of *n_endpoints* every *wanted_s*; how long it shall be."""
-        self.wanted_cores = n_endpoints * self._scrape_s / wanted_s
+    def ask(self, n_pages: float, wanted_s: float) -> float:
+        """Wish to read *n_pages* every *wanted_s*; how long it shall be."""
+        self.wanted_cores = n_pages * self._scrape_s / wanted_s
         return wanted_s * self._budget.stretch
 
     @property

@@ -6,6 +6,7 @@ It keeps nothing but counts; whoever is published to decides what a value is wor
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -30,16 +31,22 @@ SLICE_BYTES = 16 * 1024
 """Read at once, in 4 ms where every line counts, and 0.03 ms of a usual page: requests come
 between."""
 IDLE_INTERVAL_S = 1.0
-"""Pace while the fleet has no traffic: rendering a page costs a vLLM server 5 to 28 ms."""
+"""Pace for an engine at rest, and for all while the fleet has no traffic: rendering a page costs a
+vLLM server 5 to 28 ms."""
 
 
 @dataclass(slots=True)
 class ScrapeCounts:
-    """How the scrapes of one endpoint ended, and why the last failure was one."""
+    """How the scrapes of one endpoint ended, why the last failure was one, and when it was asked.
+
+    Attributes:
+        asked_at_s: monotonic, of the last scrape that began.
+    """
 
     succeeded: int = 0
     failed: int = 0
     last_failure: str = ""
+    asked_at_s: float = -math.inf
 
 
 class Scraper:
@@ -49,6 +56,8 @@ class Scraper:
         client: by which engines are asked.
         budget: of a core, which other pools share.
         busy: whether the fleet has traffic; without it, pages are read every *idle_interval_s*.
+        at_rest: whether the engine at an address has nothing to do: its page is read as often as
+            without traffic, for it says the same.
         supervisor: told of what should not happen.
 
     Attributes:
@@ -63,6 +72,7 @@ class Scraper:
         *,
         budget: ScrapeBudget | None = None,
         busy: Callable[[], bool] = lambda: True,
+        at_rest: Callable[[str], bool] = lambda _: False,
         idle_interval_s: float = IDLE_INTERVAL_S,
         supervisor: Supervisor | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -73,11 +83,14 @@ class Scraper:
         self._clock = clock
         self._counts: dict[str, ScrapeCounts] = {}
         self._busy = busy
+        self._at_rest = at_rest
+        self._resting: set[str] = set()
         self._idle_interval_s = idle_interval_s
         self.pace = (budget or ScrapeBudget()).new_pace()
         self._poller = Poller(
             self._scrape,
             interval_s=self._next_interval_s,
+            is_due=self._is_due,
             task=BackgroundTask.SCRAPING,
             supervisor=supervisor,
         )
@@ -88,11 +101,29 @@ class Scraper:
         return self._wanted_s() * self.pace.stretch
 
     def _wanted_s(self) -> float:
-        wanted_s = self._live.current.scrape_interval_s
-        return wanted_s if self._busy() else max(wanted_s, self._idle_interval_s)
+        return self._live.current.scrape_interval_s if self._busy() else self._idle_s()
+
+    def _idle_s(self) -> float:
+        """Short enough that what an engine at rest has said is known throughout."""
+        settings = self._live.current
+        idle_s = min(self._idle_interval_s, settings.scrape_stale_s / 2)
+        return max(settings.scrape_interval_s, idle_s)
 
     def _next_interval_s(self) -> float:
-        return self.pace.ask(len(self._counts), self._wanted_s())
+        wanted_s = self._wanted_s()
+        n_left_out = len(self._resting) * (1.0 - wanted_s / self._idle_s())
+        return self.pace.ask(len(self._counts) - n_left_out, wanted_s)
+
+    def _is_due(self, endpoint: Endpoint) -> bool:
+        """Whether the page of *endpoint*, whose turn it is, may say something new."""
+        address = endpoint.address
+        if not self._at_rest(address):
+            self._resting.discard(address)
+            return True
+        self._resting.add(address)
+        passed_s = self._clock() - self._counts[address].asked_at_s
+        # The turn that is nearest: the next one would be as late as this is early.
+        return passed_s > self._idle_s() - self.interval_s / 2
 
     @property
     def counts(self) -> Mapping[str, ScrapeCounts]:
@@ -103,6 +134,7 @@ class Scraper:
         """Scrape these from now on; those that stay keep their counts."""
         scraped = [endpoint for endpoint in endpoints if endpoint.metrics_url is not None]
         self._counts = {e.address: self._counts.get(e.address, ScrapeCounts()) for e in scraped}
+        self._resting &= self._counts.keys()
         self._poller.set_endpoints(scraped)
 
     async def run(self) -> None:
@@ -111,7 +143,7 @@ class Scraper:
 
     async def _scrape(self, endpoint: Endpoint) -> None:
         counts = self._counts[endpoint.address]
-        asked_at_s = self._clock()
+        asked_at_s = counts.asked_at_s = self._clock()
         try:
             answer = await self._page(endpoint)
         except (EngineSilent, OSError, TimeoutError, ValueError) as error:

@@ -76,8 +76,8 @@ SCRAPE_AGE = gauge(
 SCRAPE_INTERVAL = gauge(
     "lodestar_scrape_interval_seconds",
     ("pool",),
-    "Time between two reads of an engine's metric page: `scrape_interval_s`, 1 s without traffic, "
-    "or longer where all endpoints' pages would take more than a fifth of a core.",
+    "Time between two reads of the page of an engine that has work: `scrape_interval_s`, 1 s "
+    "without traffic, or longer where all pages would take more than a fifth of a core.",
     "Above `scrape_stale_s` what engines say is unknown for a part of the time: the fleet is too "
     "large for the interval, or its pages are. Own counts serve.",
 )

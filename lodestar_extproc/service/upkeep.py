@@ -78,6 +78,7 @@ class PoolUpkeep:
             router.live,
             budget=budget,
             busy=lambda: router.fleet.n_in_flight > 0,
+            at_rest=router.fleet.at_rest,
             supervisor=supervisor,
         )
         self._prober = Prober(client, self._news.probed, router.live, supervisor=supervisor)

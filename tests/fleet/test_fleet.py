@@ -152,6 +152,55 @@ def test_a_stale_scrape_is_unknown_and_never_zero():
     assert np.isnan(fleet.snapshot(12.5).waiting_requests[0])
 
 
+def test_an_engine_is_at_rest_while_nothing_is_sent_and_its_page_says_so():
+    fleet = a_fleet(1)
+    assert not fleet.at_rest(A)  # it has said nothing yet
+    fleet.record_metrics(A, EndpointMetrics(running_requests=0.0, waiting_requests=0.0), 0.0)
+    assert fleet.at_rest(A)
+    assert not fleet.at_rest(B)  # no member
+
+    dispatch(fleet, "d", A, at_s=1.0)
+    assert not fleet.at_rest(A)
+    fleet.first_token("d", 1.1)
+    assert not fleet.at_rest(A)
+    fleet.release("d", 1.2)
+    assert fleet.at_rest(A)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        EndpointMetrics(running_requests=1.0, waiting_requests=0.0),  # others' requests
+        EndpointMetrics(running_requests=0.0, waiting_requests=1.0),
+        EndpointMetrics(),
+    ],
+)
+def test_an_engine_with_work_of_others_or_that_does_not_say_is_not_at_rest(said):
+    fleet = a_fleet(1)
+    fleet.record_metrics(A, said, 0.0)
+    assert not fleet.at_rest(A)
+
+
+def test_a_page_after_rest_says_nothing_of_the_decode_rate():
+    fleet = a_fleet(1)
+    total = 0.0
+    for second in range(0, 60, 2):
+        at_rest = EndpointMetrics(running_requests=0.0, generation_tokens=total)
+        fleet.record_metrics(A, at_rest, float(second))
+        # 100 tokens a second, for the last fifth of the second between the pages.
+        total += 20.0
+        running = EndpointMetrics(running_requests=1.0, generation_tokens=total)
+        fleet.record_metrics(A, running, second + 1.0)
+        total += 20.0
+        running = EndpointMetrics(running_requests=1.0, generation_tokens=total)
+        fleet.record_metrics(A, running, second + 1.2)
+    dispatch(fleet, "d", A, at_s=60.0)
+    fleet.first_token("d", 60.0)
+
+    generated = fleet.snapshot(61.0).decode_context_tokens[0] - 1000
+    assert generated == pytest.approx(100.0, rel=0.05)
+
+
 def test_the_decode_rate_is_learned_from_the_engines_counter():
     fleet = a_fleet(1)
     for second in range(30):

@@ -1,8 +1,10 @@
 import asyncio
+import itertools
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from builders import live_settings
@@ -10,6 +12,7 @@ from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.fleet import Fleet
+from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
 from lodestar_extproc.fleet.scraper import MAX_PAGE_BYTES, SLICE_BYTES, Scraper
 from waiting import until
 
@@ -98,7 +101,7 @@ async def test_every_endpoint_is_scraped_once_an_interval_over_one_connection():
 
 async def test_scrapes_are_spread_over_the_interval():
     interval_s = 0.4
-    async with engines(8) as pairs, scraping(*(e for _, e in pairs), interval_s=interval_s):
+    async with engines(16) as pairs, scraping(*(e for _, e in pairs), interval_s=interval_s):
         await until(lambda: all(fake.asked_at_s for fake, _ in pairs))
 
     firsts = sorted(fake.asked_at_s[0] for fake, _ in pairs)
@@ -233,6 +236,62 @@ async def test_without_traffic_pages_are_read_at_the_idle_pace():
         turned_busy_at_s = time.monotonic()
         await until(lambda: len(fake.asked_at_s) >= asked + 4)
         assert time.monotonic() - turned_busy_at_s < 15 * INTERVAL_S
+
+
+async def test_an_engine_at_rest_is_read_at_the_idle_pace_and_at_once_when_it_has_work():
+    resting = set()
+    async with (
+        engines(2) as [(fake, endpoint), (other, working)],
+        scraping(
+            endpoint, working, at_rest=resting.__contains__, idle_interval_s=10 * INTERVAL_S
+        ) as (_, published),
+    ):
+        await until(lambda: published.count(endpoint) >= 2)
+        resting.add(endpoint.address)
+        asked = len(fake.asked_at_s)
+        await until(lambda: len(fake.asked_at_s) >= asked + 3)
+        gaps = [b - a for a, b in itertools.pairwise(fake.asked_at_s[asked:])]
+        assert min(gaps) > 6 * INTERVAL_S
+        assert len(other.asked_at_s) > 2 * len(fake.asked_at_s)
+
+        resting.clear()
+        asked = len(fake.asked_at_s)
+        has_work_at_s = time.monotonic()
+        await until(lambda: len(fake.asked_at_s) >= asked + 2)
+        assert time.monotonic() - has_work_at_s < 6 * INTERVAL_S
+
+
+async def test_what_an_engine_at_rest_said_is_never_older_than_what_counts_as_known():
+    live = live_settings(scrape_interval_s=INTERVAL_S, scrape_stale_s=6 * INTERVAL_S)
+    async with engines(1) as [(fake, endpoint)]:
+        with closing(EngineClient()) as client:
+            scraper = Scraper(client, Published(), live, at_rest=lambda _: True)
+            scraper.set_endpoints([endpoint])
+            run = asyncio.create_task(scraper.run())
+            await until(lambda: len(fake.asked_at_s) >= 5)
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+
+    gaps = [b - a for a, b in itertools.pairwise(fake.asked_at_s)]
+    assert INTERVAL_S < np.median(gaps) < 5 * INTERVAL_S
+
+
+async def test_engines_at_rest_leave_the_budget_to_those_that_work():
+    resting = set()
+    async with (
+        engines(8) as pairs,
+        scraping(
+            *(e for _, e in pairs),
+            at_rest=resting.__contains__,
+            idle_interval_s=10 * INTERVAL_S,
+            budget=ScrapeBudget(1e-3),
+        ) as (scraper, published),
+    ):
+        await until(lambda: all(published.count(e) >= 1 for _, e in pairs))
+        stretched_s = scraper.interval_s
+        assert stretched_s > 2 * INTERVAL_S
+        resting.update(e.address for _, e in pairs[1:])
+        await until(lambda: scraper.interval_s < stretched_s / 2)
 
 
 async def test_nothing_is_left_running():
