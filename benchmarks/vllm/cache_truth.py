@@ -15,15 +15,16 @@ import json
 import random
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from engines import MODEL, cpu_engine, ready, reset_caches, start
 from gateway import Gateway, running_gateway
 from session_text import LETTERS_PER_TOKEN
 
+from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.demo.processes import free_ports
 from lodestar_extproc.evaluation.chats import BYTES_PER_TOKEN, text
 
@@ -34,13 +35,14 @@ SETTINGS = {
     "health_timeout_s": 10.0,
     "scrape_timeout_s": 10.0,
     "hold_limit_s": 0.0,
-    # This tokenizer's, by which an index is sized that is told nothing.
-    "bytes_per_token": 2.0,
 }
 CACHE_MIB = 24
 """24,576 tokens; all sessions together have three times as many."""
 N_GROUPS, N_SESSIONS, N_TURNS = 4, 24, 6
 WARM_UP_PROMPTS = 12
+DEFAULT_BYTES_PER_TOKEN = PoolSettings().bytes_per_token
+UNWATCHED_TOKENS = 150
+"""Of an answer that takes more than half a second: shorter ones are watched to their end."""
 ANSWER_TIMEOUT_S, SETTLED_TIMEOUT_S = 120.0, 20.0
 
 
@@ -59,17 +61,18 @@ class Plan:
 
     Attributes:
         at_once: prompts in flight.
-        usage_ratio: of answers whose usage is read here (`observed_ratio`).
-        streamed: whether first tokens are seen.
+        usage_is_read: by the router; else answers are streamed, and it reads their beginnings.
         max_tokens: of an answer, which the next turn repeats.
+        bytes_per_token: the pool's setting; 2 is nearly what it is.
     """
 
     name: str
     events: bool
     at_once: int
-    usage_ratio: float = 1.0
+    usage_is_read: bool = True
     max_tokens: int = 8
     seed: int = 1
+    bytes_per_token: float = 2.0
 
 
 def total_error(found: Sequence[Found]) -> float:
@@ -100,7 +103,10 @@ async def on_one_engine(
         for each in plans:
             await reset_caches([engine])
             (place := folder / each.name.replace(" ", "_")).mkdir()
-            settings = SETTINGS | {"observed_ratio": each.usage_ratio}
+            settings = SETTINGS | {
+                "observed_ratio": float(each.usage_is_read),
+                "bytes_per_token": each.bytes_per_token,
+            }
             if each.events:
                 following = {"port": events, "replay_port": replay, "topic": "kv"}
                 settings |= {"kv_events": following}
@@ -109,6 +115,24 @@ async def on_one_engine(
         return seen
     finally:
         engine.stop()
+
+
+class Answer(NamedTuple):
+    """What was generated, and its usage."""
+
+    text: str
+    usage: dict[str, Any]
+
+
+def read_answer(body: bytes) -> Answer:
+    """A document's, or that of events with the usage in the last one."""
+    if not body.startswith(b"data:"):
+        answer = json.loads(body)
+        return Answer(answer["choices"][0]["message"]["content"], answer["usage"])
+    told = [line[5:] for line in body.splitlines() if line.startswith(b"data:")]
+    events = [json.loads(each) for each in told if each.strip() != b"[DONE]"]
+    parts = [choice["delta"].get("content") or "" for e in events for choice in e["choices"]]
+    return Answer("".join(parts), events[-1]["usage"])
 
 
 class Sessions:
@@ -157,16 +181,13 @@ class Sessions:
                 await asyncio.sleep(0.01)
             session.append({"role": "user", "content": self._text(self._random.randint(100, 700))})
             answer, decision = await self._ask(session)
-            session.append(
-                {"role": "assistant", "content": answer["choices"][0]["message"]["content"]}
-            )
+            session.append({"role": "assistant", "content": answer.text})
             if not decision:  # on a busy machine Envoy may not have waited for it
                 continue
-            usage = answer["usage"]
-            cached = (usage["prompt_tokens_details"] or {}).get("cached_tokens") or 0
-            found.append(Found(usage["prompt_tokens"], decision["matched_tokens"], cached))
+            cached = (answer.usage["prompt_tokens_details"] or {}).get("cached_tokens") or 0
+            found.append(Found(answer.usage["prompt_tokens"], decision["matched_tokens"], cached))
 
-    async def _ask(self, messages: list[dict[str, str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _ask(self, messages: list[dict[str, str]]) -> tuple[Answer, dict[str, Any]]:
         self._n += 1
         request_id = f"cache-{self._plan.name.replace(' ', '-')}-{self._n}"
         body = {
@@ -175,10 +196,12 @@ class Sessions:
             "max_tokens": self._plan.max_tokens,
             "temperature": 0,
         }
+        if not self._plan.usage_is_read:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         headers = {"x-request-id": request_id}
         url = self._gateway.url + CHAT
         async with self._client.post(url, json=body, headers=headers) as response:
-            answer = await response.json()
+            answer = read_answer(await response.read())
         return answer, await self._decision(request_id) if self._n > 1 else {}
 
     async def _decision(self, request_id: str) -> dict[str, Any]:
@@ -206,12 +229,20 @@ async def main() -> None:
         print(f"{name}: {len(found)} prompts, {hits:.1%} found, error {total_error(found):.2%}")
 
 
+NO_USAGE = Plan(
+    "four at once, with events, no usage",
+    events=True,
+    at_once=4,
+    usage_is_read=False,
+    max_tokens=UNWATCHED_TOKENS,
+)
 PLANS = (
     Plan("one by one, without events", events=False, at_once=1),
     Plan("one by one, with events", events=True, at_once=1),
     Plan("four at once, without events", events=False, at_once=4),
     Plan("four at once, with events", events=True, at_once=4),
-    Plan("four at once, with events, no usage", events=True, at_once=4, usage_ratio=0.0),
+    NO_USAGE,
+    replace(NO_USAGE, name=f"{NO_USAGE.name}, as shipped", bytes_per_token=DEFAULT_BYTES_PER_TOKEN),
     Plan("long answers, without events", events=False, at_once=4, max_tokens=150),
     Plan("long answers, with events", events=True, at_once=4, max_tokens=150),
 )

@@ -1,4 +1,4 @@
-"""BytesPerToken: how many prompt bytes a token stands for, by model, learned from usage."""
+"""BytesPerToken: how many prompt bytes a token stands for, by model, learned from lengths."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class BytesPerToken:
         """Whether it was learned."""
         return model in self._by_model
 
-    def learn(self, model: str, *, prompt_bytes: int, prompt_tokens: int) -> None:
+    def learn(self, model: str, *, prompt_bytes: int, prompt_tokens: float) -> None:
         """An engine counted *prompt_tokens* in a prompt of *prompt_bytes*."""
         ratio = prompt_bytes / prompt_tokens if prompt_tokens > 0 else 0.0
         if not LOWEST <= ratio <= HIGHEST:

@@ -139,7 +139,7 @@ class PrefixIndex:
         beginning = hashes[:n_gone]
         path, _, n_here = self._path(beginning)
         path, n_blocks = path[:n_here], sum(run.n_blocks for run in path[:n_here])
-        if n_blocks == len(beginning) and path:
+        if n_blocks == n_gone and path:
             self._drop_after(path[-1])
         while path and n_blocks > n_kept and not self._goes_on(path[-1]):
             run = path.pop()

@@ -15,7 +15,7 @@ from lodestar_extproc.fleet.tokens_per_medium import TokensPerMedium
 from lodestar_extproc.learning.learner import Learner
 from lodestar_extproc.learning.sample import TrainingSample, training_sample
 from lodestar_extproc.learning.sample_queue import SampleQueue
-from lodestar_extproc.request import RequestKind
+from lodestar_extproc.request import InferenceRequest, RequestKind
 from lodestar_extproc.routing.choice_use import ChoiceUse
 from lodestar_extproc.routing.ended_request import EndedRequest, ObservedFirstToken
 from lodestar_extproc.routing.ending import BUSY_STATUSES, ODD_ENDINGS, Ending
@@ -35,7 +35,7 @@ class Feedback:
         samples: wait for it, where it is told to learn later.
         teaches: whether anyone asks it, so that it is taught what passes; set by the owner.
         choices: whether Envoy uses them.
-        bytes_per_token, tokens_per_medium: learned from usage, by model.
+        bytes_per_token, tokens_per_medium: learned by model, from usage or an engine's blocks.
     """
 
     def __init__(self, live: LiveSettings, health: Health, learner: Learner) -> None:
@@ -143,9 +143,12 @@ class Feedback:
         )
 
     def _learn_usage(self, request: EndedRequest) -> None:
+        if (tokens := request.completion.prompt_tokens) is not None:
+            self.learn_length(request.decision.candidates.request, tokens)
+
+    def learn_length(self, prompt: InferenceRequest, tokens: float) -> None:
         """Bytes a token from text alone; tokens a medium from what is left beside text."""
-        prompt, tokens = request.decision.candidates.request, request.completion.prompt_tokens
-        if tokens is None or not prompt.is_plain:
+        if not prompt.is_plain:
             return
         n_bytes = prompt.prompt_bytes if prompt.text_bytes is None else prompt.text_bytes
         ratio, model = self.bytes_per_token, prompt.model

@@ -75,6 +75,7 @@ class Router:
         sees = self._sees_first_tokens = sees_first_tokens
         self._open = OpenDecisions()
         feedback = self._feedback = Feedback(live, fleet.health, learner)
+        fleet.followed.tell_lengths_to(feedback.learn_length)
         self.samples = feedback.samples  # that the learner is yet to learn
         self._watch = AnswerWatch(live, fleet, rng)
         kept = self.kept_answers = KeptAnswers(fleet, self._open)
@@ -115,7 +116,7 @@ class Router:
         self.admission.changed()
 
     def bytes_per_token(self, model: str) -> float:
-        """Prompt bytes a token of *model* stands for, as learned from usage."""
+        """Prompt bytes a token of *model* stands for, as learned from lengths."""
         return self._feedback.bytes_per_token.of(model)
 
     def tokens_per_medium(self, model: str) -> float:

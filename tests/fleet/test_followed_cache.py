@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import xxhash
@@ -12,6 +13,7 @@ from kv_engine import SIZE, BlockEngine, Running
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
+from lodestar_extproc.fleet.bytes_per_token import BytesPerToken
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.kv_events.engine_blocks import MAX_BLOCKS
 from lodestar_extproc.fleet.kv_events.events import AllCleared, BlocksRemoved, BlocksStored
@@ -60,18 +62,28 @@ class OneEngine:
     rng: random.Random
     with_events: bool = True
     with_usage: bool = True
+    bytes_per_token: float = WORD_BYTES
     compared: Compared = field(default_factory=Compared)
     now_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.fleet = Fleet(LiveSettings(PoolSettings(bytes_per_token=WORD_BYTES)), [Endpoint(AT)])
+        live = LiveSettings(PoolSettings(bytes_per_token=self.bytes_per_token))
+        self.fleet = Fleet(live, [Endpoint(AT)])
+        self.learned = BytesPerToken(live)
+        self.fleet.followed.tell_lengths_to(self.learn)
         self.engine = BlockEngine(CACHE_BLOCKS)
+        self.scrape()
+        self.tell()
+        self.n = 0
+
+    def scrape(self) -> None:
         metrics = EndpointMetrics(
             kv_capacity_tokens=CACHE_BLOCKS * SIZE, cache_block_tokens=float(SIZE)
         )
-        self.fleet.record_metrics(AT, metrics, 0.0)
-        self.tell()
-        self.n = 0
+        self.fleet.record_metrics(AT, metrics, self.now_s)
+
+    def learn(self, request: InferenceRequest, tokens: float) -> None:
+        self.learned.learn("m", prompt_bytes=request.prompt_bytes, prompt_tokens=tokens)
 
     def tell(self) -> None:
         self.now_s += 0.01
@@ -85,7 +97,7 @@ class OneEngine:
         prompt = text.encode()
         request = InferenceRequest(
             *("m", RequestKind.COMPLETIONS, hash_blocks(prompt), len(prompt)),
-            *(len(prompt) / WORD_BYTES, True),
+            *(len(prompt) / self.learned.of("m"), True),
         )
         matched = self.fleet.match(request, self.fleet.endpoints).tokens[0]
         self.n += 1
@@ -144,8 +156,8 @@ def sessions(rng: random.Random, at_once: int, n: int = 128) -> list[list[str]]:
     return rounds
 
 
-def compared(at_once: int, **how: bool) -> Compared:
-    rng = random.Random(7)
+def compared(at_once: int, seed: int = 7, **how: Any) -> Compared:
+    rng = random.Random(seed)
     world = OneEngine(rng, **how)
     for texts in sessions(rng, at_once):
         world.serve(texts)
@@ -161,6 +173,26 @@ def test_what_is_matched_is_what_is_found(at_once, with_usage):
     print(at_once, with_usage, seen.error / seen.prompts, without.error / without.prompts)
     assert seen.error / seen.prompts <= 0.02
     assert seen.error < without.error / 2
+
+
+@pytest.mark.parametrize("with_usage", [True, False])
+@pytest.mark.parametrize("at_once", [1, 4, 8])
+def test_so_it_is_whatever_the_sessions_are(at_once, with_usage):
+    runs = [compared(at_once, seed, with_usage=with_usage) for seed in range(8, 14)]
+    assert sum(run.error for run in runs) / sum(run.prompts for run in runs) <= 0.02
+    assert max(run.error / run.prompts for run in runs) <= 0.04
+
+
+@pytest.mark.parametrize("off", [0.9, 1.1, 1.25])
+def test_what_a_tokens_bytes_are_is_learned_where_no_usage_tells(off):
+    told = {"with_usage": False, "bytes_per_token": WORD_BYTES * off}
+    runs = [compared(1, seed, **told) for seed in (7, 8, 9)]
+    assert sum(run.error for run in runs) / sum(run.prompts for run in runs) <= 0.02
+
+    world = OneEngine(random.Random(3), **told)
+    for n in range(40):
+        world.serve([words(world.rng, 200 + 10 * n)])
+    assert world.learned.of("m") == pytest.approx(WORD_BYTES, rel=0.02)
 
 
 def matched(world: OneEngine, text: str) -> int:
@@ -185,6 +217,8 @@ def world() -> OneEngine:
 
 def test_prompts_that_are_computed_in_turns_are_told_apart(world):
     """Five are in flight: their chunks are stored in turns, and they end in another order."""
+    for n in (200, 300, 250, 400, 350):
+        world.serve([words(world.rng, n)])  # by which it knows what a token's bytes are
     texts = [words(world.rng, n) for n in (300, 500, 320, 800, 400)]
     sent = [world.send(text) for text in texts]
     for each in sent:
@@ -195,7 +229,7 @@ def test_prompts_that_are_computed_in_turns_are_told_apart(world):
             world.tell()
     for each in (sent[i] for i in (3, 0, 4, 2, 1)):
         world.end(each)
-    assert counts(world) == (5, 0)
+    assert counts(world) == (10, 0)
     for each in sent:
         before = [matched(world, text) for text in texts]
         gone = each.running.hashes[-5:]
@@ -229,6 +263,56 @@ def test_who_follows_a_prompt_that_is_in_flight_is_told_from_one_as_long(order, 
     world.fleet.record_cache_events(AT, [BlocksRemoved(gone[::-1])], world.now_s)
     lost = [n - matched(world, text) for n, text in zip(before, texts, strict=True)]
     assert lost[0] == lost[1] == 0 < lost[2]
+
+
+@pytest.mark.parametrize("with_usage", [True, False])
+def test_who_was_taken_for_another_has_his_blocks_at_his_next_turn(with_usage):
+    """Two of equal length are computed in the order in which they were not sent."""
+    world = OneEngine(random.Random(3), with_usage=with_usage)
+    for n in (200, 300, 250, 400, 350):
+        world.serve([words(world.rng, n)])
+    texts = [words(world.rng, 400) for _ in range(2)]
+    sent = [world.send(text) for text in texts]
+    for each in reversed(sent):
+        world.begin(each)
+        world.engine.step(each.running, 10_000)
+        world.tell()
+    for each in sent:
+        world.end(each)
+    for turn in range(3):
+        for i in range(2):
+            texts[i] += words(world.rng, 150 + 10 * turn)
+            world.serve([texts[i]])
+    world.now_s += 10.0
+    world.tell()
+    assert counts(world) == (13, 0)
+    for i in range(2):
+        before = [matched(world, text) for text in texts]
+        (whole := Running(tokens_of(texts[i]))).hash_blocks()
+        gone = whole.hashes[-12:]
+        world.fleet.record_cache_events(AT, [BlocksRemoved(gone[::-1])], world.now_s)
+        lost = [n - matched(world, text) for n, text in zip(before, texts, strict=True)]
+        assert abs(lost[i] - len(gone) * SIZE) <= 2 * SIZE
+        assert lost[1 - i] == 0
+
+
+def test_what_was_to_be_given_up_and_was_not_is_there_again(world):
+    old = [words(world.rng, 400) for _ in range(CACHE_BLOCKS * SIZE // 420)]
+    for text in old:
+        world.serve([text])
+    world.scrape()
+    first = matched(world, old[0])
+    assert first > 300
+    # By its bytes it is long, and most of it is one word.
+    longish = "x" * 40_000 + " " + words(world.rng, 40)
+    sent = world.send(longish)
+    assert matched(world, old[0]) < first / 2
+    world.begin(sent)
+    world.engine.step(sent.running, 10_000)
+    world.tell()
+    world.end(sent)
+    assert matched(world, old[0]) >= first - 4 * SIZE
+    assert sum(matched(world, text) for text in old) > 0.95 * first * len(old)
 
 
 @pytest.mark.parametrize(("with_usage", "most_unjoined"), [(True, 0.08), (False, 0.15)])

@@ -178,3 +178,14 @@ def test_where_a_prompt_that_never_came_was_removed_ends_still_go_before_beginni
     index.insert([20, 21, 22, 23])
 
     assert index.match([1, 2, 3, 4]) == 2
+
+
+def test_who_goes_on_from_a_prompt_keeps_his_own_where_its_last_block_alone_is_gone():
+    index = PrefixIndex(100)
+    index.insert([1, 2, 3, 4, 5, 6])
+    index.insert([1, 2, 3])
+    # What is gone ends somewhere in the block after its last: nothing is known of that one.
+    index.cut([1, 2, 3], 2, 4)
+    assert index.match([1, 2, 3, 4, 5, 6]) == 6
+    index.cut([1, 2, 3], 2, 3)
+    assert index.match([1, 2, 3, 4, 5, 6]) == 2

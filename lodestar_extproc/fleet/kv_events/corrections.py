@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lodestar_extproc.request import InferenceRequest
+
 
 class Cut(NamedTuple):
     """Of the prompt *hashes* no more than *n_kept* blocks are there.
@@ -24,7 +26,21 @@ class Unheld(NamedTuple):
     hashes: Sequence[int]
 
 
-Correction = Cut | Unheld
+class StillThere(NamedTuple):
+    """The first *n_blocks* of the prompt *hashes* are there after all."""
+
+    hashes: Sequence[int]
+    n_blocks: int
+
+
+class Length(NamedTuple):
+    """The prompt of *request*, of which no usage was told, has about so many tokens."""
+
+    request: InferenceRequest
+    tokens: float
+
+
+Correction = Cut | Unheld | StillThere | Length
 
 
 @dataclass(slots=True)

@@ -77,6 +77,8 @@ class EngineBlocks:
     _segments: dict[int, Segment] = field(default_factory=dict)
     # In the order in which the engine will give them up, as far as is known.
     _order: OrderedDict[Segment, None] = field(default_factory=OrderedDict)
+    # Those of which less is counted on than is held, in that order.
+    _doubtful: dict[Segment, None] = field(default_factory=dict)
     _groups: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
@@ -135,6 +137,7 @@ class EngineBlocks:
         """
         for segment in last.path():
             segment.n_counted_on = segment.n_held
+            self._doubtful.pop(segment, None)
             if segment in self._order:
                 self._order.move_to_end(segment)
 
@@ -147,7 +150,19 @@ class EngineBlocks:
             n_blocks -= segment.n_held - n_left
             if n_left < segment.n_counted_on:
                 segment.n_counted_on = n_left
+                self._doubtful[segment] = None
                 yield segment
+
+    def count_on_again(self, n_blocks: float) -> Iterator[Segment]:
+        """So many will be given up, and no more; the segments of which more is counted on now."""
+        for segment in list(self._doubtful):
+            n_left = max(segment.n_held - int(max(n_blocks, 0.0)), 0)
+            n_blocks -= segment.n_held - n_left
+            if n_left > segment.n_counted_on:
+                segment.n_counted_on = n_left
+                yield segment
+            if segment.n_counted_on == segment.n_held:
+                del self._doubtful[segment]
 
     def _copy(self, hashes: Sequence[int]) -> None:
         for each in hashes:
@@ -178,6 +193,7 @@ class EngineBlocks:
             segment.n_counted_on = min(segment.n_counted_on, segment.n_held)
             if not segment.n_held:
                 self._order.pop(segment, None)
+                self._doubtful.pop(segment, None)
         return lost
 
     def _one_copy_less(self, block: int, n_copies: int) -> None:

@@ -16,6 +16,8 @@ from lodestar_extproc.fleet.kv_events.corrections import (
     Correction,
     Cut,
     FollowingCounts,
+    Length,
+    StillThere,
     Unheld,
 )
 from lodestar_extproc.fleet.kv_events.engine_blocks import EngineBlocks, Segment
@@ -25,9 +27,12 @@ from lodestar_extproc.fleet.kv_events.joining import (
     SentPrompt,
     first_own,
     is_generated,
-    mismatch_of,
+    length_tokens,
     new_tokens,
+    stores_any,
 )
+from lodestar_extproc.fleet.kv_events.own_blocks import OwnBlocks
+from lodestar_extproc.fleet.kv_events.token_rate import TokenRate
 from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
 
 JOIN_WITHIN_S = 2.0
@@ -62,6 +67,8 @@ class FollowedCache:
         self._in_flight: dict[int, SentPrompt] = {}
         self._lost: set[Segment] = set()
         self._n_ended = 0
+        self._rate = TokenRate()
+        self._capacity_tokens: float | None = None
         self._proved: OrderedDict[int, float] = OrderedDict()
 
     def begin_anew(self) -> None:
@@ -103,18 +110,31 @@ class FollowedCache:
         before finds it no more either, for prompts are taken in turn.
         """
         self._in_flight[id(prompt.request)] = prompt
+        self._capacity_tokens = capacity_tokens
+        given_up = self._blocks.give_up(self._n_too_many())
+        return [each for segment in given_up for each in self._given_up(segment)]
+
+    def _n_too_many(self) -> float:
+        """Blocks that will be given up for what is in flight."""
         size = self._blocks.block_tokens
-        if not size or capacity_tokens is None:
-            return []
+        if not size or self._capacity_tokens is None:
+            return 0.0
         n_new = sum(map(new_tokens, self._in_flight.values())) / size
         n_to_come = max(n_new - self._stored_in_flight(), 0.0)
         # The last one of each is not full, and so not told of.
         n_wanted = len(self._blocks) + len(self._in_flight) + n_to_come
-        given_up = self._blocks.give_up(n_wanted - capacity_tokens / size)
-        return [each for segment in given_up for each in self._given_up(segment)]
+        return n_wanted - self._capacity_tokens / size
+
+    def _found_again(self) -> list[Correction]:
+        """What was to be given up for what has ended, and was not."""
+        again = self._blocks.count_on_again(self._n_too_many())
+        found = ((s.prompt, s.kept_tokens) for s in again if s.prompt is not None)
+        return [StillThere(prompt.hashes, prompt.n_blocks(tokens)) for prompt, tokens in found]
 
     def _stored_in_flight(self) -> int:
         """Blocks of what is in flight that are stored already, as far as can be told."""
+        if not self._in_flight:
+            return 0
         oldest_s = min(each.dispatched_at_s for each in self._in_flight.values())
         n_stored = 0
         for segment in reversed(self._new):
@@ -135,11 +155,12 @@ class FollowedCache:
         if not prompt.request.block_hashes:
             return []
         segment = self._own(prompt, reversed(self._new))
+        corrections: list[Correction] = []
         if segment is not None:
-            return self._joined(prompt, segment, self._n_ended)
-        if self._stores_any(prompt):
+            corrections = self._joined(prompt, segment, self._n_ended)
+        elif stores_any(prompt, self._blocks.block_tokens):
             self._waiting.append(_Waiting(prompt, at_s + JOIN_WITHIN_S, self._n_ended))
-        return []
+        return corrections + self._found_again()
 
     def _compare(self, prompt: SentPrompt) -> None:
         if prompt.cached_tokens is not None and prompt.prompt_tokens:
@@ -211,46 +232,30 @@ class FollowedCache:
                 self._unjoined.append((n_ended, prompt.request.block_hashes))
         return corrections
 
-    def _stores_any(self, prompt: SentPrompt) -> bool:
-        """Whether it had enough that was new for whole blocks to be stored."""
-        return new_tokens(prompt) >= 2 * max(self._blocks.block_tokens, 1)
-
     def _own(self, prompt: SentPrompt, newest_first: Iterable[Segment]) -> Segment | None:
-        """The last of its blocks' segments; the earliest of those that fit equally well."""
-        best, least = None, float("inf")
-        for segment in newest_first:
-            if segment.at_s < prompt.dispatched_at_s:
-                break
-            mismatch = mismatch_of(segment, prompt)
-            if mismatch <= least and mismatch < float("inf"):
-                best, least = segment, mismatch
-        if best is None or self._is_better_for_another(best, least, prompt):
-            return None
-        return best
-
-    def _is_better_for_another(self, segment: Segment, mismatch: float, own: SentPrompt) -> bool:
-        if own.prompt_tokens is not None:
-            return False
-        others = [*self._in_flight.values(), *(each.prompt for each in self._waiting)]
-        return any(
-            other.dispatched_at_s <= segment.at_s and mismatch_of(segment, other) < mismatch
-            for other in others
-            if other is not own
-        )
+        """The last of its blocks' segments."""
+        sought = [*self._in_flight.values(), *(each.prompt for each in self._waiting), prompt]
+        own_blocks = OwnBlocks(sought, reversed(self._new), self._rate.per_block)
+        return own_blocks.end_of(prompt, newest_first)
 
     def _joined(self, ended: SentPrompt, segment: Segment, n_ended: int) -> list[Correction]:
         """These are its blocks."""
         self._counts.joined += 1
         self._blocks.touch(segment)
         request, size = ended.request, segment.block_tokens
+        by_bytes = length_tokens(ended, self._rate.per_block)
         tokens = ended.prompt_tokens or min(
-            max(request.prompt_tokens, segment.end_tokens), segment.end_tokens + size - 1.0
+            max(by_bytes, segment.end_tokens), segment.end_tokens + size - 1.0
         )
+        self._rate.learn(segment.end_tokens + size / 2, request.prompt_bytes / BLOCK_BYTES)
         first = first_own(segment, ended)
         places = self._places(ended, first, tokens)
         prompt = JoinedPrompt(request.block_hashes, places, n_ended)
         self._prove(request.block_hashes[-1], tokens)
-        return self._mark(prompt, first, segment)
+        corrections = self._mark(prompt, first, segment)
+        if ended.prompt_tokens is None:  # its last block is half full, on average
+            corrections.append(Length(request, segment.end_tokens + size / 2))
+        return corrections
 
     def _places(
         self, ended: SentPrompt, first: Segment, prompt_tokens: float

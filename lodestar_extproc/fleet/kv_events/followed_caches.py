@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from lodestar_extproc.fleet.kv_events.corrections import Correction, Cut, FollowingCounts
+from lodestar_extproc.fleet.kv_events.corrections import (
+    Correction,
+    Cut,
+    FollowingCounts,
+    Length,
+    StillThere,
+    Unheld,
+)
 from lodestar_extproc.fleet.kv_events.events import AllCleared, CacheEvent
 from lodestar_extproc.fleet.kv_events.followed_cache import FollowedCache
 from lodestar_extproc.fleet.kv_events.joining import SentPrompt
@@ -19,6 +26,7 @@ class FollowedCaches:
     def __init__(self) -> None:
         self._caches: dict[str, FollowedCache] = {}
         self._counts: dict[str, FollowingCounts] = {}
+        self._heard_length: Callable[[InferenceRequest, float], None] = lambda _, __: None
 
     def __bool__(self) -> bool:
         return bool(self._caches)
@@ -51,7 +59,7 @@ class FollowedCaches:
                     cache.begin_anew()
                 else:
                     cache.take(event, at_s)
-            _correct(index, cache.settle(at_s))
+            self._correct(index, cache.settle(at_s))
         except OverflowError:
             self.forget(address)
 
@@ -69,7 +77,7 @@ class FollowedCaches:
     ) -> None:
         """It is in flight at *address*, whose cache holds so much; *index* holds it already."""
         if (cache := self._caches.get(address)) is not None:
-            _correct(index, cache.sent(prompt, capacity_tokens))
+            self._correct(index, cache.sent(prompt, capacity_tokens))
 
     def never_came(self, address: str, request: InferenceRequest) -> None:
         """It was not computed at *address*."""
@@ -79,18 +87,27 @@ class FollowedCaches:
     def ended(self, address: str, index: PrefixIndex, prompt: SentPrompt, at_s: float) -> None:
         """It has ended at *address*, and its prompt was computed there."""
         if (cache := self._caches.get(address)) is not None:
-            _correct(index, cache.ended(prompt, at_s))
+            self._correct(index, cache.ended(prompt, at_s))
 
+    def tell_lengths_to(self, heard: Callable[[InferenceRequest, float], None]) -> None:
+        """*heard* is told of prompts without usage how many tokens they have, as blocks show."""
+        self._heard_length = heard
 
-def _correct(index: PrefixIndex, corrections: Iterable[Correction]) -> None:
-    """The deepest last: what is cut there is then cut already."""
-    cuts: dict[int, Cut] = {}
-    for each in corrections:
-        if isinstance(each, Cut):
-            known = cuts.get(id(each.hashes))
-            if known is None or each.n_kept < known.n_kept:
-                cuts[id(each.hashes)] = each
-        else:
-            index.remove(each.hashes)
-    for cut in cuts.values():
-        index.cut(cut.hashes, cut.n_kept, cut.n_gone)
+    def _correct(self, index: PrefixIndex, corrections: Sequence[Correction]) -> None:
+        """The deepest cuts last: what is cut there is then cut already."""
+        cuts: dict[int, Cut] = {}
+        for each in corrections:
+            match each:
+                case Cut():
+                    known = cuts.get(id(each.hashes))
+                    if known is None or each.n_kept < known.n_kept:
+                        cuts[id(each.hashes)] = each
+                case Unheld():
+                    index.remove(each.hashes)
+                case Length():
+                    self._heard_length(each.request, each.tokens)
+        for cut in cuts.values():
+            index.cut(cut.hashes, cut.n_kept, cut.n_gone)
+        for each in corrections:
+            if isinstance(each, StillThere) and each.n_blocks:
+                index.insert(each.hashes[: each.n_blocks])

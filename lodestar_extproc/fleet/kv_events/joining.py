@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lodestar_extproc.fleet.kv_events.engine_blocks import Segment
-from lodestar_extproc.request import InferenceRequest
+from lodestar_extproc.request import BLOCK_BYTES, InferenceRequest
 
 LENGTH_TOLERANCE = 0.35
 """A text of another kind has so many more, or fewer, tokens than its bytes say; see
@@ -17,6 +17,13 @@ the length stays what it is. A judgement."""
 GOES_ON_COST = 0.1
 """A prompt is computed in chunks, of which the last is looked for; but the next turn of a session
 may have been sent before the end of this one was heard. A judgement."""
+
+MISTAKEN_COST = 0.2
+"""Of holding that what comes before was taken for another's. Without it one mistake left all later
+turns of a session without their blocks, as they follow blocks that are not theirs. A judgement."""
+
+ANSWER_COST = 0.1
+"""Of taking one block after several for a prompt's: mostly an answer fills it. A judgement."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,25 +43,39 @@ class SentPrompt:
     cached_tokens: int | None = None
 
 
-def mismatch_of(segment: Segment, prompt: SentPrompt) -> float:
-    """How little *segment* looks like the end of it, from 0; infinite where it cannot be."""
+def mismatch_of(
+    segment: Segment, prompt: SentPrompt, tokens_per_block: float | None = None
+) -> float:
+    """How little *segment* looks like the end of it, from 0; infinite where it cannot be.
+
+    Args:
+        tokens_per_block: of bytes, as prompts before have shown; None where none has.
+    """
     if not segment.is_new:
         return float("inf")
-    tokens = prompt.prompt_tokens or prompt.request.prompt_tokens
-    size = segment.block_tokens
+    tokens, size = length_tokens(prompt, tokens_per_block), segment.block_tokens
     if prompt.prompt_tokens is not None:
-        if segment.end_tokens != tokens // size * size:
+        if segment.end_tokens != prompt.prompt_tokens // size * size:
             return float("inf")
         off = 0.0
     else:
         off = abs(segment.end_tokens + size / 2 - tokens) / max(tokens, 1.0)
-        if off > LENGTH_TOLERANCE + size / max(tokens, 1.0):
+        if tokens_per_block and off > LENGTH_TOLERANCE + size / max(tokens, 1.0):
             return float("inf")
-    if not _may_follow(segment, prompt):
-        return float("inf")
+        off += ANSWER_COST * begins_answer(segment)
+    off += doubt_of(segment, prompt)
     start_tokens = first_own(segment, prompt).start_tokens
     off += GOES_ON_COST * segment.goes_on
     return off + HIT_WEIGHT * abs(start_tokens - found_tokens(prompt)) / max(tokens, 1.0)
+
+
+def length_tokens(prompt: SentPrompt, tokens_per_block: float | None) -> float:
+    """Of its prompt, by its usage or else by its bytes."""
+    if prompt.prompt_tokens is not None:
+        return prompt.prompt_tokens
+    if tokens_per_block is None:
+        return prompt.request.prompt_tokens
+    return prompt.request.prompt_bytes / BLOCK_BYTES * tokens_per_block
 
 
 def found_tokens(prompt: SentPrompt) -> float:
@@ -64,14 +85,34 @@ def found_tokens(prompt: SentPrompt) -> float:
 
 def new_tokens(prompt: SentPrompt) -> float:
     """Of its prompt, those that were not found in the cache, as far as is known."""
-    tokens = prompt.prompt_tokens or prompt.request.prompt_tokens
-    return max(tokens - found_tokens(prompt), 0.0)
+    if prompt.prompt_tokens is not None:
+        return max(prompt.prompt_tokens - found_tokens(prompt), 0.0)
+    # Not all but what was found: what bytes say of the whole may be off by more than is new.
+    request = prompt.request
+    n_new = request.prompt_bytes / BLOCK_BYTES - prompt.found_blocks
+    return max(n_new, 0.0) * request.tokens_per_block
+
+
+def stores_any(prompt: SentPrompt, block_tokens: int) -> bool:
+    """Whether enough of it is new for whole blocks to be stored."""
+    return new_tokens(prompt) >= 2 * max(block_tokens, 1)
 
 
 def is_generated(segment: Segment) -> bool:
     """Whether it looks like a block of an answer: one by one, each after the other."""
     before = segment.parent
     return len(segment.hashes) == 1 and before is not None and len(before.hashes) == 1
+
+
+def begins_answer(segment: Segment) -> bool:
+    """Whether it looks like the first block that an answer has filled."""
+    before = segment.parent
+    return (
+        len(segment.hashes) == 1
+        and before is not None
+        and before.is_new
+        and before.end_tokens == segment.start_tokens
+    )
 
 
 def first_own(segment: Segment, prompt: SentPrompt) -> Segment:
@@ -96,11 +137,14 @@ def _contiguous_new(segment: Segment) -> Iterator[Segment]:
         segment = before
 
 
-def _may_follow(segment: Segment, prompt: SentPrompt) -> bool:
-    """Whether what comes before it may be the beginning of *prompt*."""
-    each, before = segment, segment.parent
-    while before is not None and before.prompt is None:
-        each, before = before, before.parent
-    if before is None or before.prompt is None:
-        return True
-    return before.prompt.begins(prompt.request.block_hashes, each.start_tokens)
+def doubt_of(segment: Segment, prompt: SentPrompt) -> float:
+    """How far what comes before it would have been taken for another's, were it *prompt*'s."""
+    each, doubt = segment, 0.0
+    while (before := each.parent) is not None:
+        owner = before.prompt
+        if owner is not None and owner is not each.prompt:
+            if owner.begins(prompt.request.block_hashes, each.start_tokens):
+                return doubt
+            doubt = MISTAKEN_COST
+        each = before
+    return doubt
