@@ -95,7 +95,7 @@ class FollowedCache:
             return 0.0
         tokens = self._proved.get(request.block_hashes[n_blocks - 1])
         if tokens is None:
-            tokens = n_blocks * request.tokens_per_block
+            tokens = n_blocks * (self._rate.per_block or request.tokens_per_block)
         # The last one is always computed.
         tokens = min(tokens, max(request.prompt_tokens - 1.0, 0.0))
         size = self._blocks.block_tokens
@@ -247,7 +247,8 @@ class FollowedCache:
         tokens = ended.prompt_tokens or min(
             max(by_bytes, segment.end_tokens), segment.end_tokens + size - 1.0
         )
-        self._rate.learn(segment.end_tokens + size / 2, request.prompt_bytes / BLOCK_BYTES)
+        if request.is_plain and not request.n_media:
+            self._rate.learn(segment.end_tokens + size / 2, request.prompt_bytes / BLOCK_BYTES)
         first = first_own(segment, ended)
         places = self._places(ended, first, tokens)
         prompt = JoinedPrompt(request.block_hashes, places, n_ended)
