@@ -235,7 +235,7 @@ class FollowedCache:
     def _own(self, prompt: SentPrompt, newest_first: Iterable[Segment]) -> Segment | None:
         """The last of its blocks' segments."""
         sought = [*self._in_flight.values(), *(each.prompt for each in self._waiting), prompt]
-        own_blocks = OwnBlocks(sought, reversed(self._new), self._rate.per_block)
+        own_blocks = OwnBlocks(sought, self._new, self._rate.per_block)
         return own_blocks.end_of(prompt, newest_first)
 
     def _joined(self, ended: SentPrompt, segment: Segment, n_ended: int) -> list[Correction]:

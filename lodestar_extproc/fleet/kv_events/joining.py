@@ -17,11 +17,9 @@ the length stays what it is. A judgement."""
 GOES_ON_COST = 0.1
 """A prompt is computed in chunks, of which the last is looked for; but the next turn of a session
 may have been sent before the end of this one was heard. A judgement."""
-
 MISTAKEN_COST = 0.2
 """Of holding that what comes before was taken for another's. Without it one mistake left all later
 turns of a session without their blocks, as they follow blocks that are not theirs. A judgement."""
-
 ANSWER_COST = 0.1
 """Of taking one block after several for a prompt's: mostly an answer fills it. A judgement."""
 
@@ -43,9 +41,7 @@ class SentPrompt:
     cached_tokens: int | None = None
 
 
-def mismatch_of(
-    segment: Segment, prompt: SentPrompt, tokens_per_block: float | None = None
-) -> float:
+def mismatch_of(segment: Segment, prompt: SentPrompt, tokens_per_block: float | None) -> float:
     """How little *segment* looks like the end of it, from 0; infinite where it cannot be.
 
     Args:

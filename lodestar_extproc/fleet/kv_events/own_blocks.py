@@ -6,7 +6,7 @@ It weighs only: what follows from a choice is its owner's business.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Reversible, Sequence
 
 from lodestar_extproc.fleet.kv_events.engine_blocks import Segment
 from lodestar_extproc.fleet.kv_events.joining import (
@@ -29,18 +29,18 @@ class OwnBlocks:
 
     Args:
         sought: prompts whose blocks have not been found.
-        newest_first: segments, back beyond the first of them.
+        stored: segments in their order, from before the first of them was sent.
         tokens_per_block: of bytes, as prompts before have shown; None where too few have.
     """
 
     def __init__(
         self,
         sought: Sequence[SentPrompt],
-        newest_first: Iterable[Segment],
+        stored: Reversible[Segment],
         tokens_per_block: float | None,
     ) -> None:
         self._sought = sought
-        self._newest_first = newest_first
+        self._stored = stored
         self._tokens_per_block = tokens_per_block
 
     def end_of(self, prompt: SentPrompt, newest_first: Iterable[Segment]) -> Segment | None:
@@ -50,7 +50,7 @@ class OwnBlocks:
         """
         # Its usage says it all.
         guessed = prompt.prompt_tokens is None
-        turns = _Turns(self._sought, self._newest_first) if guessed else _NO_TURNS
+        turns = _Turns(self._sought, self._stored) if guessed else _NO_TURNS
         best, least = None, math.inf
         for segment in newest_first:
             if segment.at_s < prompt.dispatched_at_s:
@@ -82,12 +82,12 @@ class OwnBlocks:
 class _Turns:
     """Prompts in the order in which they were sent, and segments as they were stored."""
 
-    def __init__(self, sought: Sequence[SentPrompt], newest_first: Iterable[Segment]) -> None:
+    def __init__(self, sought: Sequence[SentPrompt], stored: Reversible[Segment]) -> None:
         self._prompts: dict[SentPrompt, int] = {}
         self._segments: dict[Segment, int] = {}
         oldest_s = min((each.dispatched_at_s for each in sought), default=math.inf)
         ends: list[Segment] = []
-        for segment in newest_first:
+        for segment in reversed(stored):
             if segment.at_s < oldest_s:
                 break
             if segment.is_new and not segment.goes_on and not begins_answer(segment):
