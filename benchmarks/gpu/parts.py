@@ -103,6 +103,14 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         # For runs of 100 s and more, of which the first minute fills the caches.
         "long_near": Part(AGENTS, (1, 2, 3), 0.35, AGENT_SESSIONS),
         "long_near_more": Part(AGENTS, (4, 5, 6), 0.35, AGENT_SESSIONS),
+        "long_low": Part(AGENTS, (1, 2, 3), 0.25, AGENT_SESSIONS),
+        "long_low_more": Part(AGENTS, (4, 5, 6), 0.25, AGENT_SESSIONS),
+        "long_middle": Part(AGENTS, (1, 2, 3), 0.3, AGENT_SESSIONS),
+        "long_middle_more": Part(AGENTS, (4, 5, 6), 0.3, AGENT_SESSIONS),
+        "long_router_low": Part((VLLM_ROUTER,), (1, 2), 0.25, AGENT_SESSIONS),
+        "long_router_low_more": Part((VLLM_ROUTER,), (4, 5), 0.25, AGENT_SESSIONS),
+        "long_router_middle": Part((VLLM_ROUTER,), (1, 2), 0.3, AGENT_SESSIONS),
+        "long_router_middle_more": Part((VLLM_ROUTER,), (4, 5), 0.3, AGENT_SESSIONS),
         # By how much a round of agents differs from itself.
         "low_again": Part(("learned", "cache_aware"), (1,), 0.25, AGENT_SESSIONS, repeat=1),
         "low_again2": Part(("learned", "cache_aware"), (1,), 0.25, AGENT_SESSIONS, repeat=2),
