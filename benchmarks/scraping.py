@@ -28,36 +28,47 @@ from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.config.settings import PoolSettings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.engine_client import EngineClient
+from lodestar_extproc.fleet.engine_metrics import names_read
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.prober import Prober
 from lodestar_extproc.fleet.scrape_budget import UNSEEN_S
 from lodestar_extproc.fleet.scraper import Scraper
-from metric_pages import a_vllm_page
+from metric_pages import a_vllm_page, part_of
 
 WARM_UP_S = 2.0
 TICK_S = 0.002
 
 
 class Page(asyncio.Protocol):
-    """Answers every request with the same page."""
+    """Answers as vLLM does: with all of the page, or with those metrics that are asked for."""
 
-    def __init__(self, answer: bytes) -> None:
-        self._answer = answer
+    def __init__(self, whole: bytes, part: bytes) -> None:
+        self._whole, self._part = whole, part
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._transport.write(self._answer * data.count(b"\r\n\r\n"))  # type: ignore[attr-defined]
+        answer = self._part if data.startswith(b"GET /metrics/?name") else self._whole
+        self._transport.write(answer * data.count(b"\r\n\r\n"))  # type: ignore[attr-defined]
 
 
-def serve_pages(n: int, ports: Connection) -> None:
+def answer_of(page: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(page), page)
+
+
+def serve_pages(n: int, ports: Connection, *, whole_only: bool) -> None:
     page = a_vllm_page()
-    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(page), page)
+    part = part_of(page, [name.decode() for name in names_read("vllm")])
+    whole_answer = answer_of(page)
+    part_answer = whole_answer if whole_only else answer_of(part)
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        servers = [await loop.create_server(lambda: Page(answer), "127.0.0.1", 0) for _ in range(n)]
+        servers = [
+            await loop.create_server(lambda: Page(whole_answer, part_answer), "127.0.0.1", 0)
+            for _ in range(n)
+        ]
         ports.send([server.sockets[0].getsockname()[1] for server in servers])
         await asyncio.Event().wait()
 
@@ -133,10 +144,16 @@ def main() -> None:
     options.add_argument("--endpoints", type=int, default=64)
     options.add_argument("--interval", type=float, default=0.2, help="seconds between scrapes")
     options.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    options.add_argument(
+        "--whole", action="store_true", help="of engines that give no part of their page"
+    )
     asked = options.parse_args()
     ours, theirs = multiprocessing.Pipe()
     servers = multiprocessing.Process(
-        target=serve_pages, args=(asked.endpoints, theirs), daemon=True
+        target=serve_pages,
+        args=(asked.endpoints, theirs),
+        kwargs={"whole_only": asked.whole},
+        daemon=True,
     )
     servers.start()
     ports = ours.recv()

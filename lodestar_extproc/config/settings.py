@@ -213,7 +213,9 @@ class PoolSettings:
         "what their caches hold is known exactly. Needs the extra `kv-events`; null listens to "
         "none.",
     )
-    metrics_path: str = setting("/metrics", "Where an engine's metrics are read.", begins_with="/")
+    metrics_path: str = setting(
+        "/metrics", "Where an engine's metrics are read; with a `?` exactly so.", begins_with="/"
+    )
     scrape_interval_s: float = setting(
         0.2, "Time between two reads of an engine's metrics; longer while it rests.", at_least=0.01
     )
@@ -254,9 +256,7 @@ class PoolSettings:
     unhealthy_threshold: int = setting(
         2, "Failed health checks in a row that take an endpoint out.", at_least=1
     )
-    healthy_threshold: int = setting(
-        1, "Passed health checks in a row that bring it back.", at_least=1
-    )
+    healthy_threshold: int = setting(1, "Passed checks in a row that bring it back.", at_least=1)
     frozen_after_s: float = setting(
         10.0,
         "An endpoint that owes first tokens, or the rest of answers, for this long, while others "

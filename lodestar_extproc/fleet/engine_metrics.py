@@ -75,6 +75,11 @@ class PageReader:
             sample = Sample(*read(labelled, self._names.adding), _number(value))
             self._samples.setdefault(name, []).append(sample)
 
+    @property
+    def names(self) -> frozenset[bytes]:
+        """Those of the engine's names that the page has."""
+        return frozenset(self._samples)
+
     def metrics(self) -> EndpointMetrics:
         """What all of the page said."""
         names = self._names
@@ -99,18 +104,28 @@ class PageReader:
         )
 
 
+def names_read(engine: str) -> frozenset[bytes]:
+    """The metrics that are read of a page of *engine*; none of one that is not in `ENGINES`."""
+    names = ENGINES.get(engine)
+    return _wanted(names) if names is not None else frozenset()
+
+
+def _wanted(names: EngineNames) -> frozenset[bytes]:
+    return frozenset(
+        series.name
+        for field in EndpointMetrics._fields
+        for source in getattr(names, field)
+        for series in source
+    )
+
+
 def _line_pattern(names: EngineNames) -> re.Pattern[bytes]:
     """Finds the samples of every metric in *names*, as name and rest of the line.
 
     It begins with all that the names share: `re` searches for a literal five times faster.
     """
-    wanted = {
-        series.name
-        for field in EndpointMetrics._fields
-        for source in getattr(names, field)
-        for series in source
-    }
-    shared = os.path.commonprefix(sorted(wanted))  # noqa: RUF071 (of characters, not of paths)
+    wanted = _wanted(names)
+    shared = os.path.commonprefix(sorted(wanted)) or b""  # noqa: RUF071 (of characters, not of paths)
     rests = b"|".join(sorted(re.escape(name.removeprefix(shared)) for name in wanted))
     begin = re.escape(shared).replace(b":", b"[:_]")
     return re.compile(rb"\n(" + begin + rb"(?:" + rests + rb"))([{ \t][^\n]*+)")

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from lodestar_extproc.config.live_settings import LiveSettings
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
 from lodestar_extproc.fleet.engine_client import EngineClient, EngineSilent
-from lodestar_extproc.fleet.engine_connection import EngineAnswer
 from lodestar_extproc.fleet.engine_metrics import PageReader
+from lodestar_extproc.fleet.page_url import PageUrl
 from lodestar_extproc.fleet.poller import Poller
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
 from lodestar_extproc.supervision import BackgroundTask, Supervisor
@@ -47,6 +48,18 @@ class ScrapeCounts:
     failed: int = 0
     last_failure: str = ""
     asked_at_s: float = -math.inf
+
+
+class _ReadPage(NamedTuple):
+    """What came as a page.
+
+    Attributes:
+        names: those on it that are read.
+    """
+
+    metrics: EndpointMetrics
+    names: frozenset[bytes]
+    n_bytes: int
 
 
 class Scraper:
@@ -82,6 +95,7 @@ class Scraper:
         self._live = live
         self._clock = clock
         self._counts: dict[str, ScrapeCounts] = {}
+        self._urls: dict[str, PageUrl] = {}
         self._busy = busy
         self._at_rest = at_rest
         self._resting: set[str] = set()
@@ -134,6 +148,7 @@ class Scraper:
         """Scrape these from now on; those that stay keep their counts."""
         scraped = [endpoint for endpoint in endpoints if endpoint.metrics_url is not None]
         self._counts = {e.address: self._counts.get(e.address, ScrapeCounts()) for e in scraped}
+        self._urls = {e.address: self._url_of(e) for e in scraped}
         self._resting &= self._counts.keys()
         self._poller.set_endpoints(scraped)
 
@@ -141,37 +156,65 @@ class Scraper:
         """Scrape until cancelled."""
         await self._poller.run()
 
+    def _url_of(self, endpoint: Endpoint) -> PageUrl:
+        known, whole = self._urls.get(endpoint.address), endpoint.metrics_url or ""
+        if known is not None and known.serves(whole, endpoint.engine):
+            return known
+        return PageUrl(whole, endpoint.engine)
+
     async def _scrape(self, endpoint: Endpoint) -> None:
         counts = self._counts[endpoint.address]
-        asked_at_s = counts.asked_at_s = self._clock()
         try:
-            answer = await self._page(endpoint)
+            page = await self._page(endpoint, counts)
         except (EngineSilent, OSError, TimeoutError, ValueError) as error:
             counts.failed += 1
             counts.last_failure = str(error) or type(error).__name__
             return
         counts.succeeded += 1
-        metrics, parsing_s = await _read(answer.body, endpoint.engine)
-        self._publish(endpoint.address, metrics, asked_at_s)
-        self.pace.spent(answer.reading_s + parsing_s)
+        self._publish(endpoint.address, page.metrics, counts.asked_at_s)
 
-    async def _page(self, endpoint: Endpoint) -> EngineAnswer:
-        """The page of *endpoint*.
+    async def _page(self, endpoint: Endpoint, counts: ScrapeCounts) -> _ReadPage:
+        """The page of *endpoint*, or a part of it that says as much.
 
         Raises:
             EngineSilent, OSError, TimeoutError: it could not be had.
             ValueError: it is no URL, or the answer is no page.
         """
-        url, within_s = endpoint.metrics_url or "", self._live.current.scrape_timeout_s
+        url = self._urls[endpoint.address]
+        asked_at_s = counts.asked_at_s = self._clock()
+        if (part := url.part(asked_at_s)) is not None:
+            try:
+                page = await self._ask(endpoint, part)
+            except ValueError:
+                url.refuse(asked_at_s)
+            except (EngineSilent, OSError, TimeoutError):
+                url.refuse(asked_at_s, was_silent=True)
+                raise
+            else:
+                if url.suffices(page.names, page.n_bytes):
+                    return page
+                url.refuse(asked_at_s)
+            counts.asked_at_s = self._clock()
+        page = await self._ask(endpoint, url.whole)
+        url.saw_whole(page.names, page.n_bytes)
+        return page
+
+    async def _ask(self, endpoint: Endpoint, url: str) -> _ReadPage:
+        """What *url* answers; raises as `_page` does."""
         answer = await self._client.get(
-            url, within_s=within_s, max_bytes=MAX_PAGE_BYTES, tls=endpoint.tls
+            url,
+            within_s=self._live.current.scrape_timeout_s,
+            max_bytes=MAX_PAGE_BYTES,
+            tls=endpoint.tls,
         )
         if answer.status != 200:
             raise ValueError(f"{url} answered {answer.status}")
-        return answer
+        page, parsing_s = await _read(answer.body, endpoint.engine)
+        self.pace.spent(answer.reading_s + parsing_s)
+        return page
 
 
-async def _read(page: bytes, engine: str) -> tuple[EndpointMetrics, float]:
+async def _read(page: bytes, engine: str) -> tuple[_ReadPage, float]:
     """What *page* says, and the CPU it took of this thread; the loop turns between its slices."""
     reader, start, took_s = PageReader(engine), 0, 0.0
     while True:
@@ -185,5 +228,5 @@ async def _read(page: bytes, engine: str) -> tuple[EndpointMetrics, float]:
         took_s += time.thread_time() - began_s
         await asyncio.sleep(0)
     reader.feed(page[start:])
-    metrics = reader.metrics()
-    return metrics, took_s + time.thread_time() - began_s
+    read = _ReadPage(reader.metrics(), reader.names, len(page))
+    return read, took_s + time.thread_time() - began_s

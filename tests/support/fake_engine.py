@@ -11,29 +11,45 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from lodestar_extproc.endpoint import Endpoint
-from metric_pages import a_vllm_page
+from metric_pages import a_short_page, part_of
 
 
 class FakeEngine:
     def __init__(self) -> None:
-        self.page = a_vllm_page()
+        self.page = a_short_page()
         self.status = 200
         self.delay_s = 0.0
+        self.gives_parts = False
+        self.part: bytes | None = None
+        self.status_of_part: int | None = None
+        self.delay_of_part_s = 0.0
         self.asked_at_s: list[float] = []
+        self.asked_for: list[str] = []
         self.connections: set[object] = set()
         self.open = 0
         self.most_open = 0
 
     async def answer(self, request: web.Request) -> web.Response:
         self.asked_at_s.append(time.monotonic())
+        self.asked_for.append(request.path_qs)
         self.connections.add(request.transport)
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
-            await asyncio.sleep(self.delay_s)
-            return web.Response(status=self.status, body=self.page, headers=self.headers())
+            is_part = "name[]" in request.query
+            await asyncio.sleep(self.delay_of_part_s if is_part else self.delay_s)
+            status = (self.status_of_part if is_part else None) or self.status
+            return web.Response(status=status, body=self.body(request), headers=self.headers())
         finally:
             self.open -= 1
+
+    def body(self, request: web.Request) -> bytes:
+        """All of the page, or the part that is asked for where it is as vLLM gives them."""
+        if not self.gives_parts or request.path != "/metrics/" or "name[]" not in request.query:
+            return self.page
+        return (
+            part_of(self.page, request.query.getall("name[]")) if self.part is None else self.part
+        )
 
     def headers(self) -> dict[str, str]:
         return {"Location": "/elsewhere"} if 300 <= self.status < 400 else {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 BUCKETS = (0.001, 0.01, 0.02, 0.04, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 10.0, 40.0, 640.0)
 HISTOGRAMS = (
     "time_to_first_token_seconds",
@@ -45,6 +48,18 @@ def a_vllm_page(running: float = 3.0, waiting: float = 1.0, n_engines: int = 1) 
         lines += [f'{name}_bucket{{le="{le}",n="{number}"}} 12.0' for le in (*BUCKETS, "+Inf")]
         number += 1
     return "\n".join([*lines, ""]).encode()
+
+
+def a_short_page(running: float = 3.0) -> bytes:
+    """What vLLM says in a few lines: not worth asking for a part."""
+    return b"\n".join(a_vllm_page(running).splitlines()[:16]) + b"\n"
+
+
+def part_of(page: bytes, names: Sequence[str]) -> bytes:
+    """The lines of *page* about *names*, as prometheus_client picks them by `name[]`."""
+    wanted = "|".join(re.escape(name) for name in names)
+    about = re.compile(rf"(?:# \w+ )?(?:{wanted})[ {{]".encode())
+    return b"".join(line for line in page.splitlines(keepends=True) if about.match(line))
 
 
 def _sample(name: str, labels: str, value: float) -> str:
