@@ -62,7 +62,7 @@ async def engines(n: int):
 
 async def test_a_large_page_is_read_whole_and_the_loop_turns_meanwhile():
     lines = [f'vllm:num_requests_running{{engine="{i}",model_name="m"}} 1.0' for i in range(1000)]
-    filler = [f'vllm:e2e_request_latency_seconds_bucket{{le="{i}"}} 1.0' for i in range(12_000)]
+    filler = [f'vllm:e2e_request_latency_seconds_bucket{{le="{i}"}} 1.0' for i in range(48_000)]
     lines = [*lines[:500], *filler, *lines[500:]]
     async with engines(1) as [(fake, endpoint)]:
         fake.page = "\n".join(lines).encode()
@@ -166,7 +166,7 @@ async def test_a_page_beyond_all_measure_leaves_its_endpoint_routable():
         fleet = Fleet(live_settings(), [endpoint])
         async with scraping(endpoint) as (scraper, _):
             await until(lambda: scraper.counts[endpoint.address].failed >= 1)
-        assert "more than 1048576 bytes" in scraper.counts[endpoint.address].last_failure
+        assert f"more than {MAX_PAGE_BYTES} bytes" in scraper.counts[endpoint.address].last_failure
     assert fleet.snapshot(0.0).endpoints == (endpoint,)
     assert fleet.health.all_healthy
 
