@@ -191,7 +191,7 @@ def things() -> list[Thing]:
         Thing("a prompt of 10 MB a second", long_prompts),
         Thing("prompts of 256 KB, two at a time", long_bodies),
         Thing("metric pages of 8 MB from 3 engines", pages("page is too large")),
-        Thing("metric pages of 4 MB from 3 engines", pages("page is huge")),
+        Thing("metric pages of 3 MB from 3 engines", pages("page is huge")),
         Thing("four clients hammer the operators' pages", operators),
         Thing(often, more_requests),
         Thing(f"{often}, 5 checkpoints a second", checkpoints, often),

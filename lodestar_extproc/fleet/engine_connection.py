@@ -13,6 +13,9 @@ from lodestar_extproc.fleet.engine_target import Target
 MAX_HEADER_BYTES = 64 * 1024
 """As much as Envoy takes (`max_request_headers_kb`, 60): more is no engine's."""
 
+LONG_READ_BYTES = 128 * 1024
+"""Read at once: more is there, and other connections come first. uvloop reads up to 256 KB."""
+
 
 class EngineAnswer(NamedTuple):
     """An answer that came whole.
@@ -110,6 +113,8 @@ class EngineConnection(asyncio.Protocol):
             self.abort()  # it speaks unasked
             return
         self._n_bytes += len(data)
+        if len(data) >= LONG_READ_BYTES:
+            self._read_on_next_turn()
         try:
             self._parser.feed_data(data)
         except HttpParserError as error:
@@ -117,6 +122,18 @@ class EngineConnection(asyncio.Protocol):
         if self._n_bytes > self._max_bytes + MAX_HEADER_BYTES:
             self._fail(f"answered more than {self._max_bytes} bytes")
         self._reading_s += time.thread_time() - began_s
+
+    def _read_on_next_turn(self) -> None:
+        """The loop would read a long page in one go, and requests wait for all of it."""
+        reading = cast(asyncio.ReadTransport, self._transport)
+        if not reading.is_closing():
+            reading.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        reading = cast(asyncio.ReadTransport, self._transport)
+        if not reading.is_closing():
+            reading.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._among.discard(self)

@@ -25,7 +25,7 @@ from lodestar_extproc.supervision import BackgroundTask, Supervisor
 Publish = Callable[[str, EndpointMetrics, float], None]
 """Called with address, metrics, and the monotonic second in which they were asked for."""
 
-MAX_PAGE_BYTES = 4 * 1024 * 1024
+MAX_PAGE_BYTES = 3 * 1024 * 1024
 """vLLM's page has 51 KB, and most of them again for each data-parallel engine: those of 64 have 2
 to 3 MB, which take 6 ms to read. A larger page is no engine's."""
 SLICE_BYTES = 16 * 1024

@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import socket
+import time
 import weakref
 from contextlib import asynccontextmanager, closing, suppress
 
 import pytest
+import uvloop
 
 from collector import n_alive, only_when_told
 from lodestar_extproc.fleet import engine_client
@@ -212,3 +214,40 @@ async def test_a_connection_that_is_refused_leaves_nothing_to_the_collector():
         kept = n_alive(EngineConnection)
         gc.collect()
         assert kept == n_alive(EngineConnection)
+
+
+def test_a_long_page_lets_the_loop_turn_while_it_comes():
+    page, turns = b"x" * 3_000_000, 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main() -> bytes:
+        nonlocal turns
+        with closing(EngineClient()) as client, socket.create_server(("127.0.0.1", 0)) as server:
+            address, port = server.getsockname()
+            answers = asyncio.create_task(
+                client.get(f"http://{address}:{port}/", within_s=10.0, max_bytes=2 * len(page))
+            )
+            await asyncio.sleep(0.05)
+            peer, _ = server.accept()
+            with peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * len(page))
+                sending = asyncio.to_thread(
+                    peer.sendall,
+                    b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(page), page),
+                )
+                sent = asyncio.ensure_future(sending)
+                await asyncio.sleep(0)
+                time.sleep(0.3)  # noqa: ASYNC251  (so that all of it is there when the loop looks)
+                counting = asyncio.create_task(count())
+                _, answer = await asyncio.gather(sent, answers)
+                counting.cancel()
+            return answer.body
+
+    # uvloop reads a connection until it is empty, as often as it may.
+    assert uvloop.run(main()) == page
+    assert turns >= len(page) // (256 * 1024)
