@@ -88,6 +88,12 @@ class PoolSettings:
         "place in a prefix cache.",
         at_least=0,
     )
+    eviction_depth: float = setting(
+        1.0,
+        "How often, at most, what is displaced counts, as computing it again displaces others: 1 "
+        "for once; 20 keeps most caches whole where the sessions that run outgrow all of them.",
+        at_least=1,
+    )
     memory_weight_s: float = setting(
         0.3, "Price of the KV cache memory a request takes; it rises as memory fills.", at_least=0
     )
@@ -105,10 +111,7 @@ class PoolSettings:
         at_least=0,
     )
     predictor: str = setting(
-        "engine",
-        "What predicts TTFT; `mlp` needs the extra `mlp`.",
-        choices=PREDICTORS,
-        was="model",
+        "engine", "What predicts TTFT; `mlp` needs that extra.", choices=PREDICTORS, was="model"
     )
     shadow: bool = setting(
         default=False, text="Decide and learn, but leave the choice of the endpoint to Envoy."
@@ -292,9 +295,6 @@ class PoolSettings:
         check_extras(predictor=self.predictor, kv_events=self.kv_events is not None)
         if self.share is not None:
             check_share(self.share)
-        if self.scrape_stale_s < self.scrape_interval_s:
-            raise SettingError(
-                "scrape_stale_s",
-                f"{self.scrape_stale_s:g} is less than scrape_interval_s "
-                f"({self.scrape_interval_s:g}): every metric would be unknown",
-            )
+        if (stale_s := self.scrape_stale_s) < (interval_s := self.scrape_interval_s):
+            problem = f"less than scrape_interval_s ({interval_s:g}): every metric would be unknown"
+            raise SettingError("scrape_stale_s", f"{stale_s:g} is {problem}")

@@ -103,6 +103,7 @@ struct weighing {
     double eviction_weight;
     double memory_weight_s;
     double backlog_limit_s;    /* infinite for none */
+    double cascade_limit;      /* 1 - 1/g */
     int64_t weighs_others;     /* 0: the cost is one's own TTFT */
     int64_t is_finite;         /* told: every cost is a number; else there is no order and no row */
     int64_t is_in_range;       /* told: of the first in order */
@@ -312,7 +313,8 @@ static void weigh_others(const struct weighing *w)
         double congestion = rate / (1.0 - busy);
         double price = 0.5 * w->externality_weight * congestion * (v + v + x);
         price += w->decode_weight * column(w->values, n, DECODE_REQUESTS, i);
-        double lost = w->eviction_weight * w->given[ASKED_AGAIN_RATIO * n + i];
+        double again = w->given[ASKED_AGAIN_RATIO * n + i];
+        double lost = w->eviction_weight * (again / (1.0 - least(again, w->cascade_limit)));
         price += lost * (1.0 + price);
         w->told[COST_S * n + i] = w->told[TTFT_S * n + i] + price * x + memory_s(w, i);
     }

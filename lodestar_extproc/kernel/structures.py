@@ -71,6 +71,7 @@ class WeighingCall(Structure):
         ("eviction_weight", c_double),
         ("memory_weight_s", c_double),
         ("backlog_limit_s", c_double),
+        ("cascade_limit", c_double),
         ("weighs_others", c_int64),
         ("is_finite", c_int64),
         ("is_in_range", c_int64),

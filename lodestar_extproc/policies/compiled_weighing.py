@@ -108,6 +108,7 @@ def _weigh_by(arrays: WeighingArrays, weights: CostWeights) -> None:
     struct.eviction_weight = weights.eviction
     struct.memory_weight_s = weights.memory_s
     struct.backlog_limit_s = weights.backlog_limit_s
+    struct.cascade_limit = weights.cascade_limit
 
 
 def _told(arrays: WeighingArrays, penalty_s: FloatArray | None) -> Weighed:

@@ -37,6 +37,7 @@ class CostWeights(NamedTuple):
         weighs_others: False for one's own TTFT alone, whatever else stands here.
         externality, decode, eviction, memory_s: w, d, e and m.
         backlog_limit_s: of v; infinite for none.
+        cascade_limit: 1 - 1/g.
     """
 
     weighs_others: bool = False
@@ -45,6 +46,7 @@ class CostWeights(NamedTuple):
     eviction: float = 0.0
     memory_s: float = 0.0
     backlog_limit_s: float = math.inf
+    cascade_limit: float = 0.0
 
 
 OWN_TTFT = CostWeights()
@@ -98,7 +100,8 @@ class GreedyTTFT:
 class Externality:
     """Own TTFT, and the delay that the request causes to those who come after it.
 
-        cost = p + h·x + e·q·(1 + h)·x + m·s·u/(1-u)  with  h = w·λ/(2(1-r))·(2·v + x) + d·n
+        cost = p + h·x + e·q'·(1 + h)·x + m·s·u/(1-u)  with  h = w·λ/(2(1-r))·(2·v + x) + d·n
+        and  q' = q/(1 - min(q, 1 - 1/g))
 
     h is what a second of work costs others. In an M/G/1 queue the relative value of a backlog v is
     λv²/(2(1-r)): the waiting it will cause. Adding x seconds behind v raises it by the first term
@@ -118,14 +121,15 @@ class Externality:
 
     The prompt's uncached tokens take the place of as many others in the prefix cache. The share q
     of these that is asked for again (see `LostPrefixes`) has to be computed again, which will take
-    as long, and cost others as much, as computing these now.
+    as long, and cost others as much, as computing these now. That displaces others in its turn, of
+    which q is asked for again, and so on: q' is the sum of that, counted g times at most.
 
     While it is served the request holds the share s of the KV cache's memory. With the share u in
     use (`memory_used_ratio`), its own included, those who come later wait for memory ever longer as
     u nears 1.
 
     The settings are w `externality_weight`, the limit of v `backlog_limit_s`, d `decode_weight`, e
-    `eviction_weight` and m `memory_weight_s`.
+    `eviction_weight`, g `eviction_depth` and m `memory_weight_s`.
 
     Args:
         prices_slower_tokens: False for d = 0, whatever the setting says.
@@ -148,7 +152,7 @@ class Externality:
         price = 0.5 * settings.externality_weight * congestion * (v + v + x)
         if self._prices_slower_tokens:
             price += settings.decode_weight * candidates.snapshot.decode_requests
-        lost = settings.eviction_weight * demand.asked_again_ratio
+        lost = settings.eviction_weight * _all_asked_again(demand, settings.eviction_depth)
         price += lost * (ONE + price)
         cost: FloatArray = estimate.ttft_s + price * x + self._memory_s(candidates)
         return cost
@@ -162,7 +166,7 @@ class Externality:
         delay = 0.5 * settings.externality_weight * congestion * (2.0 * v + x)
         decode_weight = settings.decode_weight if self._prices_slower_tokens else 0.0
         decode = decode_weight * candidates.snapshot.decode_requests
-        lost = settings.eviction_weight * demand.asked_again_ratio
+        lost = settings.eviction_weight * _all_asked_again(demand, settings.eviction_depth)
         return {
             "own_ttft": estimate.ttft_s,
             "delay_to_others": delay * x,
@@ -182,6 +186,7 @@ class Externality:
             settings.eviction_weight,
             settings.memory_weight_s,
             math.inf if limit_s is None else limit_s,
+            _cascade_limit(settings.eviction_depth),
         )
 
     def _memory_s(self, candidates: Candidates) -> FloatArray:
@@ -193,6 +198,17 @@ class Externality:
         weight_s = self._live.current.memory_weight_s
         price_s: FloatArray = weight_s * np.fmax(own * used / (ONE - used), ZERO)
         return price_s
+
+
+def _all_asked_again(demand: DemandSnapshot, depth: float) -> FloatArray:
+    """q': what is asked for again of what is lost, and of what that displaces, and so on, [n]."""
+    again = demand.asked_again_ratio
+    whole: FloatArray = again / (ONE - np.minimum(again, _cascade_limit(depth)))
+    return whole
+
+
+def _cascade_limit(depth: float) -> float:
+    return 1.0 - 1.0 / depth
 
 
 def demand_of(candidates: Candidates) -> DemandSnapshot:

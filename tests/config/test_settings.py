@@ -25,7 +25,7 @@ def test_every_setting_says_what_it_does_and_takes_its_own_default(owner):
 
 def test_every_number_has_a_unit_or_is_a_count_a_share_or_a_weight():
     endings = ("_s", "_tokens", "_ratio", "_samples", "_threshold", "_weight", "_port", "_budget")
-    others = {"retry_candidates", "bytes_per_token", "seed"}
+    others = {"retry_candidates", "bytes_per_token", "eviction_depth", "seed"}
     for setting in [*settings_of(PoolSettings).values(), *settings_of(EndpointSettings).values()]:
         if setting.kind in (int, float):
             assert setting.name.endswith(endings) or setting.name in others

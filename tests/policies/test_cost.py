@@ -192,6 +192,26 @@ def test_what_the_cache_loses_has_its_price():
     assert cost - 0.5 == pytest.approx([2.0 * 0.5 * 0.1, 0.0])
 
 
+@pytest.mark.parametrize(
+    ("depth", "again", "counted"),
+    [
+        (1.0, 0.5, 0.5),
+        (1.0, 1.0, 1.0),
+        (20.0, 0.0, 0.0),
+        (20.0, 0.5, 1.0),  # a half, a quarter, an eighth ...
+        (20.0, 0.9, 9.0),
+        (20.0, 1.0, 20.0),
+        (4.0, 0.9, 3.6),
+    ],
+)
+def test_what_is_computed_again_displaces_others_to_a_depth(depth, again, counted):
+    function = an_externality(0.0, decode_weight=0.0, memory_weight_s=0.0, eviction_depth=depth)
+    seen = replace(candidates(), demand=demand_of(again=(again, 0.0)))
+    cost = function.score(an_estimate(), seen)
+
+    assert cost - 0.5 == pytest.approx([counted * 0.1, 0.0])
+
+
 def test_what_is_computed_again_costs_others_as_much_as_what_is_computed_now():
     seen = candidates(decode_requests=4.0)
     again = replace(seen, demand=demand_of(again=(0.5, 0.5)))

@@ -55,6 +55,7 @@ OBSERVED = {
     "backlog_limit_s": By(traffic),
     "decode_weight": By(traffic),
     "eviction_weight": By(traffic),
+    "eviction_depth": By(traffic),
     "memory_weight_s": By(traffic),
     "generation_weight": By(traffic, {"cost": "end_to_end"}),
     "predictor": By(traffic),

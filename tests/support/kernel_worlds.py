@@ -79,6 +79,7 @@ def choices(draw, *, odd):
             "externality_weight": draw(st.floats(0, 5)),
             "decode_weight": draw(st.floats(0, 2)),
             "eviction_weight": draw(st.floats(0, 2)),
+            "eviction_depth": draw(st.floats(1, 30)),
             "memory_weight_s": draw(st.floats(0, 2)),
             "backlog_limit_s": draw(st.floats(0.01, 10) | st.none()),
         },
