@@ -1,23 +1,20 @@
 """Pages of which a part is asked for: what is read of them, where the engine can give it alone."""
 
-import asyncio
 import threading
 import time
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import parse_qs, urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import prometheus_client
 import pytest
 
-from builders import live_settings
 from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint, EndpointMetrics
-from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.engine_metrics import names_read, parse
 from lodestar_extproc.fleet.page_url import RETRY_S, WORTH_BYTES, PageUrl
-from lodestar_extproc.fleet.scraper import Scraper
 from metric_pages import a_short_page, a_vllm_page, part_of
+from scraping import scraper_at_work
 from waiting import until
 
 URL = "http://10.0.0.1:8000/metrics"
@@ -37,18 +34,14 @@ class Clock:
 @asynccontextmanager
 async def scraping(endpoint: Endpoint, clock=time.monotonic, timeout_s=1.0):
     published: list[EndpointMetrics] = []
-    settings = live_settings(
-        scrape_interval_s=INTERVAL_S, scrape_timeout_s=timeout_s, scrape_stale_s=60.0
-    )
-    with closing(EngineClient()) as client:
-        scraper = Scraper(client, lambda _, said, __: published.append(said), settings, clock=clock)
-        scraper.set_endpoints([endpoint])
-        run = asyncio.create_task(scraper.run())
-        try:
-            yield scraper, published
-        finally:
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
+
+    def publish(_: str, said: EndpointMetrics, __: float) -> None:
+        published.append(said)
+
+    async with scraper_at_work(
+        endpoint, publish=publish, interval_s=INTERVAL_S, timeout_s=timeout_s, clock=clock
+    ) as scraper:
+        yield scraper, published
 
 
 @contextmanager

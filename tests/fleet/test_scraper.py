@@ -14,6 +14,7 @@ from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
 from lodestar_extproc.fleet.scraper import MAX_PAGE_BYTES, SLICE_BYTES, Scraper
+from scraping import scraper_at_work
 from waiting import until
 
 INTERVAL_S = 0.04
@@ -33,24 +34,12 @@ class Published:
 
 
 @asynccontextmanager
-async def scraping(*endpoints: Endpoint, interval_s=INTERVAL_S, timeout_s=1.0, **more):
+async def scraping(*endpoints: Endpoint, interval_s=INTERVAL_S, **more):
     published = Published()
-    with closing(EngineClient()) as client:
-        scraper = Scraper(
-            client,
-            published,
-            live_settings(
-                scrape_interval_s=interval_s, scrape_timeout_s=timeout_s, scrape_stale_s=60.0
-            ),
-            **more,
-        )
-        scraper.set_endpoints(endpoints)
-        run = asyncio.create_task(scraper.run())
-        try:
-            yield scraper, published
-        finally:
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
+    async with scraper_at_work(
+        *endpoints, publish=published, interval_s=interval_s, **more
+    ) as scraper:
+        yield scraper, published
 
 
 @asynccontextmanager
