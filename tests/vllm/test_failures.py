@@ -68,9 +68,10 @@ async def test_a_frozen_engine_is_left_and_taken_back(stack):
 
 async def begun(stack, said: str):
     """An engine that streams a long answer to *said*, and the answer to come."""
-    engine = stack.engine_of(await stack.ask(said))
-    streaming = asyncio.create_task(stack.ask(said + " later", max_tokens=LONG))
+    streaming = asyncio.create_task(stack.ask(said, max_tokens=LONG))
     await asyncio.sleep(1.0)
+    (newest,) = (await stack.gateway.admin("/decisions?limit=1"))["decisions"]
+    engine = next(e for e in stack.engines if e.plan.address == newest["chosen"])
     return engine, streaming
 
 
