@@ -12,7 +12,6 @@ from lodestar_extproc.fleet.engine_target import Target
 
 MAX_HEADER_BYTES = 64 * 1024
 """As much as Envoy takes (`max_request_headers_kb`, 60): more is no engine's."""
-
 LONG_READ_BYTES = 128 * 1024
 """Read at once: more is there, and other connections come first. uvloop reads up to 256 KB."""
 
@@ -105,6 +104,8 @@ class EngineConnection(asyncio.Protocol):
         self._transport = cast(asyncio.WriteTransport, transport)
         # Each refers to the other until the end, which one that is refused never has.
         self._parser = HttpResponseParser(self)
+        # uvloop's TLS drops what has come while reading is paused, if its server then closes.
+        self._is_encrypted = transport.get_extra_info("sslcontext") is not None
         self._among.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -113,7 +114,7 @@ class EngineConnection(asyncio.Protocol):
             self.abort()  # it speaks unasked
             return
         self._n_bytes += len(data)
-        if len(data) >= LONG_READ_BYTES:
+        if len(data) >= LONG_READ_BYTES and not self._is_encrypted:
             self._read_on_next_turn()
         try:
             self._parser.feed_data(data)

@@ -1,10 +1,12 @@
 """EngineClient by TLS, against servers that show, and ask for, real certificates."""
 
 import asyncio
+import socket
 import ssl
 from contextlib import asynccontextmanager, closing
 
 import pytest
+import uvloop
 
 from certificates import Authority
 from lodestar_extproc.encryption import Pem, UpstreamTls
@@ -168,3 +170,26 @@ async def test_plain_http_where_tls_is_wanted_is_a_problem_and_so_is_the_reverse
         assert await outcome(url, trusting(authority), within_s=1.0) != "hello"
     async with engine(authority.sign("engine").server_context()) as url:
         assert await outcome(url.replace("https", "http"), None) != "hello"
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("header", [b"Content-Length: 3000000", b"Connection: close"])
+def test_a_long_page_comes_whole_from_an_engine_that_then_closes(authority, run, header):
+    page, tls = b"x" * 3_000_000, trusting(authority)
+    context = authority.sign("engine").server_context()
+
+    def serve(listening: socket.socket) -> None:
+        peer, _ = listening.accept()
+        with context.wrap_socket(peer, server_side=True) as encrypted:
+            encrypted.recv(65536)
+            encrypted.sendall(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n%b" % (header, page))
+
+    async def main() -> bytes:
+        with closing(EngineClient()) as client, socket.create_server(("127.0.0.1", 0)) as listening:
+            url = f"https://127.0.0.1:{listening.getsockname()[1]}/metrics"
+            serving = asyncio.create_task(asyncio.to_thread(serve, listening))
+            answer = await client.get(url, within_s=10.0, max_bytes=2 * len(page), tls=tls)
+            await serving
+            return answer.body
+
+    assert run(main()) == page

@@ -39,7 +39,7 @@ LIES = {
 FAULTS = ("none", "busy", "reset", "hang", "slow", "stall", "leaves", *LIES)
 PAGES = ("none", "page", "page hangs", "page is huge", "page is too large", "page is garbage")
 HUGE_PAGE_BYTES, TOO_LARGE_PAGE_BYTES = 3_000_000, 8_000_000
-"""Just under what is read of a page, and a size that was seen (a MiB is the limit)."""
+"""Just under what is read of a page, and a size well above (3 MiB is the limit)."""
 
 
 def answer_events(body: bytes) -> list[bytes]:

@@ -39,17 +39,13 @@ class FakeEngine:
             is_part = "name[]" in request.query
             await asyncio.sleep(self.delay_of_part_s if is_part else self.delay_s)
             status = (self.status_of_part if is_part else None) or self.status
-            return web.Response(status=status, body=self.body(request), headers=self.headers())
+            page = self.page
+            if is_part and self.gives_parts and request.path == "/metrics/":
+                names = request.query.getall("name[]")
+                page = part_of(page, names) if self.part is None else self.part
+            return web.Response(status=status, body=page, headers=self.headers())
         finally:
             self.open -= 1
-
-    def body(self, request: web.Request) -> bytes:
-        """All of the page, or the part that is asked for where it is as vLLM gives them."""
-        if not self.gives_parts or request.path != "/metrics/" or "name[]" not in request.query:
-            return self.page
-        return (
-            part_of(self.page, request.query.getall("name[]")) if self.part is None else self.part
-        )
 
     def headers(self) -> dict[str, str]:
         return {"Location": "/elsewhere"} if 300 <= self.status < 400 else {}

@@ -50,9 +50,9 @@ def a_vllm_page(running: float = 3.0, waiting: float = 1.0, n_engines: int = 1) 
     return "\n".join([*lines, ""]).encode()
 
 
-def a_short_page(running: float = 3.0) -> bytes:
+def a_short_page() -> bytes:
     """What vLLM says in a few lines: not worth asking for a part."""
-    return b"\n".join(a_vllm_page(running).splitlines()[:16]) + b"\n"
+    return b"\n".join(a_vllm_page().splitlines()[:16]) + b"\n"
 
 
 def part_of(page: bytes, names: Sequence[str]) -> bytes:
