@@ -1,4 +1,3 @@
-import asyncio
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ from fake_engine import FakeEngine
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.prober import Prober
+from running import running
 from waiting import until
 
 
@@ -22,12 +22,8 @@ async def probing(*endpoints: Endpoint, timeout_s: float = 1.0):
             live_settings(health_interval_s=0.05, health_timeout_s=timeout_s),
         )
         prober.set_endpoints(endpoints)
-        run = asyncio.create_task(prober.run())
-        try:
+        async with running(prober.run()):
             yield published
-        finally:
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
@@ -82,11 +78,9 @@ async def test_one_that_joins_is_asked_at_once_however_seldom_the_others_are():
                 live_settings(health_interval_s=3600.0),
             )
             prober.set_endpoints([known])
-            run = asyncio.create_task(prober.run())
-            await until(lambda: len(published) == 1)
-            prober.set_endpoints([known, newcomer])
-            await until(lambda: len(published) == 2)
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
+            async with running(prober.run()):
+                await until(lambda: len(published) == 1)
+                prober.set_endpoints([known, newcomer])
+                await until(lambda: len(published) == 2)
 
     assert [address for address, _, _ in published] == [known.address, newcomer.address]

@@ -14,6 +14,7 @@ from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.fleet import Fleet
 from lodestar_extproc.fleet.scrape_budget import ScrapeBudget
 from lodestar_extproc.fleet.scraper import MAX_PAGE_BYTES, SLICE_BYTES, Scraper
+from running import running
 from scraping import scraper_at_work
 from waiting import until
 
@@ -256,10 +257,8 @@ async def test_what_an_engine_at_rest_said_is_never_older_than_what_counts_as_kn
         with closing(EngineClient()) as client:
             scraper = Scraper(client, Published(), live, at_rest=lambda _: True)
             scraper.set_endpoints([endpoint])
-            run = asyncio.create_task(scraper.run())
-            await until(lambda: len(fake.asked_at_s) >= 5)
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
+            async with running(scraper.run()):
+                await until(lambda: len(fake.asked_at_s) >= 5)
 
     gaps = [b - a for a, b in itertools.pairwise(fake.asked_at_s)]
     assert INTERVAL_S < np.median(gaps) < 5 * INTERVAL_S

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -12,6 +11,7 @@ from builders import live_settings
 from lodestar_extproc.endpoint import Endpoint
 from lodestar_extproc.fleet.engine_client import EngineClient
 from lodestar_extproc.fleet.scraper import Publish, Scraper
+from running import running
 
 
 @asynccontextmanager
@@ -30,9 +30,5 @@ async def scraper_at_work(
     with closing(EngineClient()) as client:
         scraper = Scraper(client, publish, settings, clock=clock, **more)
         scraper.set_endpoints(endpoints)
-        run = asyncio.create_task(scraper.run())
-        try:
+        async with running(scraper.run()):
             yield scraper
-        finally:
-            run.cancel()
-            await asyncio.gather(run, return_exceptions=True)
