@@ -127,10 +127,13 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "whole_low_more": Part(WHOLE, (3, 4), 0.8, WHOLE_SESSIONS),
         # Without the rule that is far behind, for more rounds in the same time.
         "whole_rivals_near": Part(RIVALS, (1, 2, 3), 0.92, WHOLE_SESSIONS),
+        "whole_rivals_near_more": Part(RIVALS, (4,), 0.92, WHOLE_SESSIONS),
         "whole_rivals_low": Part(RIVALS, (1, 2, 3), 0.8, WHOLE_SESSIONS),
+        "whole_rivals_low_more": Part(RIVALS, (4,), 0.8, WHOLE_SESSIONS),
         "whole_chats": Part(RIVALS, (1, 2), 1.5),
         # Two cards: below tipping by virtual time, and near it.
         "pair_low": Part(RIVALS, (1, 2, 3, 4), 0.625, PAIR_SESSIONS),
+        "pair_low_more": Part(RIVALS, (4,), 0.625, PAIR_SESSIONS),
         "pair_near": Part(RIVALS, (1, 2, 3, 4), 0.75, PAIR_SESSIONS),
         "pair_kept": Part(("session_affinity",), (1, 2, 3, 4), 0.625, PAIR_SESSIONS),
         "pair_mixed_low": Part(RIVALS, (1, 2, 3, 4), 0.55, PAIR_MIXED_SESSIONS),
