@@ -89,9 +89,9 @@ class PoolSettings:
         at_least=0,
     )
     eviction_depth: float = setting(
-        1.0,
-        "How often, at most, what is displaced counts, as computing it again displaces others: 1 "
-        "for once; 20 keeps most caches whole where the sessions that run outgrow all of them.",
+        20.0,
+        "How often, at most, what is displaced counts where running sessions have outgrown all "
+        "caches: more keeps most caches whole and lets one overflow, 1 treats all alike.",
         at_least=1,
     )
     memory_weight_s: float = setting(

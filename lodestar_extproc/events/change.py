@@ -23,6 +23,8 @@ class ChangeKind(StrEnum):
     ENDPOINT_SLEEPING = "endpoint_sleeping"
     ENDPOINT_DOUBTED = "endpoint_doubted"
     ENDPOINT_BELIEVED = "endpoint_believed"
+    CACHES_OUTGROWN = "caches_outgrown"
+    CACHES_SUFFICE = "caches_suffice"
     ALL_DOWN = "all_down"
     SOME_UP = "some_up"
     COLD = "cold"
@@ -53,6 +55,7 @@ _SEVERITIES: Mapping[ChangeKind, Severity] = MappingProxyType(
         ChangeKind.ENDPOINT_REFUSED: Severity.WARNING,
         ChangeKind.ENDPOINT_FROZEN: Severity.WARNING,
         ChangeKind.ENDPOINT_DOUBTED: Severity.WARNING,
+        ChangeKind.CACHES_OUTGROWN: Severity.WARNING,
         ChangeKind.TRUST_LOST: Severity.WARNING,
         ChangeKind.DRIFT: Severity.WARNING,
         ChangeKind.CHOICES_IGNORED: Severity.WARNING,

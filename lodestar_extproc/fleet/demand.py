@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lodestar_extproc.endpoint import COLUMNS, ONE, ZERO, Endpoint, FleetSnapshot, FloatArray
 from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED, LostPrefixes
+from lodestar_extproc.fleet.outgrown_caches import OutgrownCaches
 from lodestar_extproc.kernel.compiled import KERNEL, Kernel
 from lodestar_extproc.kernel.structures import MemoryArrays
 from lodestar_extproc.request import InferenceRequest
@@ -45,6 +46,7 @@ class DemandSnapshot(NamedTuple):
             counts as nothing.
         missed_tokens: [n], what this request asks for again, by where it was lost; empty where
             nothing was.
+        outgrown: whether the sessions that run need more than all caches hold.
     """
 
     arrivals_per_s: float
@@ -52,6 +54,7 @@ class DemandSnapshot(NamedTuple):
     asked_again_ratio: FloatArray
     memory_ratio: FloatArray
     missed_tokens: FloatArray
+    outgrown: bool = False
 
 
 def no_demand(n: int) -> DemandSnapshot:
@@ -61,6 +64,9 @@ def no_demand(n: int) -> DemandSnapshot:
 
 class Demand:
     """Counts the requests that leave; all rates are exponential means over `MEMORY_S`.
+
+    Attributes:
+        caches: whether they are outgrown; others only read it.
 
     Args:
         endpoints: the fleet at start.
@@ -77,6 +83,7 @@ class Demand:
         self._memory = np.zeros(0)
         self._memory_seen_at_s = np.zeros(0)
         self._lost = LostPrefixes()
+        self.caches = OutgrownCaches()
         self._kernel = kernel
         self.adopt(endpoints)
 
@@ -107,7 +114,9 @@ class Demand:
         service = self._service[columns] * (start_up * decay)
         again, missed = self._lost.asked_again(request, fleet.endpoints, matched_ratio)
         memory = self._memory_ratio(fleet, columns)
-        return DemandSnapshot(arrivals * start_up, service, again, memory, missed)
+        return DemandSnapshot(
+            arrivals * start_up, service, again, memory, missed, self.caches.outgrown
+        )
 
     def _memory_ratio(self, fleet: FleetSnapshot, columns: Columns) -> FloatArray:
         if self._kernel is None or fleet.endpoints is not self._endpoints:
@@ -144,7 +153,8 @@ class Demand:
         """
         columns = self._columns_of(fleet.endpoints)
         self._memory[columns], self._memory_seen_at_s[columns] = seen.memory_ratio, fleet.at_s
-        self._count(address, service_s, fleet.at_s)
+        self._count(request, address, seen.missed_tokens, service_s, fleet.at_s)
+        self.caches.look(seen.memory_ratio, fleet.kv_capacity_tokens, fleet.at_s)
         self._lost.place(
             request,
             fleet,
@@ -169,11 +179,20 @@ class Demand:
             missed_tokens: what it asks for again, by where it was lost.
         """
         if address in self._column:
-            self._count(address, service_s, max(at_s, self._at_s))
+            lost_tokens = np.array(list(missed_tokens.values()))
+            self._count(request, address, lost_tokens, service_s, max(at_s, self._at_s))
             self._lost.heard(request, address, uncached_tokens, missed_tokens)
 
-    def _count(self, address: str, service_s: float, at_s: float) -> None:
+    def _count(
+        self,
+        request: InferenceRequest,
+        address: str,
+        lost_tokens: FloatArray,
+        service_s: float,
+        at_s: float,
+    ) -> None:
         decay = self._decay(at_s)
+        self.caches.count(request.prompt_tokens, lost_tokens, decay)
         if self._started_at_s is None:
             self._started_at_s = at_s
         self._at_s = at_s

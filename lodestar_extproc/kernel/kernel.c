@@ -79,6 +79,7 @@ struct constants {
     double max_utilisation;
     double max_memory_used;
     double own_share;
+    double max_spared_s;
 };
 
 /* `structures.WeighingCall`. Arrays are [rows][n] unless it is said otherwise. */
@@ -103,7 +104,7 @@ struct weighing {
     double eviction_weight;
     double memory_weight_s;
     double backlog_limit_s;    /* infinite for none */
-    double cascade_limit;      /* 1 - 1/g */
+    double cascade_limit;      /* 1 - 1/g; 0 where no cache is to be spared */
     int64_t weighs_others;     /* 0: the cost is one's own TTFT */
     int64_t is_finite;         /* told: every cost is a number; else there is no order and no row */
     int64_t is_in_range;       /* told: of the first in order */
@@ -292,11 +293,34 @@ static double memory_s(const struct weighing *w, int64_t i)
     return w->memory_weight_s * most_known(own * used / (1.0 - used), 0.0);
 }
 
+/* What a second of work delays others by. */
+static double delay_ratio(const struct weighing *w, double of_fleet, double arrivals_per_speed, int64_t i)
+{
+    const struct constants *c = w->constants;
+    int64_t n = w->n;
+    double x = w->told[SERVICE_S * n + i];
+    double v = least(w->told[BACKLOG_S * n + i], w->backlog_limit_s);
+    double busy = c->own_share * w->given[SERVICE_RATIO * n + i] + (1.0 - c->own_share) * of_fleet;
+    busy = least(most(busy, w->given[MEMORY_RATIO * n + i]), c->max_utilisation);
+    double rate = arrivals_per_speed * (1.0 / w->told[S_PER_KTOKEN * n + i]);
+    double congestion = rate / (1.0 - busy);
+    double price = 0.5 * w->externality_weight * congestion * (v + v + x);
+    return price + w->decode_weight * column(w->values, n, DECODE_REQUESTS, i);
+}
+
+/* What the prompts that are computed again displace in their turn. */
+static double cascade_s(const struct weighing *w, double delay, int64_t i)
+{
+    double again = w->given[ASKED_AGAIN_RATIO * w->n + i];
+    double more = again / (1.0 - least(again, w->cascade_limit)) - again;
+    return w->eviction_weight * more * (1.0 + delay) * w->told[SERVICE_S * w->n + i];
+}
+
 static void weigh_others(const struct weighing *w)
 {
     const struct constants *c = w->constants;
     int64_t n = w->n;
-    double service = 0.0, speed = 0.0;
+    double service = 0.0, speed = 0.0, least_cascade_s = INFINITY;
     for (int64_t i = 0; i < n; i++) {
         service += w->given[SERVICE_RATIO * n + i];
         speed += 1.0 / w->told[S_PER_KTOKEN * n + i];
@@ -305,18 +329,18 @@ static void weigh_others(const struct weighing *w)
     of_fleet = of_fleet < c->max_utilisation ? of_fleet : c->max_utilisation;
     double arrivals_per_speed = w->arrivals_per_s / speed;
     for (int64_t i = 0; i < n; i++) {
+        double delay = delay_ratio(w, of_fleet, arrivals_per_speed, i);
+        double lost = w->eviction_weight * w->given[ASKED_AGAIN_RATIO * n + i];
+        double price = delay + lost * (1.0 + delay);
         double x = w->told[SERVICE_S * n + i];
-        double v = least(w->told[BACKLOG_S * n + i], w->backlog_limit_s);
-        double busy = c->own_share * w->given[SERVICE_RATIO * n + i] + (1.0 - c->own_share) * of_fleet;
-        busy = least(most(busy, w->given[MEMORY_RATIO * n + i]), c->max_utilisation);
-        double rate = arrivals_per_speed * (1.0 / w->told[S_PER_KTOKEN * n + i]);
-        double congestion = rate / (1.0 - busy);
-        double price = 0.5 * w->externality_weight * congestion * (v + v + x);
-        price += w->decode_weight * column(w->values, n, DECODE_REQUESTS, i);
-        double again = w->given[ASKED_AGAIN_RATIO * n + i];
-        double lost = w->eviction_weight * (again / (1.0 - least(again, w->cascade_limit)));
-        price += lost * (1.0 + price);
         w->told[COST_S * n + i] = w->told[TTFT_S * n + i] + price * x + memory_s(w, i);
+        least_cascade_s = least(least_cascade_s, cascade_s(w, delay, i));
+    }
+    if (w->cascade_limit <= 0.0)
+        return;
+    for (int64_t i = 0; i < n; i++) {
+        double delay = delay_ratio(w, of_fleet, arrivals_per_speed, i);
+        w->told[COST_S * n + i] += least(cascade_s(w, delay, i), least_cascade_s + c->max_spared_s);
     }
 }
 

@@ -44,6 +44,7 @@ class Constants(Structure):
         ("max_utilisation", c_double),
         ("max_memory_used", c_double),
         ("own_share", c_double),
+        ("max_spared_s", c_double),
     )
 
 

@@ -74,6 +74,10 @@ def _endpoints(pools: Sequence[PoolView]) -> Iterator[Family]:
     beliefs = [ratio for p in pools for ratio in p.cache_belief_ratios]
     keys = [key for _, _, key in addressed]
     yield _family(about_endpoints.CACHE_BELIEF, zip(keys, beliefs, strict=True))
+    lost = [((p.pool,), p.caches.lost_ratio) for p in pools]
+    yield _family(about_endpoints.LOST_PREFIX, lost)
+    outgrown = [((p.pool,), float(p.caches.outgrown)) for p in pools]
+    yield _family(about_endpoints.CACHES_OUTGROWN, outgrown)
     scraped = [(key, p.scrapes[e.address]) for p, e, key in addressed if e.address in p.scrapes]
     intervals = [((p.pool,), p.scrape_interval_s) for p in pools]
     yield _family(about_endpoints.SCRAPE_INTERVAL, intervals)

@@ -67,6 +67,20 @@ CACHE_BELIEF = gauge(
     "Below 1 it finds less than half of what was sent there before; 0: it says that it caches no "
     "prefixes. Look at its cache's size, salts, and `enable_prefix_caching`.",
 )
+LOST_PREFIX = gauge(
+    "lodestar_lost_prefix_ratio",
+    ("pool",),
+    "Share of the tokens asked for lately that a prefix cache had and has lost; counted where "
+    "`learned` is asked.",
+    "It is computed again: more KV memory, or fewer sessions at a time, would save it.",
+)
+CACHES_OUTGROWN = gauge(
+    "lodestar_caches_outgrown",
+    ("pool",),
+    "1 while running sessions need more than all prefix caches hold; 0 otherwise.",
+    "1: the fleet has tipped over. `learned` keeps most caches whole and lets one overflow "
+    "(`eviction_depth`); add endpoints or KV memory, or begin fewer sessions.",
+)
 SCRAPE_AGE = gauge(
     "lodestar_endpoint_scrape_age_seconds",
     ENDPOINT,

@@ -140,4 +140,5 @@ def _constants() -> Constants:
         max_utilisation=costs.MAX_UTILISATION,
         max_memory_used=costs.MAX_MEMORY_USED,
         own_share=costs.OWN_SHARE,
+        max_spared_s=costs.MAX_SPARED_S,
     )

@@ -22,6 +22,9 @@ MAX_UTILISATION = 0.92
 price of the queue would follow errors. Set by judgement."""
 MAX_MEMORY_USED = 0.98
 """Beyond it memory costs no more: engines keep about 2 % (`features.KV_USABLE_RATIO`)."""
+MAX_SPARED_S = 150.0
+"""So much more the cache that is spared most is dear than the one that overflows: without an end to
+it whoever is sent there would wait for minutes. By runs: docs/decisions/0046-*.md."""
 OWN_SHARE = 0.5
 """Of an endpoint's utilisation: half its own, half the fleet's, for it moves with the fleet's."""
 
@@ -37,7 +40,7 @@ class CostWeights(NamedTuple):
         weighs_others: False for one's own TTFT alone, whatever else stands here.
         externality, decode, eviction, memory_s: w, d, e and m.
         backlog_limit_s: of v; infinite for none.
-        cascade_limit: 1 - 1/g.
+        cascade_limit: 1 - 1/g where caches are outgrown, 0 elsewhere.
     """
 
     weighs_others: bool = False
@@ -100,8 +103,7 @@ class GreedyTTFT:
 class Externality:
     """Own TTFT, and the delay that the request causes to those who come after it.
 
-        cost = p + h·x + e·q'·(1 + h)·x + m·s·u/(1-u)  with  h = w·λ/(2(1-r))·(2·v + x) + d·n
-        and  q' = q/(1 - min(q, 1 - 1/g))
+        cost = p + h·x + e·q·(1 + h)·x + m·s·u/(1-u)  with  h = w·λ/(2(1-r))·(2·v + x) + d·n
 
     h is what a second of work costs others. In an M/G/1 queue the relative value of a backlog v is
     λv²/(2(1-r)): the waiting it will cause. Adding x seconds behind v raises it by the first term
@@ -121,8 +123,12 @@ class Externality:
 
     The prompt's uncached tokens take the place of as many others in the prefix cache. The share q
     of these that is asked for again (see `LostPrefixes`) has to be computed again, which will take
-    as long, and cost others as much, as computing these now. That displaces others in its turn, of
-    which q is asked for again, and so on: q' is the sum of that, counted g times at most.
+    as long, and cost others as much, as computing these now.
+
+    That displaces others in its turn, of which q is asked for again, and so on. Where the sessions
+    that run have outgrown all caches (`fleet/outgrown_caches.py`), the sum of that counts too:
+    q' = q/(1 - min(q, 1 - 1/g)) in place of q, g times at most. It spares the caches that are of
+    use and lets one overflow; what it adds is bounded to `MAX_SPARED_S` over the least of all.
 
     While it is served the request holds the share s of the KV cache's memory. With the share u in
     use (`memory_used_ratio`), its own included, those who come later wait for memory ever longer as
@@ -152,10 +158,10 @@ class Externality:
         price = 0.5 * settings.externality_weight * congestion * (v + v + x)
         if self._prices_slower_tokens:
             price += settings.decode_weight * candidates.snapshot.decode_requests
-        lost = settings.eviction_weight * _all_asked_again(demand, settings.eviction_depth)
-        price += lost * (ONE + price)
-        cost: FloatArray = estimate.ttft_s + price * x + self._memory_s(candidates)
-        return cost
+        lost = settings.eviction_weight * demand.asked_again_ratio
+        twice = price + lost * (ONE + price)
+        cost: FloatArray = estimate.ttft_s + twice * x + self._memory_s(candidates)
+        return cost + self._cascade_s(demand, price, x) if demand.outgrown else cost
 
     def terms(self, estimate: Estimate, candidates: Candidates) -> dict[str, FloatArray]:
         """See `CostFunction`; a test holds that they add up to `score`."""
@@ -166,16 +172,17 @@ class Externality:
         delay = 0.5 * settings.externality_weight * congestion * (2.0 * v + x)
         decode_weight = settings.decode_weight if self._prices_slower_tokens else 0.0
         decode = decode_weight * candidates.snapshot.decode_requests
-        lost = settings.eviction_weight * _all_asked_again(demand, settings.eviction_depth)
+        lost = settings.eviction_weight * demand.asked_again_ratio * (1.0 + delay + decode) * x
+        cascade_s = self._cascade_s(demand, delay + decode, x) if demand.outgrown else 0.0
         return {
             "own_ttft": estimate.ttft_s,
             "delay_to_others": delay * x,
             "slower_tokens": decode * x,
-            "lost_cache": lost * (1.0 + delay + decode) * x,
+            "lost_cache": lost + cascade_s,
             "memory": self._memory_s(candidates),
         }
 
-    def weights(self, candidates: Candidates) -> CostWeights:  # noqa: ARG002
+    def weights(self, candidates: Candidates) -> CostWeights:
         """See `CostFunction`."""
         settings = self._live.current
         limit_s = settings.backlog_limit_s
@@ -186,8 +193,16 @@ class Externality:
             settings.eviction_weight,
             settings.memory_weight_s,
             math.inf if limit_s is None else limit_s,
-            _cascade_limit(settings.eviction_depth),
+            1.0 - 1.0 / settings.eviction_depth if demand_of(candidates).outgrown else 0.0,
         )
+
+    def _cascade_s(self, demand: DemandSnapshot, price: FloatArray, x: FloatArray) -> FloatArray:
+        """What is displaced by computing again what this request displaces, and so on, [n]."""
+        settings, again = self._live.current, demand.asked_again_ratio
+        more = again / (ONE - np.minimum(again, 1.0 - 1.0 / settings.eviction_depth)) - again
+        whole_s = settings.eviction_weight * more * (ONE + price) * x
+        bounded_s: FloatArray = np.minimum(whole_s, whole_s.min() + MAX_SPARED_S)
+        return bounded_s
 
     def _memory_s(self, candidates: Candidates) -> FloatArray:
         """The price of the memory the request takes; 0 where nobody knows how much there is."""
@@ -198,17 +213,6 @@ class Externality:
         weight_s = self._live.current.memory_weight_s
         price_s: FloatArray = weight_s * np.fmax(own * used / (ONE - used), ZERO)
         return price_s
-
-
-def _all_asked_again(demand: DemandSnapshot, depth: float) -> FloatArray:
-    """q': what is asked for again of what is lost, and of what that displaces, and so on, [n]."""
-    again = demand.asked_again_ratio
-    whole: FloatArray = again / (ONE - np.minimum(again, _cascade_limit(depth)))
-    return whole
-
-
-def _cascade_limit(depth: float) -> float:
-    return 1.0 - 1.0 / depth
 
 
 def demand_of(candidates: Candidates) -> DemandSnapshot:

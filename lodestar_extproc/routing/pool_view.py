@@ -21,6 +21,18 @@ from lodestar_extproc.learning.learner_status import LearnerStatus
 from lodestar_extproc.routing.router import Router
 
 
+class CachesView(NamedTuple):
+    """What all caches of a pool are to its sessions.
+
+    Attributes:
+        lost_ratio: of the tokens asked for lately, those that a cache had and has lost.
+        outgrown: whether running sessions need more than all of them hold.
+    """
+
+    lost_ratio: float
+    outgrown: bool
+
+
 class KvEventsView(NamedTuple):
     """What one engine tells of its cache.
 
@@ -48,6 +60,7 @@ class PoolView:
         open_decisions: whose answers have not ended.
         settings: in force.
         share: how well it is shared with other replicas; empty where it is not to be.
+        caches: as far as a policy that is asked counts it.
         peers: other replicas that are heard of.
         kv_events: by address, of endpoints whose engines tell of their caches.
     """
@@ -62,6 +75,7 @@ class PoolView:
     learner: LearnerStatus
     open_decisions: int
     settings: PoolSettings
+    caches: CachesView
     share: str = ""
     peers: int = 0
     kv_events: Mapping[str, KvEventsView] = field(default_factory=dict)
@@ -87,6 +101,7 @@ def view_pool(
         learner=router.learner.status(),
         open_decisions=router.n_open,
         settings=router.settings,
+        caches=CachesView(router.demand.caches.lost_ratio, router.demand.caches.outgrown),
         kv_events={a: _kv_events(router.fleet.followed, a, counts) for a, counts in events.items()},
     )
 

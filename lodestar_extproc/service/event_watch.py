@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from lodestar_extproc.events.cache_changes import CacheChanges
 from lodestar_extproc.events.choice_watch import ChoiceWatch
 from lodestar_extproc.events.endpoint_changes import EndpointChanges
 from lodestar_extproc.events.event_log import EventLog
@@ -39,6 +40,7 @@ class EventWatch:
         self.choices = {name: ChoiceWatch(events) for name in names}
         self.endpoints = {name: EndpointChanges(events) for name in names}
         self._learners = {name: LearnerChanges(events) for name in names}
+        self._caches = {name: CacheChanges(events) for name in names}
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -52,7 +54,8 @@ class EventWatch:
         for view in self._pools():
             self._looked(view)
             pool = view.pool
-            for watch in (self.endpoints[pool], self._learners[pool], self.choices[pool]):
+            changes = (self.endpoints[pool], self._learners[pool], self._caches[pool])
+            for watch in (*changes, self.choices[pool]):
                 # Of a thousand endpoints each takes milliseconds: others have their turn.
                 await asyncio.sleep(0)
                 watch.observe(view, at_s)

@@ -11,6 +11,7 @@ from lodestar_extproc.fleet.lost_prefixes import NOTHING_MISSED
 from lodestar_extproc.learning.engine_predictor import EnginePredictor
 from lodestar_extproc.learning.predictor import Estimate
 from lodestar_extproc.policies.cost import (
+    MAX_SPARED_S,
     MAX_UTILISATION,
     Externality,
     GreedyTTFT,
@@ -204,12 +205,27 @@ def test_what_the_cache_loses_has_its_price():
         (4.0, 0.9, 3.6),
     ],
 )
-def test_what_is_computed_again_displaces_others_to_a_depth(depth, again, counted):
+def test_what_is_computed_again_displaces_others_to_a_depth_where_caches_are_outgrown(
+    depth, again, counted
+):
     function = an_externality(0.0, decode_weight=0.0, memory_weight_s=0.0, eviction_depth=depth)
-    seen = replace(candidates(), demand=demand_of(again=(again, 0.0)))
-    cost = function.score(an_estimate(), seen)
+    demand = demand_of(again=(again, 0.0))
+    outgrown, fitting = (
+        function.score(an_estimate(), replace(candidates(), demand=each)) - 0.5
+        for each in (demand._replace(outgrown=True), demand)
+    )
 
-    assert cost - 0.5 == pytest.approx([counted * 0.1, 0.0])
+    assert outgrown == pytest.approx([counted * 0.1, 0.0])
+    assert fitting == pytest.approx([again * 0.1, 0.0])
+
+
+def test_nobody_is_sent_to_wait_for_more_than_so_long_that_a_cache_be_spared():
+    function = an_externality(0.0, decode_weight=0.0, memory_weight_s=0.0, eviction_depth=1e6)
+    demand = demand_of(again=(1.0, 0.5))._replace(outgrown=True)
+    cost = function.score(an_estimate(), replace(candidates(), demand=demand))
+
+    least_s = 0.1 * (0.5 / 0.5 - 0.5)
+    assert cost - 0.5 == pytest.approx([0.1 + least_s + MAX_SPARED_S, 0.05 + least_s])
 
 
 def test_what_is_computed_again_costs_others_as_much_as_what_is_computed_now():

@@ -39,17 +39,18 @@ def functions(settings):
 
 
 @pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("outgrown", [False, True])
 @pytest.mark.parametrize(
     "settings", [{}, {"ttft_slo_s": 0.5}, {"backlog_limit_s": 0.2, "decode_weight": 0.4}]
 )
-def test_the_terms_add_up_to_the_score(settings, seed):
+def test_the_terms_add_up_to_the_score(settings, outgrown, seed):
     rng = np.random.default_rng(seed)
     columns = {
         "decode_requests": rng.integers(0, 40, N).astype(float),
         "kv_capacity_tokens": np.array([20_000.0, np.nan, 100_000.0]),
     }
     candidates = see(a_snapshot(ENDPOINTS, at_s=0.0, **columns), 1000.0)
-    demand = DemandSnapshot(rng.uniform(0, 20), *rng.uniform(0, 0.9, (3, N)), ())
+    demand = DemandSnapshot(rng.uniform(0, 20), *rng.uniform(0, 0.9, (3, N)), (), outgrown)
     object.__setattr__(candidates, "demand", demand)
     estimate = Estimate(*rng.uniform(0.01, 2.0, (4, N)))
 

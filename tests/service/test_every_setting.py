@@ -17,6 +17,7 @@ from lodestar_extproc.config.setting import SettingError
 from pool_at_work import (
     PoolAtWork,
     asked_of_the_router,
+    crowded,
     held,
     judged,
     learned_since_training,
@@ -55,7 +56,7 @@ OBSERVED = {
     "backlog_limit_s": By(traffic),
     "decode_weight": By(traffic),
     "eviction_weight": By(traffic),
-    "eviction_depth": By(traffic),
+    "eviction_depth": By(crowded),
     "memory_weight_s": By(traffic),
     "generation_weight": By(traffic, {"cost": "end_to_end"}),
     "predictor": By(traffic),

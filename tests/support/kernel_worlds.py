@@ -60,6 +60,7 @@ def choices(draw, *, odd):
         row(st.floats(0, 1)),
         row(st.floats(0, 1.2)),
         np.zeros(0),
+        draw(st.booleans()),
     )
     theta = np.array([_row(draw, n, st.floats(0, 0.5)) for _ in range(N_ENGINE)]).T
     ratio = row(st.floats(0, 1))

@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import random
 import selectors
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -130,6 +131,23 @@ def traffic(work: PoolAtWork, n: int = 300, noise: float = 1.1) -> list[object]:
         first = FirstToken(decision.decision_id, at_s + ttft_s, decision.address)
         heapq.heappush(events, (first.at_s, 2 * i, lambda e=first: router.first_token(e)))
         heapq.heappush(events, (end.at_s, 2 * i + 1, lambda e=end: router.complete(e)))
+    return seen
+
+
+def crowded(work: PoolAtWork, n: int = 900) -> list[object]:
+    """Where *n* turns of sessions go that are half as many again as all caches hold."""
+    prompts = [a_request(a_prompt(500, seed)) for seed in range(140)]
+    generate: deque[str] = deque()
+    seen: list[object] = []
+    for i in range(n):
+        at_s = i / 8
+        decision = work.router.route(prompts[i % len(prompts)], request_id="", at_s=at_s)
+        seen.append(decision.addresses)
+        work.router.first_token(FirstToken(decision.decision_id, at_s + 0.1))
+        generate.append(decision.decision_id)
+        if len(generate) > 90:
+            done = Completion(at_s, Outcome.SERVED, decision_id=generate.popleft())
+            work.router.complete(done)
     return seen
 
 
