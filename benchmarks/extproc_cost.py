@@ -168,6 +168,10 @@ async def opened_session() -> AsyncIterator[aiohttp.ClientSession]:
 class World:
     """Engines, services and Envoys, each a process.
 
+    Attributes:
+        addresses: of the engines.
+        admin_url: of the Lodestar that was started last.
+
     Args:
         folder: for configurations and output.
     """
@@ -176,15 +180,16 @@ class World:
         self._processes = processes
         self._session = session
         self._folder = folder
-        self._addresses: list[str] = []
+        self.addresses: list[str] = []
+        self.admin_url = ""
 
     async def start_engines(self, n: int, *options: str) -> None:
         port = consecutive_ports(n)
         command = [sys.executable, "-m", "lodestar_extproc", "simulate", "--speed", str(SPEED)]
         instances = ("--instances", f"h100:{n}", "--port", str(port))
         self._processes.start("engines", [*command, *instances, *options])
-        self._addresses = [f"127.0.0.1:{port + i}" for i in range(n)]
-        for address in self._addresses:
+        self.addresses = [f"127.0.0.1:{port + i}" for i in range(n)]
+        for address in self.addresses:
             await self._processes.ready(self._session, f"http://{address}/health")
 
     async def start(self, name: str) -> Target:
@@ -197,7 +202,7 @@ class World:
             pid = await self._start_ours(name, config, at)
         elif name == NOTHING:
             script = str(Path(__file__).with_name("do_nothing_extproc.py"))
-            command = [sys.executable, script, f"127.0.0.1:{at.ext_proc}", self._addresses[0]]
+            command = [sys.executable, script, f"127.0.0.1:{at.ext_proc}", self.addresses[0]]
             pid = self._processes.start(name, command)
         command = [beside_python("envoy"), "--config-path", str(config), "--concurrency", "1"]
         quiet = ["--log-level", "warning", "--use-dynamic-base-id"]
@@ -208,7 +213,7 @@ class World:
     async def start_others(self, folder: Path | None) -> dict[str, Target]:
         """The other routers that are installed in *folder*."""
         others = {}
-        for name, command in other_routers.commands(folder, self._addresses, free_ports(4)).items():
+        for name, command in other_routers.commands(folder, self.addresses, free_ports(4)).items():
             pid = self._processes.start(name, command)
             url = f"http://127.0.0.1:{command[command.index('--port') + 1]}"
             await self._processes.ready(self._session, f"{url}/health")
@@ -217,6 +222,7 @@ class World:
 
     async def _start_ours(self, name: str, config: Path, at: Ports) -> int:
         admin = f"127.0.0.1:{at.lodestar_admin}"
+        self.admin_url = f"http://{admin}"
         command = [sys.executable, "-m", "lodestar_extproc", "serve", "--envoy-config", str(config)]
         transport = ["--transport", "grpcio"] if name == GRPCIO else []
         pid = self._processes.start(name, [*command, "--admin", admin, "--drain", "0", *transport])
@@ -224,7 +230,7 @@ class World:
         return pid
 
     def _envoy_config(self, name: str, at: Ports) -> dict[str, Any]:
-        engines = [(address, "h100") for address in self._addresses]
+        engines = [(address, "h100") for address in self.addresses]
         settings = {"policy": "learned"} | ({} if name == OURS else UNWATCHING)
         config = bootstrap(at, engines, settings)
         if name == ALONE:

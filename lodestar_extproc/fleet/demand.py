@@ -47,6 +47,7 @@ class DemandSnapshot(NamedTuple):
         missed_tokens: [n], what this request asks for again, by where it was lost; empty where
             nothing was.
         outgrown: whether the sessions that run need more than all caches hold.
+        lost_tokens: of this request's prompt, those that a cache had and none has any more.
     """
 
     arrivals_per_s: float
@@ -55,6 +56,7 @@ class DemandSnapshot(NamedTuple):
     memory_ratio: FloatArray
     missed_tokens: FloatArray
     outgrown: bool = False
+    lost_tokens: float = 0.0
 
 
 def no_demand(n: int) -> DemandSnapshot:
@@ -101,21 +103,34 @@ class Demand:
         self._lost.adopt(endpoints)
 
     def snapshot(
-        self, request: InferenceRequest, fleet: FleetSnapshot, matched_ratio: FloatArray
+        self,
+        request: InferenceRequest,
+        fleet: FleetSnapshot,
+        sent_ratio: FloatArray,
+        kept_ratio: FloatArray,
     ) -> DemandSnapshot:
         """The demand that *request* meets at the endpoints of *fleet*.
 
         Args:
-            matched_ratio: [n], of its blocks those that each cache probably holds, 0 to 1.
+            sent_ratio: [n], of its blocks those that each cache holds by what was sent there.
+            kept_ratio: [n], those that it holds by what its engine finds, too.
         """
         decay, start_up = self._decay(fleet.at_s), self._start_up(fleet.at_s)
         arrivals = self._arrivals * decay + 1.0 / MEMORY_S
         columns = self._columns_of(fleet.endpoints)
         service = self._service[columns] * (start_up * decay)
-        again, missed = self._lost.asked_again(request, fleet.endpoints, matched_ratio)
+        outgrown, endpoints = self.caches.outgrown, fleet.endpoints
+        # Near tipping over a cache finds less than was sent for a while, and comes back by itself:
+        # to count that as asked for again cost a tenth of the mean there.
+        held_ratio = kept_ratio if outgrown else sent_ratio
+        again, missed = self._lost.asked_again(request, endpoints, held_ratio)
+        lost = missed
+        if held_ratio is not kept_ratio:
+            _, lost = self._lost.asked_again(request, endpoints, kept_ratio)
         memory = self._memory_ratio(fleet, columns)
+        lost_tokens = float(lost.max()) if len(lost) else 0.0
         return DemandSnapshot(
-            arrivals * start_up, service, again, memory, missed, self.caches.outgrown
+            arrivals * start_up, service, again, memory, missed, outgrown, lost_tokens
         )
 
     def _memory_ratio(self, fleet: FleetSnapshot, columns: Columns) -> FloatArray:
@@ -153,7 +168,8 @@ class Demand:
         """
         columns = self._columns_of(fleet.endpoints)
         self._memory[columns], self._memory_seen_at_s[columns] = seen.memory_ratio, fleet.at_s
-        self._count(request, address, seen.missed_tokens, service_s, fleet.at_s)
+        self.caches.count(request.prompt_tokens, seen.lost_tokens, self._decay(fleet.at_s))
+        self._count(address, service_s, fleet.at_s)
         self.caches.look(seen.memory_ratio, fleet.kv_capacity_tokens, fleet.at_s)
         self._lost.place(
             request,
@@ -179,20 +195,11 @@ class Demand:
             missed_tokens: what it asks for again, by where it was lost.
         """
         if address in self._column:
-            lost_tokens = np.array(list(missed_tokens.values()))
-            self._count(request, address, lost_tokens, service_s, max(at_s, self._at_s))
+            self._count(address, service_s, max(at_s, self._at_s))
             self._lost.heard(request, address, uncached_tokens, missed_tokens)
 
-    def _count(
-        self,
-        request: InferenceRequest,
-        address: str,
-        lost_tokens: FloatArray,
-        service_s: float,
-        at_s: float,
-    ) -> None:
+    def _count(self, address: str, service_s: float, at_s: float) -> None:
         decay = self._decay(at_s)
-        self.caches.count(request.prompt_tokens, lost_tokens, decay)
         if self._started_at_s is None:
             self._started_at_s = at_s
         self._at_s = at_s

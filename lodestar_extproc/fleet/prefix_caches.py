@@ -40,11 +40,13 @@ class PrefixMatch(NamedTuple):
         tokens: that are believed to be found there.
         ratio: the share of its full blocks that they are.
         sent_ratio: the share of its full blocks that were sent there and not displaced since.
+        kept_ratio: that, as far as the engine bears it out, however coarse its blocks.
     """
 
     tokens: FloatArray
     ratio: FloatArray
     sent_ratio: FloatArray
+    kept_ratio: FloatArray
 
 
 class HeldPrompt(NamedTuple):
@@ -129,7 +131,7 @@ class PrefixCaches:
         """How much of *request*'s prompt each of *endpoints* holds."""
         if not (hashes := request.block_hashes) or not request.reads_cache:
             nothing = np.zeros(len(endpoints))
-            return PrefixMatch(nothing, nothing, nothing)
+            return PrefixMatch(nothing, nothing, nothing, nothing)
         known = endpoints is self._endpoints
         places = self._places if known else self._places_among(endpoints)
         blocks = self._tree.matched_blocks(hashes).take(places)
@@ -141,7 +143,7 @@ class PrefixCaches:
         ratio = np.divide(blocks, n_blocks, out=blocks)
         is_plain = self._belief.is_whole and not self._has_coarse_blocks(tokens_per_block)
         if is_plain and not self.followed:
-            return PrefixMatch(tokens, ratio, ratio)
+            return PrefixMatch(tokens, ratio, ratio, ratio)
         sent_tokens, ratios = tokens.tolist(), ratio.tolist()
         believed = np.array(
             [
@@ -150,7 +152,9 @@ class PrefixCaches:
             ]
         )
         shares = np.divide(believed, tokens, out=np.zeros_like(tokens), where=tokens > 0)
-        return PrefixMatch(believed, ratio * np.minimum(shares, ONE), ratio)
+        found = ratio * np.minimum(shares, ONE)
+        kept = [self._kept_ratio(e.address, ratios[i], found[i]) for i, e in enumerate(endpoints)]
+        return PrefixMatch(believed, found, ratio, np.array(kept))
 
     def belief_ratio(self, endpoint: Endpoint) -> float:
         """The share of what was sent to *endpoint* that is believed; 0 where nothing is cached."""
@@ -163,6 +167,10 @@ class PrefixCaches:
             return followed.tokens(request, sent_blocks)
         whole_tokens = self._in_whole_blocks(address, sent_tokens, request.tokens_per_block)
         return whole_tokens * self._belief.ratio(address)
+
+    def _kept_ratio(self, address: str, sent_ratio: float, found_ratio: float) -> float:
+        followed = self.followed.get(address) is not None
+        return found_ratio if followed else sent_ratio * self._belief.ratio(address)
 
     def _in_whole_blocks(self, address: str, tokens: float, tokens_per_block: float) -> float:
         """Of *tokens*, those that fill blocks of the engine's own: it finds nothing else again."""
@@ -180,8 +188,7 @@ class PrefixCaches:
     def _places_among(self, endpoints: Sequence[Endpoint]) -> NDArray[np.intp]:
         """Where each of *endpoints* stands in what the tree says, [n]."""
         indexes = [self._indexes[e.address] for e in endpoints]
-        places = [NOWHERE if index is None else index.place for index in indexes]
-        return np.array(places, np.intp)
+        return np.array([NOWHERE if index is None else index.place for index in indexes], np.intp)
 
     # -- what was sent where --------------------------------------------------------------------
 

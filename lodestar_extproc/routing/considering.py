@@ -123,7 +123,9 @@ class Considering:
         if tpot_slo_s is not None:
             tpot_s = fleet.decode_speed.tpot_s(endpoints, snapshot.in_flight + 1)
         if self.reads_demand and endpoints:
-            demand = self._demand.snapshot(request, snapshot, matched.sent_ratio)
+            demand = self._demand.snapshot(
+                request, snapshot, matched.sent_ratio, matched.kept_ratio
+            )
         return Candidates(
             request,
             snapshot,

@@ -77,7 +77,8 @@ def test_a_match_counts_in_whole_blocks_of_the_engines_own(n_tokens, block_token
     n_blocks = n_tokens // 16 + 40
     assert match.tokens.tolist() == [found]
     assert match.ratio.tolist() == [pytest.approx(found / 16 / n_blocks)]
-    assert match.sent_ratio.tolist() == [pytest.approx(n_tokens / 16 / n_blocks)]
+    assert match.sent_ratio.tolist() == match.kept_ratio.tolist()
+    assert match.kept_ratio.tolist() == [pytest.approx(n_tokens / 16 / n_blocks)]
 
 
 def test_of_a_prompt_that_fills_its_blocks_the_last_one_is_computed():
@@ -154,6 +155,20 @@ def test_where_the_engine_finds_nothing_little_is_believed_and_ever_less():
     assert believed[1] < 0.45 * 1024
     engine.serve(200, hit_ratio=0.0)
     assert engine.believed < 0.1 * 1024
+
+
+def test_what_is_not_believed_is_not_kept_there_either():
+    engine = Engine()
+    request = a_request(PREFIX + some_blocks(61, seed=9999))
+    engine.serve(3)
+    before = engine.fleet.match(request, engine.fleet.endpoints)
+    engine.serve(200, hit_ratio=0.0)
+    after = engine.fleet.match(request, engine.fleet.endpoints)
+
+    assert before.kept_ratio.tolist() == before.ratio.tolist() == [64 / 125]
+    assert after.sent_ratio.tolist() == before.sent_ratio.tolist()
+    assert after.kept_ratio.tolist() == pytest.approx(after.ratio.tolist())
+    assert after.kept_ratio[0] < 0.1 * 64 / 125
 
 
 def test_a_quarter_found_is_half_believed():

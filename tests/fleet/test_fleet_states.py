@@ -297,9 +297,14 @@ class FleetMachine(RuleBasedStateMachine):
     @invariant()
     def beliefs_of_caches_are_shares(self):
         for request in REQUESTS:
-            tokens, ratio, sent_ratio = self.fleet.match(request, self.fleet.endpoints)
+            tokens, ratio, sent_ratio, kept_ratio = self.fleet.match(request, self.fleet.endpoints)
             assert np.all((tokens >= 0) & (tokens <= request.prompt_tokens))
-            assert np.all((ratio >= 0) & (ratio <= sent_ratio) & (sent_ratio <= 1))
+            assert np.all(
+                (ratio >= 0)
+                & (ratio <= kept_ratio)
+                & (kept_ratio <= sent_ratio)
+                & (sent_ratio <= 1)
+            )
 
     def teardown(self):
         """All ends: what was taken and held is given back, to the last block."""

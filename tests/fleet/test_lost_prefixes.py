@@ -30,7 +30,7 @@ class Caches:
 
     def see(self, request, at_s=0.0) -> Candidates:
         snapshot = self.fleet.snapshot(at_s)
-        tokens, ratio, _ = self.fleet.match(request, snapshot.endpoints)
+        tokens, ratio, *_ = self.fleet.match(request, snapshot.endpoints)
         return Candidates(request, snapshot, tokens, ratio, np.full(len(snapshot), 0.1))
 
     def asked_again(self, candidates):

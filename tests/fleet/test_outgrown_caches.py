@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from builders import a_prompt, a_request, a_router
-from lodestar_extproc.completion import Completion, Outcome
+from lodestar_extproc.completion import Completion, FirstToken, Outcome
+from lodestar_extproc.endpoint import EndpointMetrics
 from lodestar_extproc.fleet.outgrown_caches import (
     LEAST_PROMPTS_A_CACHE,
     SUSTAINED_S,
@@ -21,8 +22,7 @@ CAPACITY = np.array([10_000.0, 20_000.0])
 def run(caches, seconds, lost=0.7, memory=FULL, capacity=CAPACITY, from_s=0.0, per_s=4):
     """So many requests a second, of each of which a share was cached and is lost."""
     for i in range(int(seconds * per_s)):
-        tokens = np.array([0.0, lost * PROMPT_TOKENS]) if lost else np.zeros(0)
-        caches.count(PROMPT_TOKENS, tokens, 0.99)
+        caches.count(PROMPT_TOKENS, lost * PROMPT_TOKENS, 0.99)
         caches.look(memory, capacity, from_s + i / per_s)
     return caches
 
@@ -64,6 +64,15 @@ def test_they_stay_outgrown_as_what_is_spared_hits_again_and_until_memory_is_fre
     assert (still, at_last) == (True, False)
 
 
+def test_where_sparing_caches_is_in_vain_it_ends_and_is_tried_again_later():
+    caches, outgrown = OutgrownCaches(), []
+    for minute in range(14):
+        run(caches, 60.0, lost=0.9, from_s=60.0 * minute)
+        outgrown.append(caches.outgrown)
+
+    assert outgrown == [True, False, *[False] * 10, True, False]
+
+
 def test_a_pause_begins_the_half_minute_anew():
     caches = run(OutgrownCaches(), 0.9 * SUSTAINED_S)
     run(caches, 1.0, memory=ROOMY, from_s=0.9 * SUSTAINED_S)
@@ -74,19 +83,30 @@ def test_a_pause_begins_the_half_minute_anew():
 
 def test_to_lose_more_than_was_asked_for_is_to_lose_all():
     caches = OutgrownCaches()
-    caches.count(100.0, np.array([160.0]), 1.0)
+    caches.count(100.0, 160.0, 1.0)
 
     assert caches.lost_ratio == 1.0
     assert OutgrownCaches().lost_ratio == 0.0
 
 
-def outgrown_by(n_sessions):
-    """So many sessions in turn before one cache that holds thirteen; twelve generate at a time."""
+def outgrown_by(n_sessions, hit_tokens=None):
+    """So many sessions in turn before one cache that holds thirteen; twelve generate at a time.
+
+    Args:
+        hit_tokens: of each prompt, what the engine says that it finds; None where it says nothing.
+    """
     router = a_router(1, policy="learned", frozen_after_s=3600.0)
     prompts = [a_request(a_prompt(3000, seed=i)) for i in range(n_sessions)]
     generate = deque()
     for i in range(300):
         decision = router.route(prompts[i % n_sessions], request_id="", at_s=i / 4)
+        router.first_token(FirstToken(decision.decision_id, i / 4 + 0.1))
+        if hit_tokens is not None:
+            looked_up = 3000.0 * (i + 1)
+            said = EndpointMetrics(
+                prefix_query_tokens=looked_up, prefix_hit_tokens=hit_tokens * (i + 1)
+            )
+            router.fleet.record_metrics(decision.address, said, i / 4 + 0.1)
         generate.append(decision.decision_id)
         if len(generate) > 12:
             done = Completion(i / 4, Outcome.SERVED, decision_id=generate.popleft())
@@ -101,6 +121,12 @@ def test_a_router_knows_by_what_it_sent(n_sessions, outgrown):
 
     assert caches.outgrown is outgrown
     assert caches.lost_ratio == pytest.approx(1.0 if outgrown else 0.0, abs=0.05)
+
+
+@pytest.mark.parametrize(("hit_tokens", "outgrown"), [(3000.0, False), (0.0, True)])
+def test_what_the_engine_proves_not_to_find_is_lost(hit_tokens, outgrown):
+    """Agents without pauses: what one has cached goes to those that wait, before its next turn."""
+    assert outgrown_by(10, hit_tokens).demand.caches.outgrown is outgrown
 
 
 def test_asking_is_told_and_changes_nothing():

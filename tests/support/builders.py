@@ -57,14 +57,14 @@ def candidates_of(fleet: Fleet, request: InferenceRequest | None = None, at_s: f
     """What a policy sees of *fleet*, prefill at 0.1 s a thousand tokens."""
     request = a_request() if request is None else request
     snapshot = fleet.snapshot(at_s)
-    tokens, ratio, _ = fleet.match(request, snapshot.endpoints)
+    tokens, ratio, *_ = fleet.match(request, snapshot.endpoints)
     return Candidates(request, snapshot, tokens, ratio, np.full(len(snapshot), 0.1))
 
 
 def meet(demand: Demand, candidates: Candidates) -> Candidates:
     """The same, with what *demand* is as the request arrives."""
     request, snapshot, ratio = candidates.request, candidates.snapshot, candidates.matched_ratio
-    return replace(candidates, demand=demand.snapshot(request, snapshot, ratio))
+    return replace(candidates, demand=demand.snapshot(request, snapshot, ratio, ratio))
 
 
 def send(demand: Demand, candidates: Candidates, chosen: int, service_s: float = 0.0) -> None:
