@@ -143,7 +143,7 @@ def test_the_mean_use_of_memory_is_the_same(world, later_s):
         for at_s in (snapshot.at_s, snapshot.at_s + later_s):
             snapshot.let_go()
             snapshot.at_s = at_s
-            seen = [each.snapshot(request, snapshot, ratio) for each in (compiled, plain)]
+            seen = [each.snapshot(request, snapshot, ratio, ratio) for each in (compiled, plain)]
             np.testing.assert_allclose(*(s.memory_ratio for s in seen), **ALIKE)
             for each, met in zip((compiled, plain), seen, strict=True):
                 address = snapshot.endpoints[0].address
