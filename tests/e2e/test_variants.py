@@ -57,7 +57,8 @@ async def test_clients_that_leave_at_any_moment_break_nothing(
                 await asyncio.wait_for(stack.post(chat()), rng.uniform(0, 0.2))
 
         await asyncio.gather(*(leave() for _ in range(100)))
-        assert await stack.post(chat()) == (200, stack.engines[0].stream())
+        # Whichever serves: on a busy machine Envoy may go on without a choice.
+        assert await stack.post(chat()) in [(200, each.stream()) for each in stack.engines]
         opened = [what for what in stack.listener.heard if what[0] == "opened"]
         await until(
             lambda: len([w for w in stack.listener.heard if w[0] == "closed"]) >= len(opened)
