@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
-import extproc_cost
 import numpy as np
 import orjson
 from extproc_cost import OURS, World, opened_session
@@ -45,8 +44,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=110.0)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
-    # Engines as fast as they are, not as fast as the machine allows.
-    extproc_cost.SPEED = 1.0
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(measure(asked, Path(folder)))
 
@@ -55,7 +52,9 @@ async def measure(asked: argparse.Namespace, folder: Path) -> None:
     with Processes(folder) as processes:
         async with opened_session() as session:
             world = World(processes, session, folder)
-            await world.start_engines(ENGINES, "--kv-capacity", str(KV_TOKENS))
+            # The last speed counts: engines as fast as they are, not as the machine allows.
+            sizes = ("--kv-capacity", str(KV_TOKENS), "--speed", "1")
+            await world.start_engines(ENGINES, *sizes)
             target = await world.start(OURS)
             until_s = time.monotonic() + asked.seconds
             took_s: list[tuple[float, float]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lodestar_extproc.events.change import ChangeKind
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.events.told_states import ToldStates
+from lodestar_extproc.fleet.outgrown_caches import VAIN_RATIO
 from lodestar_extproc.routing.pool_view import PoolView
 
 
@@ -25,9 +26,11 @@ class CacheChanges:
 
 def words(view: PoolView) -> str:
     """What is outgrown in *view*, and what follows."""
-    if not view.caches.outgrown:
-        return "running sessions fit into the prefix caches again: all are treated alike"
     lost = f"{view.caches.lost_ratio:.0%} of what prompts ask for was cached and is lost"
+    if not view.caches.outgrown:
+        if view.caches.lost_ratio > VAIN_RATIO:
+            return f"no prefix cache can be kept whole, still {lost}: all are treated alike"
+        return "running sessions fit into the prefix caches again: all are treated alike"
     if view.settings.eviction_depth == 1.0:
         return f"running sessions have outgrown all prefix caches: {lost}; add endpoints or memory"
     return (

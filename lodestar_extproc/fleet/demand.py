@@ -125,7 +125,7 @@ class Demand:
         held_ratio = kept_ratio if outgrown else sent_ratio
         again, missed = self._lost.asked_again(request, endpoints, held_ratio)
         lost = missed
-        if held_ratio is not kept_ratio:
+        if len(kept_ratio) and kept_ratio.max() < held_ratio.max():  # as much elsewhere is not lost
             _, lost = self._lost.asked_again(request, endpoints, kept_ratio)
         memory = self._memory_ratio(fleet, columns)
         lost_tokens = float(lost.max()) if len(lost) else 0.0

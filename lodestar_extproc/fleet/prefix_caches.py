@@ -141,8 +141,8 @@ class PrefixCaches:
         if n_blocks * tokens_per_block > most:
             np.minimum(tokens, most, out=tokens)
         ratio = np.divide(blocks, n_blocks, out=blocks)
-        is_plain = self._belief.is_whole and not self._has_coarse_blocks(tokens_per_block)
-        if is_plain and not self.followed:
+        is_coarse = self._has_coarse_blocks(tokens_per_block)
+        if self._belief.is_whole and not is_coarse and not self.followed:
             return PrefixMatch(tokens, ratio, ratio, ratio)
         sent_tokens, ratios = tokens.tolist(), ratio.tolist()
         believed = np.array(
@@ -153,6 +153,8 @@ class PrefixCaches:
         )
         shares = np.divide(believed, tokens, out=np.zeros_like(tokens), where=tokens > 0)
         found = ratio * np.minimum(shares, ONE)
+        if not is_coarse:
+            return PrefixMatch(believed, found, ratio, found)
         kept = [self._kept_ratio(e.address, ratios[i], found[i]) for i, e in enumerate(endpoints)]
         return PrefixMatch(believed, found, ratio, np.array(kept))
 
@@ -180,9 +182,7 @@ class PrefixCaches:
         return tokens // block_tokens * block_tokens
 
     def _has_coarse_blocks(self, tokens_per_block: float) -> bool:
-        if not self._block_tokens:
-            return False
-        coarsest_tokens = max(self._block_tokens.values())
+        coarsest_tokens = max(self._block_tokens.values(), default=0.0)
         return coarsest_tokens > 0 and coarsest_tokens >= COARSE_BLOCKS * tokens_per_block
 
     def _places_among(self, endpoints: Sequence[Endpoint]) -> NDArray[np.intp]:

@@ -316,11 +316,23 @@ static double cascade_s(const struct weighing *w, double delay, int64_t i)
     return w->eviction_weight * more * (1.0 + delay) * w->told[SERVICE_S * w->n + i];
 }
 
+/* Where caches are outgrown. */
+static void spare_caches(const struct weighing *w, double of_fleet, double arrivals_per_speed)
+{
+    double least_s = INFINITY;
+    for (int64_t i = 0; i < w->n; i++)
+        least_s = least(least_s, cascade_s(w, delay_ratio(w, of_fleet, arrivals_per_speed, i), i));
+    for (int64_t i = 0; i < w->n; i++) {
+        double more_s = cascade_s(w, delay_ratio(w, of_fleet, arrivals_per_speed, i), i);
+        w->told[COST_S * w->n + i] += least(more_s, least_s + w->constants->max_spared_s);
+    }
+}
+
 static void weigh_others(const struct weighing *w)
 {
     const struct constants *c = w->constants;
     int64_t n = w->n;
-    double service = 0.0, speed = 0.0, least_cascade_s = INFINITY;
+    double service = 0.0, speed = 0.0;
     for (int64_t i = 0; i < n; i++) {
         service += w->given[SERVICE_RATIO * n + i];
         speed += 1.0 / w->told[S_PER_KTOKEN * n + i];
@@ -334,14 +346,9 @@ static void weigh_others(const struct weighing *w)
         double price = delay + lost * (1.0 + delay);
         double x = w->told[SERVICE_S * n + i];
         w->told[COST_S * n + i] = w->told[TTFT_S * n + i] + price * x + memory_s(w, i);
-        least_cascade_s = least(least_cascade_s, cascade_s(w, delay, i));
     }
-    if (w->cascade_limit <= 0.0)
-        return;
-    for (int64_t i = 0; i < n; i++) {
-        double delay = delay_ratio(w, of_fleet, arrivals_per_speed, i);
-        w->told[COST_S * n + i] += least(cascade_s(w, delay, i), least_cascade_s + c->max_spared_s);
-    }
+    if (w->cascade_limit > 0.0)
+        spare_caches(w, of_fleet, arrivals_per_speed);
 }
 
 /* -- order: the plain twin is protocol.by_cost ------------------------------------------------ */

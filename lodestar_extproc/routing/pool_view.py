@@ -59,8 +59,8 @@ class PoolView:
         scrape_interval_s: between two reads of an engine's page, as it is now.
         open_decisions: whose answers have not ended.
         settings: in force.
-        share: how well it is shared with other replicas; empty where it is not to be.
         caches: as far as a policy that is asked counts it.
+        share: how well it is shared with other replicas; empty where it is not to be.
         peers: other replicas that are heard of.
         kv_events: by address, of endpoints whose engines tell of their caches.
     """

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from envoy_process import connection_manager
+from envoy_process import connection_manager, patient
 from lodestar_extproc.completion import Outcome
 from lodestar_extproc.names import DESTINATION
 from stack import CHAT, chat, running_stack
@@ -48,7 +48,7 @@ async def test_clients_that_leave_at_any_moment_break_nothing(
     tmp_path, file, first_token, access_log, ttft
 ):
     rng = random.Random(0)
-    async with running_stack(tmp_path, file, access_log=access_log) as stack:
+    async with running_stack(tmp_path, file, access_log=access_log, edit=patient) as stack:
         for engine in stack.engines:
             engine.prefill_s, engine.between_tokens_s = 0.05, 0.02
 
@@ -57,8 +57,7 @@ async def test_clients_that_leave_at_any_moment_break_nothing(
                 await asyncio.wait_for(stack.post(chat()), rng.uniform(0, 0.2))
 
         await asyncio.gather(*(leave() for _ in range(100)))
-        # Whichever serves: on a busy machine Envoy may go on without a choice.
-        assert await stack.post(chat()) in [(200, each.stream()) for each in stack.engines]
+        assert await stack.post(chat()) == (200, stack.engines[0].stream())
         opened = [what for what in stack.listener.heard if what[0] == "opened"]
         await until(
             lambda: len([w for w in stack.listener.heard if w[0] == "closed"]) >= len(opened)

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from lodestar_extproc.events.cache_changes import CacheChanges
+from lodestar_extproc.events.cache_changes import CacheChanges, words
 from lodestar_extproc.events.change import ChangeKind, Severity
 from lodestar_extproc.events.event_log import EventLog
 from lodestar_extproc.routing.pool_view import CachesView
@@ -44,3 +44,12 @@ def test_the_words_say_how_much_is_lost_what_follows_and_what_helps(depth, spare
     assert "57% of what prompts ask for was cached and is lost" in text
     assert ("keeps most caches whole and lets one overflow" in text) is spares
     assert text.endswith("add endpoints or memory")
+
+
+def test_caches_that_cannot_be_kept_are_not_said_to_suffice():
+    view = dataclasses.replace(a_view(outgrown=False), caches=CachesView(0.9, outgrown=False))
+
+    assert words(view) == (
+        "no prefix cache can be kept whole, still 90% of what prompts ask for was cached and is "
+        "lost: all are treated alike"
+    )
